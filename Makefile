@@ -1,0 +1,42 @@
+# Two commands on a fresh machine (Python 3.11, gcc): `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := out/demo
+
+# One core per maths library: Ray and pytest run several processes side by side, and spinning
+# OpenMP threads of one would starve the others.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test check format setup clean
+
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/python -m training.tiny.build $(DEMO)/model
+	$(BIN)/python -m training.demo.corpus $(DEMO)/corpus
+	$(BIN)/omnitrace ingest $(DEMO)/corpus/samples.jsonl $(DEMO)/input
+	$(BIN)/omnitrace run configs/quickstart.yaml
+	$(BIN)/python -m training.demo.show $(DEMO)/output
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: $(VENV)/installed
+
+# The stamp is newer than what it was installed from, so a second `make` installs nothing.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,105 @@
+"""The table of model families, and how a model's own config finds its backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnitrace_core.errors import BackendError, UnknownName
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import ModelOptions
+
+if TYPE_CHECKING:
+    from omnitrace_core.backends.base import Backend
+    from omnitrace_core.reader import SampleReader
+
+# name -> module with `load(options, reader)` and `media_rules(files)`.
+BACKENDS: dict[str, str] = {
+    "qwen2_5_omni": "omnitrace_core.backends.qwen2_5_omni",
+}
+# `model_type` in the model's config.json -> backend name.
+MODEL_TYPES: dict[str, str] = {
+    "qwen2_5_omni": "qwen2_5_omni",
+    "qwen2_5_omni_thinker": "qwen2_5_omni",
+}
+# The published release's short names.
+HUB_IDS: dict[str, str] = {
+    "qwen": "Qwen/Qwen2.5-Omni-7B",
+}
+
+ReadJson = Callable[[str], Mapping[str, object] | None]
+
+
+def load_backend(options: ModelOptions, reader: SampleReader | None = None) -> Backend:
+    """Load the model and its processor.
+
+    Raises:
+        BackendError: there is no model at `options.path`, or it is of no family we know.
+        UnknownName: `options.backend` is in no table.
+    """
+    module = import_module(_module_of(options))
+    backend: Backend = module.load(options, reader)
+    return backend
+
+
+def media_rules(options: ModelOptions) -> MediaRules:
+    """The family's media rules, read from the model's JSON files alone. Raises: BackendError."""
+    rules: MediaRules = import_module(_module_of(options)).media_rules(json_reader(options))
+    return rules
+
+
+def json_reader(options: ModelOptions) -> ReadJson:
+    """A function from a file name to that JSON file of the model (None if it has no such file)."""
+
+    def read(name: str) -> Mapping[str, object] | None:
+        path = _model_file(options, name)
+        if path is None:
+            return None
+        loaded: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        return loaded
+
+    return read
+
+
+def _model_file(options: ModelOptions, name: str) -> Path | None:
+    local = Path(options.path)
+    if local.is_dir():
+        return local / name if (local / name).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(options.path, name, revision=options.revision))
+    except EntryNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"model.path={options.path!r}: no such directory, and as a hub id it cannot be read "
+            f"({type(error).__name__}); give a local directory or a reachable hub id"
+        ) from error
+
+
+def _module_of(options: ModelOptions) -> str:
+    name = options.backend if options.backend != "auto" else _detect(options)
+    plugins = {point.name: point.value for point in entry_points(group="omnitrace.backends")}
+    modules = {**plugins, **BACKENDS}
+    if name not in modules:
+        raise UnknownName(f"model.backend={name!r} is unknown; valid: auto, {sorted(modules)}")
+    return modules[name]
+
+
+def _detect(options: ModelOptions) -> str:
+    config = json_reader(options)("config.json")
+    if config is None:
+        raise BackendError(f"model.path={options.path!r} has no config.json; is it a model?")
+    model_type = str(config.get("model_type"))
+    if model_type not in MODEL_TYPES:
+        raise BackendError(
+            f"model.path={options.path!r} is of type {model_type!r}, which no backend traces; "
+            f"known types: {sorted(MODEL_TYPES)} (or name a plug-in in model.backend)"
+        )
+    return MODEL_TYPES[model_type]

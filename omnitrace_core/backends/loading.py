@@ -1,0 +1,69 @@
+"""Loading weights and processors: local directory or pinned hub revision, safetensors only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omnitrace_core.errors import BackendError
+from omnitrace_core.options import ModelOptions
+from omnitrace_core.torchvision_shim import ensure_torchvision
+
+
+def load_processor(options: ModelOptions) -> Any:
+    """The model's processor. Raises: BackendError."""
+    ensure_torchvision()
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(options.path, revision=options.revision)
+    except (OSError, ValueError, ImportError) as error:
+        raise BackendError(
+            f"model.path={options.path!r}: its processor cannot be loaded ({error}); the directory "
+            "needs the processor and tokenizer files beside the weights"
+        ) from error
+
+
+def load_model(class_name: str, options: ModelOptions) -> Any:
+    """The model in evaluation mode, frozen, on its device.
+
+    class_name: a model class of transformers. Parameters are frozen: tracing never trains.
+
+    Raises:
+        BackendError: weights are missing, not safetensors, or of another architecture.
+    """
+    ensure_torchvision()
+    import transformers
+
+    device = choose_device(options.device)
+    try:
+        model = getattr(transformers, class_name).from_pretrained(
+            options.path,
+            revision=options.revision,
+            dtype=choose_dtype(options.dtype, device),
+            attn_implementation=options.attention,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise BackendError(
+            f"model.path={options.path!r}: its weights cannot be loaded as {class_name} ({error}); "
+            "give a directory or hub id with safetensors weights of this architecture"
+        ) from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def choose_device(device: str) -> str:
+    """`auto` is the first GPU if there is one, else the CPU."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_dtype(dtype: str, device: str) -> Any:
+    """A torch dtype; `auto` keeps the checkpoint's on a GPU and takes float32 on a CPU."""
+    import torch
+
+    if dtype == "auto":
+        return torch.float32 if device == "cpu" else "auto"
+    return getattr(torch, dtype)

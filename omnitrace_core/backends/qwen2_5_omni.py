@@ -1,0 +1,247 @@
+"""Qwen2.5-Omni: the thinker alone (no talker weights, no talker memory).
+
+Media reach this file already sampled and resized by the family's rules, so the official processors
+only normalise and cut patches. Sound inside a video is interleaved with its frames, as the official
+processor does; the flag for it is batch-wide in the model, so batches are uniform in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omnitrace_core.backends import ReadJson, json_reader
+from omnitrace_core.backends.base import AnySample, Encoded, Generated, PrefilledPrompt, Prepared
+from omnitrace_core.backends.prompt import build_prompt
+from omnitrace_core.backends.qwen_media import QwenMedia
+from omnitrace_core.errors import TraceError
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import DecodeOptions, ModelOptions
+from omnitrace_core.records import DecodedVideo, ReadySample
+from omnitrace_core.units import assign_units
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from omnitrace_core.reader import SampleReader
+
+
+def load(options: ModelOptions, reader: SampleReader | None) -> Qwen25OmniBackend:
+    """Load the thinker and its processor. Raises: BackendError."""
+    return Qwen25OmniBackend(options, reader)
+
+
+def media_rules(read_json: ReadJson) -> MediaRules:
+    """The model's own pixel limits; the sampling rules are the family's (qwen-omni-utils)."""
+    nested = read_json("processor_config.json") or {}
+    image = _section(nested, "image_processor") or read_json("preprocessor_config.json") or {}
+    video = _section(nested, "video_processor") or read_json("video_preprocessor_config.json") or {}
+    base = MediaRules()
+    image_min, image_max = _pixel_limits(image, base.image_min_pixels, base.image_max_pixels)
+    video_min, video_max = _pixel_limits(video, base.video_min_pixels, base.video_max_pixels)
+    return MediaRules(
+        factor=_number(image, "patch_size", 14) * _number(image, "merge_size", 2),
+        image_min_pixels=image_min,
+        image_max_pixels=image_max,
+        video_min_pixels=video_min,
+        video_max_pixels=video_max,
+        frame_factor=_number(video, "temporal_patch_size", 2),
+        min_frames=_number(video, "min_frames", base.min_frames),
+        max_frames=_number(video, "max_frames", base.max_frames),
+    )
+
+
+class Qwen25OmniBackend:
+    """The Qwen2.5-Omni thinker in transformers, traced from outside."""
+
+    name = "qwen2_5_omni"
+
+    def __init__(self, options: ModelOptions, reader: SampleReader | None = None) -> None:
+        from omnitrace_core.backends.loading import load_model, load_processor
+
+        self.rules = media_rules(json_reader(options))
+        self.reader = reader
+        self.processor: Any = load_processor(options)
+        self.tokenizer = self.processor.tokenizer
+        self.model: Any = load_model("Qwen2_5OmniThinkerForConditionalGeneration", options)
+        ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        self.end_ids = frozenset(ends if isinstance(ends, list) else [ends])
+        self._pad_id = int(self.tokenizer.pad_token_id)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The text decoder."""
+        decoder: nn.Module = self.model.model.language_model
+        return decoder
+
+    @property
+    def output_head(self) -> nn.Module:
+        """Last hidden state to logits."""
+        head: nn.Module = self.model.lm_head
+        return head
+
+    def encode(self, ready: ReadySample) -> Encoded:
+        """Tokenize one sample and compute its media tensors.
+
+        Raises:
+            MediaEmpty: a sound is shorter than one audio token.
+            BackendError: the chat template does not fit the sample.
+        """
+        import torch
+
+        sounding = [
+            m.sound is not None for m in ready.media.values() if isinstance(m, DecodedVideo)
+        ]
+        inside = all(sounding) if sounding else None
+        notes: tuple[str, ...] = ()
+        if any(sounding) and not inside:
+            notes = ("only some videos have sound: their tracks follow as audio on the same clock",)
+        media = QwenMedia(self.processor, ready, sound_inside=inside is True)
+        placeholders = {
+            "image": self.processor.image_token,
+            "audio": self.processor.audio_token,
+            "video": self.processor.video_token,
+        }
+        token_ids, prompt = build_prompt(
+            ready.sample, self.tokenizer, self.processor.chat_template, placeholders, media.place
+        )
+        return Encoded(
+            ready=ready,
+            input_ids=torch.tensor(token_ids, dtype=torch.long),
+            features=media.features(),
+            sounds=media.sounds,
+            prompt=prompt,
+            sound_in_video=inside,
+            notes=notes,
+        )
+
+    def prepare(self, samples: Sequence[AnySample]) -> Prepared:
+        """Read, encode and collate samples in one go.
+
+        Raises:
+            SampleError: a sample is invalid or its media cannot be read.
+            TraceError: the samples do not agree on sound inside videos; prepare them apart.
+        """
+        return self.collate([self.encode(self._read(sample)) for sample in samples])
+
+    def collate(self, encoded: Sequence[Encoded]) -> Prepared:
+        """Left-pad and join encoded samples.
+
+        Raises:
+            TraceError: some have the sound inside their videos and some beside.
+            ValueError: there are none.
+        """
+        import torch
+
+        if not encoded:
+            raise ValueError("collate needs at least one encoded sample")
+        flags = {item.sound_in_video for item in encoded} - {None}
+        if len(flags) > 1:
+            raise TraceError(
+                "a batch mixes videos with and without their sound inside; group samples by "
+                "sound_in_video"
+            )
+        width = max(item.n_prompt for item in encoded)
+        shape = (len(encoded), width)
+        input_ids = torch.full(shape, self._pad_id, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        unit_index = torch.full(shape, -1, dtype=torch.long)
+        for row, item in enumerate(encoded):
+            start = width - item.n_prompt
+            input_ids[row, start:] = item.input_ids
+            mask[row, start:] = 1
+            unit_index[row, start:] = torch.from_numpy(assign_units(item.prompt, item.ready.units))
+        tensors = {"input_ids": input_ids, "attention_mask": mask, **_join_features(encoded)}
+        inputs: dict[str, object] = {key: self._place(key, t) for key, t in tensors.items()}
+        inputs["use_audio_in_video"] = True in flags
+        return Prepared(encoded=tuple(encoded), inputs=inputs, unit_index=unit_index)
+
+    def generate(self, prepared: Prepared, decode: DecodeOptions) -> Generated:
+        """Generate responses with the model's own attention, keeping the cache.
+
+        What `decode` does not ask for is off: the checkpoint's own sampling settings (top-p,
+        repetition penalty) are not used.
+        """
+        import torch
+        from transformers import GenerationConfig
+
+        if decode.do_sample:
+            torch.manual_seed(decode.seed)
+        config = GenerationConfig(
+            max_new_tokens=decode.max_new_tokens,
+            do_sample=decode.do_sample,
+            no_repeat_ngram_size=decode.no_repeat_ngram_size or None,
+            eos_token_id=sorted(self.end_ids),
+            pad_token_id=self._pad_id,
+            return_dict_in_generate=True,
+        )
+        with torch.inference_mode():
+            output = self.model.generate(**prepared.inputs, generation_config=config)
+        token_ids = output.sequences[:, prepared.input_ids.shape[1] :]
+        return Generated(token_ids, self._prompt_state(output.past_key_values))
+
+    def prefill(self, prepared: Prepared) -> PrefilledPrompt:
+        """Run the prompt alone (no logits), for a response that is already known."""
+        import torch
+
+        with torch.inference_mode():
+            output = self.model.model(**prepared.inputs, use_cache=True)
+        return self._prompt_state(output.past_key_values)
+
+    def _prompt_state(self, cache: Any) -> PrefilledPrompt:
+        # The model keeps the offset of its last prompt on itself; taken at once, nothing can mix.
+        return PrefilledPrompt(cache, self.model.model.rope_deltas.clone())
+
+    def _read(self, sample: AnySample) -> ReadySample:
+        if isinstance(sample, ReadySample):
+            return sample
+        from omnitrace_core.parse import parse_any
+        from omnitrace_core.reader import SampleReader
+
+        if self.reader is None:
+            self.reader = SampleReader(self.rules)
+        return self.reader.read(parse_any(sample))
+
+    def _place(self, key: str, tensor: Tensor) -> Tensor:
+        # Seconds per grid set rotary positions: they stay in float32.
+        cast = tensor.is_floating_point() and key != "video_second_per_grid"
+        return tensor.to(self.model.device, self.model.dtype if cast else tensor.dtype)
+
+
+def _join_features(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Media tensors of a batch, in the order in which the samples' prompts name them."""
+    import torch
+
+    joined: dict[str, list[Tensor]] = {}
+    for item in encoded:
+        for key, tensor in item.features.items():
+            joined.setdefault(key, []).append(tensor)
+    tensors = {key: torch.cat(parts) for key, parts in joined.items()}
+    sounds = [sound for item in encoded for sound in item.sounds]
+    if sounds:
+        longest = max(sound.shape[1] for sound in sounds)
+        features = torch.zeros(len(sounds), sounds[0].shape[0], longest)
+        mask = torch.zeros(len(sounds), longest, dtype=torch.long)
+        for row, sound in enumerate(sounds):
+            features[row, :, : sound.shape[1]] = sound
+            mask[row, : sound.shape[1]] = 1
+        tensors.update(input_features=features, feature_attention_mask=mask)
+    return tensors
+
+
+def _section(config: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = config.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(config: Mapping[str, object], key: str, default: int) -> int:
+    value = config.get(key)
+    return int(value) if isinstance(value, int | float) else default
+
+
+def _pixel_limits(config: Mapping[str, object], least: int, most: int) -> tuple[int, int]:
+    """Pixel limits of a processor, under the old keys or as the newer `size` edges (in pixels)."""
+    size = _section(config, "size")
+    lower = _number(config, "min_pixels", _number(size, "shortest_edge", least))
+    upper = _number(config, "max_pixels", _number(size, "longest_edge", most))
+    return lower, upper

@@ -1,0 +1,219 @@
+"""Media of one sample as Qwen2.5-Omni takes them: tensors, and tokens with their places.
+
+The official processors cut patches and mel frames; where each resulting token lies (which pixels,
+which seconds) is worked out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnitrace_core.backends.prompt import Placed
+from omnitrace_core.errors import MediaEmpty
+from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
+from omnitrace_core.units import Stream, frame_bins
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Seconds of sound behind one audio token: 10 ms mel frames, halved by the encoder's convolution and
+# again by its pooling.
+TOKEN_S = 0.04
+_NO_BOX = (0.0, 0.0, 0.0, 0.0)
+
+
+class QwenMedia:
+    """Places a sample's media in its prompt and collects their tensors, in prompt order.
+
+    processor: the official Qwen2_5OmniProcessor. sound_inside: whether the sound of videos is
+    interleaved with their frames (else it follows the video as audio on the same clock).
+    """
+
+    def __init__(self, processor: Any, ready: ReadySample, sound_inside: bool) -> None:
+        self._processor = processor
+        self._ready = ready
+        self._sound_inside = sound_inside
+        self._tensors: dict[str, list[Tensor]] = {}
+        self._audio: list[Tensor] = []
+
+    def place(self, index: int, part: Part) -> Placed:
+        """Tokens that replace the placeholder of the media part at `index`.
+
+        Raises:
+            MediaEmpty: a sound is shorter than one audio token.
+        """
+        media = self._ready.media[index]
+        if isinstance(media, DecodedImage):
+            return self._place_image(media)
+        if isinstance(media, DecodedAudio):
+            return self._place_sound(media, Stream.AUDIO)
+        return self._place_video(media)
+
+    def features(self) -> dict[str, Tensor]:
+        """Media tensors, joined along their first dimension; sounds apart, see `sounds`."""
+        import torch
+
+        return {key: torch.cat(parts) for key, parts in self._tensors.items()}
+
+    @property
+    def sounds(self) -> tuple[Tensor, ...]:
+        """Log-mel frames [n_mels, n_frames] of each sound, in prompt order."""
+        return tuple(self._audio)
+
+    def _keep(self, tensors: Mapping[str, Tensor]) -> None:
+        for key, value in tensors.items():
+            self._tensors.setdefault(key, []).append(value)
+
+    def _place_image(self, image: DecodedImage) -> Placed:
+        processor = self._processor.image_processor
+        output = processor(
+            images=[_channels_first(image.pixels)], do_resize=False, return_tensors="pt"
+        )
+        grid = output["image_grid_thw"]
+        self._keep({"pixel_values": output["pixel_values"], "image_grid_thw": grid})
+        rows, columns = (int(n) // processor.merge_size for n in grid[0, 1:])
+        wide, high = image.width / columns, image.height / rows
+        boxes = [
+            (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        n = len(boxes)
+        zeros = [0.0] * n
+        token_id = self._processor.image_token_id
+        return Placed([token_id] * n, [Stream.IMAGE] * n, zeros, zeros, boxes)
+
+    def _place_sound(self, sound: DecodedAudio, stream: int) -> Placed:
+        features, n = sound_features(self._processor.feature_extractor, sound)
+        self._audio.append(features)
+        end = sound.start_s + len(sound.waveform) / sound.sample_rate
+        lo = [sound.start_s + k * TOKEN_S for k in range(n)]
+        hi = [min(start + TOKEN_S, end) for start in lo]
+        token_id = self._processor.audio_token_id
+        return Placed([token_id] * n, [stream] * n, lo, hi, [_NO_BOX] * n)
+
+    def _place_video(self, video: DecodedVideo) -> Placed:
+        frames, grid, second_per_grid = self._place_frames(video)
+        if video.sound is None:
+            return frames
+        sound = self._place_sound(video.sound, Stream.SOUND)
+        if self._sound_inside:
+            return self._interleave(frames, sound, grid, second_per_grid)
+        tokenizer = self._processor.tokenizer
+        begin, end = tokenizer.audio_bos_token_id, tokenizer.audio_eos_token_id
+        return Placed(
+            frames.token_ids,
+            frames.stream,
+            frames.lo,
+            frames.hi,
+            frames.box,
+            after=_enclosed(begin, sound, end),
+        )
+
+    def _place_frames(self, video: DecodedVideo) -> tuple[Placed, Tensor, Tensor]:
+        import torch
+
+        processor = self._processor.video_processor
+        output = processor(
+            videos=[_channels_first(video.frames)],
+            do_resize=False,
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        grid = output["video_grid_thw"]
+        factor = processor.temporal_patch_size
+        second_per_grid = torch.tensor([factor / video.fps])
+        self._keep(
+            {
+                "pixel_values_videos": output["pixel_values_videos"],
+                "video_grid_thw": grid,
+                "video_second_per_grid": second_per_grid,
+            }
+        )
+        per_step = int(grid[0, 1] * grid[0, 2]) // processor.merge_size**2
+        times = [span for span in frame_bins(video, factor) for _ in range(per_step)]
+        n = len(times)
+        placed = Placed(
+            [self._processor.video_token_id] * n,
+            [Stream.FRAMES] * n,
+            [lo for lo, _ in times],
+            [hi for _, hi in times],
+            [_NO_BOX] * n,
+        )
+        return placed, grid, second_per_grid
+
+    def _interleave(
+        self, frames: Placed, sound: Placed, grid: Tensor, second_per_grid: Tensor
+    ) -> Placed:
+        """Frames and sound in the official order: chunk by chunk, between audio markers."""
+        text = self._processor.replace_video_with_audio_token(
+            {"video_grid_thw": grid.numpy(), "video_second_per_grid": second_per_grid.numpy()},
+            0,
+            {"num_audio_tokens": [len(sound.token_ids)]},
+            0,
+            position_id_per_seconds=self._processor.position_id_per_seconds,
+            seconds_per_chunk=self._processor.seconds_per_chunk,
+        )
+        order = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        of_frames, of_sound = iter(range(len(frames.token_ids))), iter(range(len(sound.token_ids)))
+        rows: list[tuple[int, int, float, float]] = []
+        for token_id in order:
+            if token_id == self._processor.video_token_id:
+                k = next(of_frames)
+                rows.append((token_id, frames.stream[k], frames.lo[k], frames.hi[k]))
+            elif token_id == self._processor.audio_token_id:
+                k = next(of_sound)
+                rows.append((token_id, sound.stream[k], sound.lo[k], sound.hi[k]))
+            else:
+                rows.append((token_id, Stream.NONE, 0.0, 0.0))
+        ids, stream, lo, hi = (list(column) for column in zip(*rows, strict=True))
+        return Placed(ids, stream, lo, hi, [_NO_BOX] * len(rows))
+
+
+def sound_features(extractor: Any, sound: DecodedAudio) -> tuple[Tensor, int]:
+    """Log-mel frames [n_mels, n_frames] of a sound, and its number of audio tokens.
+
+    The same numbers as the official processor's, which pads every clip to 300 s first: a second of
+    silence after the clip already isolates its last frames. Nothing is cut off at 300 s.
+
+    Raises:
+        MediaEmpty: the sound is shorter than one audio token.
+    """
+    n_frames = -(-len(sound.waveform) // extractor.hop_length)
+    n_tokens = ((n_frames - 1) // 2 + 1 - 2) // 2 + 1
+    if n_tokens < 1:
+        raise MediaEmpty(
+            f"a sound of {len(sound.waveform) / sound.sample_rate:.3f} s is shorter than one audio "
+            f"token ({TOKEN_S} s); leave it out or pad it with silence"
+        )
+    output = extractor(
+        np.pad(sound.waveform, (0, extractor.sampling_rate)),
+        sampling_rate=sound.sample_rate,
+        padding="longest",
+        truncation=False,
+        return_tensors="pt",
+    )
+    features: Tensor = output["input_features"][0, :, :n_frames]
+    return features, n_tokens
+
+
+def _enclosed(begin: int, placed: Placed, end: int) -> Placed:
+    """The same tokens between two markup tokens."""
+    return Placed(
+        [begin, *placed.token_ids, end],
+        [Stream.NONE, *placed.stream, Stream.NONE],
+        [0.0, *placed.lo, 0.0],
+        [0.0, *placed.hi, 0.0],
+        [_NO_BOX, *placed.box, _NO_BOX],
+    )
+
+
+def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
+    """[..., H, W, 3] uint8 to [..., 3, H, W]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))

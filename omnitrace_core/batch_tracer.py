@@ -1,0 +1,253 @@
+"""From ready samples to token traces: batching, generation or replay, folding.
+
+This is what a trace actor runs. One sample's failure is returned in its place, the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from omnitrace_core.detokenize import decode_response
+from omnitrace_core.errors import FatalError, OutOfMemory, SampleError, TraceError
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.records import Fold, ReadySample, Sample, TokenTrace
+from omnitrace_core.replay import Replayed, fold_rows, replay
+from omnitrace_core.signals import check_signals
+
+if TYPE_CHECKING:
+    from omnitrace_core.backends.base import Backend, Encoded, Prepared
+    from omnitrace_core.reader import SampleReader
+
+FinishReason = Literal["stop", "length", "given"]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TracedBy:
+    """Which model explains: the one that generated, or replayed another's response."""
+
+    model: str
+    revision: str
+    dtype: str
+    attention: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """A response as token ids, before its trace."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    notes: tuple[str, ...] = ()
+
+
+class BatchTracer:
+    """Traces ready samples with one model, in batches under a token budget."""
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        decode: DecodeOptions | None = None,
+        trace: TraceOptions | None = None,
+        reader: SampleReader | None = None,
+    ) -> None:
+        """Load the model.
+
+        Raises:
+            BackendError: the model cannot be loaded.
+            UnknownName: a signal or backend of this name does not exist.
+        """
+        from omnitrace_core.backends import load_backend
+
+        self.decode = decode or DecodeOptions()
+        self.options = trace or TraceOptions()
+        check_signals(self.options.signals)
+        self.backend: Backend = load_backend(model, reader)
+        self._batch_tokens = model.batch_tokens
+        weights = self.backend.model
+        self.traced_by = TracedBy(
+            model=model.path,
+            revision=model.revision or str(getattr(weights.config, "_commit_hash", None) or ""),
+            dtype=str(weights.dtype).removeprefix("torch."),
+            attention=model.attention,
+            device=str(weights.device.type),
+        )
+
+    def trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        """Trace each sample; failures of single samples are returned in their place.
+
+        Raises:
+            FatalError: the process cannot go on (a broken device, a model that cannot be tapped).
+        """
+        results: list[TokenTrace | SampleError | None] = [None] * len(ready)
+        encoded: list[tuple[int, Encoded]] = []
+        for index, sample in enumerate(ready):
+            try:
+                encoded.append((index, self.backend.encode(sample)))
+            except SampleError as error:
+                results[index] = error
+        for batch in _batches(encoded, self._batch_tokens):
+            outcomes = self._trace_guarded([item for _, item in batch])
+            for (index, _), outcome in zip(batch, outcomes, strict=True):
+                results[index] = outcome
+        return [result for result in results if result is not None]
+
+    def _trace_guarded(self, batch: Sequence[Encoded]) -> list[TokenTrace | SampleError]:
+        """The row guard of tracing: halve on memory, then sample by sample, then an error."""
+        try:
+            return list(self._trace_batch(batch))
+        except (FatalError, KeyboardInterrupt):
+            raise
+        except SampleError as error:
+            if len(batch) == 1:
+                return [error]
+        except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
+            if len(batch) == 1:
+                return [_as_sample_error(batch[0], error)]
+            log.warning("a batch of %d failed (%s); tracing its halves", len(batch), error)
+        _free_memory()
+        half = len(batch) // 2
+        return [*self._trace_guarded(batch[:half]), *self._trace_guarded(batch[half:])]
+
+    def _trace_batch(self, batch: Sequence[Encoded]) -> Iterator[TokenTrace]:
+        """Trace samples that all have a response, or all have none."""
+        prepared = self.backend.collate(batch)
+        if batch[0].ready.sample.response is None and not _has_ids(batch[0].ready.sample):
+            generated = self.backend.generate(prepared, self.decode)
+            responses = [self._cut(row) for row in generated.token_ids.tolist()]
+            prompt = generated.prompt
+        else:
+            responses = [self._given(item.ready.sample) for item in batch]
+            prompt = self.backend.prefill(prepared)
+        longest = max(len(response.token_ids) for response in responses)
+        replayed = None
+        if longest and self.options.enabled:
+            token_ids = [response.token_ids for response in responses]
+            replayed = replay(self.backend, prepared, prompt, token_ids, self.options.signals)
+        for row, (item, response) in enumerate(zip(batch, responses, strict=True)):
+            yield self._as_trace(item, response, prepared, replayed, row)
+
+    def _cut(self, token_ids: Sequence[int]) -> _Response:
+        """A generated row up to its end token, which is not part of the response."""
+        for index, token_id in enumerate(token_ids):
+            if token_id in self.backend.end_ids:
+                return _Response(tuple(token_ids[:index]), "stop")
+        return _Response(tuple(token_ids), "length")
+
+    def _given(self, sample: Sample) -> _Response:
+        """The token ids of a known response: as given, or the text tokenized canonically."""
+        vocabulary = len(self.backend.tokenizer)
+        if sample.response_token_ids is not None:
+            ids = list(sample.response_token_ids)
+            wrong = [token_id for token_id in ids if not 0 <= token_id < vocabulary]
+            if wrong:
+                raise TraceError(
+                    f"sample {sample.sample_id!r}: response_token_ids holds {wrong[0]}, outside "
+                    f"the model's vocabulary of {vocabulary}; give ids of this model's tokenizer"
+                )
+            while ids and ids[-1] in self.backend.end_ids:
+                ids.pop()
+            return _Response(tuple(ids), "given")
+        encoded = self.backend.tokenizer(
+            sample.response or "", add_special_tokens=False, split_special_tokens=True
+        )
+        note = "the response was given as text and tokenized canonically"
+        return _Response(tuple(encoded["input_ids"]), "given", (note,))
+
+    def _as_trace(
+        self,
+        item: Encoded,
+        response: _Response,
+        prepared: Prepared,
+        replayed: Replayed | None,
+        row: int,
+    ) -> TokenTrace:
+        n_gen = len(response.token_ids)
+        text, char_spans = decode_response(self.backend.tokenizer, response.token_ids)
+        notes = item.ready.notes + item.notes + response.notes
+        given = item.ready.sample.response
+        if given is not None and given != text:
+            notes += ("the traced tokens decode to another text than the given response",)
+        folds: dict[str, Fold] = {}
+        logprobs = np.zeros(n_gen, dtype=np.float32)
+        if self.options.enabled:
+            folds = self._folds(item, prepared, replayed, row, n_gen)
+        if replayed is not None:
+            logprobs = replayed.logprobs[row, :n_gen].cpu().numpy()
+        return TokenTrace(
+            response=text,
+            token_ids=response.token_ids,
+            tokens=tuple(text[start:end] for start, end in char_spans),
+            char_spans=char_spans,
+            logprobs=logprobs,
+            finish_reason=response.finish_reason,
+            n_prompt_tokens=item.n_prompt,
+            folds=folds,
+            notes=notes,
+        )
+
+    def _folds(
+        self, item: Encoded, prepared: Prepared, replayed: Replayed | None, row: int, n_gen: int
+    ) -> dict[str, Fold]:
+        n_units = len(item.ready.units)
+        if replayed is None or n_gen == 0:
+            nothing = np.zeros((n_gen, n_units), np.float32)
+            none = np.zeros(n_gen, np.float32)
+            return {name: Fold(nothing, nothing, none, none) for name in self.options.signals}
+        index = prepared.unit_index[row]
+        return {
+            name: fold_rows(rows[row, :n_gen], index, n_units)
+            for name, rows in replayed.rows.items()
+        }
+
+
+def _batches(
+    encoded: Sequence[tuple[int, Encoded]], budget: int
+) -> Iterator[list[tuple[int, Encoded]]]:
+    """Batches of like samples (given or not, sound inside videos or not), by falling length.
+
+    A batch's cost is its longest prompt times its samples; a sample above the budget goes alone.
+    """
+    groups: dict[tuple[bool, bool], list[tuple[int, Encoded]]] = {}
+    for entry in encoded:
+        item = entry[1]
+        given = item.ready.sample.response is not None or _has_ids(item.ready.sample)
+        groups.setdefault((given, item.sound_in_video is True), []).append(entry)
+    for key in sorted(groups):
+        batch: list[tuple[int, Encoded]] = []
+        for entry in sorted(groups[key], key=lambda entry: -entry[1].n_prompt):
+            if batch and batch[0][1].n_prompt * (len(batch) + 1) > budget:
+                yield batch
+                batch = []
+            batch.append(entry)
+        yield batch
+
+
+def _has_ids(sample: Sample) -> bool:
+    return sample.response_token_ids is not None
+
+
+def _as_sample_error(item: Encoded, error: Exception) -> SampleError:
+    """An unforeseen failure of one sample as its error; a broken device is fatal instead."""
+    import torch
+
+    where = f"sample {item.ready.sample.sample_id!r} ({item.n_prompt} prompt tokens)"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
+    if "CUDA error" in str(error):
+        raise FatalError(f"{where}: the device is broken ({error})") from error
+    log.exception("%s failed", where)
+    return TraceError(f"{where}: {type(error).__name__}: {error}")
+
+
+def _free_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,158 @@
+"""Every setting of the core, as frozen models; a run's YAML adds the pipeline's own.
+
+Defaults are DESIGN's; where a number comes from the paper its section is named.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Options(BaseModel):
+    """Base of all settings: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelOptions(Options):
+    """Which model is traced, and how it is loaded."""
+
+    path: str = Field(description="Local directory or hub id of the model.")
+    backend: str = Field("auto", description="Backend name; auto finds it from the model's config.")
+    revision: str | None = Field(None, description="Pinned hub revision (commit); local: unused.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Weights' dtype; auto takes the checkpoint's, float32 on a CPU."
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:0; auto takes a GPU if there is one.")
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
+        "sdpa", description="Attention used to generate; tracing does not depend on it."
+    )
+    replicas: int = Field(1, ge=1, description="Model replicas (trace actors).")
+    gpus_per_replica: float = Field(0, ge=0, description="GPUs each replica owns; 0 runs on CPU.")
+    batch_tokens: int = Field(
+        16_384, ge=1, description="Token budget of one batch: padded prompt length x samples."
+    )
+
+
+class DecodeOptions(Options):
+    """How responses are generated."""
+
+    max_new_tokens: int = Field(256, ge=1, description="Most tokens generated (paper: 256).")
+    do_sample: bool = Field(False, description="Sample instead of greedy decoding.")
+    seed: int = Field(0, ge=0, description="Seed used when sampling; recorded.")
+    no_repeat_ngram_size: int = Field(
+        0,
+        ge=0,
+        description="Forbid repeated n-grams; 0 is off (it also forbids quoting the prompt).",
+    )
+
+
+class TraceOptions(Options):
+    """Which signals are traced and what is kept."""
+
+    enabled: bool = Field(True, description="False only generates: no signals, no spans.")
+    signals: tuple[str, ...] = Field(("attmean",), description="Signals; the first one is curated.")
+    projection: Literal["mass", "peak"] = Field(
+        "mass", description="Unit of a token: largest mass (paper, Algorithm 1) or largest peak."
+    )
+    store: Literal["units", "none"] = Field("units", description="What traces/ keeps.")
+
+    @model_validator(mode="after")
+    def _some_signal(self) -> TraceOptions:
+        if not self.signals:
+            raise ValueError("trace.signals is empty; name at least one, for example [attmean]")
+        if len(set(self.signals)) != len(self.signals):
+            raise ValueError(f"trace.signals names a signal twice: {list(self.signals)}")
+        return self
+
+
+class UnitOptions(Options):
+    """What counts as one source unit."""
+
+    text: Literal["sentence", "part"] = Field("sentence", description="Unit of text parts.")
+    image: Literal["whole", "grid"] = Field("whole", description="Unit of images.")
+    grid: tuple[int, int] = Field((3, 3), description="Rows and columns when units.image is grid.")
+    audio: Literal["bins", "chunks"] = Field(
+        "bins", description="Fixed time bins, or the speech chunks that asr.engine finds."
+    )
+    bin_s: float = Field(1.0, gt=0, description="Seconds per time bin (paper, release: 1 s).")
+    instructions: Literal["exclude", "include"] = Field(
+        "exclude", description="Whether instruction text may be named as a source."
+    )
+
+
+class SpanOptions(Options):
+    """How the response is cut into spans."""
+
+    pipeline: str = Field(
+        "builtin",
+        description="spaCy pipeline: builtin, a package name such as en_core_web_sm, a path.",
+    )
+    level: Literal["sentence", "clause"] = Field("sentence", description="Length of a span.")
+
+
+_PAPER_PRESET: dict[str, Any] = {"pools": "per_modality", "pool_min": 0.0}
+
+
+class CurationOptions(Options):
+    """How token votes become a span's sources (paper, A.1); each piece can be switched off."""
+
+    preset: Literal["default", "paper"] = Field(
+        "default", description="paper: pools per modality, no pool threshold, unless set here."
+    )
+    pools: Literal["joint", "per_modality"] = Field(
+        "joint", description="Whether all units compete for a token's vote, or each modality apart."
+    )
+    pool_min: float = Field(
+        0.05, ge=0, le=1, description="Smallest share of the span's unit mass for a pool to count."
+    )
+    coverage: float = Field(0.85, gt=0, le=1, description="Stop when taken shares reach this.")
+    p_min: float = Field(0.07, ge=0, le=1, description="Share below which a unit needs a run.")
+    run_min: float = Field(0.10, ge=0, le=1, description="Run that saves a unit below p_min.")
+    alpha: float = Field(0.8, ge=0, le=1, description="Weight of share against run in the score.")
+    gamma: float = Field(2.0, ge=0, description="Exponent of a token's confidence in its vote.")
+    min_confidence: float = Field(
+        0.0, ge=0, le=1, description="Spans below it are unsupported; calibrate per model."
+    )
+    pos_weighting: bool = Field(True, description="Weigh votes by part of speech.")
+    confidence: bool = Field(True, description="Weigh votes by confidence ** gamma.")
+    runs: bool = Field(True, description="Use contiguous runs in score and filter.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {**_PAPER_PRESET, **values}
+        return values
+
+
+class MediaOptions(Options):
+    """Limits on media, and run-wide defaults of the sampling rules."""
+
+    roots: tuple[str, ...] = Field(
+        (), description="Folders local media may lie in; empty allows any local path."
+    )
+    max_bytes: int = Field(2 * 1024**3, ge=1, description="Largest media file in bytes.")
+    max_image_pixels: int = Field(178_956_970, ge=1, description="Largest image in pixels.")
+    max_audio_s: float = Field(3_600.0, gt=0, description="Longest audio in seconds.")
+    max_video_s: float = Field(3_600.0, gt=0, description="Longest video in seconds.")
+    max_frames: int = Field(768, ge=2, description="Most sampled frames of one video.")
+    image_max_pixels: int | None = Field(
+        None, ge=784, description="Images are scaled down to this; None takes the model's rule."
+    )
+    video_fps: float = Field(2.0, gt=0, description="Sampled frames per second (paper: 2).")
+    video_total_pixels: int = Field(
+        4_200_000, ge=1, description="Pixel budget of all sampled frames of a video (paper)."
+    )
+    video_sound: bool = Field(True, description="Use the sound track of videos that have one.")
+
+
+class AsrOptions(Options):
+    """The speech engine behind units.audio = chunks."""
+
+    engine: str = Field(
+        "vad", description="given (segments in the sample) or vad (speech intervals, no words)."
+    )
+    max_chunk_s: float = Field(60.0, gt=0, description="Longest speech chunk (paper: 60 s).")

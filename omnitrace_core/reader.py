@@ -1,0 +1,90 @@
+"""From a sample to what a backend takes: decode its media, find its speech, cut its units.
+
+No model weights are involved, so this half of the work runs on CPU actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.media import decode_sample
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
+from omnitrace_core.records import (
+    DecodedAudio,
+    DecodedMedia,
+    DecodedVideo,
+    ReadySample,
+    Sample,
+    Segment,
+)
+from omnitrace_core.sentences import text_units
+from omnitrace_core.units import build_units
+
+
+class SampleReader:
+    """Decodes media, finds speech and cuts source units for one model family's media rules."""
+
+    def __init__(
+        self,
+        rules: MediaRules,
+        media: MediaOptions | None = None,
+        units: UnitOptions | None = None,
+        asr: AsrOptions | None = None,
+        spans: SpanOptions | None = None,
+    ) -> None:
+        self.rules = rules
+        self.media = media or MediaOptions()
+        self.units = units or UnitOptions()
+        self.asr = asr or AsrOptions()
+        self.spans = spans or SpanOptions()
+
+    def read(self, sample: Sample) -> ReadySample:
+        """All three steps for one sample.
+
+        Raises:
+            MediaError: a part's media is missing, denied, too large, empty or corrupt.
+            SpeechError: the speech engine failed.
+        """
+        media = self.decode(sample)
+        return self.ready(sample, media, self.speech(sample, media))
+
+    def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
+        """Decoded media by part index. Raises: MediaError."""
+        return decode_sample(sample, self.media, self.rules)
+
+    def speech(
+        self, sample: Sample, media: Mapping[int, DecodedMedia]
+    ) -> dict[int, tuple[Segment, ...]]:
+        """Speech by part index; empty unless `units.audio` is chunks. Raises: SpeechError."""
+        if self.units.audio != "chunks":
+            return {}
+        found: dict[int, tuple[Segment, ...]] = {}
+        for index, part in enumerate(sample.parts):
+            decoded = media.get(index)
+            sound = decoded.sound if isinstance(decoded, DecodedVideo) else decoded
+            if isinstance(sound, DecodedAudio):
+                found[index] = self._engine.segments(sound, part)
+        return found
+
+    def ready(
+        self,
+        sample: Sample,
+        media: Mapping[int, DecodedMedia],
+        speech: Mapping[int, tuple[Segment, ...]],
+    ) -> ReadySample:
+        """Cut the units and collect the notes of every step."""
+        units, notes = build_units(sample, media, speech, self._split_text, self.rules, self.units)
+        decoding = tuple(
+            f"part {index}: {note}" for index, item in media.items() for note in item.notes
+        )
+        return ReadySample(sample=sample, media=media, units=units, notes=decoding + notes)
+
+    @cached_property
+    def _engine(self) -> SpeechEngine:
+        return load_engine(self.asr)
+
+    def _split_text(self, text: str):  # type: ignore[no-untyped-def]
+        return text_units(text, self.spans)

@@ -1,0 +1,322 @@
+"""The vocabulary: small frozen records that everything else passes around.
+
+Symbols used here and throughout: B samples in a batch, P prompt positions, n_gen generated tokens,
+n_units source units of one sample. Times are seconds on the clock of the original file, boxes are
+[x0, y0, x1, y1] in pixels of the original image (EXIF orientation applied), character offsets are
+Python string offsets into the text of the part (or of the response).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["text", "image", "audio", "video"]
+Float32 = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+
+PART_TYPES: tuple[str, ...] = ("text", "image", "audio", "video")
+
+UnitKind = Literal[
+    "sentence",  # a sentence of a text part
+    "text_part",  # a whole text part (units.text = part)
+    "option",  # one option of a multiple-choice question
+    "instruction",  # text that instructs rather than informs; never a source by default
+    "image",  # a whole image
+    "image_cell",  # one cell of an R x C grid over an image
+    "audio_bin",  # a fixed time bin of an audio part
+    "audio_chunk",  # a stretch of speech in an audio part
+    "video_bin",  # a temporal bin of a video's frames
+    "sound_bin",  # a fixed time bin of a video's sound
+    "sound_chunk",  # a stretch of speech in a video's sound
+]
+SOUND_KINDS: frozenset[str] = frozenset({"sound_bin", "sound_chunk"})
+
+
+# --- samples ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a speech segment with its times."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech, as given in the sample or found by an ASR engine."""
+
+    start_s: float
+    end_s: float
+    text: str = ""
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartOptions:
+    """Per-part media options (the names of qwen-omni-utils); None means the run's default."""
+
+    fps: float | None = None
+    nframes: int | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    total_pixels: int | None = None
+    video_start: float | None = None
+    video_end: float | None = None
+    audio_start: float | None = None
+    audio_end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One piece of a message: text, or media by address (`uri`) or inline bytes (`data`)."""
+
+    type: Modality
+    text: str = ""
+    uri: str = ""
+    data: bytes | None = None
+    evidence: bool = True
+    options: PartOptions = PartOptions()
+    segments: tuple[Segment, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn."""
+
+    role: str
+    content: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSource:
+    """One piece of reference evidence; sources of one `group` are interchangeable."""
+
+    modality: Modality
+    part_index: int
+    char_start: int | None = None
+    char_end: int | None = None
+    box: Box | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Reference evidence of one statement of the response."""
+
+    statement: str
+    char_start: int | None
+    char_end: int | None
+    sources: tuple[LabelSource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question to a model: messages, and the response if it is already known."""
+
+    sample_id: str
+    messages: tuple[Message, ...]
+    response: str | None = None
+    response_token_ids: tuple[int, ...] | None = None
+    reference_answer: str | None = None
+    options: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts in reading order; `part_index` everywhere counts in this tuple."""
+        return tuple(part for message in self.messages for part in message.content)
+
+
+# --- decoded media ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the model will see it.
+
+    pixels: [height, width, 3] uint8, already resized by the model's own rule.
+    width, height: of the original, EXIF orientation applied (boxes are in these pixels).
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """A mono waveform.
+
+    waveform: [n_samples] float32 in [-1, 1] at `sample_rate` Hz.
+    start_s: time of the first sample in the original file; duration_s: of the original file.
+    """
+
+    waveform: Float32
+    sample_rate: int
+    start_s: float
+    duration_s: float
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedVideo:
+    """Sampled frames, each with its true time, and the sound track if there is one.
+
+    frames: [n_frames, height, width, 3] uint8, resized by the model's own rule.
+    frame_times_s: [n_frames] float64, presentation time of each sampled frame in the file.
+    fps: sampled frames per second of video, as the model's processor is told.
+    width, height, duration_s: of the original.
+    """
+
+    frames: NDArray[np.uint8]
+    frame_times_s: NDArray[np.float64]
+    fps: float
+    width: int
+    height: int
+    start_s: float
+    end_s: float
+    duration_s: float
+    sound: DecodedAudio | None
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+DecodedMedia = DecodedImage | DecodedAudio | DecodedVideo
+
+
+# --- units, traces, spans ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUnit:
+    """A contiguous piece of evidence the model saw (paper, Method: S_j).
+
+    `unit_id` is the unit's index j in its sample. Fields that do not apply to the kind are None;
+    `text` is the exact text cut out by [char_start, char_end) for text kinds, `transcript` what was
+    said for speech chunks.
+    """
+
+    unit_id: int
+    kind: UnitKind
+    modality: Modality
+    part_index: int
+    text: str = ""
+    char_start: int | None = None
+    char_end: int | None = None
+    box: Box | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    transcript: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadySample:
+    """A sample whose media are decoded and whose units are known: what a backend takes.
+
+    media: decoded media by part index; units: in `unit_id` order.
+    """
+
+    sample: Sample
+    media: Mapping[int, DecodedMedia]
+    units: tuple[SourceUnit, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One signal folded into source units (paper, Algorithm 1, line 7).
+
+    mass: [n_gen, n_units] M[t, j], the sum of the signal over the positions of unit j.
+    peak: [n_gen, n_units] K[t, j], its maximum over them.
+    markup: [n_gen] mass on prompt positions of no unit; generated: [n_gen] on earlier tokens.
+    All float32. For attention signals mass.sum(1) + markup + generated = 1.
+    """
+
+    mass: Float32
+    peak: Float32
+    markup: Float32
+    generated: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrace:
+    """What the model did for one sample, token by token.
+
+    token_ids, tokens, logprobs: n_gen entries.
+    char_spans: [start, end) of each token in `response`.
+    folds: one per signal name.
+    """
+
+    response: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    char_spans: tuple[tuple[int, int], ...]
+    logprobs: Float32
+    finish_reason: Literal["stop", "length", "given"]
+    n_prompt_tokens: int
+    folds: Mapping[str, Fold]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A sentence or clause of the response: characters and tokens are half-open ranges."""
+
+    index: int
+    text: str
+    char_start: int
+    char_end: int
+    token_start: int
+    token_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A response cut into spans, with a part-of-speech tag per model token (n_gen entries)."""
+
+    spans: tuple[Span, ...]
+    pos: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One unit that supports a span, with its numbers (see `curation`)."""
+
+    unit: SourceUnit
+    mass: float
+    share: float
+    run: float
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """A span and what supports it.
+
+    masses: POS-weighted mean mass per bucket: text, image, audio, video, instruction, markup,
+    generated; they add up to 1 for attention signals.
+    """
+
+    span: Span
+    outcome: Literal["supported", "unsupported"]
+    confidence: float
+    masses: Mapping[str, float]
+    sources: tuple[Source, ...]

@@ -1,0 +1,271 @@
+"""Source units of a sample, and which unit each prompt position belongs to.
+
+Units are built from the sample, its decoded media and its speech (no model needed). A backend says
+where every prompt position lies in the sample's own coordinates (`PromptMap`); `assign_units`
+brings the two together, so other units can be folded from the same prompt without the backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import UnitOptions
+from omnitrace_core.records import (
+    DecodedAudio,
+    DecodedImage,
+    DecodedMedia,
+    DecodedVideo,
+    Part,
+    Sample,
+    Segment,
+    SourceUnit,
+    UnitKind,
+)
+
+if TYPE_CHECKING:
+    from omnitrace_core.sentences import TextSpan
+
+Speech = Mapping[int, tuple[Segment, ...]]
+SplitText = Callable[[str], "Sequence[TextSpan]"]
+
+
+class Stream:
+    """What a prompt position shows (values of `PromptMap.stream`)."""
+
+    NONE, TEXT, IMAGE, AUDIO, FRAMES, SOUND = range(6)
+
+
+_STREAM_OF_KIND: dict[str, int] = {
+    "sentence": Stream.TEXT,
+    "text_part": Stream.TEXT,
+    "option": Stream.TEXT,
+    "instruction": Stream.TEXT,
+    "image": Stream.IMAGE,
+    "image_cell": Stream.IMAGE,
+    "audio_bin": Stream.AUDIO,
+    "audio_chunk": Stream.AUDIO,
+    "video_bin": Stream.FRAMES,
+    "sound_bin": Stream.SOUND,
+    "sound_chunk": Stream.SOUND,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMap:
+    """Where each of the P prompt positions of one sample lies in the sample's own coordinates.
+
+    stream: [P] int8, a `Stream` value; part: [P] int32, -1 for chat markup.
+    lo, hi: [P] float64, characters for text and seconds for sound and frames.
+    box: [P, 4] float32 in original pixels for image positions, zeros elsewhere.
+    """
+
+    stream: NDArray[np.int8]
+    part: NDArray[np.int32]
+    lo: NDArray[np.float64]
+    hi: NDArray[np.float64]
+    box: NDArray[np.float32]
+
+
+def build_units(
+    sample: Sample,
+    media: Mapping[int, DecodedMedia],
+    speech: Speech,
+    split_text: SplitText,
+    rules: MediaRules,
+    options: UnitOptions,
+) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
+    """All source units of a sample in reading order, and notes on fallbacks.
+
+    media, speech: by part index. A sound with no speech found falls back to time bins (noted).
+    """
+    units: list[SourceUnit] = []
+    notes: list[str] = []
+    for index, part in enumerate(sample.parts):
+        if part.type == "text":
+            units.extend(_text_units(index, part, split_text, options))
+            continue
+        segments = speech.get(index, ()) if options.audio == "chunks" else ()
+        units.extend(_media_units(index, media[index], segments, rules, options))
+        if options.audio == "chunks" and not segments and _sound_of(media[index]) is not None:
+            notes.append(f"part {index}: no speech found, its sound is cut into time bins")
+    return tuple(replace(unit, unit_id=i) for i, unit in enumerate(units)), tuple(notes)
+
+
+def assign_units(prompt: PromptMap, units: Sequence[SourceUnit]) -> NDArray[np.int64]:
+    """The unit of each prompt position, -1 for none: the unit that covers most of the position.
+
+    Returns [P] int64. Ties go to the lower unit index.
+    """
+    index = np.full(prompt.part.shape, -1, dtype=np.int64)
+    groups: dict[tuple[int, int], list[SourceUnit]] = {}
+    for unit in units:
+        groups.setdefault((unit.part_index, _STREAM_OF_KIND[unit.kind]), []).append(unit)
+    for (part, stream), members in groups.items():
+        where = np.flatnonzero((prompt.part == part) & (prompt.stream == stream))
+        if where.size == 0:
+            continue
+        covered = _cover(prompt, where, members, stream)
+        best = covered.argmax(axis=1)
+        ids = np.asarray([unit.unit_id for unit in members])[best]
+        index[where] = np.where(covered.max(axis=1) > 0, ids, -1)
+    return index
+
+
+def _cover(
+    prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
+) -> NDArray[np.float64]:
+    """How much of each position lies in each unit: [n_positions, n_units], 0 for nothing."""
+    if stream == Stream.IMAGE:
+        boxes = np.asarray([unit.box for unit in units], dtype=np.float64)
+        cells = prompt.box[where].astype(np.float64)
+        wide = _overlap(cells[:, 0], cells[:, 2], boxes[:, 0], boxes[:, 2])
+        return wide * _overlap(cells[:, 1], cells[:, 3], boxes[:, 1], boxes[:, 3])
+    starts, ends = np.asarray(
+        [
+            (u.char_start, u.char_end) if stream == Stream.TEXT else (u.start_s, u.end_s)
+            for u in units
+        ],
+        dtype=np.float64,
+    ).T
+    return _overlap(prompt.lo[where], prompt.hi[where], starts, ends)
+
+
+def _overlap(
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    shared = np.minimum(hi[:, None], ends[None]) - np.maximum(lo[:, None], starts[None])
+    return np.clip(shared, 0.0, None)
+
+
+def _text_units(
+    index: int, part: Part, split_text: SplitText, options: UnitOptions
+) -> Iterator[SourceUnit]:
+    if not part.evidence or options.text == "part":
+        text = part.text.strip()
+        if not text:
+            return
+        start = part.text.index(text)
+        kind: UnitKind = "text_part" if part.evidence else "instruction"
+        yield _text_unit(index, part.text, start, start + len(text), kind)
+        return
+    for span in split_text(part.text):
+        yield _text_unit(index, part.text, span.start, span.end, span.kind)
+
+
+def _text_unit(index: int, text: str, start: int, end: int, kind: UnitKind) -> SourceUnit:
+    return SourceUnit(
+        unit_id=-1,
+        kind=kind,
+        modality="text",
+        part_index=index,
+        text=text[start:end],
+        char_start=start,
+        char_end=end,
+    )
+
+
+def _media_units(
+    index: int,
+    media: DecodedMedia,
+    segments: Sequence[Segment],
+    rules: MediaRules,
+    options: UnitOptions,
+) -> Iterator[SourceUnit]:
+    if isinstance(media, DecodedImage):
+        yield from _image_units(index, media, options)
+    elif isinstance(media, DecodedAudio):
+        yield from _sound_units(index, media, segments, "audio", options)
+    else:
+        for start, end in frame_bins(media, rules.frame_factor):
+            yield _timed_unit(index, "video_bin", "video", start, end)
+        if media.sound is not None:
+            yield from _sound_units(index, media.sound, segments, "video", options)
+
+
+def _image_units(index: int, image: DecodedImage, options: UnitOptions) -> Iterator[SourceUnit]:
+    rows, columns = options.grid if options.image == "grid" else (1, 1)
+    kind: UnitKind = "image_cell" if options.image == "grid" else "image"
+    for row in range(rows):
+        for column in range(columns):
+            yield SourceUnit(
+                unit_id=-1,
+                kind=kind,
+                modality="image",
+                part_index=index,
+                box=(
+                    image.width * column / columns,
+                    image.height * row / rows,
+                    image.width * (column + 1) / columns,
+                    image.height * (row + 1) / rows,
+                ),
+            )
+
+
+def _sound_units(
+    index: int,
+    sound: DecodedAudio,
+    segments: Sequence[Segment],
+    modality: Literal["audio", "video"],
+    options: UnitOptions,
+) -> Iterator[SourceUnit]:
+    bin_kind: UnitKind = "audio_bin" if modality == "audio" else "sound_bin"
+    chunk_kind: UnitKind = "audio_chunk" if modality == "audio" else "sound_chunk"
+    if segments:
+        for segment in segments:
+            unit = _timed_unit(index, chunk_kind, modality, segment.start_s, segment.end_s)
+            yield replace(unit, transcript=segment.text)
+        return
+    for start, end in time_bins(sound.start_s, sound_end(sound), options.bin_s):
+        yield _timed_unit(index, bin_kind, modality, start, end)
+
+
+def _timed_unit(
+    index: int, kind: UnitKind, modality: Literal["audio", "video"], start_s: float, end_s: float
+) -> SourceUnit:
+    return SourceUnit(
+        unit_id=-1, kind=kind, modality=modality, part_index=index, start_s=start_s, end_s=end_s
+    )
+
+
+def sound_end(sound: DecodedAudio) -> float:
+    """Time at which the decoded waveform ends, in seconds of the original file."""
+    return sound.start_s + len(sound.waveform) / sound.sample_rate
+
+
+def time_bins(start_s: float, end_s: float, bin_s: float) -> list[tuple[float, float]]:
+    """[start, end) bins of `bin_s` seconds that tile [start_s, end_s]; the last may be shorter.
+
+    A remainder below a twenty-fifth of a second (one audio token) joins the bin before it.
+    """
+    length = end_s - start_s
+    n_bins = max(1, math.ceil((length - 0.04) / bin_s))
+    edges = [start_s + k * bin_s for k in range(n_bins)] + [end_s]
+    return list(pairwise(edges))
+
+
+def frame_bins(video: DecodedVideo, frame_factor: int) -> list[tuple[float, float]]:
+    """[start, end) of each temporal step of the visual grid, from the frames' true times.
+
+    One step covers `frame_factor` sampled frames; a step lasts until the next one begins, the first
+    begins where the clip does and the last ends where it does.
+    """
+    edges = [float(t) for t in video.frame_times_s[::frame_factor]] + [video.end_s]
+    edges[0] = video.start_s
+    return list(pairwise(edges))
+
+
+def _sound_of(media: DecodedMedia) -> DecodedAudio | None:
+    if isinstance(media, DecodedVideo):
+        return media.sound
+    return media if isinstance(media, DecodedAudio) else None
