@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.language import Language, load_language
 from omnitrace_core.media import decode_sample
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
@@ -20,7 +21,7 @@ from omnitrace_core.records import (
     Sample,
     Segment,
 )
-from omnitrace_core.sentences import text_units
+from omnitrace_core.sentences import TextSpan, text_units
 from omnitrace_core.units import build_units
 
 
@@ -86,5 +87,9 @@ class SampleReader:
     def _engine(self) -> SpeechEngine:
         return load_engine(self.asr)
 
-    def _split_text(self, text: str):  # type: ignore[no-untyped-def]
-        return text_units(text, self.spans)
+    @cached_property
+    def _language(self) -> Language:
+        return load_language(self.spans.pipeline)
+
+    def _split_text(self, text: str) -> list[TextSpan]:
+        return text_units(text, self._language, self.units.text)

@@ -220,11 +220,11 @@ def _keep_prompt(cache: Any, length: int) -> None:
     cache.crop(-(cache.get_seq_length() - length))
 
 
-def _logprobs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+def _logprobs(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     """Log probability of each target: [B, n] float32; logits are made a few positions at a time."""
     import torch
 
-    vocabulary = int(head.weight.shape[0])  # type: ignore[arg-type, union-attr]
+    vocabulary = int(head.weight.shape[0])
     step = max(1, ROW_BUDGET // (4 * vocabulary * hidden.shape[0]))
     parts = []
     for start in range(0, hidden.shape[1], step):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
+from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import ConfigError, SampleError
 from omnitrace_core.options import (
     AsrOptions,
@@ -18,6 +19,7 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
+from omnitrace_core.parse import ID_KEYS, parse_any
 from omnitrace_core.records import (
     Attribution,
     Float32,
@@ -31,7 +33,6 @@ from omnitrace_core.records import (
 
 if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend
-    from omnitrace_core.batch_tracer import BatchTracer
     from omnitrace_core.reader import SampleReader
     from omnitrace_core.spans import Segmenter
 
@@ -151,13 +152,11 @@ class OmniTracer:
 
     def trace_each(self, samples: Sequence[AnyInput]) -> list[TraceResult | SampleError]:
         """Like `trace`, with the failures of single samples in their place."""
-        from omnitrace_core.parse import parse_any
-
         outcomes: list[TraceResult | SampleError | None] = []
         ready: list[ReadySample] = []
-        for sample in samples:
+        for number, sample in enumerate(samples, start=1):
             try:
-                ready.append(self._reader.read(parse_any(sample)))
+                ready.append(self._reader.read(parse_any(_named(sample, number))))
                 outcomes.append(None)
             except SampleError as error:
                 outcomes.append(error)
@@ -194,8 +193,6 @@ class OmniTracer:
 
     @cached_property
     def _tracer(self) -> BatchTracer:
-        from omnitrace_core.batch_tracer import BatchTracer
-
         return BatchTracer(self.model_options, self.decode, self.trace_options, self._reader)
 
     @cached_property
@@ -203,6 +200,13 @@ class OmniTracer:
         from omnitrace_core.spans import Segmenter
 
         return Segmenter(self.spans)
+
+
+def _named(sample: AnyInput, number: int) -> AnyInput:
+    """A dict without any id gets one: in a notebook nobody asks for it."""
+    if isinstance(sample, Sample) or any(sample.get(key) is not None for key in ID_KEYS):
+        return sample
+    return {**sample, "sample_id": f"sample-{number}"}
 
 
 def _model_options(

@@ -90,7 +90,7 @@ def build_units(
     notes: list[str] = []
     for index, part in enumerate(sample.parts):
         if part.type == "text":
-            units.extend(_text_units(index, part, split_text, options))
+            units.extend(_text_units(index, part, split_text))
             continue
         segments = speech.get(index, ()) if options.audio == "chunks" else ()
         units.extend(_media_units(index, media[index], segments, rules, options))
@@ -127,7 +127,8 @@ def _cover(
         boxes = np.asarray([unit.box for unit in units], dtype=np.float64)
         cells = prompt.box[where].astype(np.float64)
         wide = _overlap(cells[:, 0], cells[:, 2], boxes[:, 0], boxes[:, 2])
-        return wide * _overlap(cells[:, 1], cells[:, 3], boxes[:, 1], boxes[:, 3])
+        wide *= _overlap(cells[:, 1], cells[:, 3], boxes[:, 1], boxes[:, 3])
+        return wide
     starts, ends = np.asarray(
         [
             (u.char_start, u.char_end) if stream == Stream.TEXT else (u.start_s, u.end_s)
@@ -145,22 +146,19 @@ def _overlap(
     ends: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     shared = np.minimum(hi[:, None], ends[None]) - np.maximum(lo[:, None], starts[None])
-    return np.clip(shared, 0.0, None)
+    return np.maximum(shared, 0.0)
 
 
-def _text_units(
-    index: int, part: Part, split_text: SplitText, options: UnitOptions
-) -> Iterator[SourceUnit]:
-    if not part.evidence or options.text == "part":
-        text = part.text.strip()
-        if not text:
-            return
-        start = part.text.index(text)
-        kind: UnitKind = "text_part" if part.evidence else "instruction"
-        yield _text_unit(index, part.text, start, start + len(text), kind)
+def _text_units(index: int, part: Part, split_text: SplitText) -> Iterator[SourceUnit]:
+    """Sentences and options of a part; a part that instructs is one unit, however long."""
+    if part.evidence:
+        for span in split_text(part.text):
+            yield _text_unit(index, part.text, span.start, span.end, span.kind)
         return
-    for span in split_text(part.text):
-        yield _text_unit(index, part.text, span.start, span.end, span.kind)
+    text = part.text.strip()
+    if text:
+        start = part.text.index(text)
+        yield _text_unit(index, part.text, start, start + len(text), "instruction")
 
 
 def _text_unit(index: int, text: str, start: int, end: int, kind: UnitKind) -> SourceUnit:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -118,7 +118,7 @@ def build_prompt(
 
 
 def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> str:
-    conversation = []
+    conversation: list[Any] = []
     index = 0
     for message in sample.messages:
         content = []

@@ -7,6 +7,7 @@ processor does; the flag for it is batch-wide in the model, so batches are unifo
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -159,22 +160,25 @@ class Qwen25OmniBackend:
     def generate(self, prepared: Prepared, decode: DecodeOptions) -> Generated:
         """Generate responses with the model's own attention, keeping the cache.
 
-        What `decode` does not ask for is off: the checkpoint's own sampling settings (top-p,
-        repetition penalty) are not used.
+        The checkpoint's own generation config holds (suppressed tokens, repetition penalty), with
+        `decode` on top; its sampling settings count only when sampling.
         """
         import torch
-        from transformers import GenerationConfig
 
         if decode.do_sample:
             torch.manual_seed(decode.seed)
-        config = GenerationConfig(
+        config = copy.deepcopy(self.model.generation_config)
+        config.update(
+            max_length=None,
             max_new_tokens=decode.max_new_tokens,
             do_sample=decode.do_sample,
-            no_repeat_ngram_size=decode.no_repeat_ngram_size or None,
+            no_repeat_ngram_size=decode.no_repeat_ngram_size,
             eos_token_id=sorted(self.end_ids),
             pad_token_id=self._pad_id,
             return_dict_in_generate=True,
         )
+        if not decode.do_sample:
+            config.update(temperature=None, top_k=None, top_p=None)
         with torch.inference_mode():
             output = self.model.generate(**prepared.inputs, generation_config=config)
         token_ids = output.sequences[:, prepared.input_ids.shape[1] :]

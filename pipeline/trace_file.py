@@ -1,0 +1,170 @@
+"""`omnitrace trace FILE`: small jobs without Ray, from JSON to JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnitrace_core.errors import ConfigError, InvalidSample, SampleError
+from omnitrace_core.parse import ID_KEYS, parse_any
+from omnitrace_core.records import Sample
+from omnitrace_core.row_shape import clip
+from pipeline.input_files import Record, find_files
+
+if TYPE_CHECKING:
+    from omnitrace_core.tracer import OmniTracer, TraceResult
+
+EXIT_OK, EXIT_INCOMPLETE = 0, 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Our own arguments, and those of the method's published release."""
+    parser.add_argument("file", nargs="?", help="JSON, JSONL or Parquet file of samples")
+    parser.add_argument("--questions_path", help="the same, in the published release's spelling")
+    parser.add_argument("--model", help="local directory or hub id of the model")
+    parser.add_argument("--model_name", default=None, help="qwen: the published release's name")
+    parser.add_argument("--method", default="attmean", help="signal: attmean, attraw")
+    parser.add_argument("--output_path", default="output.json", help=".json or .jsonl; - prints")
+    parser.add_argument("--limit", type=int, help="trace only the first N samples")
+    parser.add_argument(
+        "--use_asr_for_audio", action="store_true", help="speech chunks instead of time bins"
+    )
+    parser.add_argument(
+        "--qwen-video-fps", type=float, default=2.0, help="sampled video frames per second"
+    )
+    parser.add_argument(
+        "--video-max-pixels", type=int, default=4_200_000, help="pixel budget of a video's frames"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="most tokens generated")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trace the file; 0 if every sample was traced, 4 if some became error records.
+
+    Raises:
+        ConfigError: no input, or no model.
+        InputSchemaError: the file holds no samples.
+    """
+    source = arguments.file or arguments.questions_path
+    if not source:
+        raise ConfigError("trace needs a JSON file of samples: omnitrace trace FILE --model PATH")
+    if arguments.model is None and arguments.model_name is None:
+        raise ConfigError("trace needs a model: --model PATH (a directory or hub id)")
+    inputs = [(file.folder, record) for file in find_files(source) for record in file.records()]
+    records = trace_records(_tracer(arguments), inputs[: arguments.limit])
+    failed = sum(record["status"] == "error" for record in records)
+    _write(records, arguments.output_path)
+    if arguments.output_path != "-":
+        print(f"{len(records)} samples, {failed} errors -> {arguments.output_path}")
+    return EXIT_INCOMPLETE if failed else EXIT_OK
+
+
+def trace_records(
+    tracer: OmniTracer, inputs: Sequence[tuple[str, Record]]
+) -> list[dict[str, object]]:
+    """One JSON-ready result per record, in order.
+
+    inputs: records, each with the folder that relative media addresses start at.
+    """
+    results: list[dict[str, object]] = []
+    for number, (folder, record) in enumerate(inputs, start=1):
+        name = _name_of(record.value, number)
+        print(f"[{number}/{len(inputs)}] {name}", file=sys.stderr)
+        try:
+            results.append(_success(tracer.trace(_sample(record, name, folder))))
+        except SampleError as error:
+            print(f"  {error.code}: {error}", file=sys.stderr)
+            results.append(_failure(name, error))
+    return results
+
+
+def _sample(record: Record, name: str, folder: str) -> Sample:
+    """Raises: InvalidSample."""
+    if not isinstance(record.value, Mapping):
+        raise InvalidSample(
+            f"{record.where}: not an object but {clip(record.value)}; give a sample"
+        )
+    return parse_any({"sample_id": name, **record.value}, folder)
+
+
+def _tracer(arguments: argparse.Namespace) -> OmniTracer:
+    from omnitrace_core import OmniTracer
+    from omnitrace_core.options import DecodeOptions, MediaOptions, UnitOptions
+
+    named = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
+    return OmniTracer(
+        **named,
+        signals=(arguments.method,),
+        decode=DecodeOptions(max_new_tokens=arguments.max_new_tokens),
+        units=UnitOptions(audio="chunks" if arguments.use_asr_for_audio else "bins"),
+        media=MediaOptions(
+            video_fps=arguments.qwen_video_fps, video_total_pixels=arguments.video_max_pixels
+        ),
+    )
+
+
+def _success(result: TraceResult) -> dict[str, object]:
+    return {
+        "sample_id": result.sample.sample_id,
+        "status": "ok",
+        "response": result.response,
+        "reference_answer": result.sample.reference_answer,
+        "metadata": dict(result.sample.metadata),
+        "units": [asdict(unit) for unit in result.units],
+        "spans": [
+            {
+                **asdict(item.span),
+                "outcome": item.outcome,
+                "confidence": item.confidence,
+                "masses": dict(item.masses),
+                "sources": [
+                    {
+                        **asdict(source.unit),
+                        "mass": source.mass,
+                        "share": source.share,
+                        "run": source.run,
+                        "score": source.score,
+                        "rank": source.rank,
+                    }
+                    for source in item.sources
+                ],
+            }
+            for item in result.spans
+        ],
+        "notes": list(result.trace.notes + result.segmentation.notes),
+    }
+
+
+def _failure(name: str, error: SampleError) -> dict[str, object]:
+    return {
+        "sample_id": name,
+        "status": "error",
+        "error_code": error.code,
+        "message": str(error),
+        "spans": [],
+    }
+
+
+def _name_of(item: object, number: int) -> str:
+    if isinstance(item, Mapping):
+        for key in ID_KEYS:
+            if item.get(key) is not None:
+                return str(item[key])
+    return f"sample-{number}"
+
+
+def _write(records: list[dict[str, object]], output: str) -> None:
+    if output.endswith(".jsonl"):
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    else:
+        text = json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+    if output == "-":
+        sys.stdout.write(text)
+        return
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    Path(output).write_text(text, encoding="utf-8")

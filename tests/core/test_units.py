@@ -1,0 +1,107 @@
+"""Units lie inside their media, tile it, and take the positions that lie in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import UnitOptions
+from omnitrace_core.reader import SampleReader
+from omnitrace_core.records import (
+    DecodedVideo,
+    Message,
+    Part,
+    Sample,
+    Segment,
+    SourceUnit,
+)
+from omnitrace_core.units import PromptMap, Stream, assign_units, frame_bins, time_bins
+from tests.core.samples import ready, sound, video
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0.0, 3.0, [(0, 1), (1, 2), (2, 3)]),
+        (0.0, 2.5, [(0, 1), (1, 2), (2, 2.5)]),
+        (0.0, 2.01, [(0, 1), (1, 2.01)]),  # a remainder below one audio token joins
+        (0.0, 0.3, [(0, 0.3)]),
+        (4.0, 5.5, [(4, 5), (5, 5.5)]),  # a clip that starts later in its file
+    ],
+)
+def test_time_bins(start: float, end: float, expected: list[tuple[float, float]]) -> None:
+    np.testing.assert_allclose(time_bins(start, end, 1.0), expected)
+
+
+def test_frame_bins_follow_the_true_times() -> None:
+    frames = np.zeros((6, 28, 28, 3), np.uint8)
+    times = np.array([0.2, 0.7, 1.5, 1.6, 2.9, 3.0])  # variable frame rate, late start
+    clip = DecodedVideo(frames, times, 2.0, 28, 28, 0.1, 3.3, 3.3, None, "x")
+    assert frame_bins(clip, 2) == [(0.1, 1.5), (1.5, 2.9), (2.9, 3.3)]
+
+
+def test_units_come_in_reading_order_with_their_ids() -> None:
+    item = ready(["Read this.", video(1), "A. one\nB. two", sound(2, 1.2)])
+    assert [unit.unit_id for unit in item.units] == list(range(len(item.units)))
+    assert [unit.kind for unit in item.units] == (
+        ["sentence"] + ["video_bin"] * 4 + ["sound_bin"] * 4 + ["option"] * 2 + ["audio_bin"] * 2
+    )
+    for unit in item.units:
+        if unit.char_start is not None:
+            text = item.sample.parts[unit.part_index].text
+            assert text[unit.char_start : unit.char_end] == unit.text
+
+
+def test_instructions_are_one_unit_and_marked() -> None:
+    parts = (Part("text", text=" Answer. Be brief. ", evidence=False), Part("text", text="Why?"))
+    reader = SampleReader(MediaRules())
+    item = reader.ready(Sample("a", (Message("user", parts),)), {}, {})
+    assert [(unit.kind, unit.text) for unit in item.units] == [
+        ("instruction", "Answer. Be brief."),
+        ("sentence", "Why?"),
+    ]
+
+
+def test_chunks_take_the_place_of_bins_and_silence_falls_back() -> None:
+    sample = Sample("a", (Message("user", (Part("audio", uri="x"), Part("audio", uri="y"))),))
+    reader = SampleReader(MediaRules(), units=UnitOptions(audio="chunks"))
+    speech = {0: (Segment(0.5, 1.1, "hello"), Segment(1.6, 2.0, "there")), 1: ()}
+    item = reader.ready(sample, {0: sound(1, 3.0), 1: sound(2, 2.0)}, speech)
+    assert [(unit.kind, unit.start_s, unit.transcript) for unit in item.units] == [
+        ("audio_chunk", 0.5, "hello"),
+        ("audio_chunk", 1.6, "there"),
+        ("audio_bin", 0.0, ""),
+        ("audio_bin", 1.0, ""),
+    ]
+    assert item.notes == ("part 1: no speech found, its sound is cut into time bins",)
+
+
+def _audio_positions(edges: list[float]) -> PromptMap:
+    n = len(edges) - 1
+    return PromptMap(
+        stream=np.full(n, Stream.AUDIO, np.int8),
+        part=np.zeros(n, np.int32),
+        lo=np.array(edges[:-1]),
+        hi=np.array(edges[1:]),
+        box=np.zeros((n, 4), np.float32),
+    )
+
+
+def test_a_position_goes_to_the_unit_that_covers_most_of_it() -> None:
+    units = [
+        SourceUnit(0, "audio_chunk", "audio", 0, start_s=0.0, end_s=1.0),
+        SourceUnit(1, "audio_chunk", "audio", 0, start_s=1.0, end_s=2.0),
+        SourceUnit(2, "audio_chunk", "audio", 0, start_s=3.0, end_s=4.0),
+        SourceUnit(3, "audio_bin", "audio", 1, start_s=0.0, end_s=9.0),
+    ]
+    prompt = _audio_positions([0.0, 0.5, 0.9, 1.4, 1.6, 2.1, 2.9, 3.2])
+    assert assign_units(prompt, units).tolist() == [0, 0, 1, 1, 1, -1, 2]
+
+
+def test_ties_go_to_the_lower_unit() -> None:
+    units = [
+        SourceUnit(0, "audio_bin", "audio", 0, start_s=0.0, end_s=1.0),
+        SourceUnit(1, "audio_bin", "audio", 0, start_s=1.0, end_s=2.0),
+    ]
+    assert assign_units(_audio_positions([0.5, 1.5]), units).tolist() == [0]
