@@ -135,7 +135,9 @@ class MediaOptions(Options):
         (), description="Folders local media may lie in; empty allows any local path."
     )
     max_bytes: int = Field(2 * 1024**3, ge=1, description="Largest media file in bytes.")
-    max_image_pixels: int = Field(178_956_970, ge=1, description="Largest image in pixels.")
+    max_image_pixels: int = Field(
+        178_956_970, ge=1, description="Largest image, and largest video frame, in pixels."
+    )
     max_audio_s: float = Field(3_600.0, gt=0, description="Longest audio in seconds.")
     max_video_s: float = Field(3_600.0, gt=0, description="Longest video in seconds.")
     max_frames: int = Field(768, ge=2, description="Most sampled frames of one video.")

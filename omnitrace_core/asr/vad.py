@@ -1,0 +1,96 @@
+"""The engine `vad`: speech intervals by silero-vad, whose weights come in its wheel; no words."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import cached_property
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from omnitrace_core.errors import SpeechError
+from omnitrace_core.media.fetch import media_name
+from omnitrace_core.options import AsrOptions
+from omnitrace_core.records import DecodedAudio, Float32, Part, Segment
+
+if TYPE_CHECKING:
+    from torch.jit import ScriptModule
+
+_RATE = 16_000
+# A pause this long ends a chunk: longer than stops inside words, shorter than between sentences.
+_PAUSE_MS = 300
+# silero's own splitting needs room for a pause to be found in.
+_SHORTEST_SPLIT_S = 5.0
+
+
+class VoiceActivity:
+    """Cuts a sound into stretches of speech, none longer than `asr.max_chunk_s`."""
+
+    def __init__(self, options: AsrOptions) -> None:
+        self._max_chunk_s = options.max_chunk_s
+
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+        """Stretches of speech; pauses below 0.3 s do not end one.
+
+        Raises:
+            SpeechError: the detector failed.
+        """
+        import torch
+
+        silero = _import_silero()
+        waveform = _at_rate(audio)
+        try:
+            found = silero.get_speech_timestamps(
+                torch.tensor(waveform),
+                self._detector,
+                sampling_rate=_RATE,
+                min_silence_duration_ms=_PAUSE_MS,
+                max_speech_duration_s=max(self._max_chunk_s, _SHORTEST_SPLIT_S),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise SpeechError(f"{media_name(part)}: silero-vad failed: {error}") from error
+        limit_s = min(audio.start_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
+        spans = [
+            (audio.start_s + s["start"] / _RATE, min(audio.start_s + s["end"] / _RATE, limit_s))
+            for s in found
+        ]
+        return tuple(piece for low, high in spans for piece in _split(low, high, self._max_chunk_s))
+
+    @cached_property
+    def _detector(self) -> ScriptModule:
+        """The detector, on the CPU; it is reset before each sound."""
+        silero = _import_silero()
+        with warnings.catch_warnings():
+            # silero ships TorchScript, whose loader torch calls deprecated.
+            warnings.filterwarnings("ignore", r".*torch\.jit\.load", DeprecationWarning)
+            detector: ScriptModule = silero.load_silero_vad()
+        return detector
+
+
+def _import_silero() -> ModuleType:
+    """silero_vad, without its side effect: its import sets one torch thread for the process."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    module = import_module("silero_vad")
+    torch.set_num_threads(n_threads)
+    return module
+
+
+def _at_rate(audio: DecodedAudio) -> Float32:
+    if audio.sample_rate == _RATE:
+        return audio.waveform
+    import librosa
+
+    resampled: Float32 = librosa.resample(
+        audio.waveform, orig_sr=audio.sample_rate, target_sr=_RATE, res_type="soxr_hq"
+    )
+    return resampled
+
+
+def _split(low: float, high: float, longest_s: float) -> list[Segment]:
+    """[low, high] in equal pieces of at most `longest_s` seconds."""
+    n = max(1, math.ceil((high - low) / longest_s))
+    edges = [low + (high - low) * k / n for k in range(n)] + [high]
+    return [Segment(edges[k], edges[k + 1]) for k in range(n)]

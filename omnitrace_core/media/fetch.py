@@ -1,0 +1,212 @@
+"""Getting at a part's bytes, within the limits: inline, a local file, or an object store.
+
+Local files must lie under `media.roots` when roots are given, with symlinks resolved first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from omnitrace_core.errors import (
+    InvalidSample,
+    MediaDenied,
+    MediaEmpty,
+    MediaError,
+    MediaMissing,
+    MediaTooLarge,
+)
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import Part
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# Only these leave the machine: a general URL opener would also fetch from web and file servers
+# that a sample's author chose. `memory` stays inside the process.
+_OBJECT_STORES = frozenset(
+    {
+        *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"),
+        *("hdfs", "hf", "memory", "oci", "oss"),
+    }
+)
+_LONGEST_NAME = 200
+
+
+def media_name(part: Part) -> str:
+    """How messages name a part's media: its address, or that it came inline."""
+    if part.data is not None or not part.uri:
+        return f"inline {part.type}"
+    return part.uri if len(part.uri) <= _LONGEST_NAME else part.uri[:_LONGEST_NAME] + "…"
+
+
+def read_media(part: Part, options: MediaOptions) -> bytes:
+    """The bytes of a part's media.
+
+    Raises:
+        InvalidSample: the part has neither an address nor inline bytes.
+        MediaMissing: no file or object there.
+        MediaDenied: not an address this run may read.
+        MediaTooLarge: more than `media.max_bytes`; nothing was read.
+        MediaEmpty: zero bytes.
+        MediaError: the file or the store could not be read.
+    """
+    if part.data is not None:
+        _check_size(len(part.data), part, options)
+        return part.data
+    store = _open_store(part)
+    if store is None:
+        return _local_path(part, options).read_bytes()
+    filesystem, address = store
+    with _store_errors(part):
+        _check_object(filesystem, address, part, options)
+        content: bytes = filesystem.cat_file(address)
+    return content
+
+
+@contextmanager
+def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
+    """A local file with the part's media, for decoders that want a path; gone after the block.
+
+    A local file is used where it stands, everything else goes through a temporary file.
+
+    Raises: as `read_media`.
+    """
+    store = _open_store(part) if part.data is None else None
+    if part.data is None and store is None:
+        yield _local_path(part, options)
+        return
+    with tempfile.TemporaryDirectory(prefix="omnitrace-") as folder:
+        path = Path(folder, "media")
+        if store is None:
+            path.write_bytes(read_media(part, options))
+        else:
+            filesystem, address = store
+            with _store_errors(part):
+                _check_object(filesystem, address, part, options)
+                with filesystem.open(address, "rb") as source, path.open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        yield path
+
+
+def sha256_of(media: bytes | Path) -> str:
+    """Hexadecimal SHA-256 of bytes, or of a file's bytes."""
+    if isinstance(media, bytes):
+        return hashlib.sha256(media).hexdigest()
+    with media.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_size(size: int, part: Part, options: MediaOptions) -> None:
+    if size == 0:
+        raise MediaEmpty(f"{media_name(part)}: zero bytes")
+    if size > options.max_bytes:
+        raise MediaTooLarge(
+            f"{media_name(part)}: {size:,} bytes, above media.max_bytes={options.max_bytes:,}; "
+            "raise the limit in the config or shrink the file"
+        )
+
+
+def _local_path(part: Part, options: MediaOptions) -> Path:
+    """The checked, resolved path of a local part."""
+    name = media_name(part)
+    try:
+        # Roots come before existence: a sample must not learn what lies outside them.
+        path = Path(_plain_path(part.uri, name)).resolve()
+        _check_roots(path, options, name)
+        status = path.stat()
+    except PermissionError as error:
+        raise MediaDenied(f"{name}: not readable by this process ({error.strerror})") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a NUL in the path; RuntimeError: a loop of symlinks.
+        raise MediaMissing(
+            f"{name}: no such file; relative paths are resolved against {Path.cwd()}"
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaDenied(f"{name}: not a regular file")
+    if not os.access(path, os.R_OK):
+        raise MediaDenied(f"{name}: not readable by this process")
+    _check_size(status.st_size, part, options)
+    return path
+
+
+def _plain_path(uri: str, name: str) -> str:
+    """The path in a `file://` URL, or the address itself."""
+    if not uri.lower().startswith("file://"):
+        return uri
+    url = urlsplit(uri)
+    if url.netloc not in ("", "localhost"):
+        raise MediaDenied(f"{name}: file on another host ({url.netloc}); use file:///path")
+    return unquote(uri[len("file://") + len(url.netloc) :])
+
+
+def _check_roots(path: Path, options: MediaOptions, name: str) -> None:
+    roots = [Path(root).resolve() for root in options.roots]
+    if roots and not any(path.is_relative_to(root) for root in roots):
+        raise MediaDenied(
+            f"{name}: lies outside media.roots={list(options.roots)}; "
+            "add its folder to media.roots if this run may read it"
+        )
+
+
+def _open_store(part: Part) -> tuple[AbstractFileSystem, str] | None:
+    """The file system and address of a part in an object store; None for a local path."""
+    name = media_name(part)
+    if not part.uri:
+        raise InvalidSample(f"{part.type} part has neither uri nor data; give one of them")
+    scheme, mark, _ = part.uri.partition("://")
+    scheme = scheme.lower()
+    if not mark or scheme == "file":
+        return None
+    if scheme in ("http", "https"):
+        raise MediaDenied(
+            f"{name}: web addresses are not fetched; download the file first and give its path "
+            "or its address in an object store"
+        )
+    if scheme not in _OBJECT_STORES:
+        raise MediaDenied(
+            f"{name}: addresses of {scheme}:// are not read; use a path or one of "
+            f"{', '.join(sorted(_OBJECT_STORES))}"
+        )
+    import fsspec
+
+    try:
+        filesystem, address = fsspec.core.url_to_fs(part.uri)
+    except ImportError as error:
+        raise MediaDenied(
+            f"{name}: no reader for {scheme}:// is installed ({error}); pip install it"
+        ) from error
+    return filesystem, address
+
+
+def _check_object(
+    filesystem: AbstractFileSystem, address: str, part: Part, options: MediaOptions
+) -> None:
+    found = filesystem.info(address)
+    if found.get("type") != "file":
+        raise MediaMissing(f"{media_name(part)}: a folder, not an object")
+    if found.get("size") is None:
+        raise MediaError(f"{media_name(part)}: the store does not tell the object's size")
+    _check_size(int(found["size"]), part, options)
+
+
+@contextmanager
+def _store_errors(part: Part) -> Iterator[None]:
+    """Errors of an object store, as ours."""
+    name = media_name(part)
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MediaMissing(f"{name}: no such object") from error
+    except PermissionError as error:
+        raise MediaDenied(f"{name}: the store refuses ({error}); check its credentials") from error
+    except OSError as error:
+        raise MediaError(f"{name}: the store could not be read: {error}") from error

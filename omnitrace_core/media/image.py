@@ -1,0 +1,127 @@
+"""Images: any mode to 8-bit RGB, upright, at the size the model sees."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
+from omnitrace_core.media.container import HEAD_BYTES, check_kind
+from omnitrace_core.media.fetch import media_name, read_media, sha256_of
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.sizes import image_size
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import DecodedImage, Part
+
+# Some of Pillow's other readers start programs (EPS: Ghostscript) or accept almost any bytes.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF", "ICO")
+# What Pillow's readers raise on broken files, seen or documented; SyntaxError is theirs too.
+_BROKEN = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
+
+
+def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedImage:
+    """Fetch and decode an image part.
+
+    Raises:
+        InvalidSample: min_pixels above max_pixels, or neither uri nor data.
+        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding.
+        MediaCorrupt: not an image, or a truncated one.
+        MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
+    """
+    name = media_name(part)
+    content = read_media(part, options)
+    check_kind(content[:HEAD_BYTES], "image", name)
+    with _reading(name) as notes, Image.open(io.BytesIO(content), formats=_formats()) as image:
+        _check_pixels(image, options, name)
+        n_frames = getattr(image, "n_frames", 1)
+        if n_frames > 1:
+            notes.append(f"first of {n_frames} frames")
+        upright = ImageOps.exif_transpose(image)
+        width, height = upright.size
+        size = image_size(width, height, part.options, options, rules, name)
+        rgb = to_rgb(upright, notes)
+    pixels = np.array(rgb.resize(size, Image.Resampling.BICUBIC))
+    return DecodedImage(pixels, width, height, sha256_of(content), tuple(notes))
+
+
+def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Any mode as 8-bit RGB; what is lost on the way is added to `notes`.
+
+    Transparency goes on white. 16-bit grey keeps its upper bits; wider grey, whose range no header
+    tells, is stretched from its own minimum and maximum.
+    """
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        notes.append(f"{image.mode} grey values stretched to 8 bits")
+        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64))).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    if layer.getchannel("A").getextrema() == (255, 255):
+        return layer.convert("RGB")
+    notes.append("transparency put on white")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _stretch(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
+    low, high = float(grey.min()), float(grey.max())
+    if not np.isfinite(high - low):
+        raise ValueError("pixel values that are not finite numbers")
+    return ((grey - low) * (255 / (high - low) if high > low else 0)).round().astype(np.uint8)
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _check_pixels(image: Image.Image, options: MediaOptions, name: str) -> None:
+    width, height = image.size
+    if width * height > options.max_image_pixels:
+        raise MediaTooLarge(
+            f"{name}: {width}x{height} = {width * height:,} pixels, above "
+            f"media.max_image_pixels={options.max_image_pixels:,}; "
+            "raise the limit in the config or downscale the image"
+        )
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[list[str]]:
+    """Errors of Pillow as ours, and its warnings as notes: yields the list they go to.
+
+    Its bomb warning comes at half its bomb error and is left to our own limit.
+    """
+    notes: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield notes
+    except Image.DecompressionBombError as error:
+        raise MediaTooLarge(f"{name}: {error}; downscale the image") from error
+    except UnidentifiedImageError as error:
+        raise MediaCorrupt(
+            f"{name}: no image format that we read ({', '.join(_FORMATS)})"
+        ) from error
+    except _BROKEN as error:
+        raise MediaCorrupt(f"{name}: the image is broken: {error}") from error
+    notes.extend(f"Pillow: {warning.message}" for warning in caught)

@@ -1,0 +1,94 @@
+"""Which frames of a video the model sees: the rule of qwen-omni-utils.
+
+Symbols: N frames in the chosen range, n of them sampled.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnitrace_core.errors import InvalidSample, MediaEmpty, MediaTooLarge
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import PartOptions
+
+# decord's times are float32: an hour is told to a quarter of a millisecond.
+_TIME_SLACK_S = 1e-3
+
+
+def frames_between(
+    times_s: NDArray[np.float64], start: float | None, end: float | None, name: str
+) -> tuple[int, int]:
+    """First and last frame shown in [start, end]; None stands for an end of the video.
+
+    times_s: [n_frames] rising presentation times.
+
+    Raises:
+        InvalidSample: start is negative or not before end.
+        MediaEmpty: no frame begins in the interval.
+    """
+    low = times_s[0] if start is None else start
+    high = times_s[-1] if end is None else end
+    if (start is not None and start < 0) or (end is not None and not low < end):
+        raise InvalidSample(
+            f"{name}: video_start={start}, video_end={end} is no interval of a video that begins "
+            f"at {times_s[0]:.3f} s"
+        )
+    first = int(np.searchsorted(times_s, low - _TIME_SLACK_S))
+    last = int(np.searchsorted(times_s, high + _TIME_SLACK_S, side="right")) - 1
+    if first > last:
+        raise MediaEmpty(
+            f"{name}: no frame between {low:.3f} and {high:.3f} s; its frames begin at "
+            f"{times_s[0]:.3f} to {times_s[-1]:.3f} s"
+        )
+    return first, last
+
+
+def count_frames(
+    n_frames: int,
+    video_fps: float,
+    part: PartOptions,
+    options: MediaOptions,
+    rules: MediaRules,
+    name: str,
+) -> int:
+    """How many of `n_frames` frames are sampled: a multiple of the model's frame factor.
+
+    Either `nframes` of the part, or its length times `fps`, between min_frames and max_frames;
+    never more than there are, but at least one factor's worth.
+
+    Raises:
+        InvalidSample: both nframes and fps, or one that is not positive.
+        MediaTooLarge: nframes is above `media.max_frames`.
+    """
+    factor = rules.frame_factor
+    if part.nframes is not None and part.fps is not None:
+        raise InvalidSample(f"{name}: both nframes={part.nframes} and fps={part.fps}; give one")
+    if part.nframes is not None:
+        _check_positive(part.nframes, "nframes", name)
+        wanted: float = round(part.nframes / factor) * factor
+        if wanted > options.max_frames:
+            raise MediaTooLarge(
+                f"{name}: nframes={part.nframes}, above media.max_frames={options.max_frames}; "
+                "ask for fewer frames or raise the limit in the config"
+            )
+    else:
+        fps = options.video_fps if part.fps is None else part.fps
+        _check_positive(fps, "fps", name)
+        least = math.ceil((part.min_frames or rules.min_frames) / factor) * factor
+        most = min(part.max_frames or rules.max_frames, options.max_frames) // factor * factor
+        wanted = min(max(n_frames / video_fps * fps, least), most)
+    return max(int(min(wanted, n_frames)) // factor * factor, factor)
+
+
+def spread_frames(first: int, last: int, n: int) -> NDArray[np.int64]:
+    """`n` frame numbers spread evenly from `first` to `last`, both included: [n] int64."""
+    return np.linspace(first, last, n).round().astype(np.int64)
+
+
+def _check_positive(value: float, option: str, name: str) -> None:
+    if not value > 0:
+        raise InvalidSample(f"{name}: {option}={value}; give a positive number")

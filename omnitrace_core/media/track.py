@@ -1,0 +1,118 @@
+"""The sound track of a video, on the clock of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
+from omnitrace_core.media.audio import to_model_rate
+from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import DecodedAudio, DecodedVideo, Float32, Part
+
+if TYPE_CHECKING:
+    from decord import AudioReader
+
+_RATES = np.array([8, 11.025, 12, 16, 22.05, 24, 32, 44.1, 48, 64, 88.2, 96, 176.4, 192]) * 1000
+_KNOWN_RATE = 16_000
+# Encoders fill the last frame with silence: up to 2,048 samples (HE-AAC) are no sound of the video.
+_PADDING = 2048
+
+
+def read_track(
+    path: Path, video: DecodedVideo, part: Part, options: MediaOptions, rules: MediaRules
+) -> DecodedVideo:
+    """A decoded video with the sound that goes with its frames, if the file has a sound track.
+
+    The sound begins where the first frame does: what comes earlier is left out, and a track that
+    begins later is preceded by silence, so that sound and frames stay together in the model's
+    input. It is cut at video_end; without one it may outlast the frames.
+
+    Raises:
+        MediaCorrupt: the track cannot be decoded.
+        MediaTooLarge: the track is longer than `media.max_video_s`.
+    """
+    name = media_name(part)
+    track = _read_native(path, name)
+    if track is None:
+        return video
+    mono, rate = track.mono, track.rate
+    if len(mono) / rate > options.max_video_s + _PADDING / rate:
+        raise MediaTooLarge(
+            f"{name}: its sound track lasts {len(mono) / rate:,.1f} s, above media.max_video_s="
+            f"{options.max_video_s:,.1f}; raise the limit in the config or cut the video"
+        )
+    if len(mono) - video.duration_s * rate <= _PADDING:
+        mono = mono[: int(video.duration_s * rate)]
+    first, last = round(video.start_s * rate), len(mono)
+    if part.options.video_end is not None:
+        last = min(last, round(part.options.video_end * rate))
+    notes = list(video.notes)
+    if max(first, track.n_silent) >= last:
+        notes.append("the sound track has nothing in the chosen interval")
+        return replace(video, notes=tuple(notes))
+    if track.n_silent - first > _PADDING:
+        notes.append(
+            f"the sound track begins at {track.n_silent / rate:.2f} s, with silence before"
+        )
+    waveform = to_model_rate(mono[first:last], rate, rules.sample_rate, name, notes)
+    duration_s = max(video.duration_s, len(mono) / rate)
+    sound = DecodedAudio(waveform, rules.sample_rate, first / rate, duration_s, video.sha256)
+    return replace(video, sound=sound, duration_s=duration_s, notes=tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """A sound track from time 0 of its file on: [n] float32 at `rate`, `n_silent` of them added."""
+
+    mono: Float32
+    rate: int
+    n_silent: int
+
+
+def _read_native(path: Path, name: str) -> _Track | None:
+    """The track at its own rate, channels mixed.
+
+    decord's own conversion to another rate restarts its filter at every packet, so the samples are
+    taken as they are. It does not tell their rate nor the number of channels: a second reading, at
+    a known rate and unmixed, does.
+    """
+    native = _open_track(path, -1, mono=True, name=name)
+    known = _open_track(path, _KNOWN_RATE, mono=False, name=name)
+    if native is None or known is None:
+        return None
+    n_channels, n_known = known.shape
+    n_native = native.shape[1]
+    if not n_native or not n_known:
+        return None
+    rate = _nearest_rate(_KNOWN_RATE * n_native / n_known)
+    n_silent = native.add_padding()
+    # decord has no other way to the samples that does not go one by one.
+    mono = native._array[0]
+    # FFmpeg mixes two channels to (left + right) / sqrt(2), which overshoots full scale.
+    return _Track(mono / np.sqrt(2, dtype=np.float32) if n_channels == 2 else mono, rate, n_silent)
+
+
+def _open_track(path: Path, rate: int, *, mono: bool, name: str) -> AudioReader | None:
+    import decord
+
+    try:
+        return decord.AudioReader(str(path), sample_rate=rate, mono=mono)
+    except (decord.DECORDError, RuntimeError) as error:
+        if "Can't find audio stream" in str(error):
+            return None
+        raise MediaCorrupt(
+            f"{name}: its sound track cannot be decoded; encode it again, or set "
+            "media.video_sound: false"
+        ) from error
+
+
+def _nearest_rate(estimate: float) -> int:
+    """A customary sample rate within 0.1 % of an estimate, else the estimate itself."""
+    nearest = float(_RATES[np.abs(_RATES - estimate).argmin()])
+    return round(nearest if abs(nearest - estimate) <= 1e-3 * nearest else estimate)

@@ -1,0 +1,218 @@
+"""Videos: sampled frames with their true times, and the sound track on the same clock.
+
+decord counts a file's frame times from its first frame. Here they are put back on the file's own
+clock, which the sound track is on, so that both agree when one of them begins late.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
+from omnitrace_core.media.container import (
+    HEAD_BYTES,
+    check_complete,
+    check_kind,
+    video_start_s,
+)
+from omnitrace_core.media.fetch import media_name, media_path, sha256_of
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.sampling import count_frames, frames_between, spread_frames
+from omnitrace_core.media.sizes import frame_size
+from omnitrace_core.media.track import read_track
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import DecodedVideo, Part
+
+if TYPE_CHECKING:
+    from decord import VideoReader
+
+# Full-size frames taken from one decord reader: while a frame is scaled down it decodes ahead, and
+# it keeps the memory of every frame it ever had in flight (gigabytes at 4K) until it is closed.
+_READER_BYTES = 512 << 20
+# decord's messages open with the time of day and a source line, and may close with a stack.
+_DECORD_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[/[^\]]*\]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    """Every frame of a video on the file's clock: starts_s, ends_s [n_frames], average rate."""
+
+    starts_s: NDArray[np.float64]
+    ends_s: NDArray[np.float64]
+    fps: float
+
+
+def decode_video(
+    part: Part, options: MediaOptions, rules: MediaRules, *, want_sound: bool = True
+) -> DecodedVideo:
+    """Fetch a video part, sample its frames by the model's rule, and read its sound track.
+
+    want_sound: False leaves the sound out, as `media.video_sound: false` does for the whole run.
+
+    Raises:
+        InvalidSample: options that contradict each other.
+        MediaTooLarge: longer than `media.max_video_s`, more frames than `media.max_frames` asked
+            for, or frames above `media.max_image_pixels`.
+        MediaEmpty: no video track, no frames, or none in [video_start, video_end].
+        MediaCorrupt: not a video that decord reads, truncated or damaged.
+        MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
+    """
+    name = media_name(part)
+    with media_path(part, options) as path:
+        begin_s = _check_file(path, name)
+        video = _decode_frames(path, begin_s, part, options, rules)
+        if not (want_sound and options.video_sound):
+            return video
+        return read_track(path, video, part, options, rules)
+
+
+def _check_file(path: Path, name: str) -> float:
+    """Settle the kind of file before FFmpeg sees it; returns the time of its first frame."""
+    with path.open("rb") as file:
+        kind = check_kind(file.read(HEAD_BYTES), "video", name)
+        if kind is None:
+            # Unknown bytes could be a playlist, which FFmpeg would follow to other addresses.
+            raise MediaCorrupt(
+                f"{name}: no video format that we read; use MP4, MOV, MKV, WebM, AVI or FLV"
+            )
+        check_complete(file, kind, name)
+        begin_s = video_start_s(file, kind)
+    if begin_s is None:
+        raise MediaEmpty(f"{name}: no video track; is it an audio file?")
+    return begin_s
+
+
+def _decode_frames(
+    path: Path, begin_s: float, part: Part, options: MediaOptions, rules: MediaRules
+) -> DecodedVideo:
+    name = media_name(part)
+    asked = part.options
+    with decord_errors(name):
+        reader = _open_video(path, name)
+        timeline = _read_timeline(reader, begin_s, name)
+    duration_s = float(timeline.ends_s.max())
+    if duration_s > options.max_video_s:
+        raise MediaTooLarge(
+            f"{name}: {duration_s:,.1f} s, above media.max_video_s={options.max_video_s:,.1f}; "
+            "raise the limit in the config or cut the video"
+        )
+    first, last = frames_between(timeline.starts_s, asked.video_start, asked.video_end, name)
+    n_range = last - first + 1
+    n = count_frames(n_range, timeline.fps, asked, options, rules, name)
+    picks = spread_frames(first, last, n)
+    notes: list[str] = []
+    if asked.nframes is not None and n < asked.nframes // rules.frame_factor * rules.frame_factor:
+        notes.append(f"{asked.nframes} frames asked for, the video has {n_range}; {n} sampled")
+    if n > n_range:
+        notes.append(f"only {n_range} frame; repeated to {n}")
+    with decord_errors(name):
+        width, height = _frame_shape(reader, first, options, name)
+        size = frame_size(width, height, n, asked, options, rules, name)
+        del reader
+        frames = _scaled_frames(path, picks, size, width * height * 3, name)
+    return DecodedVideo(
+        frames=frames,
+        frame_times_s=timeline.starts_s[picks],
+        fps=n / n_range * timeline.fps,
+        width=width,
+        height=height,
+        start_s=float(timeline.starts_s[first]),
+        end_s=float(timeline.ends_s[last]),
+        duration_s=duration_s,
+        sound=None,
+        sha256=sha256_of(path),
+        notes=tuple(notes),
+    )
+
+
+def _open_video(path: Path, name: str) -> VideoReader:
+    import decord
+
+    # FFmpeg would write its own account of broken files to stderr; our errors carry the cause.
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        # One thread: the pipeline runs one decoder per core. The tolerance is a share of the
+        # frames; 0 would mean no limit, and a frame that decord made up must be an error.
+        return decord.VideoReader(str(path), num_threads=1, fault_tol="0.000001")
+    except AssertionError as error:
+        raise MediaEmpty(f"{name}: no video frames") from error
+
+
+def _read_timeline(reader: VideoReader, begin_s: float, name: str) -> _Timeline:
+    spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)
+    starts, ends = spans[:, 0], spans[:, 1]
+    if starts[0] < -1 or (np.diff(starts) <= 0).any():
+        # AVI and MPEG need not carry times, and without them decord also picks wrong frames.
+        raise MediaCorrupt(
+            f"{name}: the file does not tell when its frames are shown; rewrite it as MP4"
+        )
+    fps = float(reader.get_avg_fps())
+    if not (np.isfinite(fps) and fps > 0):
+        fps = (len(starts) - 1) / float(starts[-1] - starts[0]) if starts[-1] > starts[0] else 1.0
+    # Fragmented MP4 and FLV give packets no length: they last one average frame.
+    ends = np.where(ends > starts, ends, starts + 1 / fps)
+    return _Timeline(_exact(starts, fps) + begin_s, _exact(ends, fps) + begin_s, fps)
+
+
+def _exact(times_s: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
+    """Times that came as float32, put back on the grid of a constant frame rate where they fit."""
+    grid = np.round(times_s * fps) / fps
+    return np.where(np.abs(times_s - grid) <= np.spacing(np.float32(times_s.max())), grid, times_s)
+
+
+def _frame_shape(
+    reader: VideoReader, index: int, options: MediaOptions, name: str
+) -> tuple[int, int]:
+    """Width and height of the frames, rotation applied."""
+    height, width, _ = reader[index].shape
+    if width * height > options.max_image_pixels:
+        raise MediaTooLarge(
+            f"{name}: frames of {width}x{height} = {width * height:,} pixels, above "
+            f"media.max_image_pixels={options.max_image_pixels:,}; downscale the video"
+        )
+    return width, height
+
+
+def _scaled_frames(
+    path: Path, picks: NDArray[np.int64], size: tuple[int, int], frame_bytes: int, name: str
+) -> NDArray[np.uint8]:
+    """The picked frames at `size` (width, height): [n, height, width, 3] uint8."""
+    frames = np.empty((len(picks), size[1], size[0], 3), dtype=np.uint8)
+    step = max(1, _READER_BYTES // frame_bytes)
+    for at in range(0, len(picks), step):
+        reader = _open_video(path, name)
+        for k in range(at, min(at + step, len(picks))):
+            frame = Image.fromarray(reader.get_batch([picks[k]]).asnumpy()[0])
+            frames[k] = np.asarray(frame.resize(size, Image.Resampling.BICUBIC))
+    return frames
+
+
+@contextmanager
+def decord_errors(name: str) -> Iterator[None]:
+    """Errors of decord as ours."""
+    import decord
+
+    try:
+        yield
+    except (
+        decord.DECORDError,
+        decord.DECORDLimitReachedError,
+        RuntimeError,
+        StopIteration,
+    ) as error:
+        cause = _DECORD_PREFIX.sub("", str(error).split("\n", 1)[0]).strip()
+        if "cannot find video stream" in cause:
+            cause = "no video track, or one of a codec that decord lacks, such as AV1"
+        raise MediaCorrupt(
+            f"{name}: the video cannot be decoded ({cause[:120] or type(error).__name__}); "
+            "encode it again as H.264"
+        ) from error

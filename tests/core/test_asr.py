@@ -1,0 +1,179 @@
+"""Speech engines: the table, given segments, and voice activity on real speech."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from omnitrace_core import asr
+from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.errors import SpeechError, UnknownName
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, MediaOptions
+from omnitrace_core.records import DecodedAudio, Part, PartOptions, Segment, Word
+from tests.core.media_files import DATA
+
+# Two sentences of synthetic English speech (see tests/data/README.md), between pauses of 1, 2, 1 s.
+SPEECH = ((1.0, 4.045), (6.045, 9.645))
+
+
+def decode_speech(**asked: float) -> tuple[DecodedAudio, Part]:
+    part = Part("audio", uri=str(DATA / "two_sentences.flac"), options=PartOptions(**asked))
+    audio = decode_part(part, MediaOptions(), MediaRules())
+    assert isinstance(audio, DecodedAudio)
+    return audio, part
+
+
+def covered_s(segments: tuple[Segment, ...], intervals: tuple[tuple[float, float], ...]) -> float:
+    """Seconds of `intervals` that lie in the segments."""
+    return sum(
+        max(0.0, min(s.end_s, high) - max(s.start_s, low))
+        for s in segments
+        for low, high in intervals
+    )
+
+
+class TestTable:
+    def test_unknown_engine_lists_the_valid_ones(self) -> None:
+        with pytest.raises(UnknownName, match=r"'parrot'; valid engines: .*given.*vad"):
+            load_engine(AsrOptions(engine="parrot"))
+
+    def test_entry_points_add_engines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Everything:
+            def __init__(self, options: AsrOptions) -> None:
+                self.options = options
+
+            def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+                return (Segment(audio.start_s, audio.duration_s),)
+
+        @dataclass(frozen=True)
+        class Point:
+            name: str
+
+            def load(self) -> type[SpeechEngine]:
+                return Everything
+
+        def entry_points(group: str) -> list[Point]:
+            assert group == "omnitrace.asr"
+            return [Point("everything"), Point("vad")]
+
+        monkeypatch.setattr(asr, "entry_points", entry_points)
+        assert isinstance(load_engine(AsrOptions(engine="everything")), Everything)
+        # What is built in cannot be replaced from outside.
+        assert not isinstance(load_engine(AsrOptions(engine="vad")), Everything)
+        with pytest.raises(UnknownName, match="everything, given, vad"):
+            load_engine(AsrOptions(engine="nothing"))
+
+
+@pytest.fixture(scope="module")
+def engine() -> SpeechEngine:
+    return load_engine(AsrOptions())
+
+
+class TestVad:
+    def test_finds_the_speech_and_not_the_pauses(self, engine: SpeechEngine) -> None:
+        import torch
+
+        n_threads = torch.get_num_threads()
+        audio, part = decode_speech()
+        segments = engine.segments(audio, part)
+        assert len(segments) == 2
+        spoken = sum(high - low for low, high in SPEECH)
+        assert covered_s(segments, SPEECH) >= 0.95 * spoken
+        pauses = ((0.0, 1.0), (4.045, 6.045), (9.645, audio.duration_s))
+        silent = sum(high - low for low, high in pauses)
+        assert covered_s(segments, pauses) < 0.1 * silent
+        assert torch.get_num_threads() == n_threads
+
+    def test_times_are_on_the_files_clock(self, engine: SpeechEngine) -> None:
+        whole = engine.segments(*decode_speech())
+        cut = engine.segments(*decode_speech(audio_start=5.0))
+        assert len(cut) == 1
+        assert cut[0].start_s == pytest.approx(whole[1].start_s, abs=0.1)
+        assert cut[0].end_s == pytest.approx(whole[1].end_s, abs=0.1)
+
+    def test_speech_up_to_the_end_stays_inside_the_file(self, engine: SpeechEngine) -> None:
+        audio, part = decode_speech(audio_start=6.5, audio_end=8.0)
+        (segment,) = engine.segments(audio, part)
+        assert segment.start_s >= 6.5
+        assert segment.end_s <= 8.0
+
+    @pytest.mark.parametrize("longest_s", [0.5, 1.0, 60.0])
+    def test_no_chunk_is_too_long(self, longest_s: float) -> None:
+        segments = load_engine(AsrOptions(max_chunk_s=longest_s)).segments(*decode_speech())
+        assert all(0 < s.end_s - s.start_s <= longest_s + 1e-9 for s in segments)
+        assert all(a.end_s <= b.start_s + 1e-9 for a, b in pairwise(segments))
+        assert covered_s(segments, SPEECH) >= 0.95 * sum(high - low for low, high in SPEECH)
+
+    def test_other_sample_rates(self, engine: SpeechEngine) -> None:
+        audio, part = decode_speech()
+        rules = MediaRules(sample_rate=24_000)
+        other = decode_part(part, MediaOptions(), rules)
+        assert isinstance(other, DecodedAudio)
+        for a, b in zip(engine.segments(audio, part), engine.segments(other, part), strict=True):
+            assert (a.start_s, a.end_s) == pytest.approx((b.start_s, b.end_s), abs=0.1)
+
+    @pytest.mark.parametrize("level", [0.0, 0.01])
+    def test_no_speech_gives_nothing(self, engine: SpeechEngine, level: float) -> None:
+        noise = np.random.default_rng(0).normal(0, level, 32_000).astype(np.float32)
+        audio = DecodedAudio(noise, 16_000, 0.0, 2.0, "")
+        assert engine.segments(audio, Part("audio")) == ()
+
+    def test_same_result_every_time(self, engine: SpeechEngine) -> None:
+        audio, part = decode_speech()
+        first = engine.segments(audio, part)
+        # Arrays that come through Arrow cannot be written to.
+        audio.waveform.setflags(write=False)
+        assert engine.segments(audio, part) == first
+        engine.segments(*decode_speech(audio_start=6.5, audio_end=8.0))
+        assert engine.segments(*decode_speech()) == first
+
+
+class TestGiven:
+    AUDIO = DecodedAudio(np.zeros(16_000 * 10, np.float32), 16_000, 0.0, 10.0, "")
+
+    def segments(self, *given: Segment, audio: DecodedAudio = AUDIO) -> tuple[Segment, ...]:
+        part = Part("audio", uri="talk.wav", segments=given)
+        return load_engine(AsrOptions(engine="given")).segments(audio, part)
+
+    def test_passes_them_on(self) -> None:
+        given = (Segment(0.5, 2.0, "Hello.", (Word("Hello", 0.5, 1.0),)), Segment(2.0, 9.0, "Bye."))
+        assert self.segments(*given) == given
+        assert self.segments() == ()
+
+    def test_a_rounded_end_is_clipped_to_the_file(self) -> None:
+        assert self.segments(Segment(9.0, 10.05)) == (Segment(9.0, 10.0),)
+
+    def test_only_the_decoded_stretch_counts(self) -> None:
+        audio = DecodedAudio(np.zeros(16_000 * 3, np.float32), 16_000, 4.0, 10.0, "")
+        words = (Word("one", 3.0, 3.5), Word("two", 4.5, 5.0))
+        given = (Segment(1, 2, "out"), Segment(3, 5, "one two", words), Segment(6, 8, "over"))
+        assert self.segments(*given, audio=audio) == (
+            Segment(4.0, 5, "one two", words[1:]),
+            Segment(6, 7.0, "over"),
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ((Segment(2.0, 2.0),), r"segment 0 \[2.0, 2.0\] s does not end after it starts"),
+            ((Segment(float("nan"), 2.0),), "segment 0 .* does not end after it starts"),
+            ((Segment(-1.0, 2.0),), "segment 0 .* starts before 0.0 s"),
+            ((Segment(3, 5), Segment(1, 2)), "segment 1 .* starts before 5 s"),
+            ((Segment(3, 5), Segment(4, 6)), "segment 1 .* starts before 5 s"),
+            ((Segment(3, 50),), r"segment 0 .* ends after the media does \(10.000 s\)"),
+            ((Segment(3, float("inf")),), "segment 0 .* ends after the media does"),
+        ],
+    )
+    def test_nonsense_is_an_error(self, given: tuple[Segment, ...], message: str) -> None:
+        with pytest.raises(SpeechError, match=f"talk.wav: {message}"):
+            self.segments(*given)
+
+    def test_without_segments(self) -> None:
+        engine = load_engine(AsrOptions(engine="given"))
+        with pytest.raises(SpeechError, match=r"talk\.wav: asr\.engine=given needs segments"):
+            engine.segments(self.AUDIO, Part("audio", uri="talk.wav"))

@@ -1,0 +1,165 @@
+"""Images: right pixels at the right size, and a clear error for everything else."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaError, MediaTooLarge
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import DecodedImage, Part, PartOptions
+from tests.core.media_files import audio_bytes, beep, image_bytes
+
+RULES = MediaRules()
+DEFAULTS = MediaOptions()
+RED = Image.new("RGB", (112, 84), (200, 30, 40))
+
+
+def decode_image(data: bytes, options: MediaOptions = DEFAULTS, **asked: object) -> DecodedImage:
+    part = Part("image", data=data, options=PartOptions(**asked))
+    decoded = decode_part(part, options, RULES)
+    assert isinstance(decoded, DecodedImage)
+    return decoded
+
+
+def test_size_and_colour() -> None:
+    decoded = decode_image(image_bytes(RED))
+    assert (decoded.width, decoded.height) == (112, 84)
+    assert decoded.pixels.shape == (84, 112, 3)
+    assert decoded.pixels.dtype == np.uint8
+    assert (decoded.pixels == (200, 30, 40)).all()
+    assert decoded.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "form", "colour", "note"),
+    [
+        (RED.quantize(4), "PNG", (200, 30, 40), ""),
+        (RED.convert("CMYK"), "TIFF", (200, 30, 40), ""),
+        (Image.new("1", (84, 84), 1), "PNG", (255, 255, 255), ""),
+        (Image.new("LA", (84, 84), (0, 0)), "PNG", (255, 255, 255), "transparency"),
+        (Image.new("RGBA", (84, 84), (200, 30, 40, 255)), "PNG", (200, 30, 40), ""),
+        (Image.new("RGBA", (84, 84), (0, 0, 0, 51)), "PNG", (204, 204, 204), "transparency"),
+        (Image.new("I;16", (84, 84), 0x8080), "PNG", (128, 128, 128), ""),
+        (Image.new("I", (84, 84), 70_000), "TIFF", (0, 0, 0), "stretched"),
+    ],
+)
+def test_any_mode_becomes_rgb(
+    image: Image.Image, form: str, colour: tuple[int, ...], note: str
+) -> None:
+    decoded = decode_image(image_bytes(image, form))
+    assert np.abs(decoded.pixels.astype(int) - colour).max() <= 6
+    assert note in " ".join(decoded.notes)
+    assert bool(decoded.notes) == bool(note)
+
+
+def test_palette_transparency_goes_on_white() -> None:
+    image = Image.new("P", (84, 84), 0)
+    image.putpalette([10, 20, 30])
+    decoded = decode_image(image_bytes(image, "PNG", transparency=0))
+    assert (decoded.pixels == 255).all()
+
+
+def test_exif_orientation() -> None:
+    image = Image.new("RGB", (168, 84), "black")
+    image.paste((255, 255, 255), (0, 0, 84, 84))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright: the left half comes to the top
+    decoded = decode_image(image_bytes(image, "JPEG", exif=exif))
+    assert (decoded.width, decoded.height) == (84, 168)
+    assert decoded.pixels.shape == (168, 84, 3)
+    assert decoded.pixels[:70].min() > 200
+    assert decoded.pixels[-70:].max() < 50
+
+
+def test_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (84, 84), colour) for colour in ("red", "blue", "lime")]
+    data = image_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    decoded = decode_image(data)
+    assert tuple(decoded.pixels[40, 40]) == (255, 0, 0)
+    assert decoded.notes == ("first of 3 frames",)
+
+
+def test_options_of_the_part_win_over_the_runs_and_those_over_the_models() -> None:
+    data = image_bytes(Image.new("RGB", (1120, 560)))
+    assert decode_image(data).pixels.shape[:2] == (560, 1120)
+    run = MediaOptions(image_max_pixels=28 * 28 * 50)
+    assert decode_image(data, run).pixels.shape[:2] == (140, 280)
+    shape = decode_image(data, run, max_pixels=28 * 28 * 8).pixels.shape
+    assert shape[:2] == (56, 112)
+    tiny = image_bytes(Image.new("RGB", (28, 28)))
+    assert decode_image(tiny).pixels.shape[:2] == (56, 56)
+    assert decode_image(tiny, min_pixels=28 * 28 * 16).pixels.shape[:2] == (112, 112)
+    with pytest.raises(InvalidSample, match="min_pixels=9000 is above max_pixels=800"):
+        decode_image(tiny, min_pixels=9000, max_pixels=800)
+    with pytest.raises(InvalidSample, match="max_pixels=0"):
+        decode_image(tiny, max_pixels=0)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_truncated_is_never_repaired(form: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (84, 84, 3), dtype=np.uint8)
+    data = image_bytes(Image.fromarray(noise), form)
+    decode_image(data)
+    with pytest.raises(MediaCorrupt, match="inline image"):
+        decode_image(data[: int(len(data) * share)])
+
+
+def test_pixel_limits_come_before_decoding() -> None:
+    data = image_bytes(RED)
+    with pytest.raises(MediaTooLarge, match="112x84 = 9,408 pixels, above"):
+        decode_image(data, MediaOptions(max_image_pixels=9_000))
+    # A header that claims 60,000 x 60,000 pixels: nothing of that size may be allocated.
+    bomb = bytearray(data)
+    bomb[16:24] = struct.pack(">II", 60_000, 60_000)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    with pytest.raises(MediaTooLarge, match="downscale"):
+        decode_image(bytes(bomb))
+
+
+def test_between_pillows_warning_and_our_limit_is_fine() -> None:
+    data = image_bytes(Image.new("1", (10_000, 9_000)))
+    assert decode_image(data, MediaOptions(image_max_pixels=784 * 4)).width == 10_000
+
+
+def test_extreme_shapes() -> None:
+    assert decode_image(image_bytes(Image.new("RGB", (1, 1)))).pixels.shape == (56, 56, 3)
+    with pytest.raises(MediaError, match="aspect ratio of 300, above 200"):
+        decode_image(image_bytes(Image.new("RGB", (600, 2))))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\0\1\2\3" * 999, "no image format that we read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image format"),
+        (audio_bytes(beep(1, [0]), 16_000), "the bytes are WAV, not image"),
+        (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "the bytes are MP4, not image"),
+    ],
+)
+def test_what_is_no_image(data: bytes, message: str) -> None:
+    with pytest.raises(MediaCorrupt, match=message):
+        decode_image(data)
+
+
+def test_broken_exif_is_a_note() -> None:
+    data = image_bytes(RED, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert decode_image(data).width == 112
+
+
+def test_real_pictures(shared_data: Path) -> None:
+    pictures = sorted((shared_data / "media").glob("*.jpg"))
+    assert len(pictures) == 6
+    for path in pictures:
+        decoded = decode_image(path.read_bytes())
+        with Image.open(path) as image:
+            assert (decoded.width, decoded.height) == image.size
+        assert decoded.pixels.shape[0] % 28 == decoded.pixels.shape[1] % 28 == 0

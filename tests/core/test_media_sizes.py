@@ -1,0 +1,49 @@
+"""Sizes of images and frames against the official rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.sizes import frame_size, smart_resize
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import PartOptions
+
+RULES = MediaRules()
+DEFAULTS = MediaOptions()
+
+
+def test_smart_resize_equals_the_official_one() -> None:
+    from omnitrace_core.torchvision_shim import ensure_torchvision
+
+    ensure_torchvision()
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as official
+
+    rng = np.random.default_rng(0)
+    for width, height in rng.integers(1, 4000, (2000, 2)).tolist():
+        if max(width, height) / min(width, height) > 200:
+            continue
+        most = int(rng.integers(60 * 28 * 28, 1280 * 28 * 28))
+        expected = official(height, width, 28, 56 * 56, most)[::-1]
+        assert smart_resize(width, height, 28, 56 * 56, most, "") == expected
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "asked", "expected"),
+    [
+        # 4,200,000 pixels over 22 frames, two to a step: 381,818 each.
+        (22, {}, (812, 448)),
+        # Few frames: the model's maximum per frame, 602,112.
+        (4, {}, (1008, 560)),
+        # Many frames: never below the minimum plus 5 %.
+        (768, {}, (420, 224)),
+        (22, {"max_pixels": 50_176}, (280, 168)),
+        (22, {"total_pixels": 2_200_000}, (588, 308)),
+    ],
+)
+def test_frames_share_a_budget(
+    n_frames: int, asked: dict[str, int], expected: tuple[int, int]
+) -> None:
+    options = PartOptions(**asked)
+    assert frame_size(1280, 720, n_frames, options, DEFAULTS, RULES, "") == expected
