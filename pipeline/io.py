@@ -90,7 +90,10 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
-        content: bytes = self._opened[0].cat_file(self._path(name))
+        try:
+            content: bytes = self._opened[0].cat_file(self._path(name))
+        except NotADirectoryError as error:
+            raise FileNotFoundError(self.url(name)) from error
         return content
 
     def identity(self, name: str) -> str:

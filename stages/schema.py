@@ -6,7 +6,7 @@ list of structs, so that nothing can split or merge a chunk on its way (see docs
 
     SAMPLE          what a user hands in, one row per sample
     CHUNK_PLAN      a chunk to do: which rows of which shard
-    STATE           one sample on its way through the stages; fields are null until a stage fills them
+    STATE           one sample on its way through the stages, which fill its fields one by one
     RECORD          one finished sample with everything the three tables hold of it
     SAMPLES, SPANS, TRACES   the published tables
 """
@@ -77,7 +77,7 @@ LABEL = pa.struct(
     ]
 )
 
-# What a user hands in. Only sample_id and messages must be there; a missing optional column is null.
+# What a user hands in. Only sample_id and messages must be there; other columns may be missing.
 SAMPLE = pa.schema(
     [
         ("sample_id", pa.string()),
@@ -224,7 +224,9 @@ STATE = pa.struct(
         ("notes", pa.list_(pa.string())),
         ("trace", TRACE),
         ("traced_by", TRACED_BY),
-        ("timings", TIMINGS),
+        ("decode_s", pa.float64()),
+        ("speech_s", pa.float64()),
+        ("trace_s", pa.float64()),
     ]
 )
 

@@ -17,3 +17,11 @@ def shared_data() -> Path:
     if not (folder / "samples.json").is_file():
         pytest.skip(f"no real samples at {folder}; set OMNITRACE_SHARED_DATA to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The directory of a tiny Qwen2.5-Omni thinker with seeded random weights."""
+    from training.tiny.build import build_tiny
+
+    return str(build_tiny(tmp_path_factory.mktemp("tiny") / "model"))

@@ -60,6 +60,8 @@ def official_inputs(backend: Any, item: ReadySample) -> dict[str, torch.Tensor]:
     )
 
 
+# The official processor counts its audio tokens with a tensor where numpy wants an int.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["text", "image", "audio", "video", "silent", "mixed"])
 def test_inputs_equal_the_official_processor(kind: str, backend: Backend) -> None:
     item = one_of_each()[kind]

@@ -1,0 +1,117 @@
+"""Curation speed: spans per second on one core, against the slow reference in the same run.
+
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.curation`. Prints a table
+and writes the raw numbers to benchmarks/out/curation.json. Random folds of realistic shape; tagging
+the parts of speech is a separate cost and not in here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from omnitrace_core.curation import POS_WEIGHTS, curate
+from omnitrace_core.options import CurationOptions
+from omnitrace_core.records import (
+    Attribution,
+    Fold,
+    Modality,
+    Segmentation,
+    SourceUnit,
+    Span,
+    UnitKind,
+)
+from tests.core.curation_reference import reference_curate
+
+OUTPUT = Path(__file__).parent / "out" / "curation.json"
+TOKENS_PER_SPAN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A kind of sample: how many spans its response has, and its units by kind."""
+
+    name: str
+    n_spans: int
+    kinds: dict[UnitKind, int]
+    pools: Literal["joint", "per_modality"] = "joint"
+
+
+VIDEO: dict[UnitKind, int] = {"sentence": 6, "video_bin": 32, "sound_bin": 32}
+WORKLOADS = (
+    Workload("short answer", 1, {"sentence": 4, "option": 4, "image": 2}),
+    Workload("dialogue with images", 6, {"sentence": 20, "image": 4}),
+    Workload("video with sound", 8, VIDEO),
+    Workload("same, per modality", 8, VIDEO, "per_modality"),
+    Workload("meeting of 300 s", 12, {"sentence": 2, "audio_bin": 300}),
+)
+MODALITY: dict[str, Modality] = {"image": "image", "audio_bin": "audio"}
+MODALITY |= {"video_bin": "video", "sound_bin": "video"}
+
+Case = tuple[Fold, tuple[SourceUnit, ...], Segmentation]
+Curate = Callable[
+    [Fold, Sequence[SourceUnit], Segmentation, CurationOptions], tuple[Attribution, ...]
+]
+
+
+def make_case(workload: Workload, rng: np.random.Generator) -> Case:
+    """A sample whose tokens dwell on one unit for a while, as real responses do."""
+    kinds = [kind for kind, count in workload.kinds.items() for _ in range(count)]
+    units = tuple(SourceUnit(j, k, MODALITY.get(k, "text"), 0) for j, k in enumerate(kinds))
+    n_gen = workload.n_spans * TOKENS_PER_SPAN
+    rows = rng.dirichlet(np.full(len(units) + 2, 0.3), size=n_gen)
+    focus = np.repeat(rng.integers(len(units), size=-(-n_gen // 5)), 5)[:n_gen]
+    rows[np.arange(n_gen), focus] += rng.random(n_gen)
+    rows = (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    mass = rows[:, :-2]
+    tags = tuple(str(tag) for tag in rng.choice(list(POS_WEIGHTS), size=n_gen))
+    spans = tuple(
+        Span(i, "", 0, 0, i * TOKENS_PER_SPAN, (i + 1) * TOKENS_PER_SPAN)
+        for i in range(workload.n_spans)
+    )
+    return Fold(mass, mass / 4, rows[:, -2], rows[:, -1]), units, Segmentation(spans, tags)
+
+
+def spans_per_second(function: Curate, cases: Sequence[Case], options: CurationOptions) -> float:
+    """Spans curated per second of process time, after one call to warm up."""
+    function(*cases[0], options)
+    start = time.process_time()
+    n_spans = sum(len(function(*case, options)) for case in cases)
+    return n_spans / (time.process_time() - start)
+
+
+def main() -> None:
+    """Run all workloads."""
+    parser = argparse.ArgumentParser(description="Spans curated per second on one core.")
+    parser.add_argument("--samples", type=int, default=1000, help="samples per workload")
+    n_samples = parser.parse_args().samples
+    results = []
+    print(f"{'workload':24}{'units':>7}{'spans':>7}{'spans/s':>12}{'reference':>12}{'ratio':>8}")
+    for workload in WORKLOADS:
+        rng = np.random.default_rng(0)
+        cases = [make_case(workload, rng) for _ in range(n_samples)]
+        options = CurationOptions(pools=workload.pools)
+        fast = spans_per_second(curate, cases, options)
+        slow = spans_per_second(reference_curate, cases[: max(5, n_samples // 50)], options)
+        n_units = sum(workload.kinds.values())
+        print(
+            f"{workload.name:24}{n_units:7}{workload.n_spans:7}"
+            f"{fast:12,.0f}{slow:12,.0f}{fast / slow:7.1f}x"
+        )
+        results.append(asdict(workload) | {"spans_per_s": fast, "reference_spans_per_s": slow})
+    OUTPUT.parent.mkdir(exist_ok=True)
+    machine = {"machine": platform.machine(), "numpy": np.__version__}
+    OUTPUT.write_text(json.dumps({**machine, "workloads": results}, indent=2) + "\n")
+    print(f"raw numbers: {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The `omnitrace` command: one table of verbs, each loaded when it is called.
+
+Exit codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from omnitrace_core import __version__
+from omnitrace_core.errors import OmniTraceError
+
+Arguments = argparse.Namespace
+EXIT_INCOMPLETE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A subcommand: how its arguments look, and what runs it (returning the exit code)."""
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Arguments], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run its verb; returns the exit code."""
+    arguments = _parse(argv)
+    level = logging.DEBUG if arguments.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    run: Callable[[Arguments], int] = arguments.run
+    try:
+        return run(arguments)
+    except OmniTraceError as error:
+        from pipeline.verdict import exit_code_of
+
+        if arguments.verbose:
+            traceback.print_exc()
+        print(f"omnitrace: {error}", file=sys.stderr)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        print("omnitrace: interrupted before any work", file=sys.stderr)
+        return EXIT_INCOMPLETE
+
+
+def _parse(argv: Sequence[str] | None) -> Arguments:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser(chosen=next((item for item in argv if not item.startswith("-")), None))
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse does not see key=value behind an option; here they may stand anywhere.
+    if rest and ("overrides" not in arguments or any(item.startswith("-") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen verb is asked for its arguments, which may load its module."""
+    parser = argparse.ArgumentParser(
+        prog="omnitrace",
+        description="Which parts of the input made the model say that?",
+        epilog="exit codes: 0 done, 1 crash, 2 usage, config or input, 4 incomplete",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("-v", "--verbose", action="store_true", help="tracebacks and debug logs")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in VERBS:
+        added = verbs.add_parser(
+            verb.name, help=verb.summary, description=verb.summary, parents=[shared]
+        )
+        if verb.name == chosen:
+            verb.add_arguments(added)
+        added.set_defaults(run=verb.run)
+    return parser
+
+
+# --- ingest ------------------------------------------------------------------------------------
+
+
+def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="JSON, JSONL or Parquet: a file, a folder, a URL or a glob")
+    parser.add_argument("dest", help="folder for the shards")
+    parser.add_argument("--media-root", help="what relative media paths start at")
+    parser.add_argument("--shard-rows", type=int, default=1024, help="samples per shard (1024)")
+    parser.add_argument(
+        "--inline-media", action="store_true", help="embed the bytes of local media files"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the shards in DEST")
+
+
+def _ingest(arguments: Arguments) -> int:
+    from pipeline.ingest import ingest
+
+    report = ingest(
+        arguments.source,
+        arguments.dest,
+        media_root=arguments.media_root,
+        shard_rows=arguments.shard_rows,
+        inline_media=arguments.inline_media,
+        overwrite=arguments.overwrite,
+    )
+    print(f"{report.rows} samples from {report.files_read} files -> {len(report.shards)} shards:")
+    for shard in report.shards:
+        print(f"  {shard}")
+    return 0
+
+
+# --- validate and run --------------------------------------------------------------------------
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="YAML file of the run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="set a field of the config, such as trace.signals=[attmean,attraw]",
+    )
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and the plan; do nothing"
+    )
+
+
+def _validate(arguments: Arguments) -> int:
+    from pipeline.config import load_config
+    from pipeline.prepare import check_writable, prepare
+    from pipeline.summary import plan_text
+
+    job = prepare(load_config(arguments.config, arguments.overrides))
+    check_writable(job.identity.output)
+    print(f"{arguments.config} is valid\n{plan_text(job)}")
+    return 0
+
+
+def _run(arguments: Arguments) -> int:
+    from pipeline.config import load_config
+    from pipeline.prepare import prepare
+    from pipeline.run import is_finished, run
+    from pipeline.summary import config_text, plan_text, verdict_text
+
+    job = prepare(load_config(arguments.config, arguments.overrides))
+    if arguments.dry_run:
+        print(f"{config_text(job.config)}\n\n{plan_text(job)}")
+        return 0
+    nothing_to_do = is_finished(job)
+    print("this run is finished: nothing to do" if nothing_to_do else plan_text(job), flush=True)
+    verdict = run(job)
+    print(verdict_text(job, verdict))
+    return int(verdict.exit_code or 0)
+
+
+# --- trace -------------------------------------------------------------------------------------
+
+
+def _trace_arguments(parser: argparse.ArgumentParser) -> None:
+    from pipeline.trace_file import add_arguments
+
+    add_arguments(parser)
+
+
+def _trace(arguments: Arguments) -> int:
+    from pipeline.trace_file import run
+
+    return run(arguments)
+
+
+# --- inspect -----------------------------------------------------------------------------------
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="a run's folder, or one above it")
+    parser.add_argument("sample_id", metavar="SAMPLE_ID", help="id of the sample to show")
+
+
+def _inspect(arguments: Arguments) -> int:
+    from pipeline.inspect_run import inspect_sample
+
+    print(inspect_sample(arguments.run_folder, arguments.sample_id))
+    return 0
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("ingest", "Turn samples into Parquet shards.", _ingest_arguments, _ingest),
+    Verb("validate", "Check a config, its model and its input.", _config_arguments, _validate),
+    Verb("run", "Trace a corpus on Ray.", _run_arguments, _run),
+    Verb("trace", "Trace a small JSON file, without Ray.", _trace_arguments, _trace),
+    Verb("inspect", "Show one sample of a run.", _inspect_arguments, _inspect),
+)

@@ -1,0 +1,201 @@
+"""A run's configuration: one YAML file, any field overridable as `key=value`."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from omnitrace_core.errors import ConfigError
+from omnitrace_core.options import (
+    AsrOptions,
+    CurationOptions,
+    DecodeOptions,
+    MediaOptions,
+    ModelOptions,
+    Options,
+    SpanOptions,
+    TraceOptions,
+    UnitOptions,
+)
+from stages.schema import SCHEMA_VERSION
+
+Tree: TypeAlias = dict[str, object]
+
+
+class Location(Options):
+    """A folder, or for input also a single file: a local path or any fsspec URL."""
+
+    path: str = Field(min_length=1, description="Local path (relative: to the cwd) or fsspec URL.")
+
+    @field_validator("path")
+    @classmethod
+    def _no_credentials(cls, path: str) -> str:
+        if "://" in path and "@" in urlsplit(path).netloc:
+            raise ValueError("credentials do not belong in a path; set them in the environment")
+        return path
+
+
+class RunOptions(Options):
+    """What a run is called and how its work is cut."""
+
+    id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        coerce_numbers_to_str=True,
+        description="Name of the run; null: a hash of the input location and what shapes records.",
+    )
+    date: datetime.date | None = Field(
+        None, description="Date of the run; null: the day it began, in UTC."
+    )
+    chunk_samples: int = Field(
+        32, ge=1, le=4096, description="Samples per chunk, the unit of work and of commit."
+    )
+    window_chunks: int = Field(
+        2000, ge=1, description="Chunks per Ray Data execution; bounds the driver's memory."
+    )
+    max_error_fraction: float = Field(
+        0.5, ge=0, le=1, description="Exit code 4 if a larger share of the rows are errors."
+    )
+
+
+class RayOptions(Options):
+    """Where the stages run and what each is given."""
+
+    address: str | None = Field(
+        None, description="Ray to join: auto or an address; null starts a local one."
+    )
+    quiet: bool = Field(True, description="Keep Ray's own logs and progress bars off the terminal.")
+    decode_actors: int = Field(1, ge=1, description="Actors that decode media.")
+    decode_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
+    audio_actors: int = Field(1, ge=1, description="Actors that find speech and cut units.")
+    audio_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
+    trace_cpus: float = Field(1, gt=0, description="CPUs of each model replica (torch threads).")
+    curate_actors: int = Field(1, ge=1, description="Actors that cut spans and curate sources.")
+    curate_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
+    io_cpus: float = Field(
+        0.1, gt=0, description="CPUs of each task that reads or commits a chunk."
+    )
+
+
+class RunConfig(Options):
+    """Everything a run is told."""
+
+    input: Location = Field(description="Parquet samples: a folder of shards or one file.")
+    output: Location = Field(description="Folder of runs.")
+    run: RunOptions = RunOptions()
+    model: ModelOptions
+    decode: DecodeOptions = DecodeOptions()
+    trace: TraceOptions = TraceOptions()
+    units: UnitOptions = UnitOptions()
+    spans: SpanOptions = SpanOptions()
+    curation: CurationOptions = CurationOptions()
+    media: MediaOptions = MediaOptions()
+    asr: AsrOptions = AsrOptions()
+    ray: RayOptions = RayOptions()
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's YAML and apply `key=value` overrides, whose values are YAML too.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key or value that is not valid.
+    """
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise ConfigError(f"{path} is not a valid configuration:\n{problems}") from error
+
+
+def _read_yaml(path: str) -> Tree:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the config {path} cannot be read: {error}") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must be a mapping of sections such as input, output and model")
+    return tree
+
+
+def _apply(tree: Tree, override: str) -> None:
+    """Set one dotted key in the tree."""
+    key, equals, text = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(
+            f"override {override!r} is not of the form key=value, such as trace.signals=[attmean]"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {key}: {text!r} is not valid YAML: {error}") from error
+    node = tree
+    for section in sections:
+        child = node.get(section)
+        # A section that the file leaves out or empty takes its defaults; make room for the key.
+        if child is None:
+            child = node[section] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {key}: {section} is a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _explain(problem: ErrorDetails) -> str:
+    """One line for one of pydantic's errors: the key, the value met, and what is valid."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = _valid_keys(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{key}: unknown key; {hint}valid: {', '.join(valid)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    return f"{key}={problem['input']!r}: {problem['msg']}"
+
+
+def _valid_keys(section: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for name in section:
+        field = model.model_fields.get(str(name))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        model = field.annotation
+    return sorted(model.model_fields)
+
+
+# Where the work is done, how it is cut and what counts as too many errors cannot change a record.
+_NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
+    "input": True,
+    "output": True,
+    "run": True,
+    "ray": True,
+    "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
+}
+
+
+def fingerprint(config: RunConfig, model_identity: str) -> str:
+    """Hash of all that shapes the records: settings, model and schema.
+
+    model_identity: what `model_files.model_identity` says of the weights.
+    """
+    settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
+    told = [SCHEMA_VERSION, model_identity, settings]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""The whole chain: chunks -> read -> decode -> chunk audio -> trace -> curate -> commit.
+
+One row is one chunk of work from end to end, and one block holds one row: nothing Ray does to
+blocks can split a chunk or merge two. Stages do not know what they run on; this page does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset
+from ray.exceptions import RayError, RayTaskError
+
+from omnitrace_core.errors import RunError
+from omnitrace_core.media.rules import MediaRules
+from pipeline.commit import Committed, Execute, commit_chunk
+from pipeline.config import RunConfig
+from pipeline.io import Storage
+from pipeline.plan import Chunk
+from stages.assemble import Provenance
+from stages.chunk_audio import ChunkAudio
+from stages.curate_spans import CurateSpans
+from stages.decode_media import DecodeMedia
+from stages.read_samples import read_samples
+from stages.schema import CHUNK_PLAN
+from stages.trace_decode import TraceDecode
+
+
+def build(
+    chunks: Sequence[Chunk],
+    config: RunConfig,
+    rules: MediaRules,
+    provenance: Provenance,
+    folder: Storage,
+) -> Dataset:
+    """The Ray Data chain for a window of chunks; every row of its result is a committed chunk."""
+    given = config.ray
+    reading = (rules, config.media, config.units, config.asr, config.spans)
+
+    # One block per chunk. read_parquet would pack small shards into one block: one busy GPU.
+    planned = ray.data.from_arrow([plan_row(chunk) for chunk in chunks])
+
+    # 1:1. Waits for storage, computes little.
+    samples = planned.map_batches(
+        read_samples, batch_size=1, batch_format="pyarrow", num_cpus=given.io_cpus
+    )
+
+    # 1:1. Actors, because decoders and their limits are set up once.
+    decoded = samples.map_batches(
+        DecodeMedia,
+        fn_constructor_args=reading,
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=given.decode_cpus,
+        compute=ActorPoolStrategy(size=given.decode_actors),
+    )
+
+    # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once.
+    ready = decoded.map_batches(
+        ChunkAudio,
+        fn_constructor_args=reading,
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=given.audio_cpus,
+        compute=ActorPoolStrategy(size=given.audio_actors),
+    )
+
+    # 1:1. One model per replica: with whole GPUs, Ray never packs two models on one. A fixed pool,
+    # since an elastic one may stay small; two chunks in flight, so that one waits while one runs.
+    traced = ready.map_batches(
+        TraceDecode,
+        fn_constructor_args=(config.model, config.decode, config.trace),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=given.trace_cpus,
+        num_gpus=config.model.gpus_per_replica,
+        compute=ActorPoolStrategy(size=config.model.replicas, max_tasks_in_flight_per_actor=2),
+    )
+
+    # 1:1. Actors, because the part-of-speech pipeline is loaded once.
+    curated = traced.map_batches(
+        CurateSpans,
+        fn_constructor_args=(
+            config.spans,
+            config.curation,
+            config.trace,
+            config.units,
+            provenance,
+        ),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=given.curate_cpus,
+        compute=ActorPoolStrategy(size=given.curate_actors),
+    )
+
+    # 1:1. One atomic write per chunk; a retried task writes the same part again.
+    return curated.map_batches(
+        partial(commit_chunk, folder=folder),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=given.io_cpus,
+    )
+
+
+def plan_row(chunk: Chunk) -> pa.Table:
+    """A planned chunk as the one-row table that the read stage takes."""
+    row = {
+        "chunk_key": chunk.key,
+        "shard": chunk.shard,
+        "uri": chunk.uri,
+        "first_row": chunk.first_row,
+        "n_rows": chunk.n_rows,
+        "duplicates": [asdict(item) for item in chunk.duplicates],
+    }
+    return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
+
+
+def executor(
+    config: RunConfig, rules: MediaRules, provenance: Provenance, folder: Storage
+) -> Execute:
+    """A function that runs the graph over a window of chunks and yields each as it is committed."""
+
+    def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        dataset = build(chunks, config, rules, provenance, folder)
+        try:
+            for row in dataset.iter_rows():
+                yield Committed(**row)
+        except RayError as error:
+            raise RunError(f"a stage failed: {root_cause(error)}") from error
+
+    return execute
+
+
+def root_cause(error: RayError) -> str:
+    """The one line of Ray's report that says what went wrong inside the stage."""
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        lines = str(error.cause).strip().splitlines()
+        return f"{type(error.cause).__name__}: {lines[0] if lines else ''}"
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

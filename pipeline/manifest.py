@@ -1,0 +1,75 @@
+"""Manifests: one small JSON file per published shard, written last; they say what is final."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+from omnitrace_core.errors import RunError
+from pipeline.io import Storage
+from pipeline.plan import shard_label
+
+MANIFESTS = "_manifests"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was published for one input shard.
+
+    by_code, by_stage: how many error rows of each code, and of each stage. files: rows by file.
+    """
+
+    number: int
+    shard: str
+    uri: str
+    identity: str
+    key: str
+    fingerprint: str
+    n_rows: int
+    n_ok: int
+    n_error: int
+    n_spans: int
+    by_code: dict[str, int]
+    by_stage: dict[str, int]
+    chunk_keys: list[str]
+    files: dict[str, int]
+    schema_version: int
+
+
+def manifest_name(number: int) -> str:
+    """Name of a manifest within the run's folder."""
+    return f"{MANIFESTS}/{shard_label(number)}.json"
+
+
+def write_manifest(folder: Storage, manifest: Manifest) -> None:
+    """Declare a shard published."""
+    content = json.dumps(asdict(manifest), indent=1).encode()
+    folder.write(manifest_name(manifest.number), content)
+
+
+def read_manifests(folder: Storage) -> dict[str, Manifest]:
+    """All manifests of a run by input shard.
+
+    Raises:
+        RunError: one of them is not a manifest, or two speak of one shard.
+    """
+    known = {field.name for field in fields(Manifest)}
+    found: dict[str, Manifest] = {}
+    for name in folder.names(MANIFESTS, suffix=".json"):
+        address = f"{MANIFESTS}/{name}"
+        try:
+            told = json.loads(folder.read(address))
+            manifest = Manifest(**{key: told[key] for key in known})
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "
+                "its shard will be done anew"
+            ) from error
+        if manifest.shard in found:
+            raise RunError(
+                f"two manifests in {folder.url(MANIFESTS)} speak of {manifest.shard}: "
+                f"{shard_label(manifest.number)} and {shard_label(found[manifest.shard].number)}; "
+                "delete one of them and run again"
+            )
+        found[manifest.shard] = manifest
+    return found

@@ -1,0 +1,95 @@
+"""Everything a run knows before it does any work; nothing here writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omnitrace_core.asr import load_engine
+from omnitrace_core.backends import media_rules
+from omnitrace_core.errors import BackendError, ConfigError, UnknownName
+from omnitrace_core.language import load_language
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.signals import check_signals
+from pipeline.config import RunConfig
+from pipeline.identity import RunIdentity, Today, identify, utc_today
+from pipeline.inputs import scan_input
+from pipeline.io import Storage, absolute
+from pipeline.manifest import Manifest, read_manifests
+from pipeline.plan import Plan, Shard, make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run before its work: what it is, what it has to do, and what is already published.
+
+    manifests: by input shard, those of shards that left the input included.
+    """
+
+    config: RunConfig
+    identity: RunIdentity
+    plan: Plan
+    manifests: dict[str, Manifest]
+    rules: MediaRules
+
+    @property
+    def folder(self) -> Storage:
+        """Where the run's files lie."""
+        return self.identity.folder
+
+    def is_published(self, shard: Shard) -> bool:
+        """Whether the shard's records are final as the plan wants them."""
+        manifest = self.manifests.get(shard.name)
+        return manifest is not None and manifest.key == shard.key
+
+
+def prepare(config: RunConfig, today: Today = utc_today) -> Job:
+    """Check all that can be checked without work, and plan.
+
+    Raises:
+        ConfigError: a setting, the model or the output cannot be used.
+        InputSchemaError: the input cannot be read as samples.
+        RunError: what an earlier run of this id left cannot be read.
+    """
+    _check_places(config)
+    identity = identify(config, today)
+    rules = _check_names(config)
+    scans = scan_input(config.input.path)
+    manifests = read_manifests(identity.folder)
+    published = {name: manifest.number for name, manifest in manifests.items()}
+    plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)
+    return Job(config, identity, plan, manifests, rules)
+
+
+def _check_places(config: RunConfig) -> None:
+    source, dest = absolute(config.input.path), absolute(config.output.path)
+    if f"{dest}/".startswith(f"{source}/"):
+        raise ConfigError(
+            f"output.path={dest!r} lies inside input.path={source!r}, so that the next run would "
+            "read this one's output as samples; give it a folder of its own"
+        )
+    if Storage(dest).is_file():
+        raise ConfigError(f"output.path={dest!r} is a file; give a folder")
+
+
+def _check_names(config: RunConfig) -> MediaRules:
+    """What the stages would trip over when they load."""
+    try:
+        check_signals(config.trace.signals)
+        load_engine(config.asr)
+        load_language(config.spans.pipeline)
+        return media_rules(config.model)
+    except (BackendError, UnknownName) as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_writable(output: Storage) -> None:
+    """Write and delete a small file. Raises: ConfigError."""
+    probe = "_runs/.writable"
+    try:
+        output.write(probe, b"")
+        output.delete(probe)
+    except OSError as error:
+        raise ConfigError(
+            f"output.path={output.root!r} cannot be written ({error}); "
+            "give a folder or bucket that this user may write to"
+        ) from error

@@ -1,0 +1,99 @@
+"""Joining or starting Ray for the length of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from omnitrace_core.errors import ConfigError
+from pipeline.config import RunConfig
+
+
+@contextmanager
+def ray_session(config: RunConfig) -> Iterator[None]:
+    """Ray for a run: the one this process has, the one at `ray.address`, or a local one.
+
+    Only what was started here is stopped here.
+
+    Raises:
+        ConfigError: no Ray answers at the address, or this machine has fewer GPUs than asked for.
+    """
+    mine = not ray.is_initialized()
+    if mine:
+        _start(config)
+    try:
+        _check_gpus(config)
+        _set_context(config.ray.quiet)
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _start(config: RunConfig) -> None:
+    # Ray 2.60 warns about a coming change for tasks without GPUs; this is the new behaviour.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    shown = not config.ray.quiet
+    if not shown:
+        # Ray's C++ side repeats its errors on our stderr; what matters of them is raised here too.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    level = logging.INFO if shown else logging.ERROR
+    if config.ray.address is not None:
+        try:
+            ray.init(address=config.ray.address, log_to_driver=shown, logging_level=level)
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(
+                f"ray.address={config.ray.address!r}: no Ray cluster answers ({error}); start one "
+                "with `ray up cluster.yaml` or `ray start --head`, or set ray.address=null"
+            ) from error
+        return
+    # Shares of a CPU are bookkeeping: a small machine may promise more than it has.
+    cpus = max(os.cpu_count() or 1, needed_cpus(config))
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=shown, logging_level=level)
+
+
+def needed_cpus(config: RunConfig) -> int:
+    """CPUs that the graph's actors reserve, with room for its reading and committing tasks."""
+    given = config.ray
+    reserved = (
+        given.decode_actors * given.decode_cpus
+        + given.audio_actors * given.audio_cpus
+        + config.model.replicas * given.trace_cpus
+        + given.curate_actors * given.curate_cpus
+        + 2 * given.io_cpus
+    )
+    return math.ceil(reserved)
+
+
+def _check_gpus(config: RunConfig) -> None:
+    """A local Ray never gets more GPUs than it has: waiting for them would take for ever."""
+    needed = config.model.replicas * config.model.gpus_per_replica
+    if needed == 0 or config.ray.address is not None:
+        return
+    found = ray.cluster_resources().get("GPU", 0)
+    if found < needed:
+        raise ConfigError(
+            f"model.replicas={config.model.replicas} x model.gpus_per_replica="
+            f"{config.model.gpus_per_replica} needs {needed:g} GPUs and this machine has "
+            f"{found:g}; set model.gpus_per_replica=0 to run on CPUs, or ray.address to a cluster"
+        )
+
+
+def _set_context(quiet: bool) -> None:
+    context = DataContext.get_current()
+    # By default a block above 128 MiB is split, and a chunk with it.
+    context.target_max_block_size = None
+    # What a stage raises reaches the driver as what it is.
+    context.raise_original_map_exception = True
+    # What no stage foresaw stops the run; dropping blocks in silence is not an answer.
+    context.max_errored_blocks = 0
+    if quiet:
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)

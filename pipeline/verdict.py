@@ -1,0 +1,148 @@
+"""The verdict on a run, made from its manifests: what is done, what failed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+
+from omnitrace_core.errors import (
+    ConfigError,
+    InputSchemaError,
+    OmniTraceError,
+    RunError,
+    UnknownName,
+)
+from pipeline.io import Storage
+from pipeline.manifest import Manifest
+from pipeline.plan import Plan
+
+VERDICT = "verdict.json"
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    CRASH = 1
+    USAGE = 2
+    INCOMPLETE = 4
+
+
+def exit_code_of(error: OmniTraceError) -> Exit:
+    """What the user set or handed in is usage; all else is a crash."""
+    usage = isinstance(error, ConfigError | InputSchemaError | UnknownName)
+    return Exit.USAGE if usage else Exit.CRASH
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run ended before its time."""
+
+    exit_code: Exit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run stands.
+
+    finished: every input row is published. exit_code: null while the run is going on. plan: hash of
+    the input and settings it speaks of.
+    """
+
+    run_id: str
+    plan: str
+    finished: bool
+    exit_code: int | None
+    reason: str
+    n_rows: int
+    n_ok: int
+    n_error: int
+    n_spans: int
+    by_code: dict[str, int]
+    by_stage: dict[str, int]
+    n_shards: int
+    n_published: int
+
+
+def judge(
+    run_id: str,
+    plan: Plan,
+    manifests: Iterable[Manifest],
+    max_error_fraction: float,
+    *,
+    stopped: Stop | None = None,
+) -> Verdict:
+    """The verdict from the manifests of the plan's shards; others do not count.
+
+    Raises:
+        RunError: the rows that were published are not the rows of the input.
+    """
+    keys = {shard.key for shard in plan.shards}
+    final = [manifest for manifest in manifests if manifest.key in keys]
+    n_rows, n_ok, n_error = (
+        sum(getattr(item, name) for item in final) for name in ("n_rows", "n_ok", "n_error")
+    )
+    finished = len(final) == len(plan.shards)
+    if finished and (n_rows != plan.n_rows or n_ok + n_error != n_rows):
+        raise RunError(
+            f"{plan.n_rows} rows went in, {n_ok} ok and {n_error} error rows came out; "
+            "this is a fault of the pipeline, please report it"
+        )
+    exit_code, reason = _decide(finished, n_error, n_rows, max_error_fraction, stopped)
+    return Verdict(
+        run_id=run_id,
+        plan=plan.digest,
+        finished=finished,
+        exit_code=exit_code,
+        reason=reason,
+        n_rows=n_rows,
+        n_ok=n_ok,
+        n_error=n_error,
+        n_spans=sum(item.n_spans for item in final),
+        by_code=_total(item.by_code for item in final),
+        by_stage=_total(item.by_stage for item in final),
+        n_shards=len(plan.shards),
+        n_published=len(final),
+    )
+
+
+def _decide(
+    finished: bool, n_error: int, n_rows: int, max_error_fraction: float, stopped: Stop | None
+) -> tuple[int | None, str]:
+    if stopped is not None:
+        return stopped.exit_code, stopped.reason
+    if not finished:
+        return None, "going on"
+    if n_rows and n_error / n_rows > max_error_fraction:
+        return Exit.INCOMPLETE, (
+            f"{n_error} of {n_rows} rows are errors, above "
+            f"run.max_error_fraction={max_error_fraction}"
+        )
+    return Exit.DONE, "done"
+
+
+def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+def write_verdict(folder: Storage, verdict: Verdict) -> None:
+    """Write verdict.json."""
+    folder.write(VERDICT, json.dumps(asdict(verdict), indent=1).encode())
+
+
+def finished_plan(folder: Storage) -> str | None:
+    """Hash of the plan that the run has finished, if it has finished one."""
+    try:
+        told = json.loads(folder.read(VERDICT))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
+    return str(told["plan"]) if told.get("finished") else None

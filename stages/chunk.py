@@ -1,0 +1,185 @@
+"""A chunk of work as a one-row Arrow table, and the samples in it.
+
+Stages see only this file's view of a chunk: `run_rows` calls a function for each sample that has no
+error yet and puts what it returns into the samples' columns. Columns that a stage does not name
+pass through as they are, without a detour through Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnitrace_core.errors import RunError
+from omnitrace_core.parse import to_sample
+from omnitrace_core.records import DecodedMedia, Sample, Segment, SourceUnit, TokenTrace
+from stages import codec
+from stages.guard import RowError, guarded
+from stages.schema import STATE, chunk_schema
+
+Fields = Mapping[str, object]
+INLINE_URI = "inline"
+
+
+class StateRow:
+    """One sample of a chunk; each property decodes its column when asked."""
+
+    def __init__(self, rows: pa.StructArray, index: int) -> None:
+        self._rows = rows
+        self._index = index
+
+    def _value(self, name: str) -> pa.Scalar:
+        return self._rows.field(name)[self._index]
+
+    @property
+    def row_key(self) -> str:
+        """Shard and row number of the input row."""
+        return str(self._value("row_key").as_py())
+
+    @property
+    def failed(self) -> bool:
+        """Whether an earlier stage recorded an error."""
+        return bool(self._value("error").is_valid)
+
+    @property
+    def sample_id(self) -> str:
+        """The input row's own id."""
+        return str(self._value("sample")["sample_id"].as_py())
+
+    @property
+    def sample(self) -> Sample:
+        """The input row as a sample. Raises: InvalidSample."""
+        return to_sample(self._value("sample").as_py())
+
+    @property
+    def media(self) -> dict[int, DecodedMedia]:
+        """Decoded media by part index."""
+        return codec.decode_media(self._value("media"))
+
+    @property
+    def units(self) -> tuple[SourceUnit, ...]:
+        """Source units in `unit_id` order."""
+        return codec.decode_units(self._value("units"))
+
+    @property
+    def speech(self) -> dict[int, tuple[Segment, ...]]:
+        """Speech segments by part index."""
+        return codec.decode_speech(self._value("speech"))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of decoding and unit building."""
+        return tuple(self._value("notes").as_py() or ())
+
+    @property
+    def trace(self) -> TokenTrace:
+        """What the model did."""
+        return codec.decode_trace(self._value("trace"), n_units=len(self._value("units")))
+
+
+def rows_of(table: pa.Table) -> pa.StructArray:
+    """The samples of a one-chunk table.
+
+    Raises:
+        RunError: the table is not exactly one whole chunk: something split or merged chunks.
+    """
+    if len(table) != 1:
+        raise RunError(f"a stage was handed {len(table)} chunks where it takes exactly one")
+    rows = table.column("samples").combine_chunks().flatten()
+    expected = table.column("n_rows")[0].as_py()
+    if len(rows) != expected:
+        key = table.column("chunk_key")[0].as_py()
+        raise RunError(f"chunk {key} holds {len(rows)} samples where {expected} were planned")
+    return rows
+
+
+def with_rows(table: pa.Table, rows: pa.StructArray) -> pa.Table:
+    """The same chunk with other samples (of any struct type)."""
+    samples = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
+    columns = [table.column(name) for name in ("chunk_key", "shard", "first_row", "n_rows")]
+    return pa.table([*columns, samples], schema=chunk_schema(rows.type))
+
+
+def state_rows(table: pa.Table) -> list[StateRow]:
+    """A view of each sample in the chunk."""
+    rows = rows_of(table)
+    return [StateRow(rows, index) for index in range(len(rows))]
+
+
+def run_rows(
+    table: pa.Table,
+    stage: str,
+    work: Callable[[StateRow], Fields],
+    *,
+    fields: Sequence[str],
+    drop: Sequence[str] = (),
+) -> pa.Table:
+    """Do `work` for every sample without an error, under the row guard.
+
+    work: returns the new values of `fields` in the shape of STATE. drop: fields set to null.
+    """
+    results: list[Fields | RowError | None] = [
+        None if row.failed else guarded(stage, row.row_key, partial(work, row))
+        for row in state_rows(table)
+    ]
+    return with_results(table, results, fields=fields, drop=drop)
+
+
+def with_results(
+    table: pa.Table,
+    results: Sequence[Fields | RowError | None],
+    *,
+    fields: Sequence[str],
+    drop: Sequence[str] = (),
+) -> pa.Table:
+    """Put one result per sample into the chunk; None leaves the sample's error as it is."""
+    rows = rows_of(table)
+    columns = {name: rows.field(name) for name in STATE.names}
+    for name in fields:
+        values = [result[name] if isinstance(result, Mapping) else None for result in results]
+        columns[name] = pa.array(values, type=STATE.field(name).type)
+    for name in drop:
+        columns[name] = pa.nulls(len(rows), STATE.field(name).type)
+    errors = [
+        error_row(result) if isinstance(result, RowError) else old
+        for result, old in zip(results, columns["error"].to_pylist(), strict=True)
+    ]
+    columns["error"] = pa.array(errors, type=STATE.field("error").type)
+    return with_rows(table, pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE)))
+
+
+def error_row(error: RowError) -> Fields:
+    """An error as an ERROR struct."""
+    return {"stage": error.stage, "code": error.code, "message": error.message}
+
+
+def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
+    """Input rows whose parts no longer carry media bytes; their uri then says `inline`."""
+    messages = samples.field("messages")
+    message = messages.flatten()
+    content = message.field("content")
+    part = content.flatten()
+    columns = {field.name: part.field(field.name) for field in part.type}
+    columns["uri"] = pc.if_else(pc.is_valid(columns["data"]), INLINE_URI, columns["uri"])
+    columns["data"] = pa.nulls(len(part), columns["data"].type)
+    stripped = _relist(content, _restruct(part, columns))
+    message = _restruct(message, {"role": message.field("role"), "content": stripped})
+    fields = {field.name: samples.field(field.name) for field in samples.type}
+    return _restruct(samples, {**fields, "messages": _relist(messages, message)})
+
+
+def _restruct(like: pa.StructArray, columns: Mapping[str, pa.Array]) -> pa.StructArray:
+    return pa.StructArray.from_arrays(
+        list(columns.values()), fields=list(like.type), mask=like.is_null()
+    )
+
+
+def _relist(like: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """`values` cut into lists as long as those of `like`."""
+    lengths = pc.fill_null(pc.list_value_length(like), 0)
+    ends = pc.cumulative_sum(lengths).cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    return pa.ListArray.from_arrays(offsets, values, type=like.type, mask=like.is_null())

@@ -1,0 +1,185 @@
+# ruff: noqa: RUF001 (text in other scripts)
+"""Loading pipelines, telling English from other languages, and reading by rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import spacy
+
+from omnitrace_core.errors import ConfigError
+from omnitrace_core.language import (
+    ANY_WORD,
+    PUNCT,
+    Language,
+    Reading,
+    load_language,
+    read_by_rule,
+    why_not_english,
+)
+
+ENGLISH = "The picture shows a man who crosses the street with a dog, and it is raining."
+FRENCH = "La voiture est dans la rue et les enfants jouent avec le chien pour une heure."
+GERMAN = "Der Hund ist auf der Straße und die Kinder spielen mit einem Ball, aber nicht lange."
+SPANISH = "El perro está en la calle y los niños juegan con una pelota que es de su padre."
+POLISH = "Później wróciliśmy wszyscy razem późnym wieczorem, śpiewając głośno góralskie pieśni."
+VIETNAMESE = "Hôm nay trời đẹp quá, chúng tôi đi dạo quanh hồ rồi uống cà phê."
+CHINESE = "我们去公园。今天天气很好，你呢？"
+
+
+@pytest.fixture(scope="module")
+def blank() -> Language:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    return Language("blank", nlp)
+
+
+def sentences(text: str, reading: Reading) -> list[str]:
+    ends = (*reading.sentence_starts[1:], len(text))
+    pairs = zip(reading.sentence_starts, ends, strict=True)
+    return [text[start:end].strip() for start, end in pairs]
+
+
+@pytest.mark.parametrize("text", [FRENCH, GERMAN, SPANISH, POLISH, VIETNAMESE, CHINESE])
+def test_other_languages_are_told_from_english(text: str) -> None:
+    assert why_not_english(text) != ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ENGLISH,
+        "",
+        "12:30, 15 %",
+        "👍👍",
+        "Sword, axe, gun, spear, bow, arrow, shield, lance, club, dagger",
+        "Las Vegas, Los Angeles, San Jose, El Paso and La Mesa are far from the sea.",
+        "Café Zoë serves crème brûlée, jalapeño poppers, piña coladas and it is the best.",
+        "Où est le chat ?",  # French, but too short to tell
+        "She said 'la vie est belle' and that the French for dog is 'le chien'.",
+    ],
+)
+def test_in_doubt_it_is_english(text: str) -> None:
+    assert why_not_english(text) == ""
+
+
+def test_mostly_decides_between_scripts() -> None:
+    assert why_not_english("The word 你好 means hello.") == ""
+    assert "not Latin" in why_not_english("你好 hi 我们去公园")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CHINESE, ["我们去公园。", "今天天气很好，你呢？"]),
+        ("走吧!我们走。", ["走吧!", "我们走。"]),
+        ("他说：“好的。”然后走了。", ["他说：“好的。”", "然后走了。"]),
+        ("价格是3.5元。便宜！！真的？", ["价格是3.5元。", "便宜！！", "真的？"]),
+        ("嗯……我不知道。", ["嗯……我不知道。"]),
+        ("これはペンです。本ですか？", ["これはペンです。", "本ですか？"]),
+        ("هذا كتاب. هل تفهم؟ نعم.", ["هذا كتاب.", "هل تفهم؟", "نعم."]),
+        ("यह किताब है। क्या आप समझे? हाँ।", ["यह किताब है।", "क्या आप समझे?", "हाँ।"]),
+        ("Это кот. Правда? Да!", ["Это кот.", "Правда?", "Да!"]),
+        ("« Bonjour ! » dit-elle. Il pleut.", ["« Bonjour ! » dit-elle.", "Il pleut."]),
+        ("¿Qué hora es? ¡Tarde!", ["¿Qué hora es?", "¡Tarde!"]),
+        ("Am 3. Oktober kam Dr. Maier. Ja.", ["Am 3. Oktober kam Dr. Maier.", "Ja."]),
+        ("Das ist z. B. gut.", ["Das ist z. B. gut."]),
+        ("Yahoo! est là. Oui", ["Yahoo! est là.", "Oui"]),
+        ("Voilà Node.JS. Oui", ["Voilà Node.JS.", "Oui"]),
+    ],
+)
+def test_sentences_by_rule(text: str, expected: list[str]) -> None:
+    assert sentences(text, read_by_rule(text, "")) == expected
+
+
+def test_words_by_rule_weigh_the_same_but_for_punctuation() -> None:
+    text = "Le prix : 3,50 € — हिन्दी « ok »."
+    reading = read_by_rule(text, "why")
+    tags = {text[word.start : word.end]: word.pos for word in reading.words}
+    assert reading.note == "why"
+    assert {mark for mark, pos in tags.items() if pos == PUNCT} == {":", ",", "—", "«", "»", "."}
+    assert {pos for mark, pos in tags.items() if mark.isalnum()} == {ANY_WORD}
+    assert tags["€"] == ANY_WORD
+    covered = "".join(text[word.start : word.end] for word in reading.words)
+    assert covered == text.replace(" ", "")
+
+
+def test_an_english_pipeline_hands_other_languages_over(blank: Language) -> None:
+    reading = blank.read(CHINESE)
+    assert reading.note.startswith("fallback: most letters are not Latin")
+    assert {word.pos for word in reading.words} == {ANY_WORD, PUNCT}
+    assert blank.read(ENGLISH).note == ""
+
+
+def test_another_pipeline_is_trusted_with_its_language() -> None:
+    nlp = spacy.blank("xx")
+    nlp.add_pipe("sentencizer")
+    assert Language("xx", nlp).read(CHINESE).note == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is A. The clock runs.", ["It is A.", "The clock runs."]),
+        (
+            'Nine a.m. (This is early.) "He" slept.',
+            ["Nine a.m.", "(This is early.)", '"He" slept.'],
+        ),
+        ("**Yes.** It is.", ["**Yes.**", "It is."]),
+        ("Pets, e.g. The Cat, vs. The Dog.", ["Pets, e.g. The Cat, vs. The Dog."]),
+        ("Dr. Theodor and J. Itoh.", ["Dr. Theodor and J. Itoh."]),
+    ],
+)
+def test_words_that_open_sentences(text: str, expected: list[str]) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer", config={"punct_chars": ["?"]})
+    assert sentences(text, Language("no stops", nlp).read(text)) == expected
+
+
+def test_long_text_is_read_in_pieces() -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    nlp.max_length = 64
+    text = "\n".join(f"Line {i} is here. It ends." for i in range(40)) + "\n" + "x" * 300
+    reading = Language("short", nlp).read(text)
+    words = [text[word.start : word.end] for word in reading.words]
+    assert "".join(words) == "".join(text.split())
+    assert words[:10] == ["Line", "0", "is", "here", ".", "It", "ends", ".", "Line", "1"]
+    found = [sentence for sentence in sentences(text, reading) if sentence]
+    assert found[:80] == [s for i in range(40) for s in (f"Line {i} is here.", "It ends.")]
+    assert list(reading.sentence_starts) == sorted(set(reading.sentence_starts))
+
+
+def test_pipeline_that_cannot_be_loaded_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"spans.pipeline='no_such_pipeline'.*use builtin"):
+        load_language("no_such_pipeline")
+    (tmp_path / "meta.json").write_text("{not json")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_language(str(tmp_path))
+
+
+def test_pipeline_without_tags_is_a_config_error(blank: Language, tmp_path: Path) -> None:
+    blank.nlp.to_disk(tmp_path)
+    with pytest.raises(ConfigError, match=r"components \['sentencizer'\].*token.pos_"):
+        load_language(str(tmp_path))
+
+
+def test_builtin_pipeline_reads_english() -> None:
+    language = load_language("builtin")
+    assert load_language("builtin") is language, "loaded once per process"
+    text = "The red car stopped. Two dogs barked loudly at Anna."
+    reading = language.read(text)
+    tags = {text[word.start : word.end]: word.pos for word in reading.words}
+    assert sentences(text, reading) == ["The red car stopped.", "Two dogs barked loudly at Anna."]
+    expected = {"The": "DET", "red": "ADJ", "car": "NOUN", "stopped": "VERB", "Two": "NUM"}
+    expected |= {"dogs": "NOUN", "loudly": "ADV", "at": "ADP", "Anna": "PROPN", ".": "PUNCT"}
+    assert {word: tags[word] for word in expected} == expected
+
+
+def test_builtin_pipeline_can_be_loaded_by_path() -> None:
+    path = Path(load_language("builtin").nlp.path or "")
+    assert (
+        load_language(str(path)).read("It rains.").words
+        == load_language("builtin").read("It rains.").words
+    )

@@ -1,0 +1,134 @@
+"""Runs whose chunks are done by a plain function in place of the graph: no model, no Ray."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnitrace_core.media.rules import MediaRules
+from pipeline.commit import Committed, commit_chunk
+from pipeline.config import RunConfig
+from pipeline.graph import plan_row
+from pipeline.identity import identify
+from pipeline.inputs import scan_input
+from pipeline.io import Storage
+from pipeline.manifest import read_manifests
+from pipeline.plan import Chunk, make_plan
+from pipeline.prepare import Job
+from stages.chunk import rows_of, with_rows
+from stages.read_samples import read_samples
+from stages.schema import RECORD, SCHEMA_VERSION, TABLES
+from tests.stages.chunks import text_row, write_shard
+
+DAY = datetime.date(2026, 1, 31)
+
+
+def write_input(folder: Path, **shards: Sequence[str | None]) -> None:
+    """One shard per name, a text sample per id."""
+    for name, ids in shards.items():
+        write_shard(folder / f"{name}.parquet", [text_row(sample_id) for sample_id in ids])
+
+
+def config_for(folder: Path, **sections: Any) -> RunConfig:
+    """A config over `folder`/input, `folder`/output and a stand-in for a model."""
+    model = folder / "model"
+    model.mkdir(exist_ok=True)
+    (model / "config.json").write_text("{}")
+    tree: dict[str, Any] = {
+        "input": {"path": str(folder / "input")},
+        "output": {"path": str(folder / "output")},
+        "model": {"path": str(model)},
+        "run": {"chunk_samples": 2},
+    }
+    for name, values in sections.items():
+        tree[name] = {**tree.get(name, {}), **values}
+    return RunConfig.model_validate(tree)
+
+
+def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY) -> Job:
+    """`prepare` without a real model."""
+    identity = identify(config, today)
+    manifests = read_manifests(identity.folder)
+    plan = make_plan(
+        scan_input(config.input.path),
+        identity.fingerprint,
+        config.run.chunk_samples,
+        {name: manifest.number for name, manifest in manifests.items()},
+    )
+    return Job(config, identity, plan, manifests, MediaRules())
+
+
+class Worker:
+    """Does chunks one after another; `done` are the keys of those it did.
+
+    say: put into each span's text, to tell one run's records from another's.
+    """
+
+    def __init__(self, folder: Storage, say: str = "") -> None:
+        self.folder = folder
+        self.say = say
+        self.done: list[str] = []
+
+    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        for chunk in chunks:
+            row = commit_chunk(self.records(chunk), self.folder).to_pylist()[0]
+            self.done.append(chunk.key)
+            yield Committed(**row)
+
+    def records(self, chunk: Chunk) -> pa.Table:
+        """The chunk's rows as finished records: read errors stay errors, the rest have two spans."""
+        table = read_samples(plan_row(chunk))
+        records = [self._record(row) for row in rows_of(table).to_pylist()]
+        return with_rows(table, pa.array(records, RECORD))
+
+    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+        error, sample_id = row["error"], row["sample"]["sample_id"] or ""
+        shared = {
+            "row_key": row["row_key"],
+            "sample_id": sample_id,
+            "schema_version": SCHEMA_VERSION,
+        }
+        sample = {
+            **shared,
+            "status": "error" if error else "ok",
+            "response": None if error else self.say,
+            "error_stage": error["stage"] if error else "",
+            "error_code": error["code"] if error else "",
+            "message": error["message"] if error else "",
+        }
+        if error:
+            return {"sample": sample, "spans": [], "traces": []}
+        source = {"unit_id": 0, "kind": "sentence", "modality": "text", "part_index": 0, "rank": 1}
+        source |= {"mass": 0.5, "share": 1.0, "text": "The lamp is red."}
+        spans = [
+            {
+                **shared,
+                "span_index": i,
+                "text": self.say,
+                "outcome": "supported",
+                "confidence": 0.5,
+                "sources": [source],
+            }
+            for i in range(2)
+        ]
+        trace = {**shared, "signal": "attmean", "n_tokens": 1, "n_units": 1, "mass": [0.5]}
+        return {"sample": sample, "spans": spans, "traces": [trace]}
+
+
+def rows(folder: Storage, table: str) -> list[dict[str, Any]]:
+    """What a plain glob over a published table sees."""
+    files = sorted(Path(folder.root, table).glob("*.parquet"))
+    for schema in map(pq.read_schema, files):
+        assert schema.equals(TABLES[table])
+        assert schema.metadata == TABLES[table].metadata
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def row_keys(folder: Storage, table: str = "samples") -> list[str]:
+    """Row keys of a published table, sorted."""
+    return sorted(row["row_key"] for row in rows(folder, table))

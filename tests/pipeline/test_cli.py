@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.cli import main
+from tests.pipeline.made_runs import write_input
+
+HEAVY = (
+    "ray",
+    "torch",
+    "transformers",
+    "spacy",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+    "fsspec",
+    "decord",
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: str) -> str:
+    write_input(tmp_path / "input", a=["1", "2", "1"])
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"input: {{path: {tmp_path}/input}}\n"
+        f"output: {{path: {tmp_path}/output}}\n"
+        f"model: {{path: {tiny_model}}}\n"
+    )
+    return str(path)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("ingest", "validate", "run", "trace", "inspect"):
+        assert verb in done.stdout
+
+
+def test_module_is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "run", str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("omnitrace: the config ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["fly"], ["run"], ["run", "x.yaml", "--fast"], ["inspect", "x"]]
+)
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    assert "usage: omnitrace" in capsys.readouterr().err
+
+
+def test_dry_run_says_all_and_writes_nothing(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", config, "--dry-run", "run.chunk_samples=2", "trace.signals=[attraw]"]) == 0
+    said = capsys.readouterr().out
+    assert "chunk_samples: 2" in said
+    assert "- attraw" in said
+    assert "reads   3 samples in 1 shards" in said
+    assert "does    2 chunks of up to 2 samples; 0 of 1 shards are published already" in said
+    assert "1 rows repeat an earlier sample_id" in said
+    assert f"{tmp_path}/output/run_date=" in said
+    assert not (tmp_path / "output").exists()
+
+
+def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", config]) == 0
+    said = capsys.readouterr().out
+    assert "run.yaml is valid" in said
+    assert "reads   3 samples" in said
+    assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("curation.gamma=much", "curation.gamma='much'"),
+        ("trace.signals=[attention]", "'attention'"),
+        ("asr.engine=ear", "asr.engine='ear'; valid engines: given, vad"),
+        ("spans.pipeline=/no/such/pipe", "spans.pipeline='/no/such/pipe' cannot be loaded"),
+        ("model.path=/no/such/model", "model.path='/no/such/model' is not a local directory"),
+        ("model.backend=gpt", "model.backend='gpt' is unknown"),
+        ("input.path=/no/such/input", "does not exist; `omnitrace ingest"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(
+    verb: str,
+    override: str,
+    message: str,
+    config: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([verb, config, override]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("omnitrace: ")
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert not (tmp_path / "output").exists()
+
+
+def test_parquet_of_another_schema(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pq.write_table(pa.table({"prompt": ["x"]}), tmp_path / "input" / "b.parquet")
+    assert main(["run", config]) == 2
+    said = capsys.readouterr().err
+    assert "b.parquet cannot be read as samples: column sample_id is missing" in said
+    assert "`omnitrace ingest SOURCE DEST`" in said
+    assert not (tmp_path / "output").exists()
+
+
+def test_places_that_cannot_be(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", config, f"output.path={tmp_path}/input/out"]) == 2
+    assert "lies inside input.path" in capsys.readouterr().err
+    assert main(["validate", config, f"output.path={config}"]) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+    assert main(["validate", config, f"output.path={config}/below"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_verbose_shows_where_it_broke(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "-v", config, "input.path=/no/such/input"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.rstrip().splitlines()[-1].startswith("omnitrace: input.path=")
+
+
+def test_ingest_then_plan(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chat.jsonl").write_text(
+        '{"id": "q1", "messages": [{"role": "user", "content": "Why?"}]}\n'
+    )
+    dest = str(tmp_path / "shards")
+    assert main(["ingest", str(tmp_path / "chat.jsonl"), dest]) == 0
+    assert "1 samples from 1 files -> 1 shards" in capsys.readouterr().out
+    assert main(["run", config, f"input.path={dest}", "--dry-run"]) == 0
+    assert "reads   1 samples in 1 shards" in capsys.readouterr().out
+    assert main(["ingest", str(tmp_path / "none.jsonl"), dest]) == 2

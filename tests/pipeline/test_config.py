@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from omnitrace_core.errors import ConfigError
+from pipeline.config import RunConfig, fingerprint, load_config
+from tests.conftest import ROOT
+
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text("input: {path: in}\noutput: {path: out}\nmodel: {path: model}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_loads(name: str) -> None:
+    assert isinstance(load_config(str(ROOT / name)), RunConfig)
+
+
+def test_the_configs_are_there() -> None:
+    wanted = {"quickstart", "qwen2_5_omni", "paper/qwen2_5_omni"}
+    assert wanted <= {name.removeprefix("configs/").removesuffix(".yaml") for name in CONFIGS}
+
+
+def test_paper_config_is_the_papers() -> None:
+    config = load_config(str(ROOT / "configs/paper/qwen2_5_omni.yaml"))
+    assert config.curation.pools == "per_modality"
+    assert config.curation.pool_min == 0
+    assert config.decode.no_repeat_ngram_size == 3
+    assert (config.media.video_fps, config.media.video_total_pixels) == (2.0, 4_200_000)
+
+
+def test_every_field_is_described() -> None:
+    def undescribed(model: type, path: str) -> list[str]:
+        missing = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                missing += undescribed(inner, f"{path}{name}.")
+            elif not field.description:
+                missing.append(f"{path}{name}")
+        return missing
+
+    assert undescribed(RunConfig, "") == []
+
+
+def test_overrides_are_yaml(config_file: str) -> None:
+    config = load_config(
+        config_file,
+        [
+            "trace.signals=[attmean,attraw]",
+            "run.id=7",
+            "run.date=2026-01-02",
+            "model.revision=null",
+            "units.grid=[2, 5]",
+            "media.video_sound=false",
+            "input.path=s3://b/x=y",
+        ],
+    )
+    assert config.trace.signals == ("attmean", "attraw")
+    assert config.run.id == "7"
+    assert config.run.date == datetime.date(2026, 1, 2)
+    assert config.units.grid == (2, 5)
+    assert config.media.video_sound is False
+    assert config.input.path == "s3://b/x=y"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("curation.pools=separate", r"curation\.pools='separate'.*'joint' or 'per_modality'"),
+        (
+            "curation.pool=joint",
+            r"curation\.pool: unknown key; did you mean pool\w+\? valid: alpha,",
+        ),
+        ("curatoin.pools=joint", r"curatoin: unknown key; did you mean curation\?"),
+        ("run.chunk_samples=0", r"run\.chunk_samples=0: .*greater than or equal to 1"),
+        ("run.max_error_fraction=2", r"run\.max_error_fraction=2: "),
+        ("run.id=a/b", r"run\.id='a/b'"),
+        ("trace.signals=[]", r"trace\.signals is empty"),
+        ("model=tiny", r"model='tiny'"),
+        ("model.path.name=x", r"override model\.path\.name: path is a value, not a section"),
+        ("nonsense", r"'nonsense' is not of the form key=value"),
+        ("run.id=[", r"override run\.id: '\[' is not valid YAML"),
+        ("input.path=s3://key:secret@bucket/x", "credentials do not belong in a path"),
+    ],
+)
+def test_bad_override_is_named(config_file: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_file, [override])
+
+
+def test_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("input: {path: in}\noutput: {path: out}\n")
+    with pytest.raises(ConfigError, match=r"model: missing"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "\x00"])
+def test_file_that_is_no_config(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_config(str(path))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "input.path=else",
+        "output.path=else",
+        "run.id=x",
+        "run.date=2026-01-01",
+        "run.chunk_samples=5",
+        "run.max_error_fraction=1",
+        "ray.decode_actors=9",
+        "model.replicas=3",
+        "model.gpus_per_replica=1",
+        "model.batch_tokens=5",
+        "model.device=cuda",
+    ],
+)
+def test_fingerprint_ignores_what_cannot_change_records(config_file: str, override: str) -> None:
+    plain = fingerprint(load_config(config_file), "weights")
+    assert fingerprint(load_config(config_file, [override]), "weights") == plain
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.dtype=bfloat16",
+        "decode.max_new_tokens=5",
+        "trace.signals=[attraw]",
+        "trace.store=none",
+        "units.bin_s=2",
+        "spans.level=clause",
+        "curation.gamma=1",
+        "media.video_fps=1",
+        "asr.engine=given",
+    ],
+)
+def test_fingerprint_sees_what_can(config_file: str, override: str) -> None:
+    plain = fingerprint(load_config(config_file), "weights")
+    assert fingerprint(load_config(config_file, [override]), "weights") != plain
+    assert fingerprint(load_config(config_file), "other weights") != plain

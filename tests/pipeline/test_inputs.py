@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from omnitrace_core.errors import InputSchemaError
+from pipeline.inputs import Duplicate, find_duplicates, scan_input
+from tests.pipeline.made_runs import write_input
+
+
+def test_shards_are_scanned_in_the_order_of_their_names(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", b=["1", "2"], a=["3"], c=[])
+    (tmp_path / "in" / "notes.txt").write_text("not a shard")
+    write_input(tmp_path / "in" / "sub", d=["4"])
+    write_input(tmp_path / "in" / "_staging", e=["5"])
+    write_input(tmp_path / "in", **{".hidden": ["6"]})
+    scans = scan_input(str(tmp_path / "in"))
+    assert [(scan.name, scan.n_rows) for scan in scans] == [
+        ("a.parquet", 1),
+        ("b.parquet", 2),
+        ("c.parquet", 0),
+        ("sub/d.parquet", 1),
+    ]
+    assert scans[3].uri == str(tmp_path / "in" / "sub" / "d.parquet")
+
+
+def test_one_file_is_an_input_too(tmp_path: Path) -> None:
+    write_input(tmp_path, a=["1"], b=["2"])
+    (scan,) = scan_input(str(tmp_path / "b.parquet"))
+    assert (scan.name, scan.uri) == ("b.parquet", str(tmp_path / "b.parquet"))
+
+
+def test_repeats_are_found_across_shards(tmp_path: Path) -> None:
+    write_input(
+        tmp_path,
+        a=["x", "y", None, "", "x"],
+        b=["z", None, "y"],
+        c=["x", "z"],
+    )
+    assert find_duplicates(scan_input(str(tmp_path))) == {
+        "a.parquet": (Duplicate(4, "a.parquet:0"),),
+        "b.parquet": (Duplicate(2, "a.parquet:1"),),
+        "c.parquet": (Duplicate(0, "a.parquet:0"), Duplicate(1, "b.parquet:0")),
+    }
+
+
+def test_repeats_equal_the_obvious_search(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    shards = {
+        f"s{number}": [str(rng.integers(40)) if rng.random() > 0.1 else None for _ in range(size)]
+        for number, size in enumerate([30, 0, 17, 25])
+    }
+    write_input(tmp_path, **shards)
+    seen: dict[str, str] = {}
+    expected: dict[str, list[Duplicate]] = {}
+    for name, ids in sorted(shards.items()):
+        for row, sample_id in enumerate(ids):
+            if sample_id in seen:
+                expected.setdefault(f"{name}.parquet", []).append(Duplicate(row, seen[sample_id]))
+            elif sample_id is not None:
+                seen[sample_id] = f"{name}.parquet:{row}"
+    found = find_duplicates(scan_input(str(tmp_path)))
+    assert found == {name: tuple(items) for name, items in expected.items()}
+
+
+def test_input_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputSchemaError, match=r"does not exist; `omnitrace ingest"):
+        scan_input(str(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputSchemaError, match=r"holds no \.parquet shard; `omnitrace ingest"):
+        scan_input(str(tmp_path / "empty"))
+
+
+def test_file_that_is_not_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"{}")
+    with pytest.raises(InputSchemaError, match=r"a\.parquet is not a readable Parquet file"):
+        scan_input(str(tmp_path))
+
+
+def test_file_with_another_schema(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "messages": ["hello"]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        InputSchemaError,
+        match=r"a\.parquet cannot be read as samples: column sample_id is missing; messages is "
+        r"string, .*; `omnitrace ingest",
+    ):
+        scan_input(str(tmp_path))
+
+
+def test_ids_that_are_numbers(tmp_path: Path) -> None:
+    messages = [[{"role": "user", "content": [{"type": "text", "text": "Why?"}]}]] * 3
+    table = pa.table({"sample_id": [7, 8, 7], "messages": messages})
+    pq.write_table(table, tmp_path / "a.parquet")
+    scans = scan_input(str(tmp_path))
+    assert find_duplicates(scans) == {"a.parquet": (Duplicate(2, "a.parquet:0"),)}

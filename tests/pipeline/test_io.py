@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from omnitrace_core.errors import ConfigError
+from pipeline.io import Storage, absolute
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    if request.param == "local":
+        yield Storage(str(tmp_path / "folder"))
+        return
+    yield Storage(f"memory://{tmp_path.name}/folder")
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def test_files_come_and_go(storage: Storage) -> None:
+    assert storage.names() == []
+    assert storage.tree(".txt") == []
+    storage.write("a/two.txt", b"2")
+    storage.write("a/one.txt", b"1")
+    storage.write("a/b/three.txt", b"3")
+    storage.write("a/one.txt", b"11")
+    assert storage.names("a") == ["one.txt", "two.txt"]
+    assert storage.names("a", suffix=".json") == []
+    assert storage.tree(".txt") == ["a/b/three.txt", "a/one.txt", "a/two.txt"]
+    assert storage.read("a/one.txt") == b"11"
+    with storage.open("a/two.txt") as file:
+        assert file.read() == b"2"
+    assert storage.is_file("a/one.txt")
+    assert not storage.is_file("a")
+    assert storage.exists("a")
+    storage.delete("a/one.txt")
+    storage.delete("a/one.txt")
+    assert storage.names("a") == ["two.txt"]
+    storage.delete_folder("a")
+    storage.delete_folder("a")
+    assert not storage.exists("a/b/three.txt")
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/one.txt")
+
+
+def test_write_that_fails_leaves_the_old_file(storage: Storage) -> None:
+    storage.write("a.txt", b"old")
+
+    def fail() -> None:
+        with storage.writing("a.txt") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert storage.read("a.txt") == b"old"
+    assert storage.names() == ["a.txt"]
+
+
+def test_nothing_appears_under_the_name_before_it_is_whole(storage: Storage) -> None:
+    with storage.writing("a.txt") as path:
+        path.write_bytes(b"half")
+        assert not storage.exists("a.txt")
+        assert storage.tree(".txt") == []
+    assert storage.read("a.txt") == b"half"
+
+
+def test_storage_can_be_sent_to_a_worker(storage: Storage) -> None:
+    storage.write("a.txt", b"1")
+    there = pickle.loads(pickle.dumps(storage / "b"))
+    there.write("c.txt", b"2")
+    assert storage.read("b/c.txt") == b"2"
+
+
+def test_identity_of_a_local_file_changes_with_it(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"1")
+    os.utime(tmp_path / "a", (1, 1))
+    first = storage.identity("a")
+    assert storage.identity("a") == first
+    os.utime(tmp_path / "a", (2, 2))
+    touched = storage.identity("a")
+    assert touched != first
+    storage.write("a", b"12")
+    os.utime(tmp_path / "a", (2, 2))
+    assert storage.identity("a") not in (first, touched)
+
+
+class _TaggedFileSystem(MemoryFileSystem):
+    """A stand-in for an object store, which names content by an ETag."""
+
+    protocol = "tagged"
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        return {**super().info(path, **kwargs), "ETag": '"abc"', "LastModified": 5}
+
+
+def test_identity_in_an_object_store_is_the_etag() -> None:
+    fsspec.register_implementation("tagged", _TaggedFileSystem, clobber=True)
+    storage = Storage("tagged://bucket")
+    storage.write("a", b"1")
+    assert storage.identity("a") == "abc"
+    MemoryFileSystem.store.clear()
+
+
+def test_unknown_kind_of_storage_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="no such kind of storage"):
+        Storage("nowhere://x").names()
+
+
+def test_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a/../b/") == str(tmp_path / "b")
+    assert absolute("file:///x/y") == "/x/y"
+    assert absolute("s3://bucket/a/") == "s3://bucket/a"
+    assert absolute("/") == "/"

@@ -1,0 +1,428 @@
+"""Runs from plan to verdict, with a plain function in place of the graph."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from omnitrace_core.errors import ConfigError, RunError
+from pipeline.commit import Committed, commit_chunk, part_name
+from pipeline.io import Storage
+from pipeline.manifest import manifest_name, read_manifests
+from pipeline.plan import Chunk
+from pipeline.prepare import Job, check_writable
+from pipeline.publish import publish_shard, table_name
+from pipeline.run import is_finished, run
+from pipeline.verdict import Exit
+from stages.chunk import rows_of, with_rows
+from tests.pipeline.made_runs import (
+    DAY,
+    Worker,
+    config_for,
+    job_for,
+    row_keys,
+    rows,
+    write_input,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_input(tmp_path / "input", a=["1", "2", "3"], b=["4", None, "1"], c=[])
+    return tmp_path
+
+
+ALL_ROWS = sorted(f"{shard}.parquet:{row}" for shard in "ab" for row in range(3))
+GOOD_ROWS = [key for key in ALL_ROWS if key not in ("b.parquet:1", "b.parquet:2")]
+
+
+class Killed(Exception):
+    """A driver that dies on the spot."""
+
+
+def assert_complete(job: Job) -> None:
+    """Every row once in samples/, good rows' spans and traces once, and nothing left over."""
+    assert row_keys(job.folder) == ALL_ROWS
+    assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
+    assert row_keys(job.folder, "traces") == GOOD_ROWS
+    assert job.folder.tree(".partial") == []
+    assert job.folder.names("_parts") == []
+    manifests = read_manifests(job.folder)
+    assert sum(manifest.n_rows for manifest in manifests.values()) == len(ALL_ROWS)
+
+
+def test_every_row_ends_once(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    verdict = run(job, Worker(job.folder))
+    assert_complete(job)
+    assert (verdict.exit_code, verdict.finished, verdict.reason) == (0, True, "done")
+    assert (verdict.n_rows, verdict.n_ok, verdict.n_error, verdict.n_spans) == (6, 4, 2, 8)
+    assert verdict.by_code == {"duplicate_sample_id": 1, "missing_sample_id": 1}
+    assert verdict.by_stage == {"read": 2}
+    assert verdict.n_published == verdict.n_shards == 3
+    by_key = {row["row_key"]: row for row in rows(job.folder, "samples")}
+    assert by_key["b.parquet:2"]["error_code"] == "duplicate_sample_id"
+    assert "a.parquet:0" in by_key["b.parquet:2"]["message"]
+    assert by_key["b.parquet:1"]["sample_id"] == ""
+    assert by_key["a.parquet:0"]["message"] == ""
+    told = json.loads(job.folder.read("verdict.json"))
+    assert (told["n_ok"], told["exit_code"], told["finished"]) == (4, 0, True)
+    told = json.loads(job.folder.read("run.json"))
+    assert told["plan"]["n_rows"] == 6
+    assert told["config"]["run"]["chunk_samples"] == 2
+    assert told["versions"]["ray"] != "not installed"
+
+
+def test_finished_run_is_left_alone(folder: Path) -> None:
+    config = config_for(folder)
+    first = run(job_for(config), Worker(job_for(config).folder))
+
+    def state() -> dict[str, tuple[int, int]]:
+        paths = [path for path in (folder / "output").rglob("*") if path.is_file()]
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
+
+    before = state()
+    again = job_for(config, lambda: DAY + datetime.timedelta(days=1))
+    assert is_finished(again)
+    worker = Worker(again.folder)
+    assert run(again, worker) == first
+    assert worker.done == []
+    assert state() == before
+
+
+def test_interrupted_run_is_continued_and_not_redone(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    worker = Worker(job.folder)
+
+    def killed(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        yield from worker(chunks[:3])
+        raise Killed
+
+    with pytest.raises(Killed):
+        run(job, killed)
+    assert json.loads(job.folder.read("verdict.json"))["finished"] is False
+    assert row_keys(job.folder) == [f"a.parquet:{row}" for row in range(3)]
+    # The clock has passed midnight in between.
+    later = job_for(config, lambda: DAY + datetime.timedelta(days=1))
+    assert later.folder.root == job.folder.root
+    second = Worker(later.folder)
+    assert run(later, second).exit_code == 0
+    assert len(second.done) == 1
+    assert not set(second.done) & set(worker.done)
+    assert_complete(later)
+
+
+def test_keyboard_interrupt_is_incomplete(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def interrupted(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        yield from Worker(job.folder)(chunks[:1])
+        raise KeyboardInterrupt
+
+    verdict = run(job, interrupted)
+    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert "the same command continues" in verdict.reason
+    assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 4
+
+
+def test_chunks_that_do_not_come_back_are_missed(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    verdict = run(job, lambda chunks: Worker(job.folder)(chunks[1:]))
+    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert "1 shards are not complete" in verdict.reason
+    assert verdict.n_rows == 3
+
+
+def test_broken_stage_is_a_crash_with_its_reason(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def broken(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        raise RunError("a stage failed: OSError: disk full")
+        yield
+
+    with pytest.raises(RunError, match="disk full"):
+        run(job, broken)
+    told = json.loads(job.folder.read("verdict.json"))
+    assert (told["exit_code"], told["finished"]) == (1, False)
+    assert "disk full" in told["reason"]
+
+
+def test_small_windows_give_the_same(folder: Path) -> None:
+    job = job_for(config_for(folder, run={"window_chunks": 1}))
+    sizes: list[int] = []
+
+    def counted(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        sizes.append(len(chunks))
+        return Worker(job.folder)(chunks)
+
+    run(job, counted)
+    assert sizes == [1, 1, 1, 1]
+    assert_complete(job)
+
+
+def test_chunks_may_come_back_in_any_order(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    run(job, lambda chunks: Worker(job.folder)(chunks[::-1]))
+    assert_complete(job)
+    keys = [row["row_key"] for row in rows(job.folder, "samples")]
+    assert keys == ALL_ROWS
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0.5, 0), (2 / 6, 0), (0.3, 4), (0.0, 4)])
+def test_too_many_errors_are_exit_code_4(folder: Path, limit: float, code: int) -> None:
+    job = job_for(config_for(folder, run={"max_error_fraction": limit}))
+    verdict = run(job, Worker(job.folder))
+    assert verdict.exit_code == code
+    assert verdict.finished
+    if code:
+        assert "2 of 6 rows are errors, above run.max_error_fraction" in verdict.reason
+    assert_complete(job)
+    # A finished run is judged by the limit of the day, without work.
+    strict = job_for(config_for(folder, run={"max_error_fraction": 1 - limit}))
+    worker = Worker(strict.folder)
+    assert run(strict, worker).exit_code == (0 if 2 / 6 <= 1 - limit else 4)
+    assert worker.done == []
+
+
+# --- crashes of the publisher ------------------------------------------------------------------
+
+
+def _count_steps(job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None) -> list[str]:
+    """Number every change of the storage; die just before or just after step `die_at`."""
+    steps: list[str] = []
+
+    def stepped(change: Callable[..., object], what: str) -> Callable[..., object]:
+        def change_or_die(*args: object, **kwargs: object) -> object:
+            steps.append(what)
+            if die_at is not None and len(steps) == die_at:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return change_or_die
+
+    monkeypatch.setattr("pipeline.io.os.replace", stepped(os.replace, "write"))
+    monkeypatch.setattr(Storage, "delete", stepped(Storage.delete, "delete"))
+    monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
+    run(job, Worker(job.folder))
+    return steps
+
+
+def test_crash_at_any_step_and_rerun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        whole = folder / "whole"
+        n_steps = len(
+            _count_steps(job_for(config_for(folder, output={"path": str(whole)})), patch, None)
+        )
+    assert n_steps > 25
+    for die_at in range(1, n_steps + 1):
+        config = config_for(folder, output={"path": str(folder / f"crash{die_at}")})
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            _count_steps(job_for(config), patch, die_at)
+        job = job_for(config)
+        verdict = run(job, Worker(job.folder))
+        assert verdict.exit_code == 0, die_at
+        assert_complete(job)
+        assert is_finished(job_for(config)), die_at
+
+
+def test_crash_while_a_changed_shard_replaces_its_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder, say="old"))
+    write_input(folder / "input", a=["1", "2", "3"])
+    os.utime(folder / "input" / "a.parquet", (1, 1))
+    die_at = 0
+    while True:
+        die_at += 1
+        try:
+            with monkeypatch.context() as patch:
+                _count_steps(job_for(config), patch, die_at)
+        except Killed:
+            # Whatever is there, no span is there twice.
+            assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
+            continue
+        break
+    assert_complete(job)
+
+
+# --- inputs that change between runs -----------------------------------------------------------
+
+
+def test_changed_shard_replaces_its_own_files(folder: Path) -> None:
+    config = config_for(folder)
+    run(job_for(config), Worker(job_for(config).folder, say="old"))
+    write_input(folder / "input", b=["4", "5"])
+    job = job_for(config)
+    assert not is_finished(job)
+    worker = Worker(job.folder, say="new")
+    verdict = run(job, worker)
+    assert (len(worker.done), verdict.n_rows, verdict.n_error) == (1, 5, 0)
+    said = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+    assert said == {
+        **{f"a.parquet:{row}": "old" for row in range(3)},
+        "b.parquet:0": "new",
+        "b.parquet:1": "new",
+    }
+    assert len(rows(job.folder, "spans")) == 10
+
+
+def test_shards_come_and_go(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder, say="old"))
+    published = {name: item.number for name, item in read_manifests(job.folder).items()}
+    assert published == {"a.parquet": 0, "b.parquet": 1, "c.parquet": 2}
+    write_input(folder / "input", aa=["8", "9"], z=["10"])
+    (folder / "input" / "b.parquet").unlink()
+    job = job_for(config)
+    verdict = run(job, Worker(job.folder, say="new"))
+    assert (verdict.exit_code, verdict.n_rows, verdict.n_error) == (0, 6, 0)
+    published = {name: item.number for name, item in read_manifests(job.folder).items()}
+    assert published == {"a.parquet": 0, "c.parquet": 2, "aa.parquet": 1, "z.parquet": 3}
+    expected = [
+        *(f"a.parquet:{i}" for i in range(3)),
+        "aa.parquet:0",
+        "aa.parquet:1",
+        "z.parquet:0",
+    ]
+    assert row_keys(job.folder) == expected
+    assert row_keys(job.folder, "spans") == sorted(expected * 2)
+    said = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+    assert {key for key, text in said.items() if text == "old"} == set(expected[:3])
+    assert is_finished(job_for(config))
+
+
+def test_shard_that_becomes_a_repeat_is_done_again(folder: Path) -> None:
+    """A new shard that sorts first takes the id; the old row must not stay a second success."""
+    config = config_for(folder)
+    run(job_for(config), Worker(job_for(config).folder))
+    write_input(folder / "input", **{"0": ["2"]})
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    ok = [row["sample_id"] for row in rows(job.folder, "samples") if row["status"] == "ok"]
+    assert sorted(ok) == ["1", "2", "3", "4"]
+    by_key = {row["row_key"]: row for row in rows(job.folder, "samples")}
+    assert by_key["a.parquet:1"]["error_code"] == "duplicate_sample_id"
+    assert [key for key in row_keys(job.folder, "spans") if key == "a.parquet:1"] == []
+
+
+def test_leftovers_of_killed_writers_are_swept(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    stray = (
+        "samples/.shard-00000.parquet.1f.partial",
+        "spans/shard-00007.parquet",
+        "_parts/.x.partial",
+    )
+    for name in stray:
+        path = Path(job.folder.root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    run(job, Worker(job.folder))
+    assert_complete(job)
+    assert not any(job.folder.exists(name) for name in stray)
+
+
+def test_traces_can_be_left_out(folder: Path) -> None:
+    kept = config_for(folder, run={"id": "mine", "chunk_samples": 2})
+    run(job_for(kept), Worker(job_for(kept).folder))
+    config = config_for(folder, run={"id": "mine", "chunk_samples": 2}, trace={"store": "none"})
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    assert job.folder.names("traces") == []
+    assert row_keys(job.folder) == ALL_ROWS
+    assert set(read_manifests(job.folder)["a.parquet"].files) == {
+        "samples/shard-00000.parquet",
+        "spans/shard-00000.parquet",
+    }
+
+
+# --- promises that are checked -----------------------------------------------------------------
+
+
+def test_part_with_a_lost_or_foreign_row_is_refused(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    chunk = next(job.plan.chunks(job.plan.shards[0]))
+    table = Worker(job.folder).records(chunk)
+    twice = pa.concat_arrays([rows_of(table).slice(0, 1), rows_of(table).slice(0, 1)])
+    with pytest.raises(RunError, match=r"a\.parquet, rows 0 to 2: 1 rows lost .*a\.parquet:1"):
+        commit_chunk(with_rows(table, twice), job.folder)
+    assert not job.folder.exists(part_name(chunk.key))
+
+
+def test_damaged_part_is_not_published(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    shard = job.plan.shards[0]
+    first, second = job.plan.chunks(shard)
+    list(Worker(job.folder)([first, second]))
+    job.folder.write(part_name(first.key), job.folder.read(part_name(second.key)))
+    with pytest.raises(RunError, match="rows lost"):
+        publish_shard(job.folder, job.plan, shard, traces=True)
+    assert not job.folder.exists(manifest_name(shard.number))
+    assert not job.folder.exists(table_name("samples", shard.number))
+
+
+def test_unreadable_manifest_is_named(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    job.folder.write(manifest_name(1), b"{}")
+    with pytest.raises(RunError, match=r"shard-00001\.json is not a manifest.*delete it"):
+        job_for(config)
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"output\.path=.* cannot be written"):
+        check_writable(Storage(str(tmp_path / "file" / "below")))
+
+
+# --- readers -----------------------------------------------------------------------------------
+
+
+def test_duckdb_reads_the_output(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    run(job, Worker(job.folder))
+    output = folder / "output"
+    found = duckdb.sql(
+        "select sample_id, span_index, unnest(sources), run_id, run_date "
+        f"from '{output}/**/spans/*.parquet' order by all"
+    ).fetchall()
+    assert [(row[0], row[1]) for row in found] == [
+        (str(i), j) for i in (1, 2, 3, 4) for j in (0, 1)
+    ]
+    assert found[0][2]["kind"] == "sentence"
+    assert found[0][-2:] == (job.identity.run_id, DAY)
+    counts = duckdb.sql(
+        f"select status, error_code, count(*) from '{output}/**/samples/*.parquet' "
+        "group by all order by all"
+    ).fetchall()
+    assert counts == [
+        ("error", "duplicate_sample_id", 1),
+        ("error", "missing_sample_id", 1),
+        ("ok", "", 4),
+    ]
+
+
+def test_object_store_gives_the_same(folder: Path) -> None:
+    """Any fsspec filesystem; here one in memory, which has no os.replace."""
+    local = job_for(config_for(folder))
+    run(local, Worker(local.folder))
+    remote = job_for(config_for(folder, output={"path": "memory://bucket/output"}))
+    verdict = run(remote, Worker(remote.folder))
+    assert verdict.exit_code == 0
+    names = [name for name in local.folder.tree("") if not name.endswith(".json")]
+    assert [name for name in remote.folder.tree("") if not name.endswith(".json")] == names
+    for name in names:
+        assert remote.folder.read(name) == local.folder.read(name)
+    assert is_finished(job_for(config_for(folder, output={"path": "memory://bucket/output"})))

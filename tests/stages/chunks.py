@@ -1,0 +1,66 @@
+"""Chunks made by hand, for tests of stages and of what comes after them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.read_samples import read_samples
+from stages.schema import CHUNK_PLAN, SAMPLE
+
+Row = dict[str, Any]
+
+
+def text_row(
+    sample_id: str | None, text: str = "The lamp is red. Where is it?", **more: Any
+) -> Row:
+    """A sample of one user message of text."""
+    return {"sample_id": sample_id, "messages": [user({"type": "text", "text": text})], **more}
+
+
+def user(*parts: Row) -> Row:
+    """A user message."""
+    return {"role": "user", "content": list(parts)}
+
+
+def write_shard(path: Path, rows: Sequence[Row], row_group_size: int | None = None) -> Path:
+    """Rows as a Parquet shard of the input."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(list(rows), schema=SAMPLE)
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def plan_of(path: Path, n_rows: int, first_row: int = 0, **duplicates: str) -> pa.Table:
+    """A planned chunk; duplicates: first row key by `row_<number>`."""
+    row = {
+        "chunk_key": "key",
+        "shard": path.name,
+        "uri": str(path),
+        "first_row": first_row,
+        "n_rows": n_rows,
+        "duplicates": [
+            {"row": int(name.removeprefix("row_")), "first_row_key": key}
+            for name, key in duplicates.items()
+        ],
+    }
+    return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
+
+
+def read_chunk(tmp_path: Path, rows: Sequence[Row]) -> pa.Table:
+    """Rows as a chunk that the read stage has just read."""
+    return read_samples(plan_of(write_shard(tmp_path / "shard.parquet", rows), len(rows)))
+
+
+def errors_of(table: pa.Table) -> list[Mapping[str, str] | None]:
+    """The error of each sample in a chunk on its way."""
+    return [row["error"] for row in table.to_pylist()[0]["samples"]]
+
+
+def codes_of(table: pa.Table) -> list[str | None]:
+    """The error code of each sample in a chunk on its way."""
+    return [error and error["code"] for error in errors_of(table)]

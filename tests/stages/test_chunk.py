@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from omnitrace_core.errors import MediaMissing, RunError
+from stages.chunk import (
+    Fields,
+    StateRow,
+    rows_of,
+    run_rows,
+    state_rows,
+    with_rows,
+    without_inline_data,
+)
+from stages.schema import SAMPLE
+from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row, user
+
+
+def test_results_and_errors_land_on_their_own_rows(tmp_path: Path) -> None:
+    chunk = read_chunk(tmp_path, [text_row("a"), text_row(None), text_row("c"), text_row("d")])
+    asked: list[str] = []
+
+    def work(row: StateRow) -> Fields:
+        asked.append(row.row_key)
+        if row.sample_id == "c":
+            raise MediaMissing("c has no file")
+        if row.sample_id == "d":
+            raise KeyError("d")
+        return {"notes": [row.sample_id], "decode_s": 1.0}
+
+    done = run_rows(chunk, "decode_media", work, fields=("notes", "decode_s"))
+    assert asked == ["shard.parquet:0", "shard.parquet:2", "shard.parquet:3"]
+    assert codes_of(done) == [None, "missing_sample_id", "media_missing", "internal"]
+    assert [row["notes"] for row in done.to_pylist()[0]["samples"]] == [["a"], None, None, None]
+    again = run_rows(done, "later", lambda row: {"speech_s": 2.0}, fields=("speech_s",))
+    assert errors_of(again) == errors_of(done)
+    rows = again.to_pylist()[0]["samples"]
+    assert [row["speech_s"] for row in rows] == [2.0, None, None, None]
+    assert [row["decode_s"] for row in rows] == [1.0, None, None, None]
+
+
+def test_dropped_fields_are_null(tmp_path: Path) -> None:
+    chunk = read_chunk(tmp_path, [text_row("a")])
+    noted = run_rows(chunk, "s", lambda row: {"notes": ["x"]}, fields=("notes",))
+    dropped = run_rows(noted, "s", lambda row: {}, fields=(), drop=("notes",))
+    assert state_rows(dropped)[0].notes == ()
+
+
+def test_split_or_merged_chunks_are_refused(tmp_path: Path) -> None:
+    chunk = read_chunk(tmp_path, [text_row("a"), text_row("b")])
+    with pytest.raises(RunError, match="handed 2 chunks"):
+        rows_of(pa.concat_tables([chunk, chunk]))
+    with pytest.raises(RunError, match="holds 1 samples where 2 were planned"):
+        rows_of(with_rows(chunk, rows_of(chunk).slice(0, 1)))
+
+
+def test_slices_of_a_chunk_keep_their_rows(tmp_path: Path) -> None:
+    """Ray may hand over a slice of a larger buffer."""
+    chunk = read_chunk(tmp_path, [text_row("a"), text_row("b")])
+    sliced = pa.concat_tables([chunk, chunk]).combine_chunks().slice(1, 1)
+    assert [row.sample_id for row in state_rows(sliced)] == ["a", "b"]
+    noted = run_rows(sliced, "s", lambda row: {"notes": [row.sample_id]}, fields=("notes",))
+    assert [row.notes for row in state_rows(noted)] == [("a",), ("b",)]
+
+
+def test_inline_media_leave_their_place() -> None:
+    rows = [
+        {
+            "sample_id": "a",
+            "messages": [
+                user({"type": "image", "data": b"png"}, {"type": "text", "text": "What?"}),
+                user({"type": "image", "uri": "b.png"}),
+            ],
+        },
+        {"sample_id": "none", "messages": None},
+        {"sample_id": "b", "messages": [{"role": "user", "content": None}]},
+        text_row("c"),
+    ]
+    table = pa.Table.from_pylist(rows, schema=SAMPLE)
+    # A slice, as a chunk in the middle of a shard may be.
+    samples = table.to_struct_array().combine_chunks()
+    for first in (0, 1):
+        stripped = without_inline_data(samples.slice(first)).to_pylist()
+        expected = table.slice(first).to_pylist()
+        if first == 0:
+            expected[0]["messages"][0]["content"][0] |= {"data": None, "uri": "inline"}
+        assert stripped == expected

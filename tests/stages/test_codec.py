@@ -1,0 +1,122 @@
+"""What goes into Arrow comes out again, value for value."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from omnitrace_core.records import (
+    DecodedMedia,
+    Fold,
+    Segment,
+    SourceUnit,
+    TokenTrace,
+    Word,
+)
+from stages import codec
+from stages.schema import DECODED, SPEECH, TRACE, UNIT
+from tests.core.samples import image, one_of_each, sound, video
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray):
+        return (
+            isinstance(other, np.ndarray)
+            and one.dtype == other.dtype
+            and np.array_equal(one, other)
+        )
+    if dataclasses.is_dataclass(one) and type(one) is type(other):
+        return all(
+            _same(getattr(one, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(one)
+        )
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return one == other
+
+
+MEDIA: dict[str, DecodedMedia] = {
+    "image": image(1),
+    "audio": sound(2, 1.5, start_s=3.0),
+    "video": video(3),
+    "silent": video(4, with_sound=False),
+    "noted": dataclasses.replace(image(5), notes=("rotated", "scaled")),
+    "empty": dataclasses.replace(sound(6, 1.0), waveform=np.zeros(0, np.float32)),
+    "view": dataclasses.replace(image(7), pixels=image(7).pixels[::2, ::-1]),
+}
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_media_round_trip(name: str) -> None:
+    given = {2: MEDIA[name], 5: image(9)}
+    array = pa.array([[], codec.encode_media(given), None], pa.list_(DECODED))
+    assert codec.decode_media(array[0]) == {}
+    assert codec.decode_media(array[2]) == {}
+    back = codec.decode_media(array[1])
+    assert _same(back, given)
+
+
+def test_decoded_arrays_can_be_written_to() -> None:
+    array = pa.array([codec.encode_media({0: image(1), 1: sound(2, 1.0)})], pa.list_(DECODED))
+    back = codec.decode_media(array[0])
+    assert back[0].pixels.flags.writeable  # type: ignore[union-attr]
+    assert back[1].waveform.flags.writeable  # type: ignore[union-attr]
+
+
+def test_units_round_trip() -> None:
+    units = tuple(unit for ready in one_of_each().values() for unit in ready.units)
+    cell = SourceUnit(3, "image_cell", "image", 1, box=(0.0, 0.5, 10.25, 20.0))
+    array = pa.array([codec.encode_units([*units, cell])], pa.list_(UNIT))
+    assert codec.decode_units(array[0]) == (*units, cell)
+
+
+def test_speech_round_trip() -> None:
+    speech = {
+        1: (Segment(0.0, 1.5, "hello there", (Word("hello", 0.0, 0.7), Word("there", 0.8, 1.5))),),
+        4: (Segment(2.0, 3.0), Segment(3.5, 4.0, "you")),
+    }
+    array = pa.array([codec.encode_speech(speech)], pa.list_(SPEECH))
+    assert codec.decode_speech(array[0]) == speech
+
+
+@pytest.mark.parametrize(("n_gen", "n_units"), [(3, 4), (1, 0), (0, 2)])
+def test_trace_round_trip(n_gen: int, n_units: int) -> None:
+    rng = np.random.default_rng(0)
+
+    def floats(*shape: int) -> np.ndarray:
+        return rng.random(shape, dtype=np.float32)
+
+    folds = {
+        name: Fold(floats(n_gen, n_units), floats(n_gen, n_units), floats(n_gen), floats(n_gen))
+        for name in ("attmean", "attraw")
+    }
+    trace = TokenTrace(
+        response="abc"[:n_gen],
+        token_ids=tuple(range(n_gen)),
+        tokens=tuple("abc"[:n_gen]),
+        char_spans=tuple((i, i + 1) for i in range(n_gen)),
+        logprobs=floats(n_gen),
+        finish_reason="stop",
+        n_prompt_tokens=11,
+        folds=folds,
+        notes=("retokenised",),
+    )
+    array = pa.array([codec.encode_trace(trace), None], TRACE)
+    assert _same(codec.decode_trace(array[0], n_units), trace)
+
+
+def test_media_info_keeps_where_media_came_from() -> None:
+    samples = one_of_each()["mixed"]
+    infos = codec.media_info(samples.sample.parts, samples.media)
+    assert [(info["part_index"], info["type"]) for info in infos] == [
+        (1, "image"),
+        (2, "audio"),
+        (3, "video"),
+    ]
+    assert infos[0]["uri"] == "memory://1"
+    assert (infos[0]["width"], infos[0]["model_width"], infos[0]["model_height"]) == (640, 84, 56)
+    assert infos[1]["end_s"] == 1.5
+    assert (infos[2]["n_frames"], infos[2]["sound"]) == (8, True)

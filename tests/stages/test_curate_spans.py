@@ -1,0 +1,180 @@
+"""The last stage: what each table holds of samples that went well, and of those that did not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from omnitrace_core.curation import curate
+from omnitrace_core.errors import TraceError
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import (
+    AsrOptions,
+    CurationOptions,
+    MediaOptions,
+    SpanOptions,
+    TraceOptions,
+    UnitOptions,
+)
+from omnitrace_core.spans import Segmenter
+from stages.assemble import Provenance
+from stages.chunk import state_rows
+from stages.chunk_audio import ChunkAudio
+from stages.curate_spans import CurateSpans
+from stages.decode_media import DecodeMedia
+from stages.schema import MASS_BUCKETS, RECORD, chunk_schema
+from tests.stages.chunks import read_chunk, text_row
+from tests.stages.made_traces import TRACED_BY, MadeTracer, samples_of, trace_stage
+
+READING = (MediaRules(), MediaOptions(), UnitOptions(), AsrOptions(), SpanOptions())
+TEXT = "The lamp is red. It stands in the hall. Where does it stand?"
+
+
+def _curate(trace: TraceOptions | None = None) -> CurateSpans:
+    return CurateSpans(
+        SpanOptions(),
+        CurationOptions(),
+        trace or TraceOptions(),
+        UnitOptions(),
+        Provenance(fingerprint="f00", code_version="1.2.3"),
+    )
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> pa.Table:
+    """Four rows: generated, without id, replayed, and one the tracer refuses."""
+    rows = [
+        text_row("a", TEXT, metadata=[("site", "x")], reference_answer="hall"),
+        text_row(None),
+        text_row("c", TEXT, response="In the hall. It is red.", options=["A. hall", "B. attic"]),
+        text_row("d", TEXT, response="Nowhere."),
+    ]
+    chunk = ChunkAudio(*READING)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+    tracer = MadeTracer(("attmean", "attraw"), d=TraceError("d cannot be traced"))
+    return trace_stage(tracer)(chunk)
+
+
+def test_each_row_ends_as_one_record(traced: pa.Table) -> None:
+    done = _curate()(traced)
+    assert done.schema == chunk_schema(RECORD)
+    records: list[dict[str, Any]] = samples_of(done)  # type: ignore[assignment]
+    samples = [record["sample"] for record in records]
+    assert [sample["status"] for sample in samples] == ["ok", "error", "ok", "error"]
+    assert [sample["error_stage"] for sample in samples] == ["", "read", "", "trace_decode"]
+    assert [sample["error_code"] for sample in samples] == [
+        "",
+        "missing_sample_id",
+        "",
+        "trace_error",
+    ]
+    assert [sample["sample_id"] for sample in samples] == ["a", "", "c", "d"]
+    assert samples[0]["message"] == ""
+    assert samples[3]["message"] == "d cannot be traced"
+    assert samples[3]["response"] == "Nowhere."
+    assert [len(record["spans"]) for record in records] == [2, 0, 2, 0]
+    assert [len(record["traces"]) for record in records] == [2, 0, 2, 0]
+
+
+def test_samples_row_says_where_it_comes_from(traced: pa.Table) -> None:
+    records: list[dict[str, Any]] = samples_of(_curate()(traced))  # type: ignore[assignment]
+    sample = records[0]["sample"]
+    assert sample["response"] == "The lamp is red. It stands in the hall."
+    assert (sample["finish_reason"], sample["n_generated_tokens"]) == ("stop", 9)
+    assert sample["response_token_ids"] == list(range(9))
+    assert (sample["fingerprint"], sample["code_version"]) == ("f00", "1.2.3")
+    assert sample["traced_by"] == TRACED_BY
+    assert sample["metadata"] == [("site", "x")]
+    assert sample["reference_answer"] == "hall"
+    assert sample["messages"][0]["content"][0]["text"] == TEXT
+    assert [unit["text"] for unit in sample["units"]] == [
+        "The lamp is red.",
+        "It stands in the hall.",
+        "Where does it stand?",
+    ]
+    assert "made up" in sample["notes"]
+    assert all(seconds >= 0 for seconds in sample["timings"].values())
+    assert records[2]["sample"]["finish_reason"] == "given"
+
+
+def test_spans_are_those_of_the_core(traced: pa.Table) -> None:
+    records: list[dict[str, Any]] = samples_of(_curate()(traced))  # type: ignore[assignment]
+    row = state_rows(traced)[2]
+    trace, units = row.trace, row.units
+    segmentation = Segmenter(SpanOptions()).segment(trace.response, trace.char_spans)
+    expected = curate(
+        trace.folds["attmean"], units, segmentation, CurationOptions(), "mass", "exclude"
+    )
+    spans = records[2]["spans"]
+    assert [span["text"] for span in spans] == ["In the hall.", "It is red."]
+    for span, attribution in zip(spans, expected, strict=True):
+        assert span["row_key"] == row.row_key
+        assert span["signal"] == "attmean"
+        assert trace.response[span["char_start"] : span["char_end"]] == span["text"]
+        assert span["outcome"] == attribution.outcome
+        assert span["confidence"] == pytest.approx(attribution.confidence, rel=1e-6)
+        for bucket in MASS_BUCKETS:
+            assert span[f"mass_{bucket}"] == pytest.approx(attribution.masses[bucket], rel=1e-6)
+        assert sum(span[f"mass_{bucket}"] for bucket in MASS_BUCKETS) == pytest.approx(1, abs=1e-4)
+        assert [source["unit_id"] for source in span["sources"]] == [
+            source.unit.unit_id for source in attribution.sources
+        ]
+        for source, core in zip(span["sources"], attribution.sources, strict=True):
+            assert source["text"] == core.unit.text
+            assert source["mass"] == pytest.approx(core.mass, rel=1e-6)
+            assert source["rank"] == core.rank
+
+
+def test_stored_traces_hold_the_folds(traced: pa.Table) -> None:
+    records: list[dict[str, Any]] = samples_of(_curate()(traced))  # type: ignore[assignment]
+    trace = state_rows(traced)[0].trace
+    first, second = records[0]["traces"]
+    assert [first["signal"], second["signal"]] == ["attmean", "attraw"]
+    assert (first["n_tokens"], first["n_units"]) == trace.folds["attmean"].mass.shape == (9, 3)
+    mass = np.array(first["mass"], np.float32).reshape(9, 3)
+    np.testing.assert_array_equal(mass, trace.folds["attmean"].mass)
+    np.testing.assert_array_equal(first["markup"], trace.folds["attmean"].markup)
+    assert len(first["pos"]) == 9
+    assert first["tokens"][:3] == ["The", " lamp", " is"]
+    assert list(zip(first["char_starts"], first["char_ends"], strict=True)) == list(
+        trace.char_spans
+    )
+
+
+def test_traces_may_be_left_out(traced: pa.Table) -> None:
+    kept, bare = (_curate(TraceOptions(store=store))(traced) for store in ("units", "none"))
+    assert [len(record["traces"]) for record in samples_of(bare)] == [0] * 4  # type: ignore[arg-type]
+    assert [record["spans"] for record in samples_of(bare)] == [
+        record["spans"] for record in samples_of(kept)
+    ]
+
+
+def test_generation_without_tracing(traced: pa.Table) -> None:
+    records: list[dict[str, Any]] = samples_of(_curate(TraceOptions(enabled=False))(traced))  # type: ignore[assignment]
+    assert [record["sample"]["status"] for record in records] == ["ok", "error", "ok", "error"]
+    assert all(not record["spans"] and not record["traces"] for record in records)
+    assert records[0]["sample"]["response"]
+
+
+def test_curation_that_breaks_costs_one_row(
+    traced: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = _curate()
+    segment = stage._segmenter.segment
+
+    def break_on_c(response: str, char_spans: Any) -> Any:
+        if response.startswith("In the hall"):
+            raise IndexError("c")
+        return segment(response, char_spans)
+
+    monkeypatch.setattr(stage._segmenter, "segment", break_on_c)
+    records: list[dict[str, Any]] = samples_of(stage(traced))  # type: ignore[assignment]
+    sample = records[2]["sample"]
+    assert (sample["status"], sample["error_stage"]) == ("error", "curate_spans")
+    assert sample["message"] == "IndexError: c"
+    assert sample["response"] == "In the hall. It is red."
+    assert records[2]["spans"] == records[2]["traces"] == []
+    assert records[0]["sample"]["status"] == "ok"

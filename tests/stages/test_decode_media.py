@@ -1,0 +1,91 @@
+"""Reading, decoding and unit cutting on real files."""
+
+from __future__ import annotations
+
+import io
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
+from omnitrace_core.records import DecodedImage
+from stages.chunk import INLINE_URI, state_rows
+from stages.chunk_audio import ChunkAudio
+from stages.decode_media import DecodeMedia
+from tests.stages.chunks import codes_of, read_chunk, user
+from tests.stages.made_traces import samples_of
+
+
+def _reading(**units: Any) -> tuple[Any, ...]:
+    asr = AsrOptions(engine="given")
+    return MediaRules(), MediaOptions(), UnitOptions(**units), asr, SpanOptions()
+
+
+def _png() -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def _chunk(tmp_path: Path) -> pa.Table:
+    (tmp_path / "a.png").write_bytes(_png())
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(np.zeros(32_000, "<i2").tobytes())
+    said = [{"start_s": 0.25, "end_s": 1.5, "text": "hello", "words": []}]
+    text = {"type": "text", "text": "What is it?"}
+    parts = {
+        "file": {"type": "image", "uri": str(tmp_path / "a.png")},
+        "bytes": {"type": "image", "data": _png()},
+        "sound": {"type": "audio", "uri": str(tmp_path / "a.wav"), "segments": said},
+        "none": {"type": "image", "uri": str(tmp_path / "none.png")},
+        "bad": {"type": "image", "uri": str(tmp_path / "bad.png")},
+    }
+    rows = [{"sample_id": name, "messages": [user(part, text)]} for name, part in parts.items()]
+    return read_chunk(tmp_path, rows)
+
+
+def test_media_are_decoded_once_and_files_do_not_travel(tmp_path: Path) -> None:
+    chunk = _chunk(tmp_path)
+    decoded = DecodeMedia(*_reading())(chunk)
+    assert codes_of(decoded) == [None, None, None, "media_missing", "media_corrupt"]
+    file, inline, sound = state_rows(decoded)[:3]
+    image = inline.media[0]
+    assert isinstance(image, DecodedImage)
+    assert (image.width, image.height) == (90, 60)
+    np.testing.assert_array_equal(image.pixels, file.media[0].pixels)  # type: ignore[union-attr]
+    assert inline.sample.parts[0].data is None
+    assert inline.sample.parts[0].uri == INLINE_URI
+    rows: list[dict[str, Any]] = samples_of(decoded)  # type: ignore[assignment]
+    assert rows[1]["media_info"][0]["uri"] == ""
+    assert rows[0]["media_info"][0]["uri"].endswith("a.png")
+    assert rows[0]["media_info"][0]["sha256"] == rows[1]["media_info"][0]["sha256"]
+    assert sound.media[0].duration_s == 2.0  # type: ignore[union-attr]
+
+
+def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
+    decoded = DecodeMedia(*_reading())(_chunk(tmp_path))
+    binned = ChunkAudio(*_reading())(decoded)
+    assert codes_of(binned) == codes_of(decoded)
+    assert [unit.kind for unit in state_rows(binned)[0].units] == ["image", "sentence"]
+    assert [unit.kind for unit in state_rows(binned)[2].units] == [
+        "audio_bin",
+        "audio_bin",
+        "sentence",
+    ]
+    assert state_rows(binned)[2].speech == {}
+    chunked = ChunkAudio(*_reading(audio="chunks"))(decoded)
+    (segment,) = state_rows(chunked)[2].speech[0]
+    assert (segment.start_s, segment.end_s, segment.text) == (0.25, 1.5, "hello")
+    unit = state_rows(chunked)[2].units[0]
+    assert (unit.kind, unit.transcript) == ("audio_chunk", "hello")
+    assert state_rows(chunked)[4].units == ()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from omnitrace_core.errors import RunError
+from stages.chunk import state_rows
+from stages.read_samples import conform, read_samples, schema_problems
+from stages.schema import MESSAGE, SAMPLE, STATE, chunk_schema
+from tests.stages.chunks import codes_of, errors_of, plan_of, read_chunk, text_row, write_shard
+
+
+def test_every_row_comes_once_with_its_key(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.parquet", [text_row(f"s{i}") for i in range(10)], 3)
+    for first, n in ((0, 10), (0, 2), (2, 5), (9, 1), (3, 3)):
+        chunk = read_samples(plan_of(shard, n, first))
+        assert chunk.schema == chunk_schema(STATE)
+        rows = state_rows(chunk)
+        assert [row.row_key for row in rows] == [f"a.parquet:{i}" for i in range(first, first + n)]
+        assert [row.sample.sample_id for row in rows] == [f"s{i}" for i in range(first, first + n)]
+        assert codes_of(chunk) == [None] * n
+
+
+def test_missing_and_repeated_ids_are_errors(tmp_path: Path) -> None:
+    rows = [text_row("a"), text_row(None), text_row(""), text_row("a"), text_row("b")]
+    shard = write_shard(tmp_path / "s.parquet", rows)
+    chunk = read_samples(plan_of(shard, 5, row_3="s.parquet:0"))
+    assert codes_of(chunk) == [
+        None,
+        "missing_sample_id",
+        "missing_sample_id",
+        "duplicate_sample_id",
+        None,
+    ]
+    error = errors_of(chunk)[3]
+    assert error is not None
+    assert error["stage"] == "read"
+    assert "'a' was already seen at s.parquet:0" in error["message"]
+
+
+def test_rows_that_are_no_samples_are_errors(tmp_path: Path) -> None:
+    rows = [
+        {"sample_id": "none", "messages": None},
+        {"sample_id": "empty", "messages": []},
+        text_row("odd") | {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
+        text_row("fine"),
+    ]
+    chunk = read_chunk(tmp_path, rows)
+    assert codes_of(chunk) == ["invalid_sample", "invalid_sample", "unknown_part_type", None]
+
+
+def test_shard_that_shrank_is_refused(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.parquet", [text_row("a")])
+    with pytest.raises(RunError, match=r"has 1 rows where at least 5 were planned"):
+        read_samples(plan_of(shard, 5))
+
+
+def test_optional_columns_may_be_missing_and_others_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    messages = [[{"role": "user", "content": [{"type": "text", "text": "Why?"}]}]]
+    pq.write_table(pa.table({"x": [1], "messages": messages, "sample_id": ["a"]}), path)
+    assert schema_problems(pq.read_schema(path)) == []
+    (row,) = state_rows(read_samples(plan_of(path, 1)))
+    assert row.sample.parts[0].text == "Why?"
+    assert row.sample.response is None
+
+
+def test_value_that_does_not_fit_costs_one_row() -> None:
+    rows = pa.table(
+        {
+            "sample_id": ["a", "b", "c"],
+            "response_token_ids": pa.array([[1], [2**40], None], pa.list_(pa.int64())),
+        }
+    )
+    samples, misfits = conform(rows)
+    assert samples.field("sample_id").to_pylist() == ["a", "b", "c"]
+    assert samples.field("response_token_ids").to_pylist() == [[1], None, None]
+    assert list(misfits) == [1]
+    assert "column response_token_ids" in misfits[1].message
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (pa.schema([("id", pa.string())]), "column sample_id is missing"),
+        (pa.schema([("sample_id", pa.string())]), "column messages is missing"),
+        (SAMPLE.set(1, pa.field("messages", pa.string())), "messages is string"),
+        (
+            SAMPLE.set(1, pa.field("messages", pa.list_(pa.struct([("role", pa.string())])))),
+            "messages.content is missing",
+        ),
+        (
+            SAMPLE.set(
+                1,
+                pa.field(
+                    "messages",
+                    pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+                ),
+            ),
+            "messages.content is string",
+        ),
+        (
+            SAMPLE.set(7, pa.field("metadata", pa.struct([("a", pa.string())]))),
+            "metadata is struct",
+        ),
+    ],
+)
+def test_wrong_schemas_are_named(schema: pa.Schema, problem: str) -> None:
+    assert any(problem in said for said in schema_problems(schema))
+
+
+def test_unknown_part_fields_are_not_dropped_in_silence() -> None:
+    part = pa.struct([("type", pa.string()), ("image_url", pa.string())])
+    message = pa.struct([("role", pa.string()), ("content", pa.list_(part))])
+    problems = schema_problems(SAMPLE.set(1, pa.field("messages", pa.list_(message))))
+    assert problems == ["messages.content.image_url is not a known field"]
+
+
+def test_our_own_and_wider_types_are_fine() -> None:
+    assert schema_problems(SAMPLE) == []
+    wider = pa.schema(
+        [("sample_id", pa.large_string()), ("messages", pa.large_list(MESSAGE)), ("y", pa.null())]
+    )
+    assert schema_problems(wider) == []

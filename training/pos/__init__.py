@@ -1,0 +1,1 @@
+"""Training of the small English tagger and sentence splitter that ships with OmniTrace."""
