@@ -87,14 +87,9 @@ def curate(
     pools, set_of = _arrange(units, options.pools, instructions)
     weights = pos_weights(segmentation.pos, options.pos_weighting)
     ballots = _project(fold.mass if projection == "mass" else fold.peak, pools)
-    columns: list[NDArray[np.floating]] = [
-        fold.mass,
-        fold.markup,
-        fold.generated,
-        ballots.confidence.T,
-    ]
-    means = span_means(np.column_stack(columns), weights, spans)
-    mass, rest, certainty = np.split(means, (len(units), len(units) + 2), axis=1)
+    means = span_means(_side_by_side(fold, ballots), weights, spans)
+    m = len(units)
+    mass, rest, certainty = means[:, :m], means[:, m : m + 2], means[:, m + 2 :]
 
     tally = _count(ballots, weights, spans, set_of, options)
     admitted = _passes_filter(tally, options) & _audible(mass, pools, options.pool_min)
@@ -128,7 +123,6 @@ def span_means(values: NDArray[np.floating], weights: Float64, spans: Sequence[S
     values: [n_gen, n_columns]; weights: [n_gen]. Returns [n_spans, n_columns] float64: the plain
     mean for a span whose tokens all weigh 0, zeros for one without tokens.
     """
-    values = np.ascontiguousarray(values)  # else the order of summation depends on the layout
     weighted = weights[:, None] * values
     means = np.zeros((len(spans), values.shape[1]))
     for i, span in enumerate(spans):
@@ -198,6 +192,20 @@ def _project(signal: Float32, pools: Sequence[Index]) -> _Ballots:
         best = rivals.argmax(axis=1)
         unit[k], confidence[k] = pool[best], rivals[np.arange(len(best)), best]
     return _Ballots(unit, confidence)
+
+
+def _side_by_side(fold: Fold, ballots: _Ballots) -> Float64:
+    """[n_gen, n_units + 2 + n_pools]: masses, markup, generated, and c_t of each pool.
+
+    In C order, whatever the fold's layout: the order of summation depends on it.
+    """
+    n_gen, n_units = fold.mass.shape
+    columns = np.empty((n_gen, n_units + 2 + len(ballots.unit)))
+    columns[:, :n_units] = fold.mass
+    columns[:, n_units] = fold.markup
+    columns[:, n_units + 1] = fold.generated
+    columns[:, n_units + 2 :] = ballots.confidence.T
+    return columns
 
 
 def _count(

@@ -16,9 +16,16 @@ from omnitrace_core.records import PART_TYPES, Message, Modality, Part, Sample
 from omnitrace_core.row_checks import read_labels, read_options, read_segments
 from omnitrace_core.row_shape import INGEST_ERROR, MessageRow, PartRow, SampleRow, clip, fit_row
 
-__all__ = ["ID_KEYS", "ROLES", "normalise", "parse_any", "rejected_row", "to_sample"]
+__all__ = ["ID_KEYS", "ROLES", "named", "normalise", "parse_any", "rejected_row", "to_sample"]
 
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
+
+
+def named(obj: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """The same record with `name` for its id if it has none: small jobs need not number theirs."""
+    if any(obj.get(key) is not None for key in ID_KEYS):
+        return obj
+    return {**obj, "sample_id": name}
 
 
 def parse_any(obj: Mapping[str, object] | Sample, base: str = "") -> Sample:

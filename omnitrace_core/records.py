@@ -297,7 +297,10 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One unit that supports a span, with its numbers (see `curation`)."""
+    """One unit that supports a span, with its numbers (see `curation`).
+
+    The unit's own fields can be read from the source as well: `source.modality`, `source.start_s`.
+    """
 
     unit: SourceUnit
     mass: float
@@ -305,6 +308,61 @@ class Source:
     run: float
     score: float
     rank: int
+
+    @property
+    def unit_id(self) -> int:
+        """Index of the unit in its sample."""
+        return self.unit.unit_id
+
+    @property
+    def kind(self) -> UnitKind:
+        """What the unit is."""
+        return self.unit.kind
+
+    @property
+    def modality(self) -> Modality:
+        """Modality of the part it lies in."""
+        return self.unit.modality
+
+    @property
+    def part_index(self) -> int:
+        """The part it lies in."""
+        return self.unit.part_index
+
+    @property
+    def text(self) -> str:
+        """Text of a text unit."""
+        return self.unit.text
+
+    @property
+    def char_start(self) -> int | None:
+        """First character in the part's text."""
+        return self.unit.char_start
+
+    @property
+    def char_end(self) -> int | None:
+        """Behind its last character."""
+        return self.unit.char_end
+
+    @property
+    def box(self) -> Box | None:
+        """[x0, y0, x1, y1] in pixels of the original image."""
+        return self.unit.box
+
+    @property
+    def start_s(self) -> float | None:
+        """Start in seconds of the original file."""
+        return self.unit.start_s
+
+    @property
+    def end_s(self) -> float | None:
+        """End in seconds of the original file."""
+        return self.unit.end_s
+
+    @property
+    def transcript(self) -> str:
+        """What was said, for speech chunks."""
+        return self.unit.transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,3 +378,18 @@ class Attribution:
     confidence: float
     masses: Mapping[str, float]
     sources: tuple[Source, ...]
+
+    @property
+    def text(self) -> str:
+        """The span's text."""
+        return self.span.text
+
+    @property
+    def char_start(self) -> int:
+        """First character of the span in the response."""
+        return self.span.char_start
+
+    @property
+    def char_end(self) -> int:
+        """Behind the span's last character."""
+        return self.span.char_end

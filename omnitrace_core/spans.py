@@ -73,7 +73,8 @@ def clauses(text: str, sentence: Range, words: Sequence[TaggedWord]) -> list[Ran
     """Split a sentence before coordinators and behind semicolons that have a verb on both sides.
 
     Every clause has a verb of its own: a coordinator between nouns, or one whose left side was
-    already cut down to a verbless rest, splits nothing.
+    already cut down to a verbless rest, splits nothing. Words read by rule are no verbs, so a
+    sentence in another language stays whole.
     """
     start, end = sentence
     inside = [word for word in words if start <= word.start < end]

@@ -19,7 +19,7 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.parse import ID_KEYS, parse_any
+from omnitrace_core.parse import named, parse_any
 from omnitrace_core.records import (
     Attribution,
     Float32,
@@ -156,7 +156,9 @@ class OmniTracer:
         ready: list[ReadySample] = []
         for number, sample in enumerate(samples, start=1):
             try:
-                ready.append(self._reader.read(parse_any(_named(sample, number))))
+                if not isinstance(sample, Sample):
+                    sample = named(sample, f"sample-{number}")
+                ready.append(self._reader.read(parse_any(sample)))
                 outcomes.append(None)
             except SampleError as error:
                 outcomes.append(error)
@@ -200,13 +202,6 @@ class OmniTracer:
         from omnitrace_core.spans import Segmenter
 
         return Segmenter(self.spans)
-
-
-def _named(sample: AnyInput, number: int) -> AnyInput:
-    """A dict without any id gets one: in a notebook nobody asks for it."""
-    if isinstance(sample, Sample) or any(sample.get(key) is not None for key in ID_KEYS):
-        return sample
-    return {**sample, "sample_id": f"sample-{number}"}
 
 
 def _model_options(

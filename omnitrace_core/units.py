@@ -145,8 +145,8 @@ def _overlap(
     starts: NDArray[np.float64],
     ends: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    shared = np.minimum(hi[:, None], ends[None]) - np.maximum(lo[:, None], starts[None])
-    return np.maximum(shared, 0.0)
+    shared: NDArray[np.float64] = np.minimum(hi[:, None], ends) - np.maximum(lo[:, None], starts)
+    return shared.clip(min=0.0)
 
 
 def _text_units(index: int, part: Part, split_text: SplitText) -> Iterator[SourceUnit]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnitrace_core.errors import ConfigError, InvalidSample, SampleError
-from omnitrace_core.parse import ID_KEYS, parse_any
+from omnitrace_core.parse import ID_KEYS, named, parse_any
 from omnitrace_core.records import Sample
 from omnitrace_core.row_shape import clip
 from pipeline.input_files import Record, find_files
@@ -89,7 +89,7 @@ def _sample(record: Record, name: str, folder: str) -> Sample:
         raise InvalidSample(
             f"{record.where}: not an object but {clip(record.value)}; give a sample"
         )
-    return parse_any({"sample_id": name, **record.value}, folder)
+    return parse_any(named(record.value, name), folder)
 
 
 def _tracer(arguments: argparse.Namespace) -> OmniTracer:

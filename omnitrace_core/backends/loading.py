@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from omnitrace_core.errors import BackendError
@@ -34,6 +35,8 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
     ensure_torchvision()
     import transformers
 
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     device = choose_device(options.device)
     try:
         model = getattr(transformers, class_name).from_pretrained(

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omnitrace_core.options import CurationOptions
-from omnitrace_core.records import Attribution, Fold, Segmentation, Source, SourceUnit, Span
+from omnitrace_core.records import (
+    Attribution,
+    Float32,
+    Fold,
+    Segmentation,
+    Source,
+    SourceUnit,
+    Span,
+)
 
 WEIGHTS = {
     "NOUN": 1.0, "PROPN": 1.0, "NUM": 1.0, "ANY": 1.0, "VERB": 0.9, "ADJ": 0.8, "ADV": 0.5,
@@ -48,7 +56,7 @@ def one_span(
     if sum(mean_weights.values()) == 0:
         mean_weights = {t: 1.0 for t in tokens}
 
-    def mean(column: Sequence[float]) -> float:
+    def mean(column: Sequence[float] | Float32) -> float:
         if not tokens:
             return 0.0
         top = sum(mean_weights[t] * float(column[t]) for t in tokens)
@@ -80,9 +88,8 @@ def one_span(
         faint = sum(mass[j] for j in pool) < options.pool_min * sum(mass[j] for j in candidates)
         for members in sets_of(pool, units, options.pools):
             voters = [t for t in tokens if choice[t] in members]
-            sources = walk(members, voters, choice, vote, options)
             if not faint:
-                taken += sources
+                taken += walk(members, voters, choice, vote, options)
 
     taken.sort(key=lambda source: (-mass[source[0]], source[0]))
     sources = tuple(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -31,7 +33,7 @@ def test_ranges_tile_the_text(tokenizer: PreTrainedTokenizerBase, text: str) -> 
     assert len(spans) == len(ids)
     assert spans[0][0] == 0
     assert spans[-1][1] == len(text)
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
     for token_id, (start, end) in zip(ids, spans, strict=True):
         alone = tokenizer.decode([token_id])
         if "\ufffd" not in alone:
@@ -45,7 +47,7 @@ def test_bytes_that_are_no_text(tokenizer: PreTrainedTokenizerBase) -> None:
         response, spans = decode_response(tokenizer, ids)
         assert response == tokenizer.decode(ids)
         assert spans[-1][1] == len(response)
-        assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(spans))
 
 
 def test_special_tokens_take_no_room(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -81,7 +81,7 @@ class Worker:
             yield Committed(**row)
 
     def records(self, chunk: Chunk) -> pa.Table:
-        """The chunk's rows as finished records: read errors stay errors, the rest have two spans."""
+        """The chunk's rows as finished records: errors of reading, or two spans each."""
         table = read_samples(plan_row(chunk))
         records = [self._record(row) for row in rows_of(table).to_pylist()]
         return with_rows(table, pa.array(records, RECORD))
@@ -100,6 +100,7 @@ class Worker:
             "error_stage": error["stage"] if error else "",
             "error_code": error["code"] if error else "",
             "message": error["message"] if error else "",
+            "notes": [],
         }
         if error:
             return {"sample": sample, "spans": [], "traces": []}

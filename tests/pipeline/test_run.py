@@ -188,7 +188,7 @@ def test_too_many_errors_are_exit_code_4(folder: Path, limit: float, code: int) 
     # A finished run is judged by the limit of the day, without work.
     strict = job_for(config_for(folder, run={"max_error_fraction": 1 - limit}))
     worker = Worker(strict.folder)
-    assert run(strict, worker).exit_code == (0 if 2 / 6 <= 1 - limit else 4)
+    assert run(strict, worker).exit_code == (0 if 1 - limit >= 2 / 6 else 4)
     assert worker.done == []
 
 

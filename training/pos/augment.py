@@ -1,12 +1,40 @@
+"""Random layout and small changes of training texts, for what EWT has too little of.
+
+EWT is web text of 2000 to 2010: no Markdown, few lists, few sentences that end in a number or a
+letter ("The answer is B."). All chances are per sentence, where not said otherwise.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .corpus import Piece, Sentence
+
+MAX_SENTENCES = 12
+LOWER_CHANCE = 0.15  # per text
+LIST_CHANCE = 0.08  # per text
+PARAGRAPH_BREAK_CHANCE = 0.5  # per paragraph
+HEADING_CHANCE = 0.2  # per unpunctuated first line
+BOLD_CHANCE = 0.03
+BARE_ENDING_CHANCE = 0.06
+PAUSE_CHANCE = 0.03
+
+BREAKS = ("\n", "\n\n")
+HASHES = ("# ", "## ", "### ")
+ENUMERATORS = ("{n}. ", "{n}) ", "- ", "* ", "• ")
+ENDINGS = (*"123456789ABCDEF", "10", "12", "15", "20", "36", "2.5", "100", "2015", "2021", "B12")
+PAUSES = ("...", "…")
+TERMINALS = frozenset(".!?…")
+CLOSERS = "\"'\u201d\u2019)]*"
+
+
 def cut_at_random(document: list[Sentence], rng: random.Random) -> Iterator[list[Piece]]:
     """Cut a document into texts of 1 to MAX_SENTENCES sentences, varied in layout and case."""
     start = 0
     while start < len(document):
         end = start + rng.randint(1, MAX_SENTENCES)
-        chunk = [
-            with_bold_lead(sentence, rng.randint(1, 4)) if rng.random() < BOLD_CHANCE else sentence
-            for sentence in document[start:end]
-        ]
+        chunk = [varied(sentence, rng) for sentence in document[start:end]]
         if rng.random() < LOWER_CHANCE:
             chunk = [lower_cased(sentence) for sentence in chunk]
         yield as_list(chunk, rng) if rng.random() < LIST_CHANCE else as_prose(chunk, rng)
@@ -22,11 +50,12 @@ def as_prose(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
     pieces: list[Piece] = []
     separator = ""
     for sentence, after in zip(chunk, [*chunk[1:], None], strict=True):
-        is_heading = separator != " " and not sentence.is_closed and rng.random() < HEADING_CHANCE
+        closed = is_closed(sentence)
+        is_heading = separator != " " and not closed and rng.random() < HEADING_CHANCE
         marked = with_marker(sentence, rng.choice(HASHES)) if is_heading else sentence
         pieces.append(Piece(separator, marked))
         ends = after and after.opens_paragraph and rng.random() < PARAGRAPH_BREAK_CHANCE
-        separator = rng.choice(BREAKS) if ends or not sentence.is_closed else " "
+        separator = rng.choice(BREAKS) if ends or not closed else " "
     return pieces
 
 
@@ -38,6 +67,54 @@ def as_list(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
         Piece("\n" if i else "", with_marker(sentence, template.format(n=first + i)))
         for i, sentence in enumerate(chunk)
     ]
+
+
+def is_closed(sentence: Sentence) -> bool:
+    """Whether the text ends like a sentence, closing quotes and brackets aside."""
+    return sentence.text.rstrip(CLOSERS)[-1:] in TERMINALS
+
+
+def varied(sentence: Sentence, rng: random.Random) -> Sentence:
+    """Change a sentence now and then in ways that leave its boundaries as they are."""
+    if rng.random() < BARE_ENDING_CHANCE:
+        sentence = with_bare_ending(sentence, rng.choice(ENDINGS))
+    if rng.random() < PAUSE_CHANCE:
+        sentence = with_pause(sentence, rng.choice(PAUSES))
+    if rng.random() < BOLD_CHANCE:
+        sentence = with_bold_lead(sentence, rng.randint(1, 4))
+    return sentence
+
+
+def with_bare_ending(sentence: Sentence, ending: str) -> Sentence:
+    """Put a number or a letter in place of a last noun ("They are in room 2.").
+
+    A full stop after one of these otherwise comes mostly from list markers and initials. The letter
+    gets no tag.
+    """
+    if sentence.tags[-2:] != ("NOUN", "PUNCT") or sentence.words[-1] != ".":
+        return sentence
+    tail = f" {sentence.words[-2]}."
+    if not sentence.text.endswith(tail):
+        return sentence
+    return replace(
+        sentence,
+        text=f"{sentence.text.removesuffix(tail)} {ending}.",
+        words=(*sentence.words[:-2], ending, "."),
+        tags=(*sentence.tags[:-2], "NUM" if ending[0].isdigit() else "", "PUNCT"),
+    )
+
+
+def with_pause(sentence: Sentence, dots: str) -> Sentence:
+    """Put dots in place of the first comma that a word in small letters follows."""
+    found = re.search(r", (?=[a-z])", sentence.text)
+    if not found or "," in sentence.text[: found.start()] or "," not in sentence.words:
+        return sentence
+    i = sentence.words.index(",")
+    return replace(
+        sentence,
+        text=f"{sentence.text[: found.start()]}{dots}{sentence.text[found.start() + 1 :]}",
+        words=(*sentence.words[:i], dots, *sentence.words[i + 1 :]),
+    )
 
 
 def with_marker(sentence: Sentence, marker: str) -> Sentence:
@@ -73,5 +150,3 @@ def lower_cased(sentence: Sentence) -> Sentence:
     """
     words = tuple(word.lower() for word in sentence.words)
     return replace(sentence, text=sentence.text.lower(), words=words)
-
-

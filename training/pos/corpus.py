@@ -7,26 +7,12 @@ tokens. Here every word is located in the `# text` line, so that `doc.text` is e
 """
 
 import lzma
-import random
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
-
-TERMINALS = frozenset(".!?…")
-CLOSERS = "\"'\u201d\u2019)]*"
-BREAKS = ("\n", "\n\n")
-ENUMERATORS = ("{n}. ", "{n}) ", "- ", "* ", "• ")
-HASHES = ("# ", "## ", "### ")
-MAX_SENTENCES = 12
-PARAGRAPH_BREAK_CHANCE = 0.5
-LIST_CHANCE = 0.08
-HEADING_CHANCE = 0.2
-BOLD_CHANCE = 0.03
-LOWER_CHANCE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +20,7 @@ class Sentence:
     """One annotated sentence.
 
     words: the syntactic words (do + n't), which concatenate to the surface form.
-    tags: the UPOS tag of each word.
+    tags: the UPOS tag of each word, "" where none is known.
     """
 
     text: str
@@ -42,11 +28,6 @@ class Sentence:
     tags: tuple[str, ...]
     opens_document: bool
     opens_paragraph: bool
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the text ends like a sentence, closing quotes and brackets aside."""
-        return self.text.rstrip(CLOSERS)[-1:] in TERMINALS
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as run_training_loop
 from spacy.util import load_config
 
-from .corpus import Sentence, as_documents, cut_at_random, join_plainly, read_conllu, write_docbin
+from .augment import cut_at_random
+from .corpus import Sentence, as_documents, join_plainly, read_conllu, write_docbin
 from .evaluate import score_prose, score_treebank, words_per_second
 
 HERE = Path(__file__).parent
@@ -37,7 +38,7 @@ HERE = Path(__file__).parent
 ABBREVIATIONS = (
     "al", "approx", "ave", "blvd", "ca", "capt", "cf", "chap", "col", "dept", "ed", "eds", "eq",
     "eqs", "est", "etc", "fig", "figs", "ft", "incl", "lt", "nos", "pp", "rd", "ref", "refs",
-    "resp", "sec", "secs", "sgt", "sr", "tbsp", "tsp", "viz", "vol",
+    "resp", "sec", "secs", "sgt", "sq", "sr", "tbsp", "tsp", "viz", "vol",
 )
 # fmt: on
 

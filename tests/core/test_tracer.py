@@ -1,0 +1,139 @@
+"""The notebook door: any input form in, traced samples out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnitrace_core import OmniTracer
+from omnitrace_core.errors import ConfigError, MediaMissing, SampleError
+from omnitrace_core.options import CurationOptions, DecodeOptions, TraceOptions
+from omnitrace_core.parse import parse_any
+from omnitrace_core.tracer import TraceResult
+
+CHAT = {
+    "id": "lamp",
+    "messages": [{"role": "user", "content": "The lamp is red. The door is blue. What is red?"}],
+    "response": "The lamp is red. Nothing else is.",
+}
+
+
+@pytest.fixture(scope="module")
+def tracer(tiny_model: str) -> OmniTracer:
+    return OmniTracer(
+        tiny_model, signals=("attmean", "attraw"), decode=DecodeOptions(max_new_tokens=6)
+    )
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (120, 80), "red").save(path)
+    return str(path)
+
+
+def test_one_sample_gives_one_result_a_list_a_list(tracer: OmniTracer) -> None:
+    one = tracer.trace(CHAT)
+    assert isinstance(one, TraceResult)
+    several = tracer.trace([CHAT, parse_any(CHAT)])
+    assert isinstance(several, list)
+    assert [result.response for result in several] == [CHAT["response"]] * 2
+    assert tracer.trace([]) == []
+
+
+def test_a_result_is_what_the_readme_says(tracer: OmniTracer) -> None:
+    result = tracer.trace(CHAT)
+    n_gen, n_units = len(result.token_ids), len(result.units)
+    assert "".join(result.tokens) == result.response
+    assert [unit.text for unit in result.units] == [
+        "The lamp is red.",
+        "The door is blue.",
+        "What is red?",
+    ]
+    for name in ("attmean", "attraw"):
+        fold = result.folds[name]
+        assert fold.mass.shape == fold.peak.shape == (n_gen, n_units)
+        assert fold.markup.shape == fold.generated.shape == (n_gen,)
+        assert fold.mass.dtype == np.float32
+    assert [span.text for span in result.spans] == ["The lamp is red.", "Nothing else is."]
+    source = result.spans[0].sources[0]
+    assert source.rank == 1
+    assert source.text == result.units[source.unit_id].text
+    assert CHAT["messages"][0]["content"][source.char_start : source.char_end] == source.text  # type: ignore[index]
+
+
+def test_every_spelling_of_a_picture_question(tracer: OmniTracer, picture: str) -> None:
+    forms: list[dict[str, object]] = [
+        {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": "What is it?"}]}]},
+        {"messages": [{"role": "user", "content": [
+            {"type": "image", "image": picture}, {"type": "text", "text": "What is it?"}]}]},
+        {"id": "ref", "prompt": "", "question": [{"image": picture}, {"text": "What is it?"}]},
+    ]  # fmt: skip
+    results = tracer.trace(forms)
+    assert len({result.token_ids for result in results}) == 1
+    for result in results:
+        (unit,) = [unit for unit in result.units if unit.modality == "image"]
+        assert unit.box == (0, 0, 120, 80)
+
+
+def test_generating_then_replaying_gives_the_same_numbers(tracer: OmniTracer) -> None:
+    asked = {key: value for key, value in CHAT.items() if key != "response"}
+    generated = tracer.trace(asked)
+    assert generated.trace.finish_reason in ("length", "stop")
+    replayed = tracer.trace({**asked, "response_token_ids": list(generated.token_ids)})
+    assert replayed.token_ids == generated.token_ids
+    for name, fold in generated.folds.items():
+        np.testing.assert_allclose(fold.mass, replayed.folds[name].mass, atol=1e-6)
+    named = [[[s.unit_id for s in span.sources] for span in r.spans] for r in (generated, replayed)]
+    assert named[0] == named[1]
+
+
+def test_failures_stay_in_their_place(tracer: OmniTracer) -> None:
+    missing = {"id": "x", "question": [{"image": "no/such.png"}, {"text": "Well?"}]}
+    first, second, third = tracer.trace_each([CHAT, missing, CHAT])
+    assert isinstance(first, TraceResult)
+    assert isinstance(third, TraceResult)
+    assert isinstance(second, MediaMissing)
+    with pytest.raises(SampleError, match=r"no/such\.png"):
+        tracer.trace([CHAT, missing])
+
+
+def test_sampling_repeats_with_its_seed(tiny_model: str) -> None:
+    asked = {"messages": [{"role": "user", "content": "Tell me a story."}]}
+    ids = [
+        OmniTracer(
+            tiny_model, decode=DecodeOptions(max_new_tokens=8, do_sample=True, seed=seed)
+        ).trace(asked).token_ids
+        for seed in (1, 1, 2)
+    ]  # fmt: skip
+    assert ids[0] == ids[1]
+    assert ids[0] != ids[2]
+
+
+def test_without_tracing_only_the_response_is_made(tiny_model: str) -> None:
+    plain = OmniTracer(tiny_model, trace=TraceOptions(enabled=False))
+    result = plain.trace(CHAT)
+    assert result.response == CHAT["response"]
+    assert not result.folds
+    assert not result.spans
+
+
+def test_the_releases_spelling(tiny_model: str) -> None:
+    assert OmniTracer(model_name="qwen", method="attmean").model_options.path == (
+        "Qwen/Qwen2.5-Omni-7B"
+    )
+    assert OmniTracer(tiny_model, method="attraw").trace_options.signals == ("attraw",)
+    with pytest.raises(ConfigError, match="either model or model_name"):
+        OmniTracer()
+    with pytest.raises(ConfigError, match="either model or model_name"):
+        OmniTracer(tiny_model, model_name="qwen")
+
+
+def test_curation_settings_count(tiny_model: str) -> None:
+    strict = OmniTracer(tiny_model, curation=CurationOptions(min_confidence=1.0))
+    assert {span.outcome for span in strict.trace(CHAT).spans} == {"unsupported"}

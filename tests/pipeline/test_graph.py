@@ -1,0 +1,248 @@
+"""The whole chain on a real local Ray, with real media and the tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import ray
+
+from omnitrace_core.errors import ConfigError, RunError
+from pipeline.config import RunConfig
+from pipeline.identity import utc_today
+from pipeline.ingest import ingest
+from pipeline.prepare import Job, prepare
+from pipeline.ray_session import needed_cpus, ray_session
+from pipeline.run import is_finished, run
+from pipeline.verdict import Verdict
+from stages.schema import MASS_BUCKETS
+from tests.pipeline.made_runs import row_keys, rows, write_input
+from training.demo.corpus import faulty_rows, make_corpus
+
+Row = dict[str, Any]
+
+
+def _config(folder: Path, model_path: str, **sections: Any) -> RunConfig:
+    tree: Row = {
+        "input": {"path": str(folder / "input")},
+        "output": {"path": str(folder / "output")},
+        "run": {"chunk_samples": 4},
+        "model": {"path": model_path, "device": "cpu"},
+        "decode": {"max_new_tokens": 24},
+        "trace": {"signals": ["attmean", "attraw"]},
+    }
+    for name, values in sections.items():
+        tree[name] = {**tree.get(name, {}), **values}
+    return RunConfig.model_validate(tree)
+
+
+# --- a corpus with every kind of fault ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: str, local_ray: None
+) -> tuple[Job, Verdict]:
+    """The demo corpus with its faulty rows, ingested and run."""
+    folder = tmp_path_factory.mktemp("demo")
+    corpus = make_corpus(folder / "corpus", with_errors=True)
+    ingest(str(corpus), str(folder / "input"), shard_rows=8)
+    job = prepare(_config(folder, tiny_model))
+    return job, run(job)
+
+
+def test_every_row_once_and_every_fault_by_its_code(finished: tuple[Job, Verdict]) -> None:
+    job, verdict = finished
+    expected = Counter(code for _, code in faulty_rows())
+    samples = rows(job.folder, "samples")
+    assert verdict.by_code == dict(expected)
+    assert Counter(row["error_code"] for row in samples if row["status"] == "error") == expected
+    assert verdict.n_ok + verdict.n_error == verdict.n_rows == len(samples)
+    assert len(set(row_keys(job.folder))) == len(samples)
+    assert verdict.n_ok >= 12
+    for row in samples:
+        assert (row["message"] == "") == (row["status"] == "ok")
+    assert job.folder.names("_parts") == []
+
+
+def test_good_samples_have_spans_whose_mass_adds_up(finished: tuple[Job, Verdict]) -> None:
+    job, _ = finished
+    ok = {row["row_key"]: row for row in rows(job.folder, "samples") if row["status"] == "ok"}
+    spans = rows(job.folder, "spans")
+    assert {span["row_key"] for span in spans} == set(ok)
+    for span in spans:
+        response = ok[span["row_key"]]["response"]
+        assert response[span["char_start"] : span["char_end"]] == span["text"]
+        assert sum(span[f"mass_{bucket}"] for bucket in MASS_BUCKETS) == pytest.approx(1, abs=1e-3)
+    named = {source["modality"] for span in spans for source in span["sources"]}
+    assert named == {"text", "image", "audio", "video"}
+
+
+def test_traces_are_kept_per_signal(finished: tuple[Job, Verdict]) -> None:
+    job, verdict = finished
+    traces = rows(job.folder, "traces")
+    assert Counter(trace["signal"] for trace in traces) == {
+        "attmean": verdict.n_ok,
+        "attraw": verdict.n_ok,
+    }
+    for trace in traces:
+        assert len(trace["mass"]) == trace["n_tokens"] * trace["n_units"]
+        assert len(trace["pos"]) == len(trace["tokens"]) == trace["n_tokens"]
+
+
+def test_duckdb_reads_it(finished: tuple[Job, Verdict]) -> None:
+    job, _ = finished
+    output = job.identity.output.root
+    query = f"select sample_id, span_index, unnest(sources) from '{output}/**/spans/*.parquet'"
+    found = duckdb.sql(query).fetchall()
+    assert len(found) == sum(len(span["sources"]) for span in rows(job.folder, "spans"))
+
+
+def test_rerun_does_nothing(finished: tuple[Job, Verdict]) -> None:
+    job, verdict = finished
+    again = prepare(job.config, lambda: utc_today() + timedelta(days=1))
+    assert is_finished(again)
+    assert run(again) == verdict
+
+
+# --- real samples ------------------------------------------------------------------------------
+
+_GIVEN = (
+    "The pictures show what was asked for. The first one answers the question.\n"
+    "What is heard and seen at the start says the rest."
+)
+
+
+@pytest.fixture(scope="module")
+def real(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: str, local_ray: None
+) -> Job:
+    """Five real samples, once answered by the model and once with a given response."""
+    folder = tmp_path_factory.mktemp("real")
+    asked = json.loads((shared_data / "samples.json").read_text())
+    given = [{**row, "id": f"{row['id']}-given", "response": _GIVEN} for row in asked]
+    (folder / "samples.json").write_text(json.dumps([*asked, *given]))
+    ingest(str(folder / "samples.json"), str(folder / "input"), media_root=str(shared_data))
+    job = prepare(_config(folder, tiny_model, curation={"pools": "per_modality"}))
+    run(job)
+    return job
+
+
+def test_real_samples_have_no_errors(real: Job) -> None:
+    samples = rows(real.folder, "samples")
+    assert [(row["sample_id"], row["message"]) for row in samples if row["status"] != "ok"] == []
+    assert len(samples) == 10
+    given = {row["sample_id"]: row for row in samples if row["sample_id"].endswith("-given")}
+    assert {row["response"] for row in given.values()} == {_GIVEN}
+    supported = {
+        span["sample_id"]
+        for span in rows(real.folder, "spans")
+        if span["outcome"] == "supported" and span["sources"]
+    }
+    assert set(given) <= supported
+
+
+def test_sources_lie_inside_the_real_media(real: Job) -> None:
+    samples = {row["row_key"]: row for row in rows(real.folder, "samples")}
+    kinds: Counter[str] = Counter()
+    for span in rows(real.folder, "spans"):
+        sample = samples[span["row_key"]]
+        parts = [part for message in sample["messages"] for part in message["content"]]
+        media = {item["part_index"]: item for item in sample["media"]}
+        for source in span["sources"]:
+            kinds[source["modality"]] += 1
+            part = parts[source["part_index"]]
+            if source["modality"] == "text":
+                cut = part["text"][source["char_start"] : source["char_end"]]
+                assert cut == source["text"]
+                continue
+            item = media[source["part_index"]]
+            assert item["type"] == part["type"]
+            if source["box"] is not None:
+                x0, y0, x1, y1 = source["box"]
+                assert 0 <= x0 < x1 <= item["width"]
+                assert 0 <= y0 < y1 <= item["height"]
+            if source["start_s"] is not None:
+                assert 0 <= source["start_s"] < source["end_s"] <= item["duration_s"] + 1e-6
+    assert set(kinds) == {"text", "image", "audio", "video"}
+
+
+# --- faults of the machinery -------------------------------------------------------------------
+
+
+def test_stage_that_cannot_load_stops_the_run(
+    tmp_path: Path, tiny_model: str, local_ray: None
+) -> None:
+    write_input(tmp_path / "input", a=["1"])
+    job = prepare(_config(tmp_path, tiny_model))
+    (Path(tiny_model) / "model.safetensors").rename(tmp_path / "away")
+    try:
+        with pytest.raises(RunError, match=r"a stage failed: .*BackendError"):
+            run(job)
+    finally:
+        (tmp_path / "away").rename(Path(tiny_model) / "model.safetensors")
+    assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
+
+
+def test_gpus_that_are_not_there(tmp_path: Path, tiny_model: str, local_ray: None) -> None:
+    config = _config(tmp_path, tiny_model, model={"gpus_per_replica": 1, "replicas": 64})
+    with (
+        pytest.raises(ConfigError, match=r"needs 64 GPUs and this machine has"),
+        ray_session(config),
+    ):
+        pass
+    assert ray.is_initialized()
+
+
+def test_local_ray_has_room_for_the_graph(tmp_path: Path) -> None:
+    assert needed_cpus(_config(tmp_path, "model")) == 2
+    many = _config(tmp_path, "model", model={"replicas": 3}, ray={"trace_cpus": 4})
+    assert needed_cpus(many) == 13
+
+
+@pytest.mark.slow
+def test_killed_driver_and_the_same_command_after_midnight(
+    tmp_path: Path, tiny_model: str, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [str(number) for number in range(12)]
+    write_input(tmp_path / "input", a=ids[:6], b=ids[6:])
+    config = _config(tmp_path, tiny_model, run={"chunk_samples": 1}, decode={"max_new_tokens": 100})
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "pipeline", "run", str(path)]
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    parts = Path(prepare(config).folder.root, "_parts")
+    try:
+        for _ in range(1500):
+            if len(list(parts.glob("*.parquet"))) >= 2 or driver.poll() is not None:
+                break
+            time.sleep(0.1)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    committed = {path.stem for path in parts.glob("*.parquet")}
+    assert driver.returncode == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert 2 <= len(committed) < 12
+    job = prepare(config, lambda: utc_today() + timedelta(days=1))
+    assert job.folder.root == str(parts.parent)
+    verdict = run(job)
+    assert (verdict.exit_code, verdict.n_rows, verdict.n_ok) == (0, 12, 12)
+    left = 12 - len(committed)
+    assert f"{left}/{left} chunks" in capsys.readouterr().err
+    expected = sorted(f"{shard}.parquet:{row}" for shard in "ab" for row in range(6))
+    assert row_keys(job.folder) == expected
+    assert set(row_keys(job.folder, "spans")) == set(expected)
+    assert job.folder.tree(".partial") == []
+    found = list((tmp_path / "output").glob("run_date=*"))
+    assert len(found) == 1
