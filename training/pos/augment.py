@@ -17,13 +17,13 @@ LIST_CHANCE = 0.08  # per text
 PARAGRAPH_BREAK_CHANCE = 0.5  # per paragraph
 HEADING_CHANCE = 0.2  # per unpunctuated first line
 BOLD_CHANCE = 0.03
-BARE_ENDING_CHANCE = 0.06
+BARE_ENDING_CHANCE = 0.04
 PAUSE_CHANCE = 0.03
 
 BREAKS = ("\n", "\n\n")
 HASHES = ("# ", "## ", "### ")
 ENUMERATORS = ("{n}. ", "{n}) ", "- ", "* ", "• ")
-ENDINGS = (*"123456789ABCDEF", "10", "12", "15", "20", "36", "2.5", "100", "2015", "2021", "B12")
+ENDINGS = (*"123456789ABCD", "10", "12", "15", "20", "36", "2.5", "100", "2015", "2021", "B12")
 PAUSES = ("...", "…")
 TERMINALS = frozenset(".!?…")
 CLOSERS = "\"'\u201d\u2019)]*"
@@ -60,13 +60,15 @@ def as_prose(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
 
 
 def as_list(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
-    """Set sentences as the items of a numbered or bulleted list, one a line."""
+    """Set sentences as the items of a list, one a line: numbered or not, with bold leads or not."""
     template = rng.choice(ENUMERATORS)
     first = rng.choice((1, 1, 1, 2, 5, 10))
-    return [
-        Piece("\n" if i else "", with_marker(sentence, template.format(n=first + i)))
-        for i, sentence in enumerate(chunk)
-    ]
+    n_bold = rng.choice((0, 0, 1, 2, 3))
+    pieces: list[Piece] = []
+    for n, sentence in enumerate(chunk, start=first):
+        item = with_bold_lead(sentence, n_bold) if n_bold else sentence
+        pieces.append(Piece("\n" if pieces else "", with_marker(item, template.format(n=n))))
+    return pieces
 
 
 def is_closed(sentence: Sentence) -> bool:

@@ -1,0 +1,80 @@
+"""The README's commands and code run as they stand, in order, where `make demo` has run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from tests.conftest import ROOT
+from tests.pipeline.conftest import local_ray
+from training.demo.corpus import make_corpus
+from training.tiny.build import build_tiny
+
+__all__ = ["local_ray"]
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(name: str) -> list[list[str]]:
+    """Command lines of the README's shell blocks that begin with `name`."""
+    shell = "\n".join(body for language, body in BLOCKS if language == "sh").replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
+    return [line for line in lines if line and line[0] == name]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    """A folder in which the steps of `make demo` were done."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    build_tiny(folder / "out/demo/model")
+    make_corpus(folder / "out/demo/corpus")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["ingest", "out/demo/corpus/samples.jsonl", "out/demo/input"]) == 0
+        assert main(["run", "configs/quickstart.yaml"]) == 0
+    return folder
+
+
+def test_commands_run(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo)
+    assert [line[1] for line in commands("omnitrace")] == ["ingest", "validate", "run", "inspect"]
+    for line in commands("omnitrace"):
+        assert main(line[1:]) == 0, line
+    shown = capsys.readouterr().out
+    assert "14 samples: 14 ok, 0 errors" in shown
+    assert "yellow" in shown
+
+
+def test_python_runs(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo)
+    blocks = [body for language, body in BLOCKS if language == "python"]
+    assert len(blocks) == 3
+    for body in blocks:
+        exec(compile(body, "README.md", "exec"), {"__name__": "readme"})
+    shown = capsys.readouterr().out
+    assert "There is a red circle on the left." in shown
+
+
+def test_make_targets_and_named_files_exist() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {line[1] for line in commands("make")} <= set(targets)
+    for path in re.findall(r"`((?:\w+/)*[\w.]+\.(?:py|ya?ml))`", README):
+        found = (ROOT / path).exists() or list(ROOT.glob(f"omnitrace_core/**/{path}"))
+        assert found, f"README names {path}, which does not exist"
+
+
+def test_tree_names_every_module_of_the_core() -> None:
+    tree = README.split("## Where things are")[1].split("```")[1]
+    for file in (ROOT / "omnitrace_core").glob("*.py"):
+        if file.stem not in ("__init__", "torchvision_shim"):
+            assert file.stem in tree, f"the README's tree does not name {file.name}"
