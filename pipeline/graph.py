@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from omnitrace_core.errors import RunError
 from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import ModelOptions
 from pipeline.commit import Committed, Execute, commit_chunk
 from pipeline.config import RunConfig
 from pipeline.io import Storage
@@ -73,7 +74,7 @@ def build(
     # since an elastic one may stay small; two chunks in flight, so that one waits while one runs.
     traced = ready.map_batches(
         TraceDecode,
-        fn_constructor_args=(config.model, config.decode, config.trace),
+        fn_constructor_args=(replica_model(config.model), config.decode, config.trace),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.trace_cpus,
@@ -104,6 +105,11 @@ def build(
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
     )
+
+
+def replica_model(model: ModelOptions) -> ModelOptions:
+    """What a replica loads: one that owns no GPU must not find one by itself."""
+    return model if model.gpus_per_replica else model.model_copy(update={"device": "cpu"})
 
 
 def plan_row(chunk: Chunk) -> pa.Table:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from omnitrace_core.errors import InputSchemaError
 from pipeline.io import Storage
-from stages.read_samples import row_key, schema_problems
+from stages.input_schema import schema_problems
+from stages.read_samples import row_key
 
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
 _SCAN_THREADS = 8

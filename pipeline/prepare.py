@@ -51,6 +51,7 @@ def prepare(config: RunConfig, today: Today = utc_today) -> Job:
         RunError: what an earlier run of this id left cannot be read.
     """
     _check_places(config)
+    _check_device(config)
     identity = identify(config, today)
     rules = _check_names(config)
     scans = scan_input(config.input.path)
@@ -69,6 +70,15 @@ def _check_places(config: RunConfig) -> None:
         )
     if Storage(dest).is_file():
         raise ConfigError(f"output.path={dest!r} is a file; give a folder")
+
+
+def _check_device(config: RunConfig) -> None:
+    model = config.model
+    if model.device not in ("auto", "cpu") and not model.gpus_per_replica:
+        raise ConfigError(
+            f"model.device={model.device!r} and model.gpus_per_replica=0: a replica uses only GPUs "
+            "that it owns; set model.gpus_per_replica=1, or model.device=cpu"
+        )
 
 
 def _check_names(config: RunConfig) -> MediaRules:

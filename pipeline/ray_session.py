@@ -37,8 +37,6 @@ def ray_session(config: RunConfig) -> Iterator[None]:
 
 
 def _start(config: RunConfig) -> None:
-    # Ray 2.60 warns about a coming change for tasks without GPUs; this is the new behaviour.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     shown = not config.ray.quiet
     if not shown:
         # Ray's C++ side repeats its errors on our stderr; what matters of them is raised here too.

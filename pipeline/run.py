@@ -7,7 +7,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 
@@ -94,8 +94,8 @@ def _work(job: Job, execute: Execute | None) -> None:
     if not left.total():
         return
     pending = _pending(job, unfinished.values(), parts)
-    progress = Progress(left.total(), n_rows)
-    with _ray(job) if execute is None else nullcontext():
+    ray = _ray(job) if execute is None else nullcontext()
+    with closing(Progress(left.total(), n_rows)) as progress, ray:
         execute = execute or _graph(job)
         while window := list(islice(pending, job.config.run.window_chunks)):
             for committed in execute(window):
@@ -103,7 +103,6 @@ def _work(job: Job, execute: Execute | None) -> None:
                 left[committed.shard] -= 1
                 if left[committed.shard] == 0:
                     _publish(job, unfinished[committed.shard])
-    progress.close()
 
 
 def _pending(job: Job, shards: Iterable[Shard], parts: set[str]) -> Iterator[Chunk]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from omnitrace_core.errors import RunError
 from omnitrace_core.parse import to_sample
 from omnitrace_core.records import DecodedMedia, Sample, Segment, SourceUnit, TokenTrace
-from stages import codec
+from stages import codec, media_codec
 from stages.guard import RowError, guarded
 from stages.schema import STATE, chunk_schema
 
@@ -57,7 +57,7 @@ class StateRow:
     @property
     def media(self) -> dict[int, DecodedMedia]:
         """Decoded media by part index."""
-        return codec.decode_media(self._value("media"))
+        return media_codec.decode_media(self._value("media"))
 
     @property
     def units(self) -> tuple[SourceUnit, ...]:

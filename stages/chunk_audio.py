@@ -6,6 +6,7 @@ import time
 
 import pyarrow as pa
 
+from omnitrace_core.language import load_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import SampleReader
@@ -25,6 +26,8 @@ class ChunkAudio:
         spans: SpanOptions,
     ) -> None:
         self._reader = SampleReader(rules, media, units, asr, spans)
+        # Loaded here and kept by the core, so that the first sample does not pay for it.
+        load_language(spans.pipeline)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `speech`, `units`, `notes` and `speech_s`."""

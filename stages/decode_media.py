@@ -9,7 +9,7 @@ import pyarrow as pa
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import SampleReader
-from stages import codec
+from stages import media_codec
 from stages.chunk import Fields, StateRow, rows_of, run_rows, with_rows, without_inline_data
 from stages.schema import STATE
 
@@ -43,7 +43,7 @@ class DecodeMedia:
         sample = row.sample
         media = self._reader.decode(sample)
         return {
-            "media": codec.encode_media(media),
-            "media_info": codec.media_info(sample.parts, media),
+            "media": media_codec.encode_media(media),
+            "media_info": media_codec.media_info(sample.parts, media),
             "decode_s": time.perf_counter() - started,
         }

@@ -6,11 +6,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnitrace_core.errors import DuplicateSampleId, InvalidSample, MissingSampleId, RunError
+from omnitrace_core.errors import DuplicateSampleId, MissingSampleId, RunError
 from omnitrace_core.parse import to_sample
 from stages.chunk import error_row, with_rows
 from stages.guard import RowError, as_row_error, guarded
-from stages.schema import REQUIRED_COLUMNS, SAMPLE, STATE
+from stages.input_schema import conform
+from stages.schema import SAMPLE, STATE
 
 STAGE = "read"
 
@@ -30,7 +31,11 @@ def read_samples(plan: pa.Table) -> pa.Table:
     for index in range(len(samples)):
         row = chunk["first_row"] + index
         row_keys.append(row_key(chunk["shard"], row))
-        error = misfits.get(index) or _check(samples[index], row_keys[-1], repeats.get(row))
+        error = (
+            as_row_error(STAGE, misfits[index])
+            if index in misfits
+            else _check(samples[index], row_keys[-1], repeats.get(row))
+        )
         errors.append(error and error_row(error))
     columns = {
         "row_key": pa.array(row_keys, pa.string()),
@@ -92,79 +97,3 @@ def _read_rows(uri: str, first_row: int, n_rows: int) -> pa.Table:
         rows = shard.read_row_groups(wanted, columns=columns, use_threads=False)
     # Taken, not sliced: a slice would keep the whole row group alive behind the chunk.
     return rows.take(pa.array(range(first_row - skipped, first_row - skipped + n_rows)))
-
-
-def conform(table: pa.Table) -> tuple[pa.StructArray, dict[int, RowError]]:
-    """A shard's rows in the shape of SAMPLE, and an error for each whose values do not fit it.
-
-    Columns that are missing become null, as do the values that do not fit.
-    """
-    try:
-        return _cast(table), {}
-    except pa.ArrowInvalid:
-        return _cast_row_by_row(table)
-
-
-def _cast_row_by_row(table: pa.Table) -> tuple[pa.StructArray, dict[int, RowError]]:
-    rows, misfits = [], {}
-    for index in range(len(table)):
-        # Taken, not sliced: casting a slice casts the values of all rows behind it.
-        row = table.take([index])
-        for name in row.column_names:
-            try:
-                row.column(name).cast(SAMPLE.field(name).type)
-            except pa.ArrowInvalid as error:
-                message = f"column {name} holds a value that does not fit it: {error}"
-                misfits[index] = RowError(STAGE, InvalidSample.code, message)
-                row = row.drop_columns([name])
-        rows.append(_cast(row))
-    return pa.concat_arrays(rows), misfits
-
-
-def _cast(table: pa.Table) -> pa.StructArray:
-    columns = [
-        table.column(field.name).combine_chunks().cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(len(table), field.type)
-        for field in SAMPLE
-    ]
-    return pa.StructArray.from_arrays(columns, fields=list(SAMPLE))
-
-
-# --- before any work ---------------------------------------------------------------------------
-
-_REQUIRED_FIELDS = {"messages": ("role", "content"), "messages.content": ("type",)}
-
-
-def schema_problems(have: pa.Schema) -> list[str]:
-    """What keeps a Parquet file with this schema from being read as samples; empty if nothing."""
-    problems = [f"column {name} is missing" for name in REQUIRED_COLUMNS if name not in have.names]
-    for field in SAMPLE:
-        if field.name in have.names:
-            problems += _type_problems(have.field(field.name).type, field.type, field.name)
-    return problems
-
-
-def _type_problems(have: pa.DataType, want: pa.DataType, path: str) -> list[str]:
-    if pa.types.is_struct(want) and pa.types.is_struct(have):
-        # A cast would drop unknown fields in silence, and media with them.
-        unknown = [field.name for field in have if field.name not in want.names]
-        problems = [f"{path}.{name} is not a known field" for name in unknown]
-        problems += [
-            f"{path}.{name} is missing"
-            for name in _REQUIRED_FIELDS.get(path, ())
-            if name not in have.names
-        ]
-        for field in have:
-            if field.name in want.names:
-                wanted = want.field(field.name).type
-                problems += _type_problems(field.type, wanted, f"{path}.{field.name}")
-        return problems
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if pa.types.is_list(want) and any(is_list(have) for is_list in lists):
-        return _type_problems(have.value_type, want.value_type, path)
-    try:
-        pa.nulls(0, have).cast(want)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return [f"{path} is {have}, which cannot be read as {want}"]
-    return []

@@ -97,6 +97,7 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         ("curation.gamma=much", "curation.gamma='much'"),
         ("trace.signals=[attention]", "'attention'"),
+        ("model.device=cuda", "model.device='cuda' and model.gpus_per_replica=0"),
         ("asr.engine=ear", "asr.engine='ear'; valid engines: given, vad"),
         ("spans.pipeline=/no/such/pipe", "spans.pipeline='/no/such/pipe' cannot be loaded"),
         ("model.path=/no/such/model", "model.path='/no/such/model' is not a local directory"),

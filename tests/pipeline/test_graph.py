@@ -19,6 +19,7 @@ import ray
 
 from omnitrace_core.errors import ConfigError, RunError
 from pipeline.config import RunConfig
+from pipeline.graph import replica_model
 from pipeline.identity import utc_today
 from pipeline.ingest import ingest
 from pipeline.prepare import Job, prepare
@@ -202,6 +203,12 @@ def test_gpus_that_are_not_there(tmp_path: Path, tiny_model: str, local_ray: Non
     ):
         pass
     assert ray.is_initialized()
+
+
+def test_replica_without_a_gpu_stays_on_the_cpu(tmp_path: Path) -> None:
+    for device, gpus, expected in (("auto", 0, "cpu"), ("auto", 1, "auto"), ("cuda", 1, "cuda")):
+        config = _config(tmp_path, "m", model={"device": device, "gpus_per_replica": gpus})
+        assert replica_model(config.model).device == expected
 
 
 def test_local_ray_has_room_for_the_graph(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from omnitrace_core.records import (
     TokenTrace,
     Word,
 )
-from stages import codec
+from stages import codec, media_codec
 from stages.schema import DECODED, SPEECH, TRACE, UNIT
 from tests.core.samples import image, one_of_each, sound, video
 
@@ -52,16 +52,16 @@ MEDIA: dict[str, DecodedMedia] = {
 @pytest.mark.parametrize("name", MEDIA)
 def test_media_round_trip(name: str) -> None:
     given = {2: MEDIA[name], 5: image(9)}
-    array = pa.array([[], codec.encode_media(given), None], pa.list_(DECODED))
-    assert codec.decode_media(array[0]) == {}
-    assert codec.decode_media(array[2]) == {}
-    back = codec.decode_media(array[1])
+    array = pa.array([[], media_codec.encode_media(given), None], pa.list_(DECODED))
+    assert media_codec.decode_media(array[0]) == {}
+    assert media_codec.decode_media(array[2]) == {}
+    back = media_codec.decode_media(array[1])
     assert _same(back, given)
 
 
 def test_decoded_arrays_can_be_written_to() -> None:
-    array = pa.array([codec.encode_media({0: image(1), 1: sound(2, 1.0)})], pa.list_(DECODED))
-    back = codec.decode_media(array[0])
+    array = pa.array([media_codec.encode_media({0: image(1), 1: sound(2, 1.0)})], pa.list_(DECODED))
+    back = media_codec.decode_media(array[0])
     assert back[0].pixels.flags.writeable  # type: ignore[union-attr]
     assert back[1].waveform.flags.writeable  # type: ignore[union-attr]
 
@@ -110,7 +110,7 @@ def test_trace_round_trip(n_gen: int, n_units: int) -> None:
 
 def test_media_info_keeps_where_media_came_from() -> None:
     samples = one_of_each()["mixed"]
-    infos = codec.media_info(samples.sample.parts, samples.media)
+    infos = media_codec.media_info(samples.sample.parts, samples.media)
     assert [(info["part_index"], info["type"]) for info in infos] == [
         (1, "image"),
         (2, "audio"),

@@ -8,7 +8,8 @@ import pytest
 
 from omnitrace_core.errors import RunError
 from stages.chunk import state_rows
-from stages.read_samples import conform, read_samples, schema_problems
+from stages.input_schema import conform, schema_problems
+from stages.read_samples import read_samples
 from stages.schema import MESSAGE, SAMPLE, STATE, chunk_schema
 from tests.stages.chunks import codes_of, errors_of, plan_of, read_chunk, text_row, write_shard
 
@@ -79,7 +80,7 @@ def test_value_that_does_not_fit_costs_one_row() -> None:
     assert samples.field("sample_id").to_pylist() == ["a", "b", "c"]
     assert samples.field("response_token_ids").to_pylist() == [[1], None, None]
     assert list(misfits) == [1]
-    assert "column response_token_ids" in misfits[1].message
+    assert "column response_token_ids" in str(misfits[1])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from omnitrace_core.errors import BackendError, OutOfMemory
 from omnitrace_core.records import SourceUnit
 from stages.chunk import Fields, StateRow, run_rows, state_rows
-from stages.codec import encode_media, encode_units
+from stages.codec import encode_units
+from stages.media_codec import encode_media
 from tests.core.samples import video
 from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
