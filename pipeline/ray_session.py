@@ -57,7 +57,7 @@ def _start(config: RunConfig) -> None:
 
 
 def needed_cpus(config: RunConfig) -> int:
-    """CPUs that the graph's actors reserve, with room for its reading and committing tasks."""
+    """CPUs that the graph reserves, and one more for actors of the last window on their way out."""
     given = config.ray
     reserved = (
         given.decode_actors * given.decode_cpus
@@ -66,7 +66,7 @@ def needed_cpus(config: RunConfig) -> int:
         + given.curate_actors * given.curate_cpus
         + 2 * given.io_cpus
     )
-    return math.ceil(reserved)
+    return math.ceil(reserved) + 1
 
 
 def _check_gpus(config: RunConfig) -> None:

@@ -212,9 +212,9 @@ def test_replica_without_a_gpu_stays_on_the_cpu(tmp_path: Path) -> None:
 
 
 def test_local_ray_has_room_for_the_graph(tmp_path: Path) -> None:
-    assert needed_cpus(_config(tmp_path, "model")) == 2
+    assert needed_cpus(_config(tmp_path, "model")) == 3
     many = _config(tmp_path, "model", model={"replicas": 3}, ray={"trace_cpus": 4})
-    assert needed_cpus(many) == 13
+    assert needed_cpus(many) == 14
 
 
 @pytest.mark.slow
