@@ -18,12 +18,14 @@ PARAGRAPH_BREAK_CHANCE = 0.5  # per paragraph
 HEADING_CHANCE = 0.2  # per unpunctuated first line
 BOLD_CHANCE = 0.03
 BARE_ENDING_CHANCE = 0.04
+INITIALS_CHANCE = 0.04
 PAUSE_CHANCE = 0.03
 
 BREAKS = ("\n", "\n\n")
 HASHES = ("# ", "## ", "### ")
 ENUMERATORS = ("{n}. ", "{n}) ", "- ", "* ", "• ")
 ENDINGS = (*"123456789ABCD", "10", "12", "15", "20", "36", "2.5", "100", "2015", "2021", "B12")
+INITIALS = (*(f"{letter}." for letter in "ABCDEFGHJKLMNPRSTW"), "J. R.", "M. C.", "A. B.")
 PAUSES = ("...", "…")
 TERMINALS = frozenset(".!?…")
 CLOSERS = "\"'\u201d\u2019)]*"
@@ -80,6 +82,8 @@ def varied(sentence: Sentence, rng: random.Random) -> Sentence:
     """Change a sentence now and then in ways that leave its boundaries as they are."""
     if rng.random() < BARE_ENDING_CHANCE:
         sentence = with_bare_ending(sentence, rng.choice(ENDINGS))
+    if rng.random() < INITIALS_CHANCE:
+        sentence = with_initials(sentence, rng.choice(INITIALS))
     if rng.random() < PAUSE_CHANCE:
         sentence = with_pause(sentence, rng.choice(PAUSES))
     if rng.random() < BOLD_CHANCE:
@@ -103,6 +107,24 @@ def with_bare_ending(sentence: Sentence, ending: str) -> Sentence:
         text=f"{sentence.text.removesuffix(tail)} {ending}.",
         words=(*sentence.words[:-2], ending, "."),
         tags=(*sentence.tags[:-2], "NUM" if ending[0].isdigit() else "", "PUNCT"),
+    )
+
+
+def with_initials(sentence: Sentence, initials: str) -> Sentence:
+    """Put initials before the first proper noun ("A. Smith"): full stops that end no sentence."""
+    if "PROPN" not in sentence.tags:
+        return sentence
+    i = sentence.tags.index("PROPN")
+    before = sentence.text[: end_of(sentence, i)]
+    after = sentence.text[len(before) :]
+    if before and not after.startswith(" "):
+        return sentence
+    names = tuple(initials.split())
+    return replace(
+        sentence,
+        text=f"{before} {initials} {after.lstrip()}".lstrip(),
+        words=sentence.words[:i] + names + sentence.words[i:],
+        tags=sentence.tags[:i] + ("PROPN",) * len(names) + sentence.tags[i:],
     )
 
 
@@ -132,9 +154,7 @@ def with_marker(sentence: Sentence, marker: str) -> Sentence:
 
 def with_bold_lead(sentence: Sentence, n_words: int) -> Sentence:
     """Set the first n_words in Markdown bold."""
-    end = 0
-    for word in sentence.words[:n_words]:
-        end = sentence.text.index(word, end) + len(word)
+    end = end_of(sentence, n_words)
     stars, tags = ("*", "*"), ("PUNCT", "PUNCT")
     return replace(
         sentence,
@@ -142,6 +162,14 @@ def with_bold_lead(sentence: Sentence, n_words: int) -> Sentence:
         words=stars + sentence.words[:n_words] + stars + sentence.words[n_words:],
         tags=tags + sentence.tags[:n_words] + tags + sentence.tags[n_words:],
     )
+
+
+def end_of(sentence: Sentence, n_words: int) -> int:
+    """Return where in the text the first n_words end."""
+    end = 0
+    for word in sentence.words[:n_words]:
+        end = sentence.text.index(word, end) + len(word)
+    return end
 
 
 def lower_cased(sentence: Sentence) -> Sentence:
