@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from omnitrace_core.detokenize import decode_response
-from omnitrace_core.errors import FatalError, OutOfMemory, SampleError, TraceError
+from omnitrace_core.errors import FatalError, OutOfMemory, ResponseEmpty, SampleError, TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Fold, ReadySample, Sample, TokenTrace
 from omnitrace_core.replay import Replayed, fold_rows, replay
@@ -90,8 +90,12 @@ class BatchTracer:
         for index, sample in enumerate(ready):
             try:
                 encoded.append((index, self.backend.encode(sample)))
+            except FatalError:
+                raise
             except SampleError as error:
                 results[index] = error
+            except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
+                results[index] = _as_sample_error(sample, 0, error)
         for batch in _batches(encoded, self._batch_tokens):
             outcomes = self._trace_guarded([item for _, item in batch])
             for (index, _), outcome in zip(batch, outcomes, strict=True):
@@ -109,7 +113,7 @@ class BatchTracer:
                 return [error]
         except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
             if len(batch) == 1:
-                return [_as_sample_error(batch[0], error)]
+                return [_as_sample_error(batch[0].ready, batch[0].n_prompt, error)]
             log.warning("a batch of %d failed (%s); tracing its halves", len(batch), error)
         _free_memory()
         half = len(batch) // 2
@@ -153,6 +157,18 @@ class BatchTracer:
                 )
             while ids and ids[-1] in self.backend.end_ids:
                 ids.pop()
+            if not ids:
+                raise ResponseEmpty(
+                    f"sample {sample.sample_id!r}: response_token_ids holds nothing but the end "
+                    "token; leave it out to have the model answer"
+                )
+            text, _ = decode_response(self.backend.tokenizer, ids)
+            if sample.response is not None and sample.response.strip() != text.strip():
+                raise TraceError(
+                    f"sample {sample.sample_id!r}: response_token_ids decode to {text[:60]!r}, not "
+                    f"to the response {sample.response[:60]!r}; they are of another tokenizer, or "
+                    "of another response: correct them or leave them out"
+                )
             return _Response(tuple(ids), "given")
         encoded = self.backend.tokenizer(
             sample.response or "", add_special_tokens=False, split_special_tokens=True
@@ -173,7 +189,9 @@ class BatchTracer:
         notes = item.ready.notes + item.notes + response.notes
         given = item.ready.sample.response
         if given is not None and given != text:
-            notes += ("the traced tokens decode to another text than the given response",)
+            notes += ("the traced tokens decode to a slightly other text than the given response",)
+        if not response.token_ids:
+            notes += ("the model ended at once: there is nothing to trace",)
         folds: dict[str, Fold] = {}
         logprobs = np.zeros(n_gen, dtype=np.float32)
         if self.options.enabled:
@@ -233,11 +251,11 @@ def _has_ids(sample: Sample) -> bool:
     return sample.response_token_ids is not None
 
 
-def _as_sample_error(item: Encoded, error: Exception) -> SampleError:
+def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> SampleError:
     """An unforeseen failure of one sample as its error; a broken device is fatal instead."""
     import torch
 
-    where = f"sample {item.ready.sample.sample_id!r} ({item.n_prompt} prompt tokens)"
+    where = f"sample {ready.sample.sample_id!r} ({n_prompt} prompt tokens)"
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
     if "CUDA error" in str(error):

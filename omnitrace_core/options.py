@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class Options(BaseModel):
@@ -73,7 +73,9 @@ class UnitOptions(Options):
 
     text: Literal["sentence", "part"] = Field("sentence", description="Unit of text parts.")
     image: Literal["whole", "grid"] = Field("whole", description="Unit of images.")
-    grid: tuple[int, int] = Field((3, 3), description="Rows and columns when units.image is grid.")
+    grid: tuple[PositiveInt, PositiveInt] = Field(
+        (3, 3), description="Rows and columns when units.image is grid; no finer than its tokens."
+    )
     audio: Literal["bins", "chunks"] = Field(
         "bins", description="Fixed time bins, or the speech chunks that asr.engine finds."
     )

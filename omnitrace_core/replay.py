@@ -122,6 +122,11 @@ class _Tap:
         import torch
 
         config: Any = decoder.config
+        if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            raise BackendError(
+                "this model has sliding-window layers, whose cache forgets keys; the replay needs "
+                "all of them, so it cannot be traced"
+            )
         shape = (config.num_hidden_layers, config.num_attention_heads)
         self._names = tuple(signals)
         self._weights = torch.stack([signal_weights(name, *shape) for name in signals]).to(

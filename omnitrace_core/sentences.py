@@ -38,6 +38,7 @@ _OPTION_STYLES = tuple(
 )
 _OPENS_LINE = re.compile(rf"(?:^|[{_BREAKS}])\s*$")
 _OPENS_CLAUSE = re.compile(rf"(?:^|[{_BREAKS}{_CLAUSE_MARKS}])\s*$")
+_ASKS = re.compile(r"[?:\uff1f\uff1a]\s*$")
 _LISTS_NAMES = re.compile(r"(?:[,&]|\b(?:and|or|by))\s*$")
 _LOOK_BACK = 80  # characters before an option's letter that tell whether it may stand there
 
@@ -108,7 +109,7 @@ def _lettered_runs(letters: Iterable[re.Match[str]]) -> list[list[re.Match[str]]
 
 
 def _inline_runs(text: str, letters: Iterable[re.Match[str]]) -> list[list[re.Match[str]]]:
-    return _lettered_runs(
+    runs = _lettered_runs(
         letter
         for letter in letters
         if (
@@ -117,6 +118,10 @@ def _inline_runs(text: str, letters: Iterable[re.Match[str]]) -> list[list[re.Ma
             else letter[0][-1] == ")" or not _follows(_LISTS_NAMES, text, letter)
         )
     )
+    # "A. Smith met B. Jones": two letters with full stops are initials unless something was asked.
+    return [
+        run for run in runs if run[0][0][-1] != "." or len(run) > 2 or _follows(_ASKS, text, run[0])
+    ]
 
 
 def _follows(pattern: re.Pattern[str], text: str, letter: re.Match[str]) -> bool:

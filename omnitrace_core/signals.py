@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from omnitrace_core.errors import UnknownName
+from omnitrace_core.errors import BackendError, UnknownName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,16 +45,15 @@ def signal_weights(name: str, n_layers: int, n_heads: int) -> Tensor:
 
     Raises:
         UnknownName: no signal of this name; the message lists the valid ones.
-        ValueError: a plug-in's weights are of another shape, negative, or do not sum to 1.
+        BackendError: a plug-in's weights are of another shape, negative, or do not sum to 1.
     """
     signal = SIGNALS.get(name) or _plugins().get(name)
     if signal is None:
-        valid = sorted({*SIGNALS, *_plugins()})
-        raise UnknownName(f"trace.signals names {name!r}, which is unknown; valid: {valid}")
+        raise _unknown(name)
     weights = signal(n_layers, n_heads)
     total = float(weights.sum())
     if weights.shape != (n_layers, n_heads) or bool((weights < 0).any()) or abs(total - 1) > 1e-4:
-        raise ValueError(
+        raise BackendError(
             f"signal {name!r} must give non-negative weights [{n_layers}, {n_heads}] that sum to "
             f"1; it gave {tuple(weights.shape)} summing to {total:.6f}"
         )
@@ -63,10 +62,16 @@ def signal_weights(name: str, n_layers: int, n_heads: int) -> Tensor:
 
 def check_signals(names: tuple[str, ...]) -> None:
     """Fail early on a name no table knows. Raises: UnknownName."""
+    known = {*SIGNALS, *_plugins()}
     for name in names:
-        if name not in SIGNALS:
-            signal_weights(name, 1, 1)
+        if name not in known:
+            raise _unknown(name)
 
 
 def _plugins() -> dict[str, HeadWeights]:
     return {point.name: point.load() for point in entry_points(group="omnitrace.signals")}
+
+
+def _unknown(name: str) -> UnknownName:
+    valid = sorted({*SIGNALS, *_plugins()})
+    return UnknownName(f"trace.signals names {name!r}, which is unknown; valid: {valid}")

@@ -127,6 +127,17 @@ class OmniTracer:
         """The loaded backend; `.model` is the transformers model, `.prepare(...)` its inputs."""
         return self._tracer.backend
 
+    def load(self) -> OmniTracer:
+        """Load the model and the language pipeline now; otherwise the first trace does.
+
+        Raises:
+            BackendError: the model cannot be loaded.
+            ConfigError: the language pipeline cannot be loaded.
+            UnknownName: a backend or signal of this name does not exist.
+        """
+        _ = self._tracer, self._segmenter
+        return self
+
     @overload
     def trace(self, samples: AnyInput) -> TraceResult: ...
     @overload

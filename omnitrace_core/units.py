@@ -43,18 +43,16 @@ class Stream:
     NONE, TEXT, IMAGE, AUDIO, FRAMES, SOUND = range(6)
 
 
-_STREAM_OF_KIND: dict[str, int] = {
-    "sentence": Stream.TEXT,
-    "text_part": Stream.TEXT,
-    "option": Stream.TEXT,
-    "instruction": Stream.TEXT,
-    "image": Stream.IMAGE,
-    "image_cell": Stream.IMAGE,
-    "audio_bin": Stream.AUDIO,
-    "audio_chunk": Stream.AUDIO,
-    "video_bin": Stream.FRAMES,
-    "sound_bin": Stream.SOUND,
-    "sound_chunk": Stream.SOUND,
+_STREAMS_OF_MODALITY: dict[str, tuple[int, ...]] = {
+    "text": (Stream.TEXT,),
+    "image": (Stream.IMAGE,),
+    "audio": (Stream.AUDIO,),
+    "video": (Stream.FRAMES, Stream.SOUND),
+}
+_STREAMS_OF_KIND: dict[str, tuple[int, ...]] = {
+    "video_bin": (Stream.FRAMES,),
+    "sound_bin": (Stream.SOUND,),
+    "sound_chunk": (Stream.SOUND,),
 }
 
 
@@ -92,6 +90,9 @@ def build_units(
         if part.type == "text":
             units.extend(_text_units(index, part, split_text))
             continue
+        if not part.evidence:
+            units.append(_whole(index, media[index]))
+            continue
         segments = speech.get(index, ()) if options.audio == "chunks" else ()
         units.extend(_media_units(index, media[index], segments, rules, options))
         if options.audio == "chunks" and not segments and _sound_of(media[index]) is not None:
@@ -107,7 +108,8 @@ def assign_units(prompt: PromptMap, units: Sequence[SourceUnit]) -> NDArray[np.i
     index = np.full(prompt.part.shape, -1, dtype=np.int64)
     groups: dict[tuple[int, int], list[SourceUnit]] = {}
     for unit in units:
-        groups.setdefault((unit.part_index, _STREAM_OF_KIND[unit.kind]), []).append(unit)
+        for stream in _STREAMS_OF_KIND.get(unit.kind, _STREAMS_OF_MODALITY[unit.modality]):
+            groups.setdefault((unit.part_index, stream), []).append(unit)
     for (part, stream), members in groups.items():
         where = np.flatnonzero((prompt.part == part) & (prompt.stream == stream))
         if where.size == 0:
@@ -171,6 +173,18 @@ def _text_unit(index: int, text: str, start: int, end: int, kind: UnitKind) -> S
         char_start=start,
         char_end=end,
     )
+
+
+def _whole(index: int, media: DecodedMedia) -> SourceUnit:
+    """Media that instruct (an example picture, say) are one unit, and no source."""
+    if isinstance(media, DecodedImage):
+        unit = next(_image_units(index, media, UnitOptions()))
+    elif isinstance(media, DecodedAudio):
+        unit = _timed_unit(index, "instruction", "audio", media.start_s, sound_end(media))
+    else:
+        end = media.end_s if media.sound is None else max(media.end_s, sound_end(media.sound))
+        unit = _timed_unit(index, "instruction", "video", media.start_s, end)
+    return replace(unit, kind="instruction")
 
 
 def _media_units(

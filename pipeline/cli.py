@@ -16,7 +16,6 @@ from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
 
 Arguments = argparse.Namespace
-EXIT_INCOMPLETE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"omnitrace: {error}", file=sys.stderr)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        print("omnitrace: interrupted before any work", file=sys.stderr)
-        return EXIT_INCOMPLETE
+        print("omnitrace: interrupted", file=sys.stderr)
+        from pipeline.verdict import Exit
+
+        return Exit.INCOMPLETE
 
 
 def _parse(argv: Sequence[str] | None) -> Arguments:

@@ -197,5 +197,11 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
     model_identity: what `model_files.model_identity` says of the weights.
     """
     settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
-    told = [SCHEMA_VERSION, model_identity, settings]
+    told: list[object] = [SCHEMA_VERSION, model_identity, settings]
+    if config.model.dtype == "auto":
+        # float32 on a CPU, the checkpoint's own on a GPU.
+        told.append("on_gpu" if config.model.gpus_per_replica else "on_cpu")
+    if config.decode.do_sample:
+        # A batch is sampled from one seed, so who shares a batch counts.
+        told.append([config.model.batch_tokens, config.run.chunk_samples])
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

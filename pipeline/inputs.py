@@ -104,7 +104,9 @@ def _sample_ids(shard: pq.ParquetFile) -> Iterator[str | None]:
 def _digests(sample_ids: Iterator[str | None], shard: str) -> NDArray[np.uint64]:
     hashed = bytearray()
     for row, sample_id in enumerate(sample_ids):
-        told = f"id\0{sample_id}" if sample_id else f"row\0{row_key(shard, row)}"
+        told = (
+            f"id\0{sample_id}" if sample_id and sample_id.strip() else f"row\0{row_key(shard, row)}"
+        )
         hashed += hashlib.blake2b(told.encode(), digest_size=16).digest()
     return np.frombuffer(bytes(hashed), dtype=np.uint64).reshape(-1, 2)
 

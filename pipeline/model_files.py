@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import ModelOptions
 
+_NEEDED = {
+    "safetensors weights": ("*.safetensors",),
+    "a tokenizer": ("tokenizer.json", "vocab.json"),
+    "its processor's settings": ("processor_config.json", "preprocessor_config.json"),
+}
+_INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _WHOLE_BYTES = 64 * 1024**2
@@ -50,3 +57,27 @@ def _hash_folder(folder: Path) -> str:
                 content.seek(probe * (size - _PROBE_BYTES) // (_PROBES - 1))
                 digest.update(content.read(_PROBE_BYTES))
     return digest.hexdigest()[:32]
+
+
+def check_model_files(options: ModelOptions) -> None:
+    """Whether a local directory has the files that loading will ask for.
+
+    Raises:
+        ConfigError: some of them are missing; the message names them.
+    """
+    folder = Path(options.path)
+    if not folder.is_dir():
+        return
+    missing = [
+        f"{what} ({' or '.join(names)})"
+        for what, names in _NEEDED.items()
+        if not any(any(folder.glob(name)) for name in names)
+    ]
+    if (folder / _INDEX).is_file():
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        shards = sorted(set(index["weight_map"].values()))
+        missing += [name for name in shards if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"model.path={options.path!r} lacks {', '.join(missing)}; copy the whole model"
+        )

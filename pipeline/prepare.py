@@ -15,6 +15,7 @@ from pipeline.identity import RunIdentity, Today, identify, utc_today
 from pipeline.inputs import scan_input
 from pipeline.io import Storage, absolute
 from pipeline.manifest import Manifest, read_manifests
+from pipeline.model_files import check_model_files
 from pipeline.plan import Plan, Shard, make_plan
 
 
@@ -87,9 +88,11 @@ def _check_names(config: RunConfig) -> MediaRules:
         check_signals(config.trace.signals)
         load_engine(config.asr)
         load_language(config.spans.pipeline)
-        return media_rules(config.model)
+        rules = media_rules(config.model)
     except (BackendError, UnknownName) as error:
         raise ConfigError(str(error)) from error
+    check_model_files(config.model)
+    return rules
 
 
 def check_writable(output: Storage) -> None:

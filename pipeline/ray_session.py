@@ -53,7 +53,14 @@ def _start(config: RunConfig) -> None:
         return
     # Shares of a CPU are bookkeeping: a small machine may promise more than it has.
     cpus = max(os.cpu_count() or 1, needed_cpus(config))
-    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=shown, logging_level=level)
+    # "local" by name: without it Ray would join whatever RAY_ADDRESS or an earlier head points at.
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=shown,
+        logging_level=level,
+    )
 
 
 def needed_cpus(config: RunConfig) -> int:

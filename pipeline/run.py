@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 
 from omnitrace_core import __version__
-from omnitrace_core.errors import FatalError
 from pipeline.commit import PARTS, Execute
 from pipeline.identity import remember
 from pipeline.plan import Chunk, Shard
@@ -51,7 +50,7 @@ def run(job: Job, execute: Execute | None = None) -> Verdict:
         _work(job, execute)
     except KeyboardInterrupt:
         stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command continues the run")
-    except FatalError as error:
+    except Exception as error:
         write_verdict(job.folder, _judge(job, Stop(exit_code_of(error), str(error))))
         raise
     verdict = _judge(job, stopped or _lost(job))

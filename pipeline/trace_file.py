@@ -7,19 +7,20 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnitrace_core.errors import ConfigError, InvalidSample, SampleError
+from omnitrace_core.errors import BackendError, ConfigError, InvalidSample
 from omnitrace_core.parse import ID_KEYS, named, parse_any
 from omnitrace_core.records import Sample
 from omnitrace_core.row_shape import clip
 from pipeline.input_files import Record, find_files
+from pipeline.verdict import Exit
+from stages.guard import RowError, guarded
 
 if TYPE_CHECKING:
     from omnitrace_core.tracer import OmniTracer, TraceResult
-
-EXIT_OK, EXIT_INCOMPLETE = 0, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Trace the file; 0 if every sample was traced, 4 if some became error records.
 
     Raises:
-        ConfigError: no input, or no model.
+        ConfigError: no input, no model, or an output that cannot be written.
         InputSchemaError: the file holds no samples.
     """
     source = arguments.file or arguments.questions_path
@@ -56,12 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.model is None and arguments.model_name is None:
         raise ConfigError("trace needs a model: --model PATH (a directory or hub id)")
     inputs = [(file.folder, record) for file in find_files(source) for record in file.records()]
+    _check_output(arguments.output_path)
     records = trace_records(_tracer(arguments), inputs[: arguments.limit])
     failed = sum(record["status"] == "error" for record in records)
     _write(records, arguments.output_path)
     if arguments.output_path != "-":
         print(f"{len(records)} samples, {failed} errors -> {arguments.output_path}")
-    return EXIT_INCOMPLETE if failed else EXIT_OK
+    return Exit.INCOMPLETE if failed else Exit.DONE
 
 
 def trace_records(
@@ -75,12 +77,17 @@ def trace_records(
     for number, (folder, record) in enumerate(inputs, start=1):
         name = _name_of(record.value, number)
         print(f"[{number}/{len(inputs)}] {name}", file=sys.stderr)
-        try:
-            results.append(_success(tracer.trace(_sample(record, name, folder))))
-        except SampleError as error:
-            print(f"  {error.code}: {error}", file=sys.stderr)
-            results.append(_failure(name, error))
+        work = partial(_traced, tracer, record, name, folder)
+        result = guarded("trace", name, work)
+        if isinstance(result, RowError):
+            print(f"  {result.code}: {result.message}", file=sys.stderr)
+            result = _failure(name, result)
+        results.append(result)
     return results
+
+
+def _traced(tracer: OmniTracer, record: Record, name: str, folder: str) -> dict[str, object]:
+    return _success(tracer.trace(_sample(record, name, folder)))
 
 
 def _sample(record: Record, name: str, folder: str) -> Sample:
@@ -93,19 +100,42 @@ def _sample(record: Record, name: str, folder: str) -> Sample:
 
 
 def _tracer(arguments: argparse.Namespace) -> OmniTracer:
+    """The loaded tracer. Raises: ConfigError for a flag out of range or a model that fails."""
+    from pydantic import ValidationError
+
     from omnitrace_core import OmniTracer
     from omnitrace_core.options import DecodeOptions, MediaOptions, UnitOptions
 
     named = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
-    return OmniTracer(
-        **named,
-        signals=(arguments.method,),
-        decode=DecodeOptions(max_new_tokens=arguments.max_new_tokens),
-        units=UnitOptions(audio="chunks" if arguments.use_asr_for_audio else "bins"),
-        media=MediaOptions(
-            video_fps=arguments.qwen_video_fps, video_total_pixels=arguments.video_max_pixels
-        ),
-    )
+    try:
+        tracer = OmniTracer(
+            **named,
+            signals=(arguments.method,),
+            decode=DecodeOptions(max_new_tokens=arguments.max_new_tokens),
+            units=UnitOptions(audio="chunks" if arguments.use_asr_for_audio else "bins"),
+            media=MediaOptions(
+                video_fps=arguments.qwen_video_fps, video_total_pixels=arguments.video_max_pixels
+            ),
+        )
+        tracer.load()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+    except BackendError as error:
+        raise ConfigError(str(error)) from error
+    return tracer
+
+
+def _check_output(output: str) -> None:
+    """Raises: ConfigError, before the work whose result could not be written."""
+    if output == "-":
+        return
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with Path(output).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--output_path {output}: cannot be written ({error})") from error
 
 
 def _success(result: TraceResult) -> dict[str, object]:
@@ -140,12 +170,12 @@ def _success(result: TraceResult) -> dict[str, object]:
     }
 
 
-def _failure(name: str, error: SampleError) -> dict[str, object]:
+def _failure(name: str, error: RowError) -> dict[str, object]:
     return {
         "sample_id": name,
         "status": "error",
         "error_code": error.code,
-        "message": str(error),
+        "message": error.message,
         "spans": [],
     }
 
@@ -166,5 +196,4 @@ def _write(records: list[dict[str, object]], output: str) -> None:
     if output == "-":
         sys.stdout.write(text)
         return
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     Path(output).write_text(text, encoding="utf-8")

@@ -11,7 +11,6 @@ from enum import IntEnum
 from omnitrace_core.errors import (
     ConfigError,
     InputSchemaError,
-    OmniTraceError,
     RunError,
     UnknownName,
 )
@@ -31,7 +30,7 @@ class Exit(IntEnum):
     INCOMPLETE = 4
 
 
-def exit_code_of(error: OmniTraceError) -> Exit:
+def exit_code_of(error: Exception) -> Exit:
     """What the user set or handed in is usage; all else is a crash."""
     usage = isinstance(error, ConfigError | InputSchemaError | UnknownName)
     return Exit.USAGE if usage else Exit.CRASH

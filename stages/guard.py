@@ -39,7 +39,7 @@ def guarded(stage: str, row_key: str, work: Callable[[], T]) -> T | RowError:
         raise
     except SampleError as error:
         return as_row_error(stage, error)
-    except Exception as error:  # the one broad except: the row guard
+    except Exception as error:  # the row guard, and the only place to be this broad
         log.exception("%s: unexpected error in stage %s", row_key, stage)
         return RowError(stage, INTERNAL, f"{type(error).__name__}: {error}")
 

@@ -6,7 +6,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnitrace_core.errors import DuplicateSampleId, MissingSampleId, RunError
+from omnitrace_core.errors import DuplicateSampleId, RunError
 from omnitrace_core.parse import to_sample
 from stages.chunk import error_row, with_rows
 from stages.guard import RowError, as_row_error, guarded
@@ -61,10 +61,6 @@ def row_key(shard: str, row: int) -> str:
 def _check(sample: pa.StructScalar, key: str, first_row_key: str | None) -> RowError | None:
     """The error of a row that cannot be traced as it stands, if it has one."""
     sample_id = sample["sample_id"].as_py()
-    if not sample_id:
-        return as_row_error(
-            STAGE, MissingSampleId(f"{key}: the row has no sample_id; give every sample its own")
-        )
     if first_row_key is not None:
         return as_row_error(
             STAGE,

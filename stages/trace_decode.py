@@ -44,9 +44,10 @@ class TraceDecode:
         todo = [(index, row) for index, row in enumerate(rows) if not row.failed]
         ready = {index: guarded(STAGE, row.row_key, partial(_ready, row)) for index, row in todo}
         samples = {i: item for i, item in ready.items() if isinstance(item, ReadySample)}
+        traced = self._tracer.trace(list(samples.values())) if samples else []
         outcomes: dict[int, Outcome] = {
             **{i: item for i, item in ready.items() if isinstance(item, RowError)},
-            **dict(zip(samples, self._trace(list(samples.values())), strict=True)),
+            **dict(zip(samples, traced, strict=True)),
         }
         share_s = (time.perf_counter() - started) / max(len(todo), 1)
         results = [
@@ -55,21 +56,6 @@ class TraceDecode:
         ]
         fields = ("trace", "traced_by", "trace_s")
         return with_results(table, results, fields=fields, drop=("media", "speech"))
-
-    def _trace(self, ready: list[ReadySample]) -> Sequence[Outcome]:
-        """One outcome per sample; a batch that fails as a whole is done again one by one."""
-        if not ready:
-            return []
-        whole = guarded(STAGE, "a batch", lambda: self._tracer.trace(ready))
-        if not isinstance(whole, RowError):
-            return whole
-        return [
-            outcome if isinstance(outcome, RowError) else outcome[0]
-            for outcome in (
-                guarded(STAGE, item.sample.sample_id, partial(self._tracer.trace, [item]))
-                for item in ready
-            )
-        ]
 
     def _result(self, outcome: Outcome, share_s: float) -> Fields | RowError:
         if isinstance(outcome, SampleError):

@@ -59,7 +59,14 @@ def json_reader(options: ModelOptions) -> ReadJson:
         path = _model_file(options, name)
         if path is None:
             return None
-        loaded: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BackendError(f"{path} is not JSON ({error}); fetch the model again") from error
+        if not isinstance(loaded, dict):
+            raise BackendError(
+                f"{path} holds {type(loaded).__name__}, not an object; fetch it again"
+            )
         return loaded
 
     return read

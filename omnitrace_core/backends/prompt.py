@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnitrace_core.errors import BackendError
+from omnitrace_core.errors import TraceError
 from omnitrace_core.records import Part, Sample
 from omnitrace_core.units import PromptMap, Stream
 
@@ -80,7 +80,7 @@ def build_prompt(
     place_media: tokens that replace the placeholder of a media part.
 
     Raises:
-        BackendError: the template dropped, reordered or rewrote a part.
+        TraceError: the template dropped, reordered or rewrote a part.
     """
     rendered = _render(sample, tokenizer, chat_template)
     specials = _special_tokens(tokenizer)
@@ -110,7 +110,7 @@ def build_prompt(
                     pending = None
     _flush(run, prompt, tokenizer)
     if seen_text != len(sample.parts) - len(media) or next(remaining, None) is not None:
-        raise BackendError(
+        raise TraceError(
             f"sample {sample.sample_id!r}: the model's chat template did not render every "
             "part once; check the roles of the messages against the template"
         )
@@ -193,7 +193,7 @@ def _add_media(
 ) -> tuple[int, Placed] | None:
     """Add a media part's tokens; returns what must follow its closing marker."""
     if entry is None or placeholders[entry[1].type] != token:
-        raise BackendError(
+        raise TraceError(
             f"the model's chat template put {token} where the sample has "
             f"{'no part' if entry is None else 'part ' + str(entry[0]) + ', ' + entry[1].type}"
         )

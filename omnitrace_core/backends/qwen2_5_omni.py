@@ -86,7 +86,7 @@ class Qwen25OmniBackend:
 
         Raises:
             MediaEmpty: a sound is shorter than one audio token.
-            BackendError: the chat template does not fit the sample.
+            TraceError: the chat template does not fit the sample.
         """
         import torch
 

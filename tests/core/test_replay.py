@@ -14,7 +14,8 @@ from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import BackendError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.replay import TAPPED, fold_rows, tapped
+from omnitrace_core.replay import TAPPED, _Tap, fold_rows, tapped
+from omnitrace_core.signals import SIGNALS as SIGNAL_TABLE
 from omnitrace_core.signals import signal_weights
 from tests.core.oracle import EagerOracle, slow_fold
 from tests.core.samples import image, one_of_each, ready, sound, video
@@ -135,6 +136,49 @@ def test_given_text_of_unlike_lengths_in_one_batch(
         assert_equals_eager(oracle, sample, trace)
 
 
+def test_rows_are_the_same_however_few_are_alive(
+    tracer: BatchTracer,
+    samples: dict[str, ReadySample],
+    batched: dict[str, TokenTrace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("omnitrace_core.replay.ROW_BUDGET", 1)
+    for kind, trace in zip(samples, tracer.trace(list(samples.values())), strict=True):
+        assert isinstance(trace, TokenTrace)
+        for name in SIGNALS:
+            wanted = batched[kind].folds[name].mass
+            np.testing.assert_allclose(trace.folds[name].mass, wanted, atol=1e-6)
+        np.testing.assert_allclose(trace.logprobs, batched[kind].logprobs, atol=1e-5)
+
+
+def test_bfloat16_weights_keep_float32_rows(tiny_model: str) -> None:
+    options = ModelOptions(path=tiny_model, device="cpu", dtype="bfloat16")
+    half = BatchTracer(options, trace=TraceOptions(signals=SIGNALS))
+    whole = BatchTracer(ModelOptions(path=tiny_model, device="cpu"), trace=half.options)
+    # The same weights: those that bfloat16 can hold, in float32.
+    whole.backend.model.load_state_dict(
+        {name: tensor.float() for name, tensor in half.backend.model.state_dict().items()}
+    )
+    sample = ready([image(1), "What is this? Say it."], response="A red lamp in a hall.")
+    (low,), (high,) = half.trace([sample]), whole.trace([sample])
+    assert isinstance(low, TokenTrace)
+    assert isinstance(high, TokenTrace)
+    for name in SIGNALS:
+        assert low.folds[name].mass.dtype == np.float32
+        total = low.folds[name].mass.sum(1) + low.folds[name].markup + low.folds[name].generated
+        np.testing.assert_allclose(total, 1.0, atol=1e-4)
+        difference = np.abs(low.folds[name].mass - high.folds[name].mass).mean()
+        assert difference / high.folds[name].mass.mean() < 0.02
+
+
+def test_sliding_windows_are_refused(tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        tracer.backend.decoder.config, "layer_types", ["full_attention", "sliding_attention"]
+    )
+    with pytest.raises(BackendError, match="sliding-window"):
+        _Tap(tracer.backend.decoder, torch.ones(1, 4), 1, SIGNALS)
+
+
 def test_sound_beside_silent_videos_rides_along(tracer: BatchTracer, oracle: EagerOracle) -> None:
     sample = ready([video(1), "and", video(2, with_sound=False), "Compare."])
     (trace,) = tracer.trace([sample])
@@ -240,6 +284,38 @@ def test_ids_outside_the_vocabulary_are_the_samples_error(tracer: BatchTracer) -
     assert "vocabulary" in str(second)
 
 
+def test_ids_of_another_tokenizer_are_the_samples_error(tracer: BatchTracer) -> None:
+    bad = ready(["Hello."], response="Yes, it is.", response_token_ids=(70, 71, 72))
+    end = next(iter(tracer.backend.end_ids))
+    empty = ready(["Hello."], response_token_ids=(end,))
+    first, second = tracer.trace([bad, empty])
+    assert isinstance(first, SampleError)
+    assert "another tokenizer" in str(first)
+    assert isinstance(second, SampleError)
+    assert second.code == "response_empty"
+
+
 def test_unknown_signal_lists_the_known(tiny_model: str) -> None:
     with pytest.raises(UnknownName, match="attmean"):
         BatchTracer(ModelOptions(path=tiny_model), trace=TraceOptions(signals=("attwish",)))
+
+
+def test_a_signal_may_need_the_models_real_shape(
+    tiny_model: str, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_layer(n_layers: int, n_heads: int) -> torch.Tensor:
+        weights = torch.zeros(n_layers, n_heads)
+        weights[1] = 1 / n_heads
+        return weights
+
+    monkeypatch.setitem(SIGNAL_TABLE, "second", second_layer)
+    monkeypatch.setitem(SIGNAL_TABLE, "wrong", lambda n_layers, n_heads: torch.ones(1, 1))
+    options = ModelOptions(path=tiny_model, device="cpu")
+    tracer = BatchTracer(
+        options, DecodeOptions(max_new_tokens=3), TraceOptions(signals=("second",))
+    )
+    (trace,) = tracer.trace([samples["text"]])
+    assert isinstance(trace, TokenTrace)
+    broken = BatchTracer(options, DecodeOptions(max_new_tokens=3), TraceOptions(signals=("wrong",)))
+    with pytest.raises(BackendError, match="sum to 1"):
+        broken.trace([samples["text"]])

@@ -106,6 +106,7 @@ def test_options(text: str, expected: list[str]) -> None:
     [
         "A. Smith came.",
         "A. Smith and B. Jones wrote it.",
+        "A. Smith met B. Jones. They left.",
         "A. Smith, B. Jones and C. Wu wrote it.",
         "I. Introduction\nII. Method",
         "See image (A) and image (B).",

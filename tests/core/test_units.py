@@ -17,7 +17,7 @@ from omnitrace_core.records import (
     SourceUnit,
 )
 from omnitrace_core.units import PromptMap, Stream, assign_units, frame_bins, time_bins
-from tests.core.samples import ready, sound, video
+from tests.core.samples import image, ready, sound, video
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,31 @@ def test_chunks_take_the_place_of_bins_and_silence_falls_back() -> None:
         ("audio_bin", 1.0, ""),
     ]
     assert item.notes == ("part 1: no speech found, its sound is cut into time bins",)
+
+
+def test_media_that_instruct_are_one_unit_and_no_source() -> None:
+    parts = (
+        Part("image", uri="x", evidence=False),
+        Part("video", uri="y", evidence=False),
+        Part("text", text="And this?"),
+    )
+    reader = SampleReader(MediaRules(), units=UnitOptions(image="grid"))
+    media = {0: image(1), 1: video(2)}
+    item = reader.ready(Sample("a", (Message("user", parts),)), media, {})
+    assert [(unit.kind, unit.modality) for unit in item.units] == [
+        ("instruction", "image"),
+        ("instruction", "video"),
+        ("sentence", "text"),
+    ]
+    streams = np.array([Stream.IMAGE, Stream.FRAMES, Stream.SOUND], np.int8)
+    prompt = PromptMap(
+        stream=streams,
+        part=np.array([0, 1, 1], np.int32),
+        lo=np.array([0.0, 1.0, 1.0]),
+        hi=np.array([0.0, 2.0, 1.04]),
+        box=np.array([[0, 0, 10, 10], [0] * 4, [0] * 4], np.float32),
+    )
+    assert assign_units(prompt, item.units).tolist() == [0, 1, 1]
 
 
 def _audio_positions(edges: list[float]) -> PromptMap:

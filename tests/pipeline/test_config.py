@@ -125,7 +125,6 @@ def test_file_that_is_no_config(tmp_path: Path, text: str) -> None:
         "run.max_error_fraction=1",
         "ray.decode_actors=9",
         "model.replicas=3",
-        "model.gpus_per_replica=1",
         "model.batch_tokens=5",
         "model.device=cuda",
     ],
@@ -153,3 +152,20 @@ def test_fingerprint_sees_what_can(config_file: str, override: str) -> None:
     plain = fingerprint(load_config(config_file), "weights")
     assert fingerprint(load_config(config_file, [override]), "weights") != plain
     assert fingerprint(load_config(config_file), "other weights") != plain
+
+
+def test_fingerprint_knows_what_an_automatic_dtype_becomes(config_file: str) -> None:
+    def of(*overrides: str) -> str:
+        return fingerprint(load_config(config_file, overrides), "weights")
+
+    assert of("model.gpus_per_replica=1") != of()
+    fixed = "model.dtype=bfloat16"
+    assert of("model.gpus_per_replica=1", fixed) == of(fixed)
+
+
+def test_fingerprint_knows_who_shares_a_sampled_batch(config_file: str) -> None:
+    sampled = "decode.do_sample=true"
+    plain = fingerprint(load_config(config_file, [sampled]), "weights")
+    for override in ("model.batch_tokens=5", "run.chunk_samples=5"):
+        other = fingerprint(load_config(config_file, [sampled, override]), "weights")
+        assert other != plain

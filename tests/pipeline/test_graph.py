@@ -228,8 +228,12 @@ def test_killed_driver_and_the_same_command_after_midnight(
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(config.model_dump(mode="json")))
     command = [sys.executable, "-m", "pipeline", "run", str(path)]
+    # A Ray that somebody else started is not ours to join.
+    elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     with (tmp_path / "log").open("wb") as log:
-        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        driver = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env=elsewhere
+        )
     parts = Path(prepare(config).folder.root, "_parts")
     try:
         for _ in range(1500):

@@ -77,10 +77,22 @@ def test_real_samples_with_the_releases_flags(
         (["trace"], "needs a JSON file"),
         (["trace", "no/such.json", "--model", "x"], "no/such.json"),
         (["trace", "samples.json"], "needs a model"),
+        (["trace", "{input}", "--model", "{model}", "--qwen-video-fps", "0"], "video_fps=0"),
+        (["trace", "{input}", "--model", "{model}", "--max-new-tokens", "0"], "max_new_tokens=0"),
+        (["trace", "{input}", "--model", "{folder}"], "no config.json"),
+        (["trace", "{input}", "--model", "{model}", "--output_path", "{folder}"], "cannot be"),
     ],
 )
 def test_usage_errors_exit_2(
-    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    message: str,
+    tmp_path: Path,
+    tiny_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(flags) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.json").write_text(json.dumps([LAMP]))
+    places = {"input": "in.json", "model": tiny_model, "folder": str(tmp_path)}
+    assert main([flag.format(**places) for flag in flags]) == 2
     assert message in capsys.readouterr().err

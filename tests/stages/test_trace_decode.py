@@ -63,13 +63,6 @@ def test_failures_of_single_samples(chunk: pa.Table) -> None:
     assert error == {"stage": "trace_decode", "code": "out_of_memory", "message": "c is too long"}
 
 
-def test_batch_that_breaks_is_done_one_by_one(chunk: pa.Table) -> None:
-    tracer = MadeTracer(c=ZeroDivisionError("c"))
-    done = trace_stage(tracer)(chunk)
-    assert tracer.calls == [3, 1, 1, 1]
-    assert codes_of(done) == [None, "missing_sample_id", "internal", None]
-
-
 def test_fatal_error_stops_the_stage(chunk: pa.Table) -> None:
     with pytest.raises(BackendError, match="CUDA"):
         trace_stage(MadeTracer(c=BackendError("CUDA context is gone")))(chunk)

@@ -1,0 +1,61 @@
+"""What is checked before any work."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from omnitrace_core.errors import ConfigError
+from pipeline.config import RunConfig
+from pipeline.prepare import prepare
+from tests.pipeline.made_runs import write_input
+
+
+def config_of(folder: Path, model: Path) -> RunConfig:
+    tree = {
+        "input": {"path": str(folder / "input")},
+        "output": {"path": str(folder / "output")},
+        "model": {"path": str(model), "device": "cpu"},
+    }
+    return RunConfig.model_validate(tree)
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_model: str) -> Path:
+    write_input(tmp_path / "input", a=["1"])
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def test_a_whole_model_is_fine(tmp_path: Path, model: Path) -> None:
+    assert prepare(config_of(tmp_path, model)).plan.n_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("model.safetensors", "lacks safetensors weights"),
+        ("tokenizer.json", "lacks a tokenizer"),
+        ("processor_config.json", "lacks its processor's settings"),
+        ("config.json", r"no config\.json"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path: Path, model: Path, file: str, message: str) -> None:
+    (model / file).unlink()
+    with pytest.raises(ConfigError, match=message):
+        prepare(config_of(tmp_path, model))
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_missing_weight_shard_is_named(tmp_path: Path, model: Path) -> None:
+    index = '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    (model / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ConfigError, match="model-00001-of-00002"):
+        prepare(config_of(tmp_path, model))
+
+
+def test_a_broken_config_is_named(tmp_path: Path, model: Path) -> None:
+    (model / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not JSON"):
+        prepare(config_of(tmp_path, model))
