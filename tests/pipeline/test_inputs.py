@@ -38,7 +38,7 @@ def test_repeats_are_found_across_shards(tmp_path: Path) -> None:
     write_input(
         tmp_path,
         a=["x", "y", None, "", "x"],
-        b=["z", None, "y"],
+        b=["z", None, "y", " ", " "],
         c=["x", "z"],
     )
     assert find_duplicates(scan_input(str(tmp_path))) == {
