@@ -90,15 +90,17 @@ def fold_rows(rows: Tensor, unit_index: Tensor, n_units: int) -> Fold:
 
     n_gen, n_prompt = rows.shape[0], unit_index.shape[0]
     index = torch.where(unit_index >= 0, unit_index, n_units).to(rows.device)
-    of_prompt = rows[:, :n_prompt]
-    mass = rows.new_zeros(n_gen, n_units + 1).index_add_(1, index, of_prompt)
-    peak = rows.new_zeros(n_gen, n_units + 1)
+    # Summed in float64: a unit of many positions would add up float32's rounding with them.
+    exact = rows.double()
+    of_prompt = exact[:, :n_prompt]
+    mass = exact.new_zeros(n_gen, n_units + 1).index_add_(1, index, of_prompt)
+    peak = exact.new_zeros(n_gen, n_units + 1)
     peak.scatter_reduce_(1, index.expand(n_gen, -1), of_prompt, reduce="amax")
     return Fold(
         mass=_numpy(mass[:, :n_units]),
         peak=_numpy(peak[:, :n_units]),
         markup=_numpy(mass[:, n_units]),
-        generated=_numpy(rows[:, n_prompt:].sum(1)),
+        generated=_numpy(exact[:, n_prompt:].sum(1)),
     )
 
 

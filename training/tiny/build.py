@@ -45,9 +45,9 @@ TEMPORAL_PATCH = 2
 TOKEN_PIXELS = (PATCH * MERGE) ** 2
 # Smaller than the real limits, so that 1280x720 media cost a CPU little, yet large enough that a
 # pair of frames has as many tokens as a sentence: random attention spreads over tokens, and units
-# of a few would never be named. At most 81 tokens per image, 16 per pair of video frames.
+# of a few would never be named. At most 36 tokens per image, 16 per pair of video frames.
 IMAGE_MIN_PIXELS = 4 * TOKEN_PIXELS
-IMAGE_MAX_PIXELS = 81 * TOKEN_PIXELS
+IMAGE_MAX_PIXELS = 36 * TOKEN_PIXELS
 VIDEO_MIN_PIXELS = 4 * TOKEN_PIXELS
 VIDEO_MAX_PIXELS = 16 * TOKEN_PIXELS
 
