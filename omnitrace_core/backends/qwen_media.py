@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omnitrace_core.backends.prompt import Placed
 from omnitrace_core.errors import MediaEmpty
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
-from omnitrace_core.units import Stream, frame_bins
+from omnitrace_core.units import Stream, frame_bins, sound_end
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +90,7 @@ class QwenMedia:
     def _place_sound(self, sound: DecodedAudio, stream: int) -> Placed:
         features, n = sound_features(self._processor.feature_extractor, sound)
         self._audio.append(features)
-        end = sound.start_s + len(sound.waveform) / sound.sample_rate
+        end = sound_end(sound)
         lo = [sound.start_s + k * TOKEN_S for k in range(n)]
         hi = [min(start + TOKEN_S, end) for start in lo]
         token_id = self._processor.audio_token_id
