@@ -6,6 +6,7 @@ import datetime
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -205,3 +206,19 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
         # A batch is sampled from one seed, so who shares a batch counts.
         told.append([config.model.batch_tokens, config.run.chunk_samples])
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same settings with local paths made absolute: a worker may have another folder than ours.
+
+    Hub ids and names of installed pipelines stay as they are.
+    """
+    model = config.model.model_copy(update={"path": _absolute(config.model.path)})
+    spans = config.spans.model_copy(update={"pipeline": _absolute(config.spans.pipeline)})
+    roots = tuple(os.path.abspath(root) for root in config.media.roots)
+    media = config.media.model_copy(update={"roots": roots})
+    return config.model_copy(update={"model": model, "spans": spans, "media": media})
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if os.path.isdir(path) else path

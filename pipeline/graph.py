@@ -19,7 +19,7 @@ from omnitrace_core.errors import RunError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions
 from pipeline.commit import Committed, Execute, commit_chunk
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, with_absolute_paths
 from pipeline.io import Storage
 from pipeline.plan import Chunk
 from stages.assemble import Provenance
@@ -129,6 +129,7 @@ def executor(
     config: RunConfig, rules: MediaRules, provenance: Provenance, folder: Storage
 ) -> Execute:
     """A function that runs the graph over a window of chunks and yields each as it is committed."""
+    config = with_absolute_paths(config)
 
     def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
         dataset = build(chunks, config, rules, provenance, folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.errors import ConfigError
-from pipeline.config import RunConfig, fingerprint, load_config
+from pipeline.config import RunConfig, fingerprint, load_config, with_absolute_paths
 from tests.conftest import ROOT
 
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -169,3 +169,19 @@ def test_fingerprint_knows_who_shares_a_sampled_batch(config_file: str) -> None:
     for override in ("model.batch_tokens=5", "run.chunk_samples=5"):
         other = fingerprint(load_config(config_file, [sampled, override]), "weights")
         assert other != plain
+
+
+def test_local_paths_become_absolute_for_workers(
+    config_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    local = load_config(
+        config_file, ["model.path=here", "spans.pipeline=here", "media.roots=[media]"]
+    )
+    given = with_absolute_paths(local)
+    assert given.model.path == given.spans.pipeline == str(tmp_path / "here")
+    assert given.media.roots == (str(tmp_path / "media"),)
+    named = load_config(config_file, ["model.path=org/model", "spans.pipeline=en_core_web_sm"])
+    kept = with_absolute_paths(named)
+    assert (kept.model.path, kept.spans.pipeline) == ("org/model", "en_core_web_sm")
