@@ -20,7 +20,7 @@ from omnitrace_core.replay import Replayed, fold_rows, replay
 from omnitrace_core.signals import check_signals
 
 if TYPE_CHECKING:
-    from omnitrace_core.backends.base import Backend, Encoded, Prepared
+    from omnitrace_core.backends.base import Backend, Encoded, PrefilledPrompt, Prepared
     from omnitrace_core.reader import SampleReader
 
 FinishReason = Literal["stop", "length", "given"]
@@ -125,13 +125,14 @@ class BatchTracer:
         if batch[0].ready.sample.response is None and not _has_ids(batch[0].ready.sample):
             generated = self.backend.generate(prepared, self.decode)
             responses = [self._cut(row) for row in generated.token_ids.tolist()]
-            prompt = generated.prompt
+            prompt: PrefilledPrompt | None = generated.prompt
         else:
             responses = [self._given(item.ready.sample) for item in batch]
-            prompt = self.backend.prefill(prepared)
+            # Without signals to read, a known response needs no model at all.
+            prompt = self.backend.prefill(prepared) if self.options.enabled else None
         longest = max(len(response.token_ids) for response in responses)
         replayed = None
-        if longest and self.options.enabled:
+        if longest and prompt is not None and self.options.enabled:
             token_ids = [response.token_ids for response in responses]
             replayed = replay(self.backend, prepared, prompt, token_ids, self.options.signals)
         for row, (item, response) in enumerate(zip(batch, responses, strict=True)):

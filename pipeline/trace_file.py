@@ -106,10 +106,10 @@ def _tracer(arguments: argparse.Namespace) -> OmniTracer:
     from omnitrace_core import OmniTracer
     from omnitrace_core.options import DecodeOptions, MediaOptions, UnitOptions
 
-    named = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
+    which = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
     try:
         tracer = OmniTracer(
-            **named,
+            **which,
             signals=(arguments.method,),
             decode=DecodeOptions(max_new_tokens=arguments.max_new_tokens),
             units=UnitOptions(audio="chunks" if arguments.use_asr_for_audio else "bins"),
