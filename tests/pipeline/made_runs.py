@@ -133,3 +133,19 @@ def rows(folder: Storage, table: str) -> list[dict[str, Any]]:
 def row_keys(folder: Storage, table: str = "samples") -> list[str]:
     """Row keys of a published table, sorted."""
     return sorted(row["row_key"] for row in rows(folder, table))
+
+
+# Of the input that the fixture `folder` writes.
+ALL_ROWS = sorted(f"{shard}.parquet:{row}" for shard in "ab" for row in range(3))
+GOOD_ROWS = [key for key in ALL_ROWS if key not in ("b.parquet:1", "b.parquet:2")]
+
+
+def assert_complete(job: Job) -> None:
+    """Every row once in samples/, good rows' spans and traces once, and nothing left over."""
+    assert row_keys(job.folder) == ALL_ROWS
+    assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
+    assert row_keys(job.folder, "traces") == GOOD_ROWS
+    assert job.folder.tree(".partial") == []
+    assert job.folder.names("_parts") == []
+    manifests = read_manifests(job.folder)
+    assert sum(manifest.n_rows for manifest in manifests.values()) == len(ALL_ROWS)

@@ -1,0 +1,107 @@
+"""Inputs that change between the runs of one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.manifest import read_manifests
+from pipeline.run import is_finished, run
+from tests.pipeline.made_runs import (
+    ALL_ROWS,
+    Worker,
+    assert_complete,
+    config_for,
+    job_for,
+    row_keys,
+    rows,
+    write_input,
+)
+
+
+def test_changed_shard_replaces_its_own_files(folder: Path) -> None:
+    config = config_for(folder)
+    run(job_for(config), Worker(job_for(config).folder, say="old"))
+    write_input(folder / "input", b=["4", "5"])
+    job = job_for(config)
+    assert not is_finished(job)
+    worker = Worker(job.folder, say="new")
+    verdict = run(job, worker)
+    assert (len(worker.done), verdict.n_rows, verdict.n_error) == (1, 5, 0)
+    said = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+    assert said == {
+        **{f"a.parquet:{row}": "old" for row in range(3)},
+        "b.parquet:0": "new",
+        "b.parquet:1": "new",
+    }
+    assert len(rows(job.folder, "spans")) == 10
+
+
+def test_shards_come_and_go(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder, say="old"))
+    published = {name: item.number for name, item in read_manifests(job.folder).items()}
+    assert published == {"a.parquet": 0, "b.parquet": 1, "c.parquet": 2}
+    write_input(folder / "input", aa=["8", "9"], z=["10"])
+    (folder / "input" / "b.parquet").unlink()
+    job = job_for(config)
+    verdict = run(job, Worker(job.folder, say="new"))
+    assert (verdict.exit_code, verdict.n_rows, verdict.n_error) == (0, 6, 0)
+    published = {name: item.number for name, item in read_manifests(job.folder).items()}
+    assert published == {"a.parquet": 0, "c.parquet": 2, "aa.parquet": 1, "z.parquet": 3}
+    expected = [
+        *(f"a.parquet:{i}" for i in range(3)),
+        "aa.parquet:0",
+        "aa.parquet:1",
+        "z.parquet:0",
+    ]
+    assert row_keys(job.folder) == expected
+    assert row_keys(job.folder, "spans") == sorted(expected * 2)
+    said = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+    assert {key for key, text in said.items() if text == "old"} == set(expected[:3])
+    assert is_finished(job_for(config))
+
+
+def test_shard_that_becomes_a_repeat_is_done_again(folder: Path) -> None:
+    """A new shard that sorts first takes the id; the old row must not stay a second success."""
+    config = config_for(folder)
+    run(job_for(config), Worker(job_for(config).folder))
+    write_input(folder / "input", **{"0": ["2"]})
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    ok = [row["sample_id"] for row in rows(job.folder, "samples") if row["status"] == "ok"]
+    assert sorted(ok) == ["1", "2", "3", "4"]
+    by_key = {row["row_key"]: row for row in rows(job.folder, "samples")}
+    assert by_key["a.parquet:1"]["error_code"] == "duplicate_sample_id"
+    assert [key for key in row_keys(job.folder, "spans") if key == "a.parquet:1"] == []
+
+
+def test_leftovers_of_killed_writers_are_swept(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    stray = (
+        "samples/.shard-00000.parquet.1f.partial",
+        "spans/shard-00007.parquet",
+        "_parts/.x.partial",
+    )
+    for name in stray:
+        path = Path(job.folder.root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    run(job, Worker(job.folder))
+    assert_complete(job)
+    assert not any(job.folder.exists(name) for name in stray)
+
+
+def test_traces_can_be_left_out(folder: Path) -> None:
+    kept = config_for(folder, run={"id": "mine", "chunk_samples": 2})
+    run(job_for(kept), Worker(job_for(kept).folder))
+    config = config_for(folder, run={"id": "mine", "chunk_samples": 2}, trace={"store": "none"})
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    assert job.folder.names("traces") == []
+    assert row_keys(job.folder) == ALL_ROWS
+    assert set(read_manifests(job.folder)["a.parquet"].files) == {
+        "samples/shard-00000.parquet",
+        "spans/shard-00000.parquet",
+    }
