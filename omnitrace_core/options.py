@@ -57,7 +57,18 @@ class TraceOptions(Options):
     projection: Literal["mass", "peak"] = Field(
         "mass", description="Unit of a token: largest mass (paper, Algorithm 1) or largest peak."
     )
-    store: Literal["units", "none"] = Field("units", description="What traces/ keeps.")
+    store: Literal["units", "positions", "none"] = Field(
+        "units",
+        description="What traces/ keeps: masses per unit, or also per prompt position (large).",
+    )
+    heatmaps: bool = Field(
+        False, description="Write heatmaps/: per span, a map over each image and video frame."
+    )
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether the rows over prompt positions are needed after folding."""
+        return self.store == "positions" or self.heatmaps
 
     @model_validator(mode="after")
     def _some_signal(self) -> TraceOptions:

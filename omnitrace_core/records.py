@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from omnitrace_core.positions import Positions
+
 Modality = Literal["text", "image", "audio", "video"]
 Float32 = NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -260,7 +262,7 @@ class TokenTrace:
 
     token_ids, tokens, logprobs: n_gen entries.
     char_spans: [start, end) of each token in `response`.
-    folds: one per signal name.
+    folds: one per signal name. positions: the rows they were folded from, if they were kept.
     """
 
     response: str
@@ -272,6 +274,7 @@ class TokenTrace:
     n_prompt_tokens: int
     folds: Mapping[str, Fold]
     notes: tuple[str, ...] = ()
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True, slots=True)

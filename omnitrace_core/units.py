@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
+from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.records import (
     DecodedAudio,
     DecodedImage,
@@ -37,12 +38,6 @@ Speech = Mapping[int, tuple[Segment, ...]]
 SplitText = Callable[[str], "Sequence[TextSpan]"]
 
 
-class Stream:
-    """What a prompt position shows (values of `PromptMap.stream`)."""
-
-    NONE, TEXT, IMAGE, AUDIO, FRAMES, SOUND = range(6)
-
-
 _STREAMS_OF_MODALITY: dict[str, tuple[int, ...]] = {
     "text": (Stream.TEXT,),
     "image": (Stream.IMAGE,),
@@ -54,22 +49,6 @@ _STREAMS_OF_KIND: dict[str, tuple[int, ...]] = {
     "sound_bin": (Stream.SOUND,),
     "sound_chunk": (Stream.SOUND,),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PromptMap:
-    """Where each of the P prompt positions of one sample lies in the sample's own coordinates.
-
-    stream: [P] int8, a `Stream` value; part: [P] int32, -1 for chat markup.
-    lo, hi: [P] float64, characters for text and seconds for sound and frames.
-    box: [P, 4] float32 in original pixels for image positions, zeros elsewhere.
-    """
-
-    stream: NDArray[np.int8]
-    part: NDArray[np.int32]
-    lo: NDArray[np.float64]
-    hi: NDArray[np.float64]
-    box: NDArray[np.float32]
 
 
 def build_units(

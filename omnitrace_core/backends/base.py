@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import DecodeOptions
+from omnitrace_core.positions import PromptMap
 from omnitrace_core.records import ReadySample, Sample
-from omnitrace_core.units import PromptMap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnitrace_core.errors import TraceError
+from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.records import Part, Sample
-from omnitrace_core.units import PromptMap, Stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

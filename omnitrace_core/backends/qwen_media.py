@@ -6,7 +6,7 @@ which seconds) is worked out here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from omnitrace_core.backends.prompt import Placed
 from omnitrace_core.errors import MediaEmpty
+from omnitrace_core.positions import Stream
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
-from omnitrace_core.units import Stream, frame_bins, sound_end
+from omnitrace_core.units import frame_bins, sound_end
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,13 +76,7 @@ class QwenMedia:
         )
         grid = output["image_grid_thw"]
         self._keep({"pixel_values": output["pixel_values"], "image_grid_thw": grid})
-        rows, columns = (int(n) // processor.merge_size for n in grid[0, 1:])
-        wide, high = image.width / columns, image.height / rows
-        boxes = [
-            (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
-            for row in range(rows)
-            for column in range(columns)
-        ]
+        boxes = _cells(grid, processor.merge_size, image.width, image.height)
         n = len(boxes)
         zeros = [0.0] * n
         token_id = self._processor.image_token_id
@@ -134,15 +129,15 @@ class QwenMedia:
                 "video_second_per_grid": second_per_grid,
             }
         )
-        per_step = int(grid[0, 1] * grid[0, 2]) // processor.merge_size**2
-        times = [span for span in frame_bins(video, factor) for _ in range(per_step)]
-        n = len(times)
+        cells = _cells(grid, processor.merge_size, video.width, video.height)
+        places = [(lo, hi, box) for lo, hi in frame_bins(video, factor) for box in cells]
+        n = len(places)
         placed = Placed(
             [self._processor.video_token_id] * n,
             [Stream.FRAMES] * n,
-            [lo for lo, _ in times],
-            [hi for _, hi in times],
-            [_NO_BOX] * n,
+            [lo for lo, _, _ in places],
+            [hi for _, hi, _ in places],
+            [box for _, _, box in places],
         )
         return placed, grid, second_per_grid
 
@@ -160,18 +155,18 @@ class QwenMedia:
         )
         order = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         of_frames, of_sound = iter(range(len(frames.token_ids))), iter(range(len(sound.token_ids)))
-        rows: list[tuple[int, int, float, float]] = []
+        rows: list[tuple[int, int, float, float, Sequence[float]]] = []
         for token_id in order:
             if token_id == self._processor.video_token_id:
                 k = next(of_frames)
-                rows.append((token_id, frames.stream[k], frames.lo[k], frames.hi[k]))
+                rows.append((token_id, frames.stream[k], frames.lo[k], frames.hi[k], frames.box[k]))
             elif token_id == self._processor.audio_token_id:
                 k = next(of_sound)
-                rows.append((token_id, sound.stream[k], sound.lo[k], sound.hi[k]))
+                rows.append((token_id, sound.stream[k], sound.lo[k], sound.hi[k], _NO_BOX))
             else:
-                rows.append((token_id, Stream.NONE, 0.0, 0.0))
-        ids, stream, lo, hi = (list(column) for column in zip(*rows, strict=True))
-        return Placed(ids, stream, lo, hi, [_NO_BOX] * len(rows))
+                rows.append((token_id, Stream.NONE, 0.0, 0.0, _NO_BOX))
+        ids, stream, lo, hi, boxes = (list(column) for column in zip(*rows, strict=True))
+        return Placed(ids, stream, lo, hi, boxes)
 
 
 def sound_features(extractor: Any, sound: DecodedAudio) -> tuple[Tensor, int]:
@@ -199,6 +194,22 @@ def sound_features(extractor: Any, sound: DecodedAudio) -> tuple[Tensor, int]:
     )
     features: Tensor = output["input_features"][0, :, :n_frames]
     return features, n_tokens
+
+
+def _cells(
+    grid: Tensor, merge_size: int, width: int, height: int
+) -> list[tuple[float, float, float, float]]:
+    """The box of each token of one picture, row by row, in pixels of the original.
+
+    grid: [1, 3], steps, rows and columns of patches, of which a token merges a square.
+    """
+    rows, columns = (int(n) // merge_size for n in grid[0, 1:])
+    wide, high = width / columns, height / rows
+    return [
+        (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+        for row in range(rows)
+        for column in range(columns)
+    ]
 
 
 def _enclosed(begin: int, placed: Placed, end: int) -> Placed:

@@ -7,6 +7,7 @@ import pytest
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
+from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import (
     DecodedVideo,
@@ -16,7 +17,7 @@ from omnitrace_core.records import (
     Segment,
     SourceUnit,
 )
-from omnitrace_core.units import PromptMap, Stream, assign_units, frame_bins, time_bins
+from omnitrace_core.units import assign_units, frame_bins, time_bins
 from tests.core.samples import image, ready, sound, video
 
 

@@ -1,0 +1,48 @@
+"""Where the positions of a prompt lie in its sample, and what a signal gives each of them.
+
+A backend says where every prompt position lies in the sample's own coordinates (`PromptMap`).
+From `Positions` a trace can be folded into other units later, without the model, and drawn.
+
+Symbols: P prompt positions (padding apart), n_gen response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Stream:
+    """What a prompt position shows (values of `PromptMap.stream`)."""
+
+    NONE, TEXT, IMAGE, AUDIO, FRAMES, SOUND = range(6)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMap:
+    """Where each of the P prompt positions of one sample lies in the sample's own coordinates.
+
+    stream: [P] int8, a `Stream` value; part: [P] int32, -1 for chat markup.
+    lo, hi: [P] float64, characters for text and seconds for sound and frames.
+    box: [P, 4] float32, pixels of the original for images and frames, zeros elsewhere.
+    """
+
+    stream: NDArray[np.int8]
+    part: NDArray[np.int32]
+    lo: NDArray[np.float64]
+    hi: NDArray[np.float64]
+    box: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The rows of every signal over the prompt, before they were folded into units.
+
+    rows: by signal, [n_gen, P] float32.
+    """
+
+    prompt: PromptMap
+    rows: Mapping[str, NDArray[np.float32]]
