@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from omnitrace_core.caches import can_keep_prompt
+from omnitrace_core.curation import candidate_units
 from omnitrace_core.detokenize import decode_response
 from omnitrace_core.errors import FatalError, OutOfMemory, ResponseEmpty, SampleError, TraceError
+from omnitrace_core.folding import SampleFolds
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.records import Fold, ReadySample, Sample, TokenTrace
-from omnitrace_core.replay import Replayed, fold_rows, replay
-from omnitrace_core.signals import check_signals
+from omnitrace_core.records import ReadySample, Sample, TokenTrace
+from omnitrace_core.replay import check_layers, replay
+from omnitrace_core.signals import load_signal
+from omnitrace_core.streaming import StreamedToken, stream_tokens
 
 if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend, Encoded, PrefilledPrompt, Prepared
@@ -67,8 +71,10 @@ class BatchTracer:
 
         self.decode = decode or DecodeOptions()
         self.options = trace or TraceOptions()
-        check_signals(self.options.signals)
+        self.signals = {name: load_signal(name) for name in self.options.signals}
         self.backend: Backend = load_backend(model, reader)
+        if self.options.enabled:
+            check_layers(self.backend.decoder)
         self._batch_tokens = model.batch_tokens
         weights = self.backend.model
         self.traced_by = TracedBy(
@@ -85,6 +91,40 @@ class BatchTracer:
         Raises:
             FatalError: the process cannot go on (a broken device, a model that cannot be tapped).
         """
+        import torch
+
+        # Whatever mode the caller is in: tensors of inference mode take no gradient.
+        with torch.inference_mode(False):
+            return self._trace(ready)
+
+    def stream(self, ready: ReadySample, instructions: str = "exclude") -> Iterator[StreamedToken]:
+        """Answer (or follow the known response of) one sample, token by token as they come.
+
+        instructions: whether units that instruct can be a token's top unit (`units.instructions`).
+
+        Raises:
+            SampleError: the sample cannot be traced.
+            FatalError: the process cannot go on.
+        """
+        import torch
+
+        item = self.backend.encode(ready)
+        given = self._given(ready.sample).token_ids if item.given else None
+        candidates = candidate_units(ready.units, instructions)
+        tokens = stream_tokens(
+            self.backend, item, self.signals, self.decode, self.options, candidates, given
+        )
+        while True:
+            try:
+                with torch.inference_mode(False):
+                    token = next(tokens, None)
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                raise _as_sample_error(ready, item.n_prompt, error) from error
+            if token is None:
+                return
+            yield token
+
+    def _trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         results: list[TokenTrace | SampleError | None] = [None] * len(ready)
         encoded: list[tuple[int, Encoded]] = []
         for index, sample in enumerate(ready):
@@ -119,24 +159,56 @@ class BatchTracer:
         half = len(batch) // 2
         return [*self._trace_guarded(batch[:half]), *self._trace_guarded(batch[half:])]
 
-    def _trace_batch(self, batch: Sequence[Encoded]) -> Iterator[TokenTrace]:
+    def _trace_batch(self, batch: Sequence[Encoded]) -> list[TokenTrace]:
         """Trace samples that all have a response, or all have none."""
         prepared = self.backend.collate(batch)
-        if batch[0].ready.sample.response is None and not _has_ids(batch[0].ready.sample):
+        prompt: PrefilledPrompt | None = None
+        if batch[0].given:
+            responses = [self._given(item.ready.sample) for item in batch]
+        else:
             generated = self.backend.generate(prepared, self.decode)
             responses = [self._cut(row) for row in generated.token_ids.tolist()]
-            prompt: PrefilledPrompt | None = generated.prompt
-        else:
-            responses = [self._given(item.ready.sample) for item in batch]
-            # Without signals to read, a known response needs no model at all.
-            prompt = self.backend.prefill(prepared) if self.options.enabled else None
-        longest = max(len(response.token_ids) for response in responses)
-        replayed = None
-        if longest and prompt is not None and self.options.enabled:
-            token_ids = [response.token_ids for response in responses]
-            replayed = replay(self.backend, prepared, prompt, token_ids, self.options.signals)
-        for row, (item, response) in enumerate(zip(batch, responses, strict=True)):
-            yield self._as_trace(item, response, prepared, replayed, row)
+            prompt = generated.prompt
+        folds = None
+        if self.options.enabled:
+            folds = self._replay(prepared, prompt, [item.token_ids for item in responses])
+        return [
+            self._as_trace(item, response, folds[row] if folds else None)
+            for row, (item, response) in enumerate(zip(batch, responses, strict=True))
+        ]
+
+    def _replay(
+        self,
+        prepared: Prepared,
+        prompt: PrefilledPrompt | None,
+        responses: Sequence[Sequence[int]],
+    ) -> list[SampleFolds]:
+        """Fold every sample's rows, slice by slice as they come."""
+        folds = [
+            SampleFolds(item, index, len(response), self.options)
+            for item, index, response in zip(
+                prepared.encoded, prepared.unit_index, responses, strict=True
+            )
+        ]
+        if not any(responses):
+            return folds
+        prompt = self._replayable(prepared, prompt)
+        backend = self.backend
+        rows_bytes = self.options.rows_mib * 1024**2
+        slices = replay(
+            backend.decoder, backend.output_head, prompt, responses, self.signals, rows_bytes
+        )
+        for part in slices:
+            for row, sample in enumerate(folds):
+                sample.add(part, row)
+        return folds
+
+    def _replayable(self, prepared: Prepared, prompt: PrefilledPrompt | None) -> PrefilledPrompt:
+        """The prompt's state as the replay needs it: of the generation if its cache can be used."""
+        batch, length = prepared.input_ids.shape
+        if prompt is not None and can_keep_prompt(prompt.cache, batch, length - 1):
+            return prompt
+        return self.backend.prefill(prepared)
 
     def _cut(self, token_ids: Sequence[int]) -> _Response:
         """A generated row up to its end token, which is not part of the response."""
@@ -178,12 +250,7 @@ class BatchTracer:
         return _Response(tuple(encoded["input_ids"]), "given", (note,))
 
     def _as_trace(
-        self,
-        item: Encoded,
-        response: _Response,
-        prepared: Prepared,
-        replayed: Replayed | None,
-        row: int,
+        self, item: Encoded, response: _Response, folds: SampleFolds | None
     ) -> TokenTrace:
         n_gen = len(response.token_ids)
         text, char_spans = decode_response(self.backend.tokenizer, response.token_ids)
@@ -193,37 +260,18 @@ class BatchTracer:
             notes += ("the traced tokens decode to a slightly other text than the given response",)
         if not response.token_ids:
             notes += ("the model ended at once: there is nothing to trace",)
-        folds: dict[str, Fold] = {}
-        logprobs = np.zeros(n_gen, dtype=np.float32)
-        if self.options.enabled:
-            folds = self._folds(item, prepared, replayed, row, n_gen)
-        if replayed is not None:
-            logprobs = replayed.logprobs[row, :n_gen].cpu().numpy()
         return TokenTrace(
             response=text,
             token_ids=response.token_ids,
             tokens=tuple(text[start:end] for start, end in char_spans),
             char_spans=char_spans,
-            logprobs=logprobs,
+            logprobs=np.zeros(n_gen, np.float32) if folds is None else folds.logprobs(),
             finish_reason=response.finish_reason,
             n_prompt_tokens=item.n_prompt,
-            folds=folds,
+            folds={} if folds is None else folds.folds(),
             notes=notes,
+            positions=None if folds is None else folds.positions(),
         )
-
-    def _folds(
-        self, item: Encoded, prepared: Prepared, replayed: Replayed | None, row: int, n_gen: int
-    ) -> dict[str, Fold]:
-        n_units = len(item.ready.units)
-        if replayed is None or n_gen == 0:
-            nothing = np.zeros((n_gen, n_units), np.float32)
-            none = np.zeros(n_gen, np.float32)
-            return {name: Fold(nothing, nothing, none, none) for name in self.options.signals}
-        index = prepared.unit_index[row]
-        return {
-            name: fold_rows(rows[row, :n_gen], index, n_units)
-            for name, rows in replayed.rows.items()
-        }
 
 
 def _batches(
@@ -236,8 +284,7 @@ def _batches(
     groups: dict[tuple[bool, bool], list[tuple[int, Encoded]]] = {}
     for entry in encoded:
         item = entry[1]
-        given = item.ready.sample.response is not None or _has_ids(item.ready.sample)
-        groups.setdefault((given, item.sound_in_video is True), []).append(entry)
+        groups.setdefault((item.given, item.sound_in_video is True), []).append(entry)
     for key in sorted(groups):
         batch: list[tuple[int, Encoded]] = []
         for entry in sorted(groups[key], key=lambda entry: -entry[1].n_prompt):
@@ -246,10 +293,6 @@ def _batches(
                 batch = []
             batch.append(entry)
         yield batch
-
-
-def _has_ids(sample: Sample) -> bool:
-    return sample.response_token_ids is not None
 
 
 def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> SampleError:

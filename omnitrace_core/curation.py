@@ -166,6 +166,13 @@ def _check_shapes(fold: Fold, units: Sequence[SourceUnit], segmentation: Segment
         )
 
 
+def candidate_units(units: Sequence[SourceUnit], instructions: str) -> list[int]:
+    """Indices of the units that can be sources: all, or all that do not instruct."""
+    return [
+        j for j, unit in enumerate(units) if instructions == "include" or unit.kind != "instruction"
+    ]
+
+
 def _arrange(
     units: Sequence[SourceUnit], pooling: str, instructions: str
 ) -> tuple[list[Index], Index]:
@@ -174,9 +181,7 @@ def _arrange(
     Pools without units are left out. Instructions compete as text, if they are included at all.
     """
     streams = ["sound" if unit.kind in SOUND_KINDS else unit.modality for unit in units]
-    candidates = [
-        j for j, unit in enumerate(units) if instructions == "include" or unit.kind != "instruction"
-    ]
+    candidates = candidate_units(units, instructions)
     pools = ([j for j in candidates if streams[j] in pool] for pool in _POOLS[pooling])
     sets = [_STREAMS.index(stream) if pooling == "per_modality" else 0 for stream in streams]
     filled = [np.array(pool, dtype=np.intp) for pool in pools if pool]

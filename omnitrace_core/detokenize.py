@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # A character whose bytes are not complete yet is decoded to this.
-_PARTIAL = "\ufffd"
+PARTIAL = "\ufffd"
 # Tokens decoded together: enough that decoders which look back a few tokens agree with the whole.
 _WINDOW = 16
 
@@ -41,7 +41,7 @@ def _windowed_ends(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int])
     base, anchor = 0, 0
     for k in range(len(token_ids)):
         text = _decode(tokenizer, token_ids[anchor : k + 1])
-        whole = text.rstrip(_PARTIAL) if k + 1 < len(token_ids) else text
+        whole = text.rstrip(PARTIAL) if k + 1 < len(token_ids) else text
         ends.append(base + len(whole))
         if whole == text and k - anchor >= _WINDOW:
             base, anchor = base + len(text), k + 1

@@ -47,6 +47,9 @@ class DecodeOptions(Options):
         ge=0,
         description="Forbid repeated n-grams; 0 is off (it also forbids quoting the prompt).",
     )
+    cache: Literal["dynamic", "static"] = Field(
+        "dynamic", description="Key cache of generation: growing, or of full size from the start."
+    )
 
 
 class TraceOptions(Options):
@@ -60,6 +63,9 @@ class TraceOptions(Options):
     store: Literal["units", "positions", "none"] = Field(
         "units",
         description="What traces/ keeps: masses per unit, or also per prompt position (large).",
+    )
+    rows_mib: int = Field(
+        128, ge=1, description="Most MiB of attention rows alive at once in the replay."
     )
     heatmaps: bool = Field(
         False, description="Write heatmaps/: per span, a map over each image and video frame."

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.extents import extent_of
 from omnitrace_core.language import Language, load_language
 from omnitrace_core.media import decode_sample
 from omnitrace_core.media.rules import MediaRules
@@ -77,7 +78,8 @@ class SampleReader:
         speech: Mapping[int, tuple[Segment, ...]],
     ) -> ReadySample:
         """Cut the units and collect the notes of every step."""
-        units, notes = build_units(sample, media, speech, self._split_text, self.rules, self.units)
+        extents = {index: extent_of(item, self.rules) for index, item in media.items()}
+        units, notes = build_units(sample, extents, speech, self._split_text, self.units)
         decoding = tuple(
             f"part {index}: {note}" for index, item in media.items() for note in item.notes
         )

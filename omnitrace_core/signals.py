@@ -1,77 +1,190 @@
 """Signals: what weighs a prompt position for the query that produces a token.
 
-Symbols: L layers, H heads. An attention signal is a weight per (layer, head), and its row is the
-weighted sum of the attention rows A[l, h] of that query: a(i) = sum_lh w[l, h] A[l, h, i]. The
-weights sum to 1, so a row of the signal sums to 1 as well. A learned or chosen weighting is one
-more line in the table.
+A signal is a small function. It is handed one decoder layer as some queries see it (`LayerView`)
+and returns what that layer adds to the rows a_t(i) >= 0 of these queries, or None for nothing; the
+rows of all layers are added up. Signals that are requested together share one replay and, in each
+layer, one softmax. A signal that only weighs heads is a weight per (layer, head): `weighted_heads`.
+
+Symbols: B samples, L layers, H heads, c queries, K cache slots, d head width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from omnitrace_core.errors import BackendError, UnknownName
+from omnitrace_core.errors import BackendError, ConfigError, UnknownName
+from omnitrace_core.head_weights import read_head_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# (n_layers, n_heads) -> [L, H] float32, non-negative, summing to 1.
-HeadWeights = Callable[[int, int], "Tensor"]
+# A signal that reads its weights from a file is named by this and the file's path or URL.
+HEADS = "heads:"
 
 
-def attmean(n_layers: int, n_heads: int) -> Tensor:
+class LayerView:
+    """One decoder layer as c queries of B samples see it; what a signal asks for is made then.
+
+    layer: its index, from 0; n_layers, n_heads: of the decoder.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        n_layers: int,
+        n_heads: int,
+        attention: Callable[[], Tensor],
+        value_norms: Callable[[], Tensor],
+        gradient: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.layer = layer
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self._attention = attention
+        self._value_norms = value_norms
+        self._gradient = gradient
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the decoder's last layer."""
+        return self.layer == self.n_layers - 1
+
+    @cached_property
+    def attention(self) -> Tensor:
+        """Attention rows A, [B, H, c, K] float32; each sums to 1, and is 0 on what is masked.
+
+        Shared by all signals: read it, do not write to it.
+        """
+        return self._attention()
+
+    @cached_property
+    def value_norms(self) -> Tensor:
+        """||v W_O||: the norm of each slot's value carried through `o_proj`, [B, H, K] float32."""
+        return self._value_norms()
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """d logit(y_t) / d A, [B, H, c, K] float32, for signals made with `gradient=True`.
+
+        Raises:
+            BackendError: this is not the last layer; only there it is known in closed form.
+        """
+        if self._gradient is None:
+            raise BackendError(
+                "view.gradient is known in the last layer, and for signals made with "
+                "Signal(..., gradient=True); ask view.is_last first"
+            )
+        return self._gradient()
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """Sum of the attention rows over heads. weights: [H]. Returns [B, c, K] float32."""
+        batch, heads, queries, slots = self.attention.shape
+        flat = self.attention.reshape(batch, heads, queries * slots)
+        return (weights.to(flat) @ flat).view(batch, queries, slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal: its function, and whether it reads `view.gradient`.
+
+    rows: LayerView -> [B, c, K] float32, non-negative, or None if the layer adds nothing.
+    """
+
+    rows: Callable[[LayerView], Tensor | None]
+    gradient: bool = False
+
+
+def weighted_heads(weights: Callable[[int, int], Tensor]) -> Signal:
+    """A signal that is a weight per (layer, head): a(i) = sum_lh w[l, h] A[l, h, i].
+
+    weights: (n_layers, n_heads) -> [L, H] float, non-negative; they are scaled to sum to 1, so that
+    the rows do.
+    """
+
+    def rows(view: LayerView) -> Tensor | None:
+        table = weights(view.n_layers, view.n_heads)
+        if table.shape != (view.n_layers, view.n_heads):
+            raise BackendError(
+                f"head weights are {list(table.shape)}, but this model has {view.n_layers} layers "
+                f"of {view.n_heads} heads; give weights of that shape"
+            )
+        of_layer = table[view.layer] / table.sum()
+        return view.weighted(of_layer) if bool(of_layer.any()) else None
+
+    return Signal(rows)
+
+
+def _all_heads(n_layers: int, n_heads: int) -> Tensor:
     """Mean over all layers and heads (paper, C.1: AttMean)."""
     import torch
 
-    return torch.full((n_layers, n_heads), 1.0 / (n_layers * n_heads))
+    return torch.ones(n_layers, n_heads)
 
 
-def attraw(n_layers: int, n_heads: int) -> Tensor:
+def _last_layer(n_layers: int, n_heads: int) -> Tensor:
     """Last layer only, mean over its heads (paper, C.1: RawAtt)."""
     import torch
 
     weights = torch.zeros(n_layers, n_heads)
-    weights[-1] = 1.0 / n_heads
+    weights[-1] = 1.0
     return weights
 
 
-SIGNALS: dict[str, HeadWeights] = {"attmean": attmean, "attraw": attraw}
+def _attgrads(view: LayerView) -> Tensor | None:
+    """ReLU of the mean over heads of attention x gradient, last layer (paper, C.1: AttGrads)."""
+    if not view.is_last:
+        return None
+    return (view.attention * view.gradient).mean(dim=1).relu()
 
 
-def signal_weights(name: str, n_layers: int, n_heads: int) -> Tensor:
-    """Weights [L, H] float32 of a signal, from the table or a plug-in.
+def _attnorm(view: LayerView) -> Tensor:
+    """Attention times the norm of the carried value, mean over layers and heads.
+
+    Kobayashi et al. 2020, equation 4, without the residual. Rows do not sum to 1.
+    """
+    scaled = view.attention * view.value_norms[:, :, None]
+    return scaled.mean(dim=1) / view.n_layers
+
+
+SIGNALS: dict[str, Signal] = {
+    "attmean": weighted_heads(_all_heads),
+    "attraw": weighted_heads(_last_layer),
+    "attgrads": Signal(_attgrads, gradient=True),
+    "attnorm": Signal(_attnorm),
+}
+
+
+def load_signal(name: str) -> Signal:
+    """A signal by name: from the table, `heads:PATH`, or an entry point of `omnitrace.signals`.
+
+    An entry point names a `Signal`, or a function that takes a `LayerView`.
 
     Raises:
         UnknownName: no signal of this name; the message lists the valid ones.
-        BackendError: a plug-in's weights are of another shape, negative, or do not sum to 1.
+        ConfigError: the file of head weights cannot be used.
     """
-    signal = SIGNALS.get(name) or _plugins().get(name)
-    if signal is None:
-        raise _unknown(name)
-    weights = signal(n_layers, n_heads)
-    total = float(weights.sum())
-    if weights.shape != (n_layers, n_heads) or bool((weights < 0).any()) or abs(total - 1) > 1e-4:
-        raise BackendError(
-            f"signal {name!r} must give non-negative weights [{n_layers}, {n_heads}] that sum to "
-            f"1; it gave {tuple(weights.shape)} summing to {total:.6f}"
+    if name.startswith(HEADS):
+        return weighted_heads(partial(_given_weights, read_head_weights(name[len(HEADS) :])))
+    if name in SIGNALS:
+        return SIGNALS[name]
+    points = {point.name: point for point in entry_points(group="omnitrace.signals")}
+    if name not in points:
+        raise UnknownName(
+            f"trace.signals names {name!r}, which is unknown; valid: "
+            f"{sorted({*SIGNALS, *points})} and {HEADS}PATH"
         )
-    return weights.float()
+    loaded = points[name].load()
+    if not isinstance(loaded, Signal) and not callable(loaded):
+        raise ConfigError(
+            f"the entry point {points[name].value!r} of signal {name!r} is neither a Signal nor a "
+            "function of a LayerView"
+        )
+    return loaded if isinstance(loaded, Signal) else Signal(loaded)
 
 
-def check_signals(names: tuple[str, ...]) -> None:
-    """Fail early on a name no table knows. Raises: UnknownName."""
-    known = {*SIGNALS, *_plugins()}
-    for name in names:
-        if name not in known:
-            raise _unknown(name)
-
-
-def _plugins() -> dict[str, HeadWeights]:
-    return {point.name: point.load() for point in entry_points(group="omnitrace.signals")}
-
-
-def _unknown(name: str) -> UnknownName:
-    valid = sorted({*SIGNALS, *_plugins()})
-    return UnknownName(f"trace.signals names {name!r}, which is unknown; valid: {valid}")
+def _given_weights(weights: Tensor, n_layers: int, n_heads: int) -> Tensor:
+    return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend
     from omnitrace_core.reader import SampleReader
     from omnitrace_core.spans import Segmenter
+    from omnitrace_core.streaming import StreamedToken
 
 AnyInput = Sample | Mapping[str, object]
 
@@ -179,6 +180,20 @@ class OmniTracer:
             for item, trace in traced
         )
         return [next(finished) if outcome is None else outcome for outcome in outcomes]
+
+    def stream(self, sample: AnyInput) -> Iterator[StreamedToken]:
+        """Answer one sample and yield each token, with its top source unit, as it is generated.
+
+        The same tokens and numbers as `trace` gives. A sample with a response is followed token by
+        token. The stream ends at the end token or after `decode.max_new_tokens`.
+
+        Raises:
+            SampleError: the sample cannot be read or traced.
+            FatalError: the model cannot be loaded or run.
+        """
+        if not isinstance(sample, Sample):
+            sample = parse_any(named(sample, "sample-1"))
+        yield from self._tracer.stream(self._reader.read(sample), self.units.instructions)
 
     def _finish(self, ready: ReadySample, trace: TokenTrace) -> TraceResult:
         from omnitrace_core.curation import curate

@@ -1,8 +1,9 @@
 """Source units of a sample, and which unit each prompt position belongs to.
 
-Units are built from the sample, its decoded media and its speech (no model needed). A backend says
-where every prompt position lies in the sample's own coordinates (`PromptMap`); `assign_units`
-brings the two together, so other units can be folded from the same prompt without the backend.
+Units are cut from the sample, the extents of its media and its speech (neither model nor pixels are
+needed). A backend says where every prompt position lies in the sample's own coordinates
+(`PromptMap`); `assign_units` brings the two together, so other units can be folded from the same
+prompt without the backend.
 """
 
 from __future__ import annotations
@@ -16,20 +17,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.extents import Extent
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    Part,
-    Sample,
-    Segment,
-    SourceUnit,
-    UnitKind,
-)
+from omnitrace_core.records import Modality, Part, Sample, Segment, SourceUnit, UnitKind
 
 if TYPE_CHECKING:
     from omnitrace_core.sentences import TextSpan
@@ -49,19 +40,22 @@ _STREAMS_OF_KIND: dict[str, tuple[int, ...]] = {
     "sound_bin": (Stream.SOUND,),
     "sound_chunk": (Stream.SOUND,),
 }
+_WHY_EMPTY: dict[str, str] = {"image_cell": "units.grid is finer than the tokens of this image"}
+# Relative difference below which two units cover a position alike.
+_TIE = 1e-4
 
 
 def build_units(
     sample: Sample,
-    media: Mapping[int, DecodedMedia],
+    extents: Mapping[int, Extent],
     speech: Speech,
     split_text: SplitText,
-    rules: MediaRules,
     options: UnitOptions,
 ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
     """All source units of a sample in reading order, and notes on fallbacks.
 
-    media, speech: by part index. A sound with no speech found falls back to time bins (noted).
+    extents: of every media part, by part index. speech: by part index, read if `options.audio` is
+    chunks; a sound with no speech found falls back to time bins (noted).
     """
     units: list[SourceUnit] = []
     notes: list[str] = []
@@ -70,11 +64,11 @@ def build_units(
             units.extend(_text_units(index, part, split_text))
             continue
         if not part.evidence:
-            units.append(_whole(index, media[index]))
+            units.append(_whole(index, extents[index]))
             continue
         segments = speech.get(index, ()) if options.audio == "chunks" else ()
-        units.extend(_media_units(index, media[index], segments, rules, options))
-        if options.audio == "chunks" and not segments and _sound_of(media[index]) is not None:
+        units.extend(_media_units(index, extents[index], segments, options))
+        if options.audio == "chunks" and not segments and extents[index].sound is not None:
             notes.append(f"part {index}: no speech found, its sound is cut into time bins")
     return tuple(replace(unit, unit_id=i) for i, unit in enumerate(units)), tuple(notes)
 
@@ -82,7 +76,8 @@ def build_units(
 def assign_units(prompt: PromptMap, units: Sequence[SourceUnit]) -> NDArray[np.int64]:
     """The unit of each prompt position, -1 for none: the unit that covers most of the position.
 
-    Returns [P] int64. Ties go to the lower unit index.
+    Returns [P] int64. Ties go to the lower unit index. A position is never divided, so units finer
+    than positions (a fine image grid) stay without any: see `empty_units`.
     """
     index = np.full(prompt.part.shape, -1, dtype=np.int64)
     groups: dict[tuple[int, int], list[SourceUnit]] = {}
@@ -94,10 +89,38 @@ def assign_units(prompt: PromptMap, units: Sequence[SourceUnit]) -> NDArray[np.i
         if where.size == 0:
             continue
         covered = _cover(prompt, where, members, stream)
-        best = covered.argmax(axis=1)
+        most = covered.max(axis=1)
+        # Boxes are float32: what differs by their rounding alone is a tie.
+        best = (covered >= most[:, None] * (1 - _TIE)).argmax(axis=1)
         ids = np.asarray([unit.unit_id for unit in members])[best]
-        index[where] = np.where(covered.max(axis=1) > 0, ids, -1)
+        index[where] = np.where(most > 0, ids, -1)
     return index
+
+
+def empty_units(unit_index: NDArray[np.int64], units: Sequence[SourceUnit]) -> list[int]:
+    """Ids of the units that no prompt position belongs to: they can get no mass.
+
+    unit_index: [P], as `assign_units` gives it.
+    """
+    filled = set(unit_index.tolist())
+    return [unit.unit_id for unit in units if unit.unit_id not in filled]
+
+
+def empty_unit_notes(unit_index: NDArray[np.int64], units: Sequence[SourceUnit]) -> tuple[str, ...]:
+    """A note for each part and kind of which some units can get no mass; none if all can.
+
+    unit_index: [P], as `assign_units` gives it.
+    """
+    empty = set(empty_units(unit_index, units))
+    groups: dict[tuple[int, UnitKind], list[bool]] = {}
+    for unit in units:
+        groups.setdefault((unit.part_index, unit.kind), []).append(unit.unit_id in empty)
+    return tuple(
+        f"part {part}: {sum(gone)} of {len(gone)} units ({kind}) hold no token and can never be a "
+        f"source; {_WHY_EMPTY.get(kind, 'they are shorter than a token')}"
+        for (part, kind), gone in groups.items()
+        if any(gone)
+    )
 
 
 def _cover(
@@ -154,37 +177,29 @@ def _text_unit(index: int, text: str, start: int, end: int, kind: UnitKind) -> S
     )
 
 
-def _whole(index: int, media: DecodedMedia) -> SourceUnit:
+def _whole(index: int, extent: Extent) -> SourceUnit:
     """Media that instruct (an example picture, say) are one unit, and no source."""
-    if isinstance(media, DecodedImage):
-        unit = next(_image_units(index, media, UnitOptions()))
-    elif isinstance(media, DecodedAudio):
-        unit = _timed_unit(index, "instruction", "audio", media.start_s, sound_end(media))
+    if extent.kind == "image":
+        unit = next(_image_units(index, extent, UnitOptions()))
     else:
-        end = media.end_s if media.sound is None else max(media.end_s, sound_end(media.sound))
-        unit = _timed_unit(index, "instruction", "video", media.start_s, end)
+        end = extent.end_s if extent.sound is None else max(extent.end_s, extent.sound[1])
+        unit = _timed_unit(index, "instruction", extent.kind, extent.start_s, end)
     return replace(unit, kind="instruction")
 
 
 def _media_units(
-    index: int,
-    media: DecodedMedia,
-    segments: Sequence[Segment],
-    rules: MediaRules,
-    options: UnitOptions,
+    index: int, extent: Extent, segments: Sequence[Segment], options: UnitOptions
 ) -> Iterator[SourceUnit]:
-    if isinstance(media, DecodedImage):
-        yield from _image_units(index, media, options)
-    elif isinstance(media, DecodedAudio):
-        yield from _sound_units(index, media, segments, "audio", options)
-    else:
-        for start, end in frame_bins(media, rules.frame_factor):
-            yield _timed_unit(index, "video_bin", "video", start, end)
-        if media.sound is not None:
-            yield from _sound_units(index, media.sound, segments, "video", options)
+    if extent.kind == "image":
+        yield from _image_units(index, extent, options)
+    for start, end in pairwise(extent.step_edges_s):
+        yield _timed_unit(index, "video_bin", "video", start, end)
+    if extent.sound is not None:
+        modality: Literal["audio", "video"] = "audio" if extent.kind == "audio" else "video"
+        yield from _sound_units(index, extent.sound, segments, modality, options)
 
 
-def _image_units(index: int, image: DecodedImage, options: UnitOptions) -> Iterator[SourceUnit]:
+def _image_units(index: int, image: Extent, options: UnitOptions) -> Iterator[SourceUnit]:
     rows, columns = options.grid if options.image == "grid" else (1, 1)
     kind: UnitKind = "image_cell" if options.image == "grid" else "image"
     for row in range(rows):
@@ -205,7 +220,7 @@ def _image_units(index: int, image: DecodedImage, options: UnitOptions) -> Itera
 
 def _sound_units(
     index: int,
-    sound: DecodedAudio,
+    sound: tuple[float, float],
     segments: Sequence[Segment],
     modality: Literal["audio", "video"],
     options: UnitOptions,
@@ -217,21 +232,16 @@ def _sound_units(
             unit = _timed_unit(index, chunk_kind, modality, segment.start_s, segment.end_s)
             yield replace(unit, transcript=segment.text)
         return
-    for start, end in time_bins(sound.start_s, sound_end(sound), options.bin_s):
+    for start, end in time_bins(*sound, options.bin_s):
         yield _timed_unit(index, bin_kind, modality, start, end)
 
 
 def _timed_unit(
-    index: int, kind: UnitKind, modality: Literal["audio", "video"], start_s: float, end_s: float
+    index: int, kind: UnitKind, modality: Modality, start_s: float, end_s: float
 ) -> SourceUnit:
     return SourceUnit(
         unit_id=-1, kind=kind, modality=modality, part_index=index, start_s=start_s, end_s=end_s
     )
-
-
-def sound_end(sound: DecodedAudio) -> float:
-    """Time at which the decoded waveform ends, in seconds of the original file."""
-    return sound.start_s + len(sound.waveform) / sound.sample_rate
 
 
 def time_bins(start_s: float, end_s: float, bin_s: float) -> list[tuple[float, float]]:
@@ -243,20 +253,3 @@ def time_bins(start_s: float, end_s: float, bin_s: float) -> list[tuple[float, f
     n_bins = max(1, math.ceil((length - 0.04) / bin_s))
     edges = [start_s + k * bin_s for k in range(n_bins)] + [end_s]
     return list(pairwise(edges))
-
-
-def frame_bins(video: DecodedVideo, frame_factor: int) -> list[tuple[float, float]]:
-    """[start, end) of each temporal step of the visual grid, from the frames' true times.
-
-    One step covers `frame_factor` sampled frames; a step lasts until the next one begins, the first
-    begins where the clip does and the last ends where it does.
-    """
-    edges = [float(t) for t in video.frame_times_s[::frame_factor]] + [video.end_s]
-    edges[0] = video.start_s
-    return list(pairwise(edges))
-
-
-def _sound_of(media: DecodedMedia) -> DecodedAudio | None:
-    if isinstance(media, DecodedVideo):
-        return media.sound
-    return media if isinstance(media, DecodedAudio) else None

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from omnitrace_core.errors import ConfigError
+from omnitrace_core.head_weights import head_weights_identity
 from omnitrace_core.options import (
     AsrOptions,
     CurationOptions,
@@ -28,6 +29,8 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
+from omnitrace_core.signals import HEADS
+from pipeline.io import absolute
 from stages.schema import SCHEMA_VERSION
 
 Tree: TypeAlias = dict[str, object]
@@ -115,7 +118,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _apply(tree, override)
     try:
-        return RunConfig.model_validate(tree)
+        return _with_absolute_heads(RunConfig.model_validate(tree))
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise ConfigError(f"{path} is not a valid configuration:\n{problems}") from error
@@ -189,6 +192,7 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "run": True,
     "ray": True,
     "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
+    "trace": {"rows_mib"},
 }
 
 
@@ -199,6 +203,8 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
     """
     settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
     told: list[object] = [SCHEMA_VERSION, model_identity, settings]
+    # A file of head weights counts by what it holds.
+    told.extend(head_weights_identity(path) for path in _head_weight_files(config))
     if config.model.dtype == "auto":
         # float32 on a CPU, the checkpoint's own on a GPU.
         told.append("on_gpu" if config.model.gpus_per_replica else "on_cpu")
@@ -206,6 +212,19 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
         # A batch is sampled from one seed, so who shares a batch counts.
         told.append([config.model.batch_tokens, config.run.chunk_samples])
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _head_weight_files(config: RunConfig) -> list[str]:
+    return [name[len(HEADS) :] for name in config.trace.signals if name.startswith(HEADS)]
+
+
+def _with_absolute_heads(config: RunConfig) -> RunConfig:
+    """Head weights by absolute path: the name stands in records, whoever reads the file."""
+    signals = tuple(
+        HEADS + absolute(name[len(HEADS) :]) if name.startswith(HEADS) else name
+        for name in config.trace.signals
+    )
+    return config.model_copy(update={"trace": config.trace.model_copy(update={"signals": signals})})
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -9,7 +9,7 @@ from omnitrace_core.backends import media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.language import load_language
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.signals import check_signals
+from omnitrace_core.signals import load_signal
 from pipeline.config import RunConfig
 from pipeline.identity import RunIdentity, Today, identify, utc_today
 from pipeline.inputs import scan_input
@@ -85,7 +85,8 @@ def _check_device(config: RunConfig) -> None:
 def _check_names(config: RunConfig) -> MediaRules:
     """What the stages would trip over when they load."""
     try:
-        check_signals(config.trace.signals)
+        for name in config.trace.signals:
+            load_signal(name)
         load_engine(config.asr)
         load_language(config.spans.pipeline)
         rules = media_rules(config.model)

@@ -7,7 +7,7 @@ common to all families and lives in `replay`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,6 +45,12 @@ class Encoded:
         """Prompt positions, padding apart."""
         return int(self.input_ids.shape[0])
 
+    @property
+    def given(self) -> bool:
+        """Whether the response is already known."""
+        sample = self.ready.sample
+        return sample.response is not None or sample.response_token_ids is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -76,11 +82,27 @@ class PrefilledPrompt:
     """What the replay starts from.
 
     cache: keys and values of at least the first P - 1 prompt positions, all layers.
+    attention_mask: [B, P] long, 1 for real positions. last_embedding: [B, 1, D], the embedding of
+    the last prompt token, as the decoder takes it.
     position_delta: [B, 1] long, what is added to a text position to get its rotary position.
     """
 
     cache: Cache
+    attention_mask: Tensor
+    last_embedding: Tensor
     position_delta: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingRules:
+    """How the next token is chosen, as `generate` would with the same settings.
+
+    processors: (token ids so far [B, K] long, logits [B, V]) -> scores [B, V]. sample: whether the
+    token is drawn from them; otherwise the largest wins.
+    """
+
+    processors: Callable[[Tensor, Tensor], Tensor]
+    sample: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +148,13 @@ class Backend(Protocol):
         """Generate responses, keeping the cache."""
         ...
 
-    def prefill(self, prepared: Prepared) -> PrefilledPrompt:
-        """Run the prompt alone, for a response that is already known."""
+    def decoding_rules(self, prepared: Prepared, decode: DecodeOptions) -> DecodingRules:
+        """What `generate` does with the logits of each step, for a loop of our own."""
+        ...
+
+    def prefill(self, prepared: Prepared, cache: Cache | None = None) -> PrefilledPrompt:
+        """Run the prompt alone, for a response that is already known.
+
+        cache: an empty one to fill; by default one that keeps every key of every layer.
+        """
         ...

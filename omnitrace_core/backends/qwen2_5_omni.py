@@ -12,17 +12,26 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.backends import ReadJson, json_reader
-from omnitrace_core.backends.base import AnySample, Encoded, Generated, PrefilledPrompt, Prepared
+from omnitrace_core.backends.base import (
+    AnySample,
+    DecodingRules,
+    Encoded,
+    Generated,
+    PrefilledPrompt,
+    Prepared,
+)
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
+from omnitrace_core.caches import whole_cache
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import DecodedVideo, ReadySample
-from omnitrace_core.units import assign_units
+from omnitrace_core.units import assign_units, empty_unit_notes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import Cache
 
     from omnitrace_core.reader import SampleReader
 
@@ -106,6 +115,7 @@ class Qwen25OmniBackend:
         token_ids, prompt = build_prompt(
             ready.sample, self.tokenizer, self.processor.chat_template, placeholders, media.place
         )
+        notes += empty_unit_notes(assign_units(prompt, ready.units), ready.units)
         return Encoded(
             ready=ready,
             input_ids=torch.tensor(token_ids, dtype=torch.long),
@@ -167,34 +177,65 @@ class Qwen25OmniBackend:
 
         if decode.do_sample:
             torch.manual_seed(decode.seed)
+        output = self.model.generate(
+            **prepared.inputs, generation_config=self._generation_config(decode)
+        )
+        token_ids = output.sequences[:, prepared.input_ids.shape[1] :]
+        return Generated(token_ids, self._prompt_state(prepared, output.past_key_values))
+
+    def decoding_rules(self, prepared: Prepared, decode: DecodeOptions) -> DecodingRules:
+        """What `generate` does with the logits of each step, for a loop of our own."""
+
+        def rules(model: Any, input_ids: Tensor, logits_processor: Any, **_: Any) -> DecodingRules:
+            return DecodingRules(logits_processor, decode.do_sample)
+
+        # `generate` prepares its processors, and hands them to us in place of its own loop.
+        found: DecodingRules = self.model.generate(
+            prepared.input_ids,
+            attention_mask=prepared.attention_mask,
+            generation_config=self._generation_config(decode),
+            custom_generate=rules,
+        )
+        return found
+
+    def prefill(self, prepared: Prepared, cache: Cache | None = None) -> PrefilledPrompt:
+        """Run the prompt alone (no logits), for a response that is already known."""
+        import torch
+
+        # Not inference_mode: tensors made in it could not be cropped, filled or differentiated.
+        with torch.no_grad():
+            output = self.model.model(
+                **prepared.inputs,
+                use_cache=True,
+                past_key_values=whole_cache() if cache is None else cache,
+            )
+        return self._prompt_state(prepared, output.past_key_values)
+
+    def _generation_config(self, decode: DecodeOptions) -> Any:
         config = copy.deepcopy(self.model.generation_config)
         config.update(
             max_length=None,
             max_new_tokens=decode.max_new_tokens,
             do_sample=decode.do_sample,
+            num_beams=1,
             no_repeat_ngram_size=decode.no_repeat_ngram_size,
+            cache_implementation=None if decode.cache == "dynamic" else decode.cache,
             eos_token_id=sorted(self.end_ids),
             pad_token_id=self._pad_id,
             return_dict_in_generate=True,
         )
         if not decode.do_sample:
             config.update(temperature=None, top_k=None, top_p=None)
-        with torch.inference_mode():
-            output = self.model.generate(**prepared.inputs, generation_config=config)
-        token_ids = output.sequences[:, prepared.input_ids.shape[1] :]
-        return Generated(token_ids, self._prompt_state(output.past_key_values))
+        return config
 
-    def prefill(self, prepared: Prepared) -> PrefilledPrompt:
-        """Run the prompt alone (no logits), for a response that is already known."""
-        import torch
-
-        with torch.inference_mode():
-            output = self.model.model(**prepared.inputs, use_cache=True)
-        return self._prompt_state(output.past_key_values)
-
-    def _prompt_state(self, cache: Any) -> PrefilledPrompt:
-        # The model keeps the offset of its last prompt on itself; taken at once, nothing can mix.
-        return PrefilledPrompt(cache, self.model.model.rope_deltas.clone())
+    def _prompt_state(self, prepared: Prepared, cache: Any) -> PrefilledPrompt:
+        return PrefilledPrompt(
+            cache=cache,
+            attention_mask=prepared.attention_mask,
+            last_embedding=self.model.get_input_embeddings()(prepared.input_ids[:, -1:]),
+            # The model keeps the offset of its last prompt on itself; taken at once, nothing mixes.
+            position_delta=self.model.model.rope_deltas.clone(),
+        )
 
     def _read(self, sample: AnySample) -> ReadySample:
         if isinstance(sample, ReadySample):

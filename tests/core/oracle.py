@@ -1,8 +1,9 @@
-"""The slow, obvious reference: eager attention with every matrix kept."""
+"""The slow, obvious references: eager attention with every matrix kept, one backward per token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,105 @@ import torch
 
 from omnitrace_core.backends.base import Backend
 from omnitrace_core.records import Fold, ReadySample
+
+
+@dataclass
+class Eager:
+    """One sample's forward with eager attention.
+
+    attention: [L, H, n_gen, K], the rows of the queries that produce each token; values: per layer
+    [H_kv, K, d]; gradient: [H, n_gen, K], of each token's logit by the last layer's attention.
+    logprobs: [n_gen].
+    """
+
+    attention: torch.Tensor
+    values: list[torch.Tensor]
+    gradient: torch.Tensor
+    logprobs: torch.Tensor
+    layers: Any
+
+
+def eager_forward(
+    model: Any, decoder: Any, inputs: Mapping[str, Any], token_ids: Sequence[int]
+) -> Eager:
+    """One forward over prompt and response, no cache; then one backward per token.
+
+    model: attends eagerly; inputs: its arguments for the prompt and all of the response but its
+    last token.
+    """
+    n_gen = len(token_ids)
+    values: dict[int, torch.Tensor] = {}
+    handles = [
+        layer.self_attn.v_proj.register_forward_hook(
+            lambda module, args, output, index=index: values.update({index: output})
+        )
+        for index, layer in enumerate(decoder.layers)
+    ]
+    with torch.enable_grad():
+        output = model(**inputs, output_attentions=True, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        targets = torch.tensor(list(token_ids))
+        logits = output.logits[0, -n_gen:]
+        chosen = logits.gather(-1, targets[:, None])[:, 0]
+        last = output.attentions[-1]
+        by_token = [
+            torch.autograd.grad(chosen[t], last, retain_graph=True)[0][0, :, t - n_gen]
+            for t in range(n_gen)
+        ]
+    attention = torch.stack([item[0, :, -n_gen:].detach() for item in output.attentions])
+    slots = attention.shape[-1]
+    groups = decoder.config.num_key_value_heads
+    per_head = [
+        values[index][0].detach().view(slots, groups, -1).transpose(0, 1)
+        for index in range(len(decoder.layers))
+    ]
+    return Eager(
+        attention=attention,
+        values=per_head,
+        gradient=torch.stack(by_token, dim=1),
+        logprobs=logits.detach().log_softmax(-1).gather(-1, targets[:, None])[:, 0],
+        layers=decoder.layers,
+    )
+
+
+def attmean(eager: Eager) -> torch.Tensor:
+    """Mean over layers and heads, [n_gen, K]."""
+    return eager.attention.mean(dim=(0, 1))
+
+
+def attraw(eager: Eager) -> torch.Tensor:
+    """Mean over the last layer's heads."""
+    return eager.attention[-1].mean(dim=0)
+
+
+def attgrads(eager: Eager) -> torch.Tensor:
+    """ReLU of the heads' mean of attention times gradient, last layer."""
+    return (eager.attention[-1] * eager.gradient).mean(dim=0).relu()
+
+
+def attnorm(eager: Eager) -> torch.Tensor:
+    """Attention times the norm of the value that `o_proj` carries, head by head."""
+    n_layers, n_heads = eager.attention.shape[:2]
+    total = torch.zeros_like(eager.attention[0, 0])
+    for layer in range(n_layers):
+        groups, _, width = eager.values[layer].shape
+        weight = eager.layers[layer].self_attn.o_proj.weight.detach()
+        for head in range(n_heads):
+            value = eager.values[layer][head * groups // n_heads]
+            carried = value @ weight[:, head * width : (head + 1) * width].T
+            total += eager.attention[layer, head] * carried.norm(dim=-1)
+    return total / (n_layers * n_heads)
+
+
+ROWS: dict[str, Callable[[Eager], torch.Tensor]] = {
+    "attmean": attmean,
+    "attraw": attraw,
+    "attgrads": attgrads,
+    "attnorm": attnorm,
+}
+# Largest difference allowed, in units of the row's maximum.
+TOLERANCE = {"attgrads": 1e-4}
 
 
 class EagerOracle:
@@ -23,23 +123,15 @@ class EagerOracle:
             .eval()
         )
 
-    def rows(
-        self, ready: ReadySample, token_ids: Sequence[int]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Attention rows [L, H, n_gen, K] of the queries that produce each token, the unit of each
-        prompt position [P], and the log probability of each token [n_gen]."""
+    def forward(self, ready: ReadySample, token_ids: Sequence[int]) -> tuple[Eager, torch.Tensor]:
+        """The eager forward, and the unit of each prompt position [P]."""
         prepared = self.backend.prepare([ready])
         inputs: dict[str, Any] = dict(prepared.inputs)
-        n_prompt = prepared.input_ids.shape[1]
         asked = torch.tensor([list(token_ids[:-1])], dtype=torch.long)
         inputs["input_ids"] = torch.cat([prepared.input_ids, asked], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        with torch.no_grad():
-            output = self.model(**inputs, output_attentions=True)
-        rows = torch.stack(output.attentions)[:, 0, :, n_prompt - 1 :]
-        logprobs = output.logits[0, n_prompt - 1 :].log_softmax(-1)
-        targets = torch.tensor(list(token_ids))[:, None]
-        return rows, prepared.unit_index[0], logprobs.gather(-1, targets)[:, 0]
+        decoder = self.model.model.language_model
+        return eager_forward(self.model, decoder, inputs, token_ids), prepared.unit_index[0]
 
 
 def slow_fold(rows: torch.Tensor, unit_index: torch.Tensor, n_units: int) -> Fold:

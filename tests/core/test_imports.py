@@ -13,7 +13,16 @@ from tests.conftest import ROOT
 HEAVY = ("ray", "torch", "transformers", "spacy", "decord", "librosa", "silero_vad", "pandas")
 
 
-@pytest.mark.parametrize("module", ["omnitrace_core", "omnitrace_core.tracer", "pipeline.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "omnitrace_core",
+        "omnitrace_core.tracer",
+        "omnitrace_core.refold",
+        "omnitrace_core.heatmaps",
+        "pipeline.cli",
+    ],
+)
 def test_import_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from omnitrace_core.backends import load_backend
+from omnitrace_core.backends.base import Backend
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.options import UnitOptions
+from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import SampleReader
-from omnitrace_core.records import (
-    DecodedVideo,
-    Message,
-    Part,
-    Sample,
-    Segment,
-    SourceUnit,
-)
-from omnitrace_core.units import assign_units, frame_bins, time_bins
+from omnitrace_core.records import Message, Part, ReadySample, Sample, Segment, SourceUnit
+from omnitrace_core.units import assign_units, empty_unit_notes, empty_units, time_bins
 from tests.core.samples import image, ready, sound, video
 
 
@@ -33,13 +30,6 @@ from tests.core.samples import image, ready, sound, video
 )
 def test_time_bins(start: float, end: float, expected: list[tuple[float, float]]) -> None:
     np.testing.assert_allclose(time_bins(start, end, 1.0), expected)
-
-
-def test_frame_bins_follow_the_true_times() -> None:
-    frames = np.zeros((6, 28, 28, 3), np.uint8)
-    times = np.array([0.2, 0.7, 1.5, 1.6, 2.9, 3.0])  # variable frame rate, late start
-    clip = DecodedVideo(frames, times, 2.0, 28, 28, 0.1, 3.3, 3.3, None, "x")
-    assert frame_bins(clip, 2) == [(0.1, 1.5), (1.5, 2.9), (2.9, 3.3)]
 
 
 def test_units_come_in_reading_order_with_their_ids() -> None:
@@ -131,3 +121,68 @@ def test_ties_go_to_the_lower_unit() -> None:
         SourceUnit(1, "audio_bin", "audio", 0, start_s=1.0, end_s=2.0),
     ]
     assert assign_units(_audio_positions([0.5, 1.5]), units).tolist() == [0]
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_model: str) -> Backend:
+    return load_backend(ModelOptions(path=tiny_model, device="cpu"))
+
+
+def gridded(rows: int, columns: int, height: int = 112, width: int = 168) -> ReadySample:
+    """An image of 640 x 480 (by default 4 x 6 tokens) cut into cells, and a question."""
+    options = UnitOptions(image="grid", grid=(rows, columns))
+    return ready([image(1, height, width), "What?"], units=options)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 3), (4, 8), (7, 11), (13, 9)])
+def test_cells_tile_the_image_exactly(grid: tuple[int, int]) -> None:
+    boxes = [unit.box for unit in gridded(*grid).units if unit.box is not None]
+    assert len(boxes) == grid[0] * grid[1]
+    columns = sorted({(x0, x1) for x0, _, x1, _ in boxes})
+    rows = sorted({(y0, y1) for _, y0, _, y1 in boxes})
+    for strips, n, length in ((columns, grid[1], 640), (rows, grid[0], 480)):
+        assert len(strips) == n
+        assert (strips[0][0], strips[-1][1]) == (0, length)
+        assert all(left[1] == right[0] for left, right in pairwise(strips))
+    assert boxes == [(x0, y0, x1, y1) for y0, y1 in rows for x0, x1 in columns]
+
+
+def image_cells(backend: Backend, item: ReadySample) -> list[list[int]]:
+    """The cell that each token of the item's image went to, as rows of the picture."""
+    prompt = backend.encode(item).prompt
+    index = assign_units(prompt, item.units)[prompt.stream == Stream.IMAGE]
+    n_columns = len(set(prompt.box[prompt.stream == Stream.IMAGE][:, 0].tolist()))
+    return index.reshape(-1, n_columns).tolist()
+
+
+def test_tokens_go_to_the_cell_that_covers_most_of_them(backend: Backend) -> None:
+    item = gridded(2, 3)
+    assert image_cells(backend, item) == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2
+    assert backend.encode(item).notes == ()
+
+
+def test_halved_tokens_go_to_the_lower_cell_on_every_row(backend: Backend) -> None:
+    # 6 columns of tokens under 4 of cells: the second and the fifth token lie half in each.
+    top, *_, bottom = image_cells(backend, gridded(4, 4))
+    assert top == [0, 0, 1, 2, 2, 3]
+    assert bottom == [12, 12, 13, 14, 14, 15]
+
+
+def test_cells_finer_than_tokens_are_noted(backend: Backend) -> None:
+    item = gridded(3, 3, height=56, width=56)
+    assert image_cells(backend, item) == [[0, 2], [6, 8]]
+    encoded = backend.encode(item)
+    index = assign_units(encoded.prompt, item.units)
+    assert empty_units(index, item.units) == [1, 3, 4, 5, 7]
+    assert empty_unit_notes(index, item.units) == encoded.notes
+    assert encoded.notes == (
+        "part 0: 5 of 9 units (image_cell) hold no token and can never be a source; "
+        "units.grid is finer than the tokens of this image",
+    )
+
+
+def test_bins_shorter_than_tokens_are_noted(backend: Backend) -> None:
+    item = ready([sound(1, 1.0), "And?"], units=UnitOptions(bin_s=0.02))
+    (note,) = backend.encode(item).notes
+    assert note.startswith("part 0: 23 of 48 units (audio_bin) hold no token")
+    assert note.endswith("; they are shorter than a token")

@@ -1,0 +1,257 @@
+"""The tap: beside a decoder's own attention it computes the attention rows of a few queries.
+
+While `tapped` holds, one decoder (and nothing else) runs SDPA through `_tapped_attention`. A `Tap`
+that is passed to the decoder's forward as `omnitrace_tap` then sees each layer's queries, keys and
+values, and lets the signals read their rows in float32, a few queries at a time. What is kept is
+one row per query and signal.
+
+Symbols: B samples, q queries of one forward, c queries at a time, K cache slots, L layers, H heads,
+H_kv key heads, d head width, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omnitrace_core.errors import BackendError
+from omnitrace_core.signals import LayerView, Signal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Name under which the tapped attention is known to transformers, for attention and masks alike.
+TAPPED = "omnitrace_tapped_sdpa"
+# What an attention function may be handed that changes its rows in a way the tap does not follow.
+_NOT_FOLLOWED = ("s_aux", "softcap", "position_bias")
+# Arrays of the size of the attention rows that are alive at once: scores, rows, and a signal's own.
+_ALIVE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one layer's attention was called with.
+
+    query: [B, H, q, d]; key, value: [B, H_kv, K, d]; visible: [B, 1, q, K] bool.
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    visible: Tensor
+    scaling: float
+
+
+class Tap:
+    """Reads signals in one forward of a decoder, over q queries.
+
+    rows_bytes: most bytes of float32 rows alive at once, apart from the signals' own results.
+    """
+
+    def __init__(self, decoder: nn.Module, signals: Mapping[str, Signal], rows_bytes: int) -> None:
+        config: Any = decoder.config
+        self._n_layers = int(config.num_hidden_layers)
+        self._n_heads = int(config.num_attention_heads)
+        self._signals = signals
+        self._rows_bytes = rows_bytes
+        self._rows: dict[str, Tensor] = {}
+        self._seen: set[int] = set()
+        self._wants_gradient = any(signal.gradient for signal in signals.values())
+        self._last: _Layer | None = None
+        self._output: Tensor | None = None
+
+    def observe(self, layer: _Layer, output: Tensor) -> Tensor:
+        """Read one layer. output: [B, q, H, d], what its attention gives; returned for its caller.
+
+        With a gradient to take, the last layer's output becomes a leaf of the graph of what follows
+        (which is position-wise), and the layer is read in `finish`.
+        """
+        import torch
+
+        index = int(layer.module.layer_idx)  # type: ignore[arg-type]
+        self._seen.add(index)
+        if not (self._wants_gradient and index == self._n_layers - 1):
+            self._read(layer, None)
+            return output
+        torch.set_grad_enabled(True)  # until the caller's no_grad block ends
+        self._last, self._output = layer, output.detach().requires_grad_()
+        return self._output
+
+    def finish(self, hidden: Tensor, head: nn.Module, targets: Tensor) -> dict[str, Tensor]:
+        """The rows by signal, [B, q, K] float32, padding 0.
+
+        hidden: [B, q, D], the decoder's output; head: maps it to logits; targets: [B, q] long, the
+        tokens that these queries produce.
+
+        Raises:
+            BackendError: a layer never passed by, or a signal gave no proper rows.
+        """
+        import torch
+
+        if self._last is not None and self._output is not None:
+            with torch.enable_grad():
+                # Only the targets' rows of the head: d logit / d hidden is that row.
+                logits = (hidden * head.weight[targets]).sum()  # type: ignore[index]
+            (gradient,) = torch.autograd.grad(logits, self._output)
+            with torch.no_grad():
+                self._read(self._last, gradient.transpose(1, 2))
+        missing = self._n_layers - len(self._seen)
+        if missing:
+            raise BackendError(
+                f"{missing} of {self._n_layers} decoder layers did not go through the tapped "
+                "attention; this model's attention cannot be traced by the replay"
+            )
+        for name in self._signals:
+            self._check(name)
+        return {name: self._rows[name] for name in self._signals}
+
+    def _read(self, layer: _Layer, gradient: Tensor | None) -> None:
+        """Hand the layer to every signal, a few queries at a time. gradient: [B, H, q, d]."""
+        batch, heads, queries, _ = layer.query.shape
+        slots = layer.key.shape[2]
+        keys = layer.key.float().transpose(2, 3)
+        norms: list[Tensor] = []
+        step = max(1, self._rows_bytes // (4 * _ALIVE * batch * heads * slots))
+        for start in range(0, queries, step):
+            part = slice(start, min(start + step, queries))
+            view = LayerView(
+                int(layer.module.layer_idx),  # type: ignore[arg-type]
+                self._n_layers,
+                self._n_heads,
+                lambda part=part: _attention(layer, keys, part),  # type: ignore[misc]
+                lambda: _once(norms, layer),
+                None
+                if gradient is None
+                else lambda part=part: _grouped(  # type: ignore[misc]
+                    gradient[:, :, part].float(), layer.value.float().transpose(2, 3)
+                ),
+            )
+            for name, signal in self._signals.items():
+                rows = signal.rows(view)
+                if rows is not None:
+                    self._add(name, rows, part, (batch, queries, slots))
+
+    def _add(self, name: str, rows: Tensor, part: slice, shape: tuple[int, int, int]) -> None:
+        import torch
+
+        expected = (shape[0], part.stop - part.start, shape[2])
+        if tuple(rows.shape) != expected:
+            raise BackendError(
+                f"signal {name!r} gave rows of shape {list(rows.shape)}; a LayerView of this size "
+                f"wants {list(expected)}"
+            )
+        if name not in self._rows:
+            self._rows[name] = torch.zeros(shape, device=rows.device)
+        self._rows[name][:, part] += rows
+
+    def _check(self, name: str) -> None:
+        if name not in self._rows:
+            raise BackendError(f"signal {name!r} gave no rows in any layer")
+        low, high = self._rows[name].aminmax()
+        if not (float(low) >= 0 and float(high) < float("inf")):
+            raise BackendError(
+                f"signal {name!r} gave rows from {float(low)} to {float(high)}; they must be "
+                "finite and not below 0"
+            )
+
+
+def _once(kept: list[Tensor], layer: _Layer) -> Tensor:
+    if not kept:
+        kept.append(_value_norms(layer))
+    return kept[0]
+
+
+def _attention(layer: _Layer, keys: Tensor, part: slice) -> Tensor:
+    """Softmax rows [B, H, c, K] float32. keys: [B, H_kv, d, K] float32."""
+    scores = _grouped(layer.query[:, :, part].float() * layer.scaling, keys)
+    scores.masked_fill_(~layer.visible[:, :, part], float("-inf"))
+    return scores.softmax(dim=-1)
+
+
+def _grouped(query: Tensor, keys: Tensor) -> Tensor:
+    """Products with grouped keys, without repeating them.
+
+    query: [B, H, c, d]; keys: [B, H_kv, d, K]. Returns [B, H, c, K].
+    """
+    batch, heads, rows, width = query.shape
+    groups = keys.shape[1]
+    grouped = query.reshape(batch, groups, heads // groups * rows, width)
+    return (grouped @ keys).view(batch, heads, rows, -1)
+
+
+def _value_norms(layer: _Layer) -> Tensor:
+    """||v W_O|| of every head and slot, [B, H, K] float32, through the Gram matrix of W_O.
+
+    ||v W||^2 = v (W W^T) v^T needs [d, d] per head in place of [D, d].
+    """
+    import torch
+
+    weight: Any = layer.module.o_proj.weight  # type: ignore[union-attr]
+    batch, groups, slots, width = layer.value.shape
+    heads = layer.query.shape[1]
+    per_head = weight.float().view(weight.shape[0], heads, width)
+    gram = torch.einsum("mhd,mhe->hde", per_head, per_head)
+    values = layer.value.float()
+    norms = values.new_empty(batch, heads, slots)
+    for head in range(heads):
+        of_group = values[:, head * groups // heads]
+        norms[:, head] = ((of_group @ gram[head]) * of_group).sum(-1).clamp_min_(0).sqrt_()
+    return norms
+
+
+@contextmanager
+def tapped(decoder: nn.Module) -> Iterator[None]:
+    """Switch this decoder, and nothing else, to the tapped attention; restored on any exception."""
+    _register()
+    config: Any = decoder.config
+    before = config._attn_implementation
+    config._attn_implementation = TAPPED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _tapped_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """SDPA as ever, and the tap looks on."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    tap: Tap | None = kwargs.pop("omnitrace_tap", None)
+    if tap is None:
+        raise BackendError("the tapped attention was called outside a replay")
+    if (
+        mask is None
+        or mask.dtype != torch.bool
+        or mask.shape[-2:] != (query.shape[2], key.shape[2])
+    ):
+        raise BackendError(
+            "no mask reached the tapped attention, so padding would be attended to: its mask "
+            f"function must be registered with it under {TAPPED!r}"
+        )
+    for name in _NOT_FOLLOWED:
+        if kwargs.get(name) is not None:
+            raise BackendError(f"this model's attention uses {name}, which the tap does not follow")
+    output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    layer = _Layer(module, query, key, value, mask, kwargs["scaling"])
+    return tap.observe(layer, output), None
+
+
+def _tapped_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """SDPA's mask, always written out: the tap reads it too."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
+def _register() -> None:
+    """Make attention and mask function known together: without its mask, padding is attended to."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(TAPPED, _tapped_attention)
+    AttentionMaskInterface.register(TAPPED, _tapped_mask)

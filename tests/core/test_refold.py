@@ -1,0 +1,171 @@
+"""Stored positions fold into other units as if they had been traced with them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.errors import TraceError
+from omnitrace_core.folding import fold_rows
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions, UnitOptions
+from omnitrace_core.positions import Positions, PromptMap, Stream
+from omnitrace_core.records import Float32, Fold, ReadySample, SourceUnit, TokenTrace
+from omnitrace_core.refold import refold
+from omnitrace_core.units import assign_units
+from tests.core.samples import image, ready, sound, video
+
+FIELDS = ("mass", "peak", "markup", "generated")
+
+
+def timeline(n_positions: int) -> PromptMap:
+    """Audio tokens of 0.1 s each."""
+    edges = np.arange(n_positions + 1) / 10
+    return PromptMap(
+        stream=np.full(n_positions, Stream.AUDIO, np.int8),
+        part=np.zeros(n_positions, np.int32),
+        lo=edges[:-1],
+        hi=edges[1:],
+        box=np.zeros((n_positions, 4), np.float32),
+    )
+
+
+def chunks(*times: tuple[float, float]) -> list[SourceUnit]:
+    return [
+        SourceUnit(j, "audio_chunk", "audio", 0, start_s=start, end_s=end)
+        for j, (start, end) in enumerate(times)
+    ]
+
+
+def made(n_gen: int, n_positions: int, seed: int = 0) -> Float32:
+    rows = np.random.default_rng(seed).random((n_gen, n_positions), dtype=np.float32)
+    return rows / max(n_positions, 1)
+
+
+def old_fold(n_gen: int) -> Fold:
+    generated = np.linspace(0, 1, n_gen, dtype=np.float32)
+    return Fold(
+        np.zeros((n_gen, 1), np.float32), np.zeros((n_gen, 1), np.float32), generated, generated
+    )
+
+
+def slow_fold(rows: Float32, index: list[int], n_units: int) -> tuple[Float32, Float32, Float32]:
+    mass, peak = np.zeros((len(rows), n_units)), np.zeros((len(rows), n_units))
+    markup = np.zeros(len(rows))
+    for t, row in enumerate(rows):
+        for i, unit in enumerate(index):
+            if unit < 0:
+                markup[t] += float(row[i])
+            else:
+                mass[t, unit] += float(row[i])
+                peak[t, unit] = max(peak[t, unit], float(row[i]))
+    return mass.astype(np.float32), peak.astype(np.float32), markup.astype(np.float32)
+
+
+UNITS = {
+    "tiled": chunks((0.0, 1.0), (1.0, 2.5), (2.5, 4.0)),
+    "gaps": chunks((0.3, 0.5), (1.0, 2.0), (3.0, 3.6)),
+    "out of order": chunks((3.0, 4.0), (0.0, 1.0), (1.0, 2.0)),
+    "some empty": chunks((7.0, 8.0), (0.0, 1.0), (9.0, 9.5), (1.0, 2.0), (9.5, 9.9)),
+    "all empty": chunks((7.0, 8.0)),
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("kind", UNITS)
+@pytest.mark.parametrize(("n_gen", "n_positions"), [(5, 40), (1, 1), (0, 40), (3, 0)])
+def test_refold_equals_a_slow_loop(kind: str, n_gen: int, n_positions: int) -> None:
+    units, prompt, rows = UNITS[kind], timeline(n_positions), made(n_gen, n_positions)
+    new = refold(Positions(prompt, {"attmean": rows}), {"attmean": old_fold(n_gen)}, units)
+    index = assign_units(prompt, units)
+    mass, peak, markup = slow_fold(rows, index.tolist(), len(units))
+    fold = new["attmean"]
+    np.testing.assert_allclose(fold.mass, mass, rtol=1e-6)
+    np.testing.assert_array_equal(fold.peak, peak)
+    np.testing.assert_allclose(fold.markup, markup, rtol=1e-6)
+    np.testing.assert_array_equal(fold.generated, old_fold(n_gen).generated)
+    for name in FIELDS:
+        values = getattr(fold, name)
+        assert values.dtype == np.float32
+        assert values.flags.c_contiguous
+    traced = fold_rows(torch.from_numpy(rows), torch.from_numpy(index), len(units))
+    np.testing.assert_allclose(fold.mass, traced.mass, rtol=1e-6)
+    np.testing.assert_array_equal(fold.peak, traced.peak)
+    np.testing.assert_allclose(fold.markup, traced.markup, rtol=1e-6)
+
+
+def test_sums_do_not_gather_rounding() -> None:
+    rows = np.full((1, 30_000), 1e-4, np.float32)
+    rows[0, 0] = 1.0
+    units = chunks((0.0, 3_000.0))
+    fold = refold(Positions(timeline(30_000), {"a": rows}), {"a": old_fold(1)}, units)["a"]
+    assert fold.mass[0, 0] == np.float32(rows.astype(np.float64).sum())
+
+
+def test_layout_of_the_rows_changes_no_bit() -> None:
+    rows = made(7, 40)
+    straight = Positions(timeline(40), {"a": rows})
+    transposed = Positions(timeline(40), {"a": np.asfortranarray(rows)})
+    for units in UNITS.values():
+        one = refold(straight, {"a": old_fold(7)}, units)["a"]
+        other = refold(transposed, {"a": old_fold(7)}, units)["a"]
+        assert [getattr(one, name).tobytes() for name in FIELDS] == [
+            getattr(other, name).tobytes() for name in FIELDS
+        ]
+
+
+def test_every_signal_with_rows_is_folded() -> None:
+    rows = {"attmean": made(2, 10, 1), "attraw": made(2, 10, 2)}
+    folds = {"attgrads": old_fold(2), "attmean": old_fold(2), "attraw": old_fold(2)}
+    new = refold(Positions(timeline(10), rows), folds, chunks((0.0, 1.0)))
+    assert list(new) == ["attmean", "attraw"]
+    assert not np.array_equal(new["attmean"].mass, new["attraw"].mass)
+
+
+def test_what_does_not_fit_is_said() -> None:
+    positions = Positions(timeline(10), {"attmean": made(2, 10)})
+    with pytest.raises(TraceError, match=r"rows of 'attmean' but no fold of it \(there is \['x'\]"):
+        refold(positions, {"x": old_fold(2)}, [])
+    with pytest.raises(
+        TraceError, match=r"are \[2, 10\] .* the fold has 3 tokens and the prompt 10"
+    ):
+        refold(positions, {"attmean": old_fold(3)}, [])
+    short = Positions(timeline(9), positions.rows)
+    with pytest.raises(TraceError, match=r"the prompt 9 positions"):
+        refold(short, {"attmean": old_fold(2)}, [])
+    later = [dataclasses.replace(unit, unit_id=unit.unit_id + 1) for unit in UNITS["tiled"]]
+    with pytest.raises(TraceError, match=r"ids are \[1, 2, 3\], not 0, 1, 2"):
+        refold(positions, {"attmean": old_fold(2)}, later)
+
+
+@pytest.fixture(scope="module")
+def tracer(tiny_model: str) -> BatchTracer:
+    options = TraceOptions(signals=("attmean", "attraw"), store="positions")
+    model = ModelOptions(path=tiny_model, device="cpu")
+    return BatchTracer(model, DecodeOptions(max_new_tokens=6), options)
+
+
+def everything(units: UnitOptions) -> ReadySample:
+    media = [image(1, 112, 168), sound(2, 2.3), video(3)]
+    return ready(["All.", *media, "Tell me. Everything."], units=units)
+
+
+def test_a_real_trace_refolds_as_it_would_be_traced(tracer: BatchTracer) -> None:
+    coarse, fine = everything(UnitOptions()), everything(UnitOptions(image="grid", bin_s=0.5))
+    traces = tracer.trace([coarse, fine, ready(["A longer text beside them. " * 20])])
+    old, wanted, _ = traces
+    assert isinstance(old, TokenTrace)
+    assert isinstance(wanted, TokenTrace)
+    assert old.positions is not None
+    assert old.token_ids == wanted.token_ids
+    assert len(fine.units) > len(coarse.units)
+    for sample, trace in ((coarse, old), (fine, wanted)):
+        new = refold(old.positions, old.folds, sample.units)
+        assert list(new) == ["attmean", "attraw"]
+        for signal, fold in new.items():
+            for name in FIELDS:
+                got, expected = getattr(fold, name), getattr(trace.folds[signal], name)
+                np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)

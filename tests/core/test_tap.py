@@ -1,0 +1,190 @@
+"""The tap: local, restored, guarded, and lean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from omnitrace_core import tap
+from omnitrace_core.backends.base import Backend
+from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.errors import BackendError
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.records import TokenTrace
+from omnitrace_core.replay import check_layers, replay
+from omnitrace_core.signals import SIGNALS, Signal
+from omnitrace_core.tap import TAPPED, tapped
+from tests.core.samples import image, one_of_each, ready
+
+
+def make_tracer(path: str, **options: Any) -> BatchTracer:
+    signals = options.pop("signals", ("attmean", "attraw", "attgrads", "attnorm"))
+    return BatchTracer(
+        ModelOptions(path=path, device="cpu", **options),
+        DecodeOptions(max_new_tokens=6),
+        TraceOptions(signals=signals),
+    )
+
+
+@pytest.fixture(scope="module")
+def tracer(tiny_model: str) -> BatchTracer:
+    return make_tracer(tiny_model)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_switch_is_local_and_restored(tiny_model: str, attention: str) -> None:
+    tracer = make_tracer(tiny_model, attention=attention)
+    model: Any = tracer.backend.model
+    configs = [model.model.visual.config, model.model.audio_tower.config]
+    inside: list[str] = []
+
+    def fail_while_tapped() -> None:
+        with tapped(tracer.backend.decoder):
+            inside.append(model.model.language_model.config._attn_implementation)
+            inside.extend(config._attn_implementation for config in configs)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_while_tapped()
+    assert inside == [TAPPED, attention, attention]
+    assert model.model.language_model.config._attn_implementation == attention
+
+
+def test_two_models_in_one_process_do_not_meet(tracer: BatchTracer, tiny_model: str) -> None:
+    other = make_tracer(tiny_model, signals=("attmean",))
+    sample = ready([image(1), "What is this?"])
+    (alone,) = other.trace([sample])
+    with tapped(tracer.backend.decoder):
+        (beside,) = other.trace([sample])
+    assert isinstance(alone, TokenTrace)
+    assert isinstance(beside, TokenTrace)
+    assert alone.token_ids == beside.token_ids
+    assert (alone.folds["attmean"].mass == beside.folds["attmean"].mass).all()
+
+
+def test_a_failing_replay_leaves_the_model_as_it_was(
+    tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(view: object) -> None:
+        raise RuntimeError("a signal failed")
+
+    monkeypatch.setitem(tracer.signals, "attmean", Signal(broken))
+    (failed,) = tracer.trace([ready(["Hello there."])])
+    assert "a signal failed" in str(failed)
+    monkeypatch.setitem(tracer.signals, "attmean", SIGNALS["attmean"])
+    config: Any = tracer.backend.decoder.config
+    assert config._attn_implementation == "sdpa"
+    (trace,) = tracer.trace([ready(["Hello there."])])
+    assert isinstance(trace, TokenTrace)
+
+
+def test_gradients_are_on_or_off_as_before(tracer: BatchTracer) -> None:
+    sample = ready(["Hello there."])
+    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            before = torch.is_grad_enabled()
+            (trace,) = tracer.trace([sample])
+            assert torch.is_grad_enabled() == before
+        assert isinstance(trace, TokenTrace), mode
+        assert trace.folds["attgrads"].mass.any()
+    assert all(parameter.grad is None for parameter in tracer.backend.model.parameters())
+
+
+def test_the_tapped_attention_needs_a_replay(tracer: BatchTracer) -> None:
+    backend: Backend = tracer.backend
+    with tapped(backend.decoder), pytest.raises(BackendError, match="outside a replay"):
+        backend.prefill(backend.prepare([ready(["Hello there."])]))
+
+
+def test_attention_without_its_mask_fails_loudly(
+    tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What transformers does when a name has an attention function and no mask function."""
+    from transformers import AttentionMaskInterface
+
+    tap._register()
+    monkeypatch.setattr(tap, "_register", lambda: None)
+    monkeypatch.delitem(AttentionMaskInterface._global_mapping, TAPPED)
+    with pytest.raises(BackendError, match="padding would be attended to"):
+        tracer.trace([ready(["Hello there."]), ready(["Hello, and a longer text. Go on."])])
+
+
+def test_layers_without_attention_are_refused(
+    tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ["full_attention", "linear_attention", "full_attention"]
+    monkeypatch.setattr(tracer.backend.decoder.config, "layer_types", kinds)
+    with pytest.raises(BackendError, match="linear_attention"):
+        check_layers(tracer.backend.decoder)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes, and the largest of [B, H, c, K] rows."""
+
+    def __init__(self, heads: int, n_prompt: int) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.shape: tuple[int, ...] = ()
+        self.heads, self.n_prompt = heads, n_prompt
+        self.rows_bytes = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            if tensor.nbytes > self.bytes:
+                self.bytes, self.shape = tensor.nbytes, tuple(tensor.shape)
+            if (
+                tensor.ndim == 4
+                and tensor.shape[1] == self.heads
+                and tensor.shape[3] >= self.n_prompt
+            ):
+                self.rows_bytes = max(self.rows_bytes, tensor.nbytes)
+        return result
+
+
+def test_nothing_large_is_ever_alive(tiny_model: str) -> None:
+    """A prompt of T positions and n tokens: no T x T, no L x H x T x n, no H x n x T at once."""
+    words = " ".join(f"word{index}" for index in range(400))
+    sample = ready([words, "What is said?"], response=" ".join(["lamp"] * 60))
+    tracer = make_tracer(tiny_model)
+    backend = tracer.backend
+    prepared = backend.prepare([sample])
+    prompt = backend.prefill(prepared)
+    ids = tuple(backend.tokenizer(sample.sample.response)["input_ids"])
+    config: Any = backend.decoder.config
+    n, slots = len(ids), prepared.input_ids.shape[1] + len(ids)
+    heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    budget = 4 * 4 * heads * slots * 3  # four arrays of three queries at a time
+    watch = LargestTensor(heads, prepared.input_ids.shape[1])
+    with watch:
+        for part in replay(
+            backend.decoder, backend.output_head, prompt, [ids], tracer.signals, budget
+        ):
+            assert part.rows["attmean"].shape[-1] <= slots
+    of_cache = 4 * heads * slots * width  # keys and values, repeated for SDPA
+    of_head = 4 * n * backend.output_head.weight.shape[0]
+    assert watch.bytes <= max(budget, of_cache, of_head), watch.shape
+    assert budget / 8 < watch.rows_bytes <= budget / 4
+    assert watch.bytes < 4 * heads * n * slots
+    assert watch.bytes < 4 * slots * slots
+
+
+def test_all_signals_share_one_pass(tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    forward = tracer.backend.decoder.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append("omnitrace_tap" in kwargs)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(tracer.backend.decoder, "forward", counted)
+    samples = list(one_of_each().values())[:2]
+    tracer.trace(samples)
+    assert calls.count(True) == 1
