@@ -155,7 +155,7 @@ def test_rows_are_the_same_however_few_are_alive(
 
 
 # Mean difference of rows, relative to their mean. What is measured is mostly what the model itself
-# computes in bfloat16, upstream of the rows; attgrads sums signed terms that cancel, which doubles it.
+# computes in bfloat16, upstream of the rows; attgrads sums signed terms, which doubles it.
 BFLOAT16_DIFFERENCE = {"attmean": 0.01, "attraw": 0.01, "attnorm": 0.01, "attgrads": 0.03}
 
 

@@ -1,0 +1,166 @@
+"""Signals: the table, weights from files, and signals of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omnitrace_core import head_weights, signals
+from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.errors import BackendError, ConfigError, SampleError, UnknownName
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.signals import SIGNALS, LayerView, Signal, load_signal, weighted_heads
+from tests.core.oracle import EagerOracle, slow_fold
+from tests.core.samples import one_of_each
+
+L, H = 3, 4  # of the tiny model
+
+
+def trace_one(path: str, sample: ReadySample, *names: str) -> TokenTrace:
+    tracer = BatchTracer(
+        ModelOptions(path=path, device="cpu"),
+        DecodeOptions(max_new_tokens=5),
+        TraceOptions(signals=names),
+    )
+    (trace,) = tracer.trace([sample])
+    assert not isinstance(trace, SampleError), trace
+    return trace
+
+
+@pytest.fixture(scope="module")
+def sample() -> ReadySample:
+    return one_of_each()["image"]
+
+
+WEIGHTS = np.random.default_rng(0).random((L, H))
+
+
+def write(folder: Path, ending: str, weights: np.ndarray) -> Path:
+    path = folder / f"weights.{ending}"
+    if ending == "json":
+        path.write_text(json.dumps({"weights": weights.tolist()}))
+    elif ending == "npy":
+        np.save(path, weights)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({"learned": weights.astype(np.float32)}, path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["json", "npy", "safetensors"])
+def test_head_weights_from_a_file(
+    tiny_model: str, sample: ReadySample, tmp_path: Path, ending: str
+) -> None:
+    name = f"heads:{write(tmp_path, ending, WEIGHTS)}"
+    trace = trace_one(tiny_model, sample, name, "attmean")
+    backend = BatchTracer(ModelOptions(path=tiny_model, device="cpu")).backend
+    eager, unit_index = EagerOracle(backend, tiny_model).forward(sample, trace.token_ids)
+    weights = torch.tensor(WEIGHTS / WEIGHTS.sum(), dtype=torch.float32)
+    rows = torch.einsum("lhtk,lh->tk", eager.attention, weights)
+    expected = slow_fold(rows, unit_index, len(sample.units))
+    np.testing.assert_allclose(trace.folds[name].mass, expected.mass, atol=1e-5)
+    fold = trace.folds[name]
+    np.testing.assert_allclose(fold.mass.sum(1) + fold.markup + fold.generated, 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        (np.ones(4), "one row per"),
+        (-np.ones((L, H)), "none below 0"),
+        (np.zeros((L, H)), "not all 0"),
+        (np.full((L, H), np.nan), "finite"),
+    ],
+)
+def test_numbers_that_are_no_weights(tmp_path: Path, weights: np.ndarray, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        load_signal(f"heads:{write(tmp_path, 'npy', weights)}")
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read .*existing"):
+        load_signal(f"heads:{tmp_path}/none.npy")
+    (tmp_path / "bad.json").write_text("{]")
+    with pytest.raises(ConfigError, match=r"as \.json"):
+        load_signal(f"heads:{tmp_path}/bad.json")
+    (tmp_path / "weights.csv").write_text("1,2")
+    with pytest.raises(ConfigError, match=r"give \.json, \.npy or \.safetensors"):
+        load_signal(f"heads:{tmp_path}/weights.csv")
+
+
+def test_weights_of_another_model_are_refused(
+    tiny_model: str, sample: ReadySample, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "npy", np.ones((L + 1, H)))
+    with pytest.raises(BackendError, match="3 layers of 4 heads"):
+        trace_one(tiny_model, sample, f"heads:{path}")
+
+
+def test_the_identity_is_of_the_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path, "npy", WEIGHTS)
+    before = head_weights.head_weights_identity(str(path))
+    write(tmp_path, "npy", WEIGHTS * 2)
+    assert head_weights.head_weights_identity(str(path)) != before
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(UnknownName, match=r"attgrads.*attmean.*attnorm.*attraw.*heads:PATH"):
+        load_signal("attwish")
+
+
+def largest_head(view: LayerView) -> torch.Tensor | None:
+    """Of the last layer, the largest weight that any head gives."""
+    return view.attention.amax(dim=1) if view.is_last else None
+
+
+class Point:
+    """What an installed package's entry point looks like."""
+
+    def __init__(self, name: str, loaded: object) -> None:
+        self.name, self.value, self._loaded = name, f"package:{name}", loaded
+
+    def load(self) -> object:
+        return self._loaded
+
+
+def test_signals_of_ones_own(
+    tiny_model: str, sample: ReadySample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [
+        Point("largest", largest_head),
+        Point("upper", weighted_heads(lambda layers, heads: torch.ones(layers, heads).triu())),
+        Point("broken", 3),
+    ]
+    monkeypatch.setattr(signals, "entry_points", lambda group: points)
+    trace = trace_one(tiny_model, sample, "largest", "upper", "attraw")
+    assert (trace.folds["largest"].peak >= trace.folds["attraw"].peak).all()
+    with pytest.raises(ConfigError, match="neither a Signal nor a function"):
+        load_signal("broken")
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        (lambda view: view.attention, "gave rows of shape"),
+        (lambda view: -view.attention.mean(1), "not below 0"),
+        (lambda view: view.attention.mean(1) / 0.0, "finite"),
+        (lambda view: None, "no rows in any layer"),
+        (lambda view: view.gradient.mean(1), "ask view.is_last first"),
+    ],
+)
+def test_improper_rows_fail_loudly(
+    tiny_model: str,
+    sample: ReadySample,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: object,
+    match: str,
+) -> None:
+    monkeypatch.setitem(SIGNALS, "improper", Signal(rows))  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=match):
+        trace_one(tiny_model, sample, "improper")
