@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from omnitrace_core.asr import SpeechEngine, load_engine
-from omnitrace_core.extents import extent_of
+from omnitrace_core.extents import Extent, extent_of
 from omnitrace_core.language import Language, load_language
 from omnitrace_core.media import decode_sample
 from omnitrace_core.media.rules import MediaRules
@@ -21,9 +21,10 @@ from omnitrace_core.records import (
     ReadySample,
     Sample,
     Segment,
+    SourceUnit,
 )
 from omnitrace_core.sentences import TextSpan, text_units
-from omnitrace_core.units import build_units
+from omnitrace_core.units import Speech, build_units
 
 
 class SampleReader:
@@ -79,11 +80,17 @@ class SampleReader:
     ) -> ReadySample:
         """Cut the units and collect the notes of every step."""
         extents = {index: extent_of(item, self.rules) for index, item in media.items()}
-        units, notes = build_units(sample, extents, speech, self._split_text, self.units)
+        units, notes = self.cut_units(sample, extents, speech)
         decoding = tuple(
             f"part {index}: {note}" for index, item in media.items() for note in item.notes
         )
         return ReadySample(sample=sample, media=media, units=units, notes=decoding + notes)
+
+    def cut_units(
+        self, sample: Sample, extents: Mapping[int, Extent], speech: Speech
+    ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
+        """Source units from the extents of media alone, and notes on fallbacks."""
+        return build_units(sample, extents, speech, self._split_text, self.units)
 
     @cached_property
     def _engine(self) -> SpeechEngine:

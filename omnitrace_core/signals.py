@@ -49,6 +49,11 @@ class LayerView:
         self._gradient = gradient
 
     @property
+    def attention_is_known(self) -> bool:
+        """Whether a signal has asked for the attention."""
+        return "attention" in self.__dict__
+
+    @property
     def is_last(self) -> bool:
         """Whether this is the decoder's last layer."""
         return self.layer == self.n_layers - 1

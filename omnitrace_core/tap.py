@@ -1,6 +1,6 @@
-"""The tap: beside a decoder's own attention it computes the attention rows of a few queries.
+"""The tap: in place of a decoder's own attention it computes the attention rows of a few queries.
 
-While `tapped` holds, one decoder (and nothing else) runs SDPA through `_tapped_attention`. A `Tap`
+While `tapped` holds, one decoder (and nothing else) attends through `_tapped_attention`. A `Tap`
 that is passed to the decoder's forward as `omnitrace_tap` then sees each layer's queries, keys and
 values, and lets the signals read their rows in float32, a few queries at a time. What is kept is
 one row per query and signal.
@@ -11,9 +11,10 @@ H_kv key heads, d head width, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.errors import BackendError
@@ -63,9 +64,10 @@ class Tap:
         self._last: _Layer | None = None
         self._output: Tensor | None = None
 
-    def observe(self, layer: _Layer, output: Tensor) -> Tensor:
-        """Read one layer. output: [B, q, H, d], what its attention gives; returned for its caller.
+    def observe(self, layer: _Layer, attend: Callable[[], Tensor]) -> Tensor:
+        """Read one layer, and return what its attention gives, [B, q, H, d].
 
+        attend: SDPA of this layer; needed only where no signal had the rows computed anyway.
         With a gradient to take, the last layer's output becomes a leaf of the graph of what follows
         (which is position-wise), and the layer is read in `finish`.
         """
@@ -74,10 +76,10 @@ class Tap:
         index = int(layer.module.layer_idx)  # type: ignore[arg-type]
         self._seen.add(index)
         if not (self._wants_gradient and index == self._n_layers - 1):
-            self._read(layer, None)
-            return output
+            output = self._read(layer, None)
+            return attend() if output is None else output
         torch.set_grad_enabled(True)  # until the caller's no_grad block ends
-        self._last, self._output = layer, output.detach().requires_grad_()
+        self._last, self._output = layer, attend().detach().requires_grad_()
         return self._output
 
     def finish(self, hidden: Tensor, head: nn.Module, targets: Tensor) -> dict[str, Tensor]:
@@ -108,12 +110,17 @@ class Tap:
             self._check(name)
         return {name: self._rows[name] for name in self._signals}
 
-    def _read(self, layer: _Layer, gradient: Tensor | None) -> None:
-        """Hand the layer to every signal, a few queries at a time. gradient: [B, H, q, d]."""
+    def _read(self, layer: _Layer, gradient: Tensor | None) -> Tensor | None:
+        """Hand the layer to every signal, a few queries at a time. gradient: [B, H, q, d].
+
+        Returns the attention's output [B, q, H, d], if the rows were computed.
+        """
+        import torch
+
         batch, heads, queries, _ = layer.query.shape
         slots = layer.key.shape[2]
-        keys = layer.key.float().transpose(2, 3)
-        norms: list[Tensor] = []
+        reading = _Reading(layer, gradient)
+        outputs: list[Tensor] = []
         step = max(1, self._rows_bytes // (4 * _ALIVE * batch * heads * slots))
         for start in range(0, queries, step):
             part = slice(start, min(start + step, queries))
@@ -121,18 +128,17 @@ class Tap:
                 int(layer.module.layer_idx),  # type: ignore[arg-type]
                 self._n_layers,
                 self._n_heads,
-                lambda part=part: _attention(layer, keys, part),  # type: ignore[misc]
-                lambda: _once(norms, layer),
-                None
-                if gradient is None
-                else lambda part=part: _grouped(  # type: ignore[misc]
-                    gradient[:, :, part].float(), layer.value.float().transpose(2, 3)
-                ),
+                partial(reading.attention, part),
+                reading.value_norms,
+                None if gradient is None else partial(reading.gradient, part),
             )
             for name, signal in self._signals.items():
                 rows = signal.rows(view)
                 if rows is not None:
                     self._add(name, rows, part, (batch, queries, slots))
+            if gradient is None and view.attention_is_known:
+                outputs.append(reading.output(view.attention))
+        return torch.cat(outputs, dim=1) if outputs else None
 
     def _add(self, name: str, rows: Tensor, part: slice, shape: tuple[int, int, int]) -> None:
         import torch
@@ -158,48 +164,74 @@ class Tap:
             )
 
 
-def _once(kept: list[Tensor], layer: _Layer) -> Tensor:
-    if not kept:
-        kept.append(_value_norms(layer))
-    return kept[0]
+class _Reading:
+    """What can be read of one layer; what all its queries share is made once."""
+
+    def __init__(self, layer: _Layer, gradient: Tensor | None) -> None:
+        self._layer = layer
+        self._gradient = gradient
+        self._norms: Tensor | None = None
+
+    @cached_property
+    def _keys(self) -> Tensor:
+        return self._layer.key.float().transpose(2, 3)
+
+    @cached_property
+    def _values(self) -> Tensor:
+        return self._layer.value.float()
+
+    @cached_property
+    def _hidden(self) -> Tensor:
+        return ~self._layer.visible
+
+    def attention(self, part: slice) -> Tensor:
+        """Softmax rows, [B, H, c, K] float32."""
+        query = self._layer.query[:, :, part].float() * self._layer.scaling
+        scores = _grouped(query, self._keys)
+        scores.masked_fill_(self._hidden[:, :, part], float("-inf"))
+        return scores.softmax(dim=-1)
+
+    def output(self, attention: Tensor) -> Tensor:
+        """What rows of attention give, [B, c, H, d] in the model's dtype."""
+        output = _grouped(attention, self._values)
+        return output.to(self._layer.value.dtype).transpose(1, 2)
+
+    def gradient(self, part: slice) -> Tensor:
+        """d logit / d A = <d logit / d output, value>, [B, H, c, K] float32."""
+        assert self._gradient is not None
+        return _grouped(self._gradient[:, :, part].float(), self._values.transpose(2, 3))
+
+    def value_norms(self) -> Tensor:
+        """||v W_O|| of every head and slot, [B, H, K] float32, through the Gram matrix of W_O.
+
+        ||v W||^2 = v (W W^T) v^T needs [d, d] per head in place of [D, d].
+        """
+        import torch
+
+        if self._norms is not None:
+            return self._norms
+        weight: Any = self._layer.module.o_proj.weight  # type: ignore[union-attr]
+        batch, groups, slots, width = self._layer.value.shape
+        heads = self._layer.query.shape[1]
+        per_head = weight.float().view(weight.shape[0], heads, width)
+        gram = torch.einsum("mhd,mhe->hde", per_head, per_head)
+        self._norms = self._values.new_empty(batch, heads, slots)
+        for head in range(heads):
+            of_group = self._values[:, head * groups // heads]
+            squared = ((of_group @ gram[head]) * of_group).sum(-1)
+            self._norms[:, head] = squared.clamp_min_(0).sqrt_()
+        return self._norms
 
 
-def _attention(layer: _Layer, keys: Tensor, part: slice) -> Tensor:
-    """Softmax rows [B, H, c, K] float32. keys: [B, H_kv, d, K] float32."""
-    scores = _grouped(layer.query[:, :, part].float() * layer.scaling, keys)
-    scores.masked_fill_(~layer.visible[:, :, part], float("-inf"))
-    return scores.softmax(dim=-1)
+def _grouped(rows: Tensor, of_groups: Tensor) -> Tensor:
+    """Products of each head's rows with its group's matrix, which is not repeated.
 
-
-def _grouped(query: Tensor, keys: Tensor) -> Tensor:
-    """Products with grouped keys, without repeating them.
-
-    query: [B, H, c, d]; keys: [B, H_kv, d, K]. Returns [B, H, c, K].
+    rows: [B, H, c, x]; of_groups: [B, H_kv, x, y]. Returns [B, H, c, y].
     """
-    batch, heads, rows, width = query.shape
-    groups = keys.shape[1]
-    grouped = query.reshape(batch, groups, heads // groups * rows, width)
-    return (grouped @ keys).view(batch, heads, rows, -1)
-
-
-def _value_norms(layer: _Layer) -> Tensor:
-    """||v W_O|| of every head and slot, [B, H, K] float32, through the Gram matrix of W_O.
-
-    ||v W||^2 = v (W W^T) v^T needs [d, d] per head in place of [D, d].
-    """
-    import torch
-
-    weight: Any = layer.module.o_proj.weight  # type: ignore[union-attr]
-    batch, groups, slots, width = layer.value.shape
-    heads = layer.query.shape[1]
-    per_head = weight.float().view(weight.shape[0], heads, width)
-    gram = torch.einsum("mhd,mhe->hde", per_head, per_head)
-    values = layer.value.float()
-    norms = values.new_empty(batch, heads, slots)
-    for head in range(heads):
-        of_group = values[:, head * groups // heads]
-        norms[:, head] = ((of_group @ gram[head]) * of_group).sum(-1).clamp_min_(0).sqrt_()
-    return norms
+    batch, heads, queries, width = rows.shape
+    groups = of_groups.shape[1]
+    stacked = rows.reshape(batch, groups, heads // groups * queries, width)
+    return (stacked @ of_groups).view(batch, heads, queries, -1)
 
 
 @contextmanager
@@ -218,7 +250,7 @@ def tapped(decoder: nn.Module) -> Iterator[None]:
 def _tapped_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """SDPA as ever, and the tap looks on."""
+    """The same attention as ever; the tap computes it, or looks on."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -237,9 +269,13 @@ def _tapped_attention(
     for name in _NOT_FOLLOWED:
         if kwargs.get(name) is not None:
             raise BackendError(f"this model's attention uses {name}, which the tap does not follow")
-    output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
     layer = _Layer(module, query, key, value, mask, kwargs["scaling"])
-    return tap.observe(layer, output), None
+
+    def attend() -> Tensor:
+        output: Tensor = sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
+        return output
+
+    return tap.observe(layer, attend), None
 
 
 def _tapped_mask(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import DecodeOptions
 from omnitrace_core.positions import PromptMap
@@ -29,6 +32,7 @@ class Encoded:
 
     input_ids: [n_prompt] long. features: the family's own media tensors, to be joined along their
     first dimension; sounds: [n_mels, n_frames] each, to be padded to the longest.
+    unit_index: [n_prompt], the unit of each position, -1 for none.
     sound_in_video: whether its videos carry their sound inside (None: no video).
     """
 
@@ -37,6 +41,7 @@ class Encoded:
     features: Mapping[str, Tensor]
     sounds: tuple[Tensor, ...]
     prompt: PromptMap
+    unit_index: NDArray[np.int64]
     sound_in_video: bool | None
     notes: tuple[str, ...] = ()
 

@@ -115,13 +115,15 @@ class Qwen25OmniBackend:
         token_ids, prompt = build_prompt(
             ready.sample, self.tokenizer, self.processor.chat_template, placeholders, media.place
         )
-        notes += empty_unit_notes(assign_units(prompt, ready.units), ready.units)
+        unit_index = assign_units(prompt, ready.units)
+        notes += empty_unit_notes(unit_index, ready.units)
         return Encoded(
             ready=ready,
             input_ids=torch.tensor(token_ids, dtype=torch.long),
             features=media.features(),
             sounds=media.sounds,
             prompt=prompt,
+            unit_index=unit_index,
             sound_in_video=inside,
             notes=notes,
         )
@@ -161,7 +163,7 @@ class Qwen25OmniBackend:
             start = width - item.n_prompt
             input_ids[row, start:] = item.input_ids
             mask[row, start:] = 1
-            unit_index[row, start:] = torch.from_numpy(assign_units(item.prompt, item.ready.units))
+            unit_index[row, start:] = torch.from_numpy(item.unit_index)
         tensors = {"input_ids": input_ids, "attention_mask": mask, **_join_features(encoded)}
         inputs: dict[str, object] = {key: self._place(key, t) for key, t in tensors.items()}
         inputs["use_audio_in_video"] = True in flags

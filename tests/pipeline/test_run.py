@@ -18,8 +18,9 @@ from pipeline.io import Storage
 from pipeline.manifest import manifest_name
 from pipeline.plan import Chunk
 from pipeline.prepare import Job, check_writable
-from pipeline.publish import publish_shard, table_name
+from pipeline.publish import publish_shard
 from pipeline.run import is_finished, run
+from pipeline.table_writer import table_name
 from pipeline.verdict import Exit
 from stages.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
@@ -257,7 +258,7 @@ def test_damaged_part_is_not_published(folder: Path) -> None:
     list(Worker(job.folder)([first, second]))
     job.folder.write(part_name(first.key), job.folder.read(part_name(second.key)))
     with pytest.raises(RunError, match="rows lost"):
-        publish_shard(job.folder, job.plan, shard, traces=True)
+        publish_shard(job.folder, job.plan, shard, ("samples", "spans", "traces"))
     assert not job.folder.exists(manifest_name(shard.number))
     assert not job.folder.exists(table_name("samples", shard.number))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.errors import SampleError
+from omnitrace_core.extents import Extent, extent_of
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import TraceOptions
+from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
+from omnitrace_core.refold import refold
 from stages.trace_decode import TraceDecode
 
 TRACED_BY = {
@@ -18,23 +23,19 @@ TRACED_BY = {
     "attention": "sdpa",
     "device": "cpu",
 }
+NOWHERE = (0.0, 0.0, 0.0, 0.0)
+Place = tuple[int, int, float, float, tuple[float, float, float, float]]
 
 
-def make_trace(ready: ReadySample, signals: Sequence[str] = ("attmean",)) -> TokenTrace:
-    """One token per word of the response, its mass on a random unit for the most part."""
+def make_trace(ready: ReadySample, trace: TraceOptions | None = None) -> TokenTrace:
+    """One token per word of the response, its mass on random positions of the prompt."""
+    trace = trace or TraceOptions()
     response = ready.sample.response or "The lamp is red. It stands in the hall."
     words = response.split(" ")
     tokens = [word if index == 0 else f" {word}" for index, word in enumerate(words)]
     ends = np.cumsum([len(token) for token in tokens])
-    rng = np.random.default_rng(len(response))
-    n_gen, n_units = len(tokens), len(ready.units)
-    shares = rng.dirichlet(np.full(n_units + 2, 0.3), size=n_gen).astype(np.float32)
-    fold = Fold(
-        mass=shares[:, :n_units],
-        peak=shares[:, :n_units] / 2,
-        markup=shares[:, n_units],
-        generated=shares[:, n_units + 1],
-    )
+    n_gen = len(tokens)
+    positions, folds = make_folds(ready, n_gen, trace.signals)
     return TokenTrace(
         response=response,
         token_ids=tuple(range(n_gen)),
@@ -44,17 +45,81 @@ def make_trace(ready: ReadySample, signals: Sequence[str] = ("attmean",)) -> Tok
         ),
         logprobs=np.full(n_gen, -0.5, np.float32),
         finish_reason="given" if ready.sample.response else "stop",
-        n_prompt_tokens=20,
-        folds={signal: fold for signal in signals},
+        n_prompt_tokens=len(positions.prompt.part),
+        folds=folds,
         notes=("made up",),
+        positions=positions if trace.keeps_positions else None,
     )
+
+
+def make_folds(
+    ready: ReadySample, n_gen: int, signals: Sequence[str]
+) -> tuple[Positions, dict[str, Fold]]:
+    """Random rows over the places of a made-up prompt, and their folds into the sample's units."""
+    prompt = make_prompt(ready)
+    rng = np.random.default_rng([n_gen, len(ready.units)])
+    n_positions = len(prompt.part)
+    rows, nothing = {}, np.zeros((n_gen, 0), np.float32)
+    before = {}
+    for signal in signals:
+        shares = rng.dirichlet(np.full(n_positions + 1, 0.1), size=n_gen).astype(np.float32)
+        rows[signal] = np.ascontiguousarray(shares[:, :-1])
+        before[signal] = Fold(nothing, nothing, shares[:, -1], shares[:, -1])
+    positions = Positions(prompt, rows)
+    return positions, refold(positions, before, ready.units)
+
+
+def make_prompt(ready: ReadySample) -> PromptMap:
+    """Markup, then a position for each word, quarter of a second, and cell of a 4 x 4 grid."""
+    places: list[Place] = [(Stream.NONE, -1, 0.0, 0.0, NOWHERE)]
+    for index, part in enumerate(ready.sample.parts):
+        if part.type == "text":
+            places += _words(index, part.text)
+        else:
+            places += _places(index, extent_of(ready.media[index], MediaRules()))
+    stream, parts, lo, hi, box = zip(*places, strict=True)
+    return PromptMap(
+        np.array(stream, np.int8),
+        np.array(parts, np.int32),
+        np.array(lo, np.float64),
+        np.array(hi, np.float64),
+        np.array(box, np.float32),
+    )
+
+
+def _words(index: int, text: str) -> Iterator[Place]:
+    start = 0
+    for word in text.split(" "):
+        yield Stream.TEXT, index, float(start), float(start + len(word)), NOWHERE
+        start += len(word) + 1
+
+
+def _places(index: int, extent: Extent) -> Iterator[Place]:
+    cells = [
+        (
+            extent.width * x / 4,
+            extent.height * y / 4,
+            extent.width * (x + 1) / 4,
+            extent.height * (y + 1) / 4,
+        )
+        for y in range(4)
+        for x in range(4)
+    ]
+    if extent.kind == "image":
+        yield from ((Stream.IMAGE, index, 0.0, 0.0, cell) for cell in cells)
+    for lo, hi in zip(extent.step_edges_s, extent.step_edges_s[1:], strict=False):
+        yield from ((Stream.FRAMES, index, lo, hi, cell) for cell in cells)
+    if extent.sound is not None:
+        stream = Stream.AUDIO if extent.kind == "audio" else Stream.SOUND
+        for lo in np.arange(extent.sound[0], extent.sound[1], 0.25).tolist():
+            yield stream, index, lo, min(lo + 0.25, extent.sound[1]), NOWHERE
 
 
 class MadeTracer:
     """Remembers what it was asked to trace. faults: the exception to raise or return, by id."""
 
-    def __init__(self, signals: Sequence[str] = ("attmean",), **faults: Exception) -> None:
-        self.signals = signals
+    def __init__(self, trace: TraceOptions | None = None, **faults: Exception) -> None:
+        self.options = trace
         self.faults = faults
         self.asked: list[ReadySample] = []
         self.calls: list[int] = []
@@ -70,7 +135,7 @@ class MadeTracer:
             return fault
         if fault is not None:
             raise fault
-        return make_trace(ready, self.signals)
+        return make_trace(ready, self.options)
 
 
 def trace_stage(tracer: MadeTracer) -> TraceDecode:

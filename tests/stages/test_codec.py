@@ -8,6 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from omnitrace_core.errors import TraceError
+from omnitrace_core.extents import extent_of
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import (
     DecodedMedia,
     Fold,
@@ -17,7 +21,7 @@ from omnitrace_core.records import (
     Word,
 )
 from stages import codec, media_codec
-from stages.schema import DECODED, SPEECH, TRACE, UNIT
+from stages.schema import DECODED, MEDIA_INFO, SPEECH, TRACE, UNIT
 from tests.core.samples import image, one_of_each, sound, video
 
 
@@ -69,8 +73,10 @@ def test_decoded_arrays_can_be_written_to() -> None:
 def test_units_round_trip() -> None:
     units = tuple(unit for ready in one_of_each().values() for unit in ready.units)
     cell = SourceUnit(3, "image_cell", "image", 1, box=(0.0, 0.5, 10.25, 20.0))
-    array = pa.array([codec.encode_units([*units, cell])], pa.list_(UNIT))
-    assert codec.decode_units(array[0]) == (*units, cell)
+    lists = [codec.encode_units([*units, cell]), None, codec.encode_units([cell]), []]
+    array = pa.array(lists, pa.list_(UNIT))
+    assert codec.decode_units(array) == [(*units, cell), (), (cell,), ()]
+    assert codec.decode_units(array[2:]) == [(cell,), ()]
 
 
 def test_speech_round_trip() -> None:
@@ -93,6 +99,14 @@ def test_trace_round_trip(n_gen: int, n_units: int) -> None:
         name: Fold(floats(n_gen, n_units), floats(n_gen, n_units), floats(n_gen), floats(n_gen))
         for name in ("attmean", "attraw")
     }
+    prompt = PromptMap(
+        stream=np.array([Stream.NONE, Stream.TEXT, Stream.IMAGE], np.int8),
+        part=np.array([-1, 0, 2], np.int32),
+        lo=np.array([0, 4, 0], np.float64),
+        hi=np.array([0, 7.5, 0], np.float64),
+        box=floats(3, 4),
+    )
+    rows = {name: floats(n_gen, 3) for name in folds}
     trace = TokenTrace(
         response="abc"[:n_gen],
         token_ids=tuple(range(n_gen)),
@@ -103,14 +117,28 @@ def test_trace_round_trip(n_gen: int, n_units: int) -> None:
         n_prompt_tokens=11,
         folds=folds,
         notes=("retokenised",),
+        positions=Positions(prompt, rows),
     )
-    array = pa.array([codec.encode_trace(trace), None], TRACE)
+    bare = dataclasses.replace(trace, positions=None)
+    array = pa.array([codec.encode_trace(trace), None, codec.encode_trace(bare)], TRACE)
     assert _same(codec.decode_trace(array[0], n_units), trace)
+    assert _same(codec.decode_trace(array[2], n_units), bare)
+    assert _same(codec.decode_fold(array[2], "attraw", n_units), folds["attraw"])
+    assert codec.decode_positions(array[2]) is None
+
+
+def test_signal_that_was_not_traced() -> None:
+    fold = Fold(*[np.zeros((1, 1), np.float32)] * 2, *[np.zeros(1, np.float32)] * 2)
+    none = np.zeros(1, np.float32)
+    trace = TokenTrace("a", (1,), ("a",), ((0, 1),), none, "stop", 3, {"attmean": fold})
+    array = pa.array([codec.encode_trace(trace)], TRACE)
+    with pytest.raises(TraceError, match=r"'attraw' was not traced, only \['attmean'\] were"):
+        codec.decode_fold(array[0], "attraw", 1)
 
 
 def test_media_info_keeps_where_media_came_from() -> None:
     samples = one_of_each()["mixed"]
-    infos = media_codec.media_info(samples.sample.parts, samples.media)
+    infos = media_codec.media_info(samples.sample.parts, samples.media, MediaRules())
     assert [(info["part_index"], info["type"]) for info in infos] == [
         (1, "image"),
         (2, "audio"),
@@ -120,3 +148,13 @@ def test_media_info_keeps_where_media_came_from() -> None:
     assert (infos[0]["width"], infos[0]["model_width"], infos[0]["model_height"]) == (640, 84, 56)
     assert infos[1]["end_s"] == 1.5
     assert (infos[2]["n_frames"], infos[2]["sound"]) == (8, True)
+
+
+@pytest.mark.parametrize("name", ["image", "audio", "video", "silent", "mixed"])
+def test_extents_can_be_had_from_media_info(name: str) -> None:
+    ready, rules = one_of_each()[name], MediaRules()
+    infos = media_codec.media_info(ready.sample.parts, ready.media, rules)
+    array = pa.array([infos, None], pa.list_(MEDIA_INFO))
+    expected = {index: extent_of(item, rules) for index, item in ready.media.items()}
+    assert media_codec.decode_extents(array[0]) == expected
+    assert media_codec.decode_extents(array[1]) == {}

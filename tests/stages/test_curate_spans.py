@@ -34,11 +34,14 @@ READING = (MediaRules(), MediaOptions(), UnitOptions(), AsrOptions(), SpanOption
 TEXT = "The lamp is red. It stands in the hall. Where does it stand?"
 
 
-def _curate(trace: TraceOptions | None = None) -> CurateSpans:
+BOTH = TraceOptions(signals=("attmean", "attraw"))
+
+
+def _curate(trace: TraceOptions = BOTH) -> CurateSpans:
     return CurateSpans(
         SpanOptions(),
         CurationOptions(),
-        trace or TraceOptions(),
+        trace,
         UnitOptions(),
         Provenance(fingerprint="f00", code_version="1.2.3"),
     )
@@ -54,7 +57,7 @@ def traced(tmp_path: Path) -> pa.Table:
         text_row("d", TEXT, response="Nowhere."),
     ]
     chunk = ChunkAudio(*READING)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
-    tracer = MadeTracer(("attmean", "attraw"), d=TraceError("d cannot be traced"))
+    tracer = MadeTracer(BOTH, d=TraceError("d cannot be traced"))
     return trace_stage(tracer)(chunk)
 
 
@@ -146,6 +149,7 @@ def test_stored_traces_hold_the_folds(traced: pa.Table) -> None:
 
 def test_traces_may_be_left_out(traced: pa.Table) -> None:
     kept, bare = (_curate(TraceOptions(store=store))(traced) for store in ("units", "none"))
+    assert [len(record["traces"]) for record in samples_of(kept)] == [1, 0, 1, 0]  # type: ignore[arg-type]
     assert [len(record["traces"]) for record in samples_of(bare)] == [0] * 4  # type: ignore[arg-type]
     assert [record["spans"] for record in samples_of(bare)] == [
         record["spans"] for record in samples_of(kept)

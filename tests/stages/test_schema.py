@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from stages.schema import (
+    HEATMAPS,
     PART_FILE,
     RECORD,
     SAMPLES,
@@ -51,15 +52,20 @@ def test_a_source_is_in_coordinates_of_the_original() -> None:
 
 def test_records_are_the_tables_nested() -> None:
     assert [field.name for field in RECORD.field("sample").type] == SAMPLES.names
-    for table, schema in (("spans", SPANS), ("traces", TRACES)):
+    for table, schema in (("spans", SPANS), ("traces", TRACES), ("heatmaps", HEATMAPS)):
         assert [field.name for field in RECORD.field(table).type.value_type] == schema.names
-    assert PART_FILE.names == ["sample", "spans", "traces"]
+    assert PART_FILE.names == ["sample", "spans", "traces", "heatmaps"]
 
 
 def test_pixels_may_exceed_two_gigabytes() -> None:
     decoded = STATE.field("media").type.value_type
     assert pa.types.is_large_binary(decoded.field("pixels").type)
     assert pa.types.is_large_binary(decoded.field("sound").type.field("waveform").type)
+
+
+def test_rows_over_positions_may_exceed_two_billion_values() -> None:
+    assert pa.types.is_large_list(STATE.field("trace").type["folds"].type.value_type["rows"].type)
+    assert pa.types.is_large_list(TRACES.field("rows").type)
 
 
 def test_chunk_is_one_row_with_its_expected_count() -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import BackendError, OutOfMemory
+from omnitrace_core.options import TraceOptions
 from omnitrace_core.records import SourceUnit
 from stages.chunk import Fields, StateRow, run_rows, state_rows
 from stages.codec import encode_units
@@ -16,6 +17,8 @@ from stages.media_codec import encode_media
 from tests.core.samples import video
 from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
+
+BOTH = TraceOptions(signals=("attmean", "attraw"))
 
 
 @pytest.fixture
@@ -33,15 +36,17 @@ def chunk(tmp_path: Path) -> pa.Table:
 
 
 def test_traces_land_on_their_rows(chunk: pa.Table) -> None:
-    tracer = MadeTracer(signals=("attmean", "attraw"))
+    tracer = MadeTracer(BOTH)
     done = trace_stage(tracer)(chunk)
     assert tracer.calls == [3]
     assert [item.sample.sample_id for item in tracer.asked] == ["a", "c", "d"]
     assert all(set(item.media) == {0} and len(item.units) == 2 for item in tracer.asked)
-    assert tracer.asked[0].notes == ("n",)
+    # Theirs are on the row already; a trace repeats those it is handed.
+    assert all(item.notes == () for item in tracer.asked)
+    assert samples_of(done)[0]["notes"] == ["n"]
     assert codes_of(done) == [None, "missing_sample_id", None, None]
     for row, asked in zip([0, 2, 3], tracer.asked, strict=True):
-        back, made = state_rows(done)[row].trace, make_trace(asked, ("attmean", "attraw"))
+        back, made = state_rows(done)[row].trace, make_trace(asked, BOTH)
         assert back.token_ids == made.token_ids
         assert list(back.folds) == ["attmean", "attraw"]
         np.testing.assert_array_equal(back.folds["attraw"].mass, made.folds["attraw"].mass)
