@@ -8,18 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnitrace_core.batching import Item, batches
 from omnitrace_core.caches import can_keep_prompt
 from omnitrace_core.curation import candidate_units
 from omnitrace_core.detokenize import decode_response
-from omnitrace_core.errors import FatalError, OutOfMemory, ResponseEmpty, SampleError, TraceError
+from omnitrace_core.errors import FatalError, OutOfMemory, SampleError, TraceError
 from omnitrace_core.folding import SampleFolds
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.records import ReadySample, Sample, TokenTrace
+from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.replay import check_layers, replay
+from omnitrace_core.responses import Response, generated_response, known_response
 from omnitrace_core.signals import load_signal
 from omnitrace_core.streaming import StreamedToken, stream_tokens
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend, Encoded, PrefilledPrompt, Prepared
     from omnitrace_core.reader import SampleReader
 
-FinishReason = Literal["stop", "length", "given"]
 log = logging.getLogger(__name__)
 
 
@@ -40,15 +41,6 @@ class TracedBy:
     dtype: str
     attention: str
     device: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """A response as token ids, before its trace."""
-
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    notes: tuple[str, ...] = ()
 
 
 class BatchTracer:
@@ -108,41 +100,46 @@ class BatchTracer:
         """
         import torch
 
-        item = self.backend.encode(ready)
-        given = self._given(ready.sample).token_ids if item.given else None
+        item = self._item(0, ready)
+        given = None if item.response is None else item.response.token_ids
         candidates = candidate_units(ready.units, instructions)
         tokens = stream_tokens(
-            self.backend, item, self.signals, self.decode, self.options, candidates, given
+            self.backend, item.encoded, self.signals, self.decode, self.options, candidates, given
         )
         while True:
             try:
                 with torch.inference_mode(False):
                     token = next(tokens, None)
             except (MemoryError, torch.OutOfMemoryError) as error:
-                raise _as_sample_error(ready, item.n_prompt, error) from error
+                raise _as_sample_error(ready, item.encoded.n_prompt, error) from error
             if token is None:
                 return
             yield token
 
     def _trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         results: list[TokenTrace | SampleError | None] = [None] * len(ready)
-        encoded: list[tuple[int, Encoded]] = []
+        items: list[Item] = []
         for index, sample in enumerate(ready):
             try:
-                encoded.append((index, self.backend.encode(sample)))
+                items.append(self._item(index, sample))
             except FatalError:
                 raise
             except SampleError as error:
                 results[index] = error
             except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
                 results[index] = _as_sample_error(sample, 0, error)
-        for batch in _batches(encoded, self._batch_tokens):
-            outcomes = self._trace_guarded([item for _, item in batch])
-            for (index, _), outcome in zip(batch, outcomes, strict=True):
-                results[index] = outcome
+        for batch in batches(items, self._batch_tokens):
+            for item, outcome in zip(batch, self._trace_guarded(batch), strict=True):
+                results[item.index] = outcome
         return [result for result in results if result is not None]
 
-    def _trace_guarded(self, batch: Sequence[Encoded]) -> list[TokenTrace | SampleError]:
+    def _item(self, index: int, ready: ReadySample) -> Item:
+        encoded = self.backend.encode(ready)
+        response = known_response(ready.sample, self.backend.tokenizer, self.backend.end_ids)
+        longest = self.decode.max_new_tokens if response is None else len(response.token_ids)
+        return Item(index, encoded, response, encoded.n_prompt + longest)
+
+    def _trace_guarded(self, batch: Sequence[Item]) -> list[TokenTrace | SampleError]:
         """The row guard of tracing: halve on memory, then sample by sample, then an error."""
         try:
             return list(self._trace_batch(batch))
@@ -152,29 +149,30 @@ class BatchTracer:
             if len(batch) == 1:
                 return [error]
         except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
-            if len(batch) == 1:
-                return [_as_sample_error(batch[0].ready, batch[0].n_prompt, error)]
+            first = batch[0].encoded
+            if len(batch) == 1 or _is_broken(error):
+                return [_as_sample_error(first.ready, first.n_prompt, error)]
             log.warning("a batch of %d failed (%s); tracing its halves", len(batch), error)
         _free_memory()
         half = len(batch) // 2
         return [*self._trace_guarded(batch[:half]), *self._trace_guarded(batch[half:])]
 
-    def _trace_batch(self, batch: Sequence[Encoded]) -> list[TokenTrace]:
+    def _trace_batch(self, batch: Sequence[Item]) -> list[TokenTrace]:
         """Trace samples that all have a response, or all have none."""
-        prepared = self.backend.collate(batch)
+        prepared = self.backend.collate([item.encoded for item in batch])
         prompt: PrefilledPrompt | None = None
-        if batch[0].given:
-            responses = [self._given(item.ready.sample) for item in batch]
-        else:
+        responses = [item.response for item in batch if item.response is not None]
+        if not responses:
             generated = self.backend.generate(prepared, self.decode)
-            responses = [self._cut(row) for row in generated.token_ids.tolist()]
+            ends = self.backend.end_ids
+            responses = [generated_response(row, ends) for row in generated.token_ids.tolist()]
             prompt = generated.prompt
         folds = None
         if self.options.enabled:
             folds = self._replay(prepared, prompt, [item.token_ids for item in responses])
         return [
             self._as_trace(item, response, folds[row] if folds else None)
-            for row, (item, response) in enumerate(zip(batch, responses, strict=True))
+            for row, (item, response) in enumerate(zip(prepared.encoded, responses, strict=True))
         ]
 
     def _replay(
@@ -210,48 +208,7 @@ class BatchTracer:
             return prompt
         return self.backend.prefill(prepared)
 
-    def _cut(self, token_ids: Sequence[int]) -> _Response:
-        """A generated row up to its end token, which is not part of the response."""
-        for index, token_id in enumerate(token_ids):
-            if token_id in self.backend.end_ids:
-                return _Response(tuple(token_ids[:index]), "stop")
-        return _Response(tuple(token_ids), "length")
-
-    def _given(self, sample: Sample) -> _Response:
-        """The token ids of a known response: as given, or the text tokenized canonically."""
-        vocabulary = len(self.backend.tokenizer)
-        if sample.response_token_ids is not None:
-            ids = list(sample.response_token_ids)
-            wrong = [token_id for token_id in ids if not 0 <= token_id < vocabulary]
-            if wrong:
-                raise TraceError(
-                    f"sample {sample.sample_id!r}: response_token_ids holds {wrong[0]}, outside "
-                    f"the model's vocabulary of {vocabulary}; give ids of this model's tokenizer"
-                )
-            while ids and ids[-1] in self.backend.end_ids:
-                ids.pop()
-            if not ids:
-                raise ResponseEmpty(
-                    f"sample {sample.sample_id!r}: response_token_ids holds nothing but the end "
-                    "token; leave it out to have the model answer"
-                )
-            text, _ = decode_response(self.backend.tokenizer, ids)
-            if sample.response is not None and sample.response.strip() != text.strip():
-                raise TraceError(
-                    f"sample {sample.sample_id!r}: response_token_ids decode to {text[:60]!r}, not "
-                    f"to the response {sample.response[:60]!r}; they are of another tokenizer, or "
-                    "of another response: correct them or leave them out"
-                )
-            return _Response(tuple(ids), "given")
-        encoded = self.backend.tokenizer(
-            sample.response or "", add_special_tokens=False, split_special_tokens=True
-        )
-        note = "the response was given as text and tokenized canonically"
-        return _Response(tuple(encoded["input_ids"]), "given", (note,))
-
-    def _as_trace(
-        self, item: Encoded, response: _Response, folds: SampleFolds | None
-    ) -> TokenTrace:
+    def _as_trace(self, item: Encoded, response: Response, folds: SampleFolds | None) -> TokenTrace:
         n_gen = len(response.token_ids)
         text, char_spans = decode_response(self.backend.tokenizer, response.token_ids)
         notes = item.ready.notes + item.notes + response.notes
@@ -274,27 +231,6 @@ class BatchTracer:
         )
 
 
-def _batches(
-    encoded: Sequence[tuple[int, Encoded]], budget: int
-) -> Iterator[list[tuple[int, Encoded]]]:
-    """Batches of like samples (given or not, sound inside videos or not), by falling length.
-
-    A batch's cost is its longest prompt times its samples; a sample above the budget goes alone.
-    """
-    groups: dict[tuple[bool, bool], list[tuple[int, Encoded]]] = {}
-    for entry in encoded:
-        item = entry[1]
-        groups.setdefault((item.given, item.sound_in_video is True), []).append(entry)
-    for key in sorted(groups):
-        batch: list[tuple[int, Encoded]] = []
-        for entry in sorted(groups[key], key=lambda entry: -entry[1].n_prompt):
-            if batch and batch[0][1].n_prompt * (len(batch) + 1) > budget:
-                yield batch
-                batch = []
-            batch.append(entry)
-        yield batch
-
-
 def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> SampleError:
     """An unforeseen failure of one sample as its error; a broken device is fatal instead."""
     import torch
@@ -302,10 +238,15 @@ def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> Sam
     where = f"sample {ready.sample.sample_id!r} ({n_prompt} prompt tokens)"
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
-    if "CUDA error" in str(error):
+    if _is_broken(error):
         raise FatalError(f"{where}: the device is broken ({error})") from error
     log.exception("%s failed", where)
     return TraceError(f"{where}: {type(error).__name__}: {error}")
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether the device's context is poisoned: nothing will run on it again."""
+    return "CUDA error" in str(error)
 
 
 def _free_memory() -> None:

@@ -5,7 +5,8 @@ Symbols: n_gen tokens of one sample, P padded prompt positions, K cache slots.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,9 @@ def fold_rows(rows: Tensor, unit_index: Tensor, n_units: int) -> Fold:
     index = torch.where(unit_index >= 0, unit_index, n_units).to(rows.device)
     # Summed in float64: a unit of many positions would add up float32's rounding with them.
     of_prompt = rows[:, :n_prompt].double()
-    mass = of_prompt.new_zeros(n_gen, n_units + 1).index_add_(1, index, of_prompt)
+    mass = of_prompt.new_zeros(n_gen, n_units + 1)
+    with _in_order(rows):
+        mass.index_add_(1, index, of_prompt)
     peak = rows.new_zeros(n_gen, n_units + 1)
     peak.scatter_reduce_(1, index.expand(n_gen, -1), rows[:, :n_prompt], reduce="amax")
     return Fold(
@@ -91,6 +94,20 @@ def fold_rows(rows: Tensor, unit_index: Tensor, n_units: int) -> Fold:
         markup=as_numpy(mass[:, n_units]),
         generated=as_numpy(rows[:, n_prompt:].double().sum(1)),
     )
+
+
+@contextmanager
+def _in_order(tensor: Tensor) -> Iterator[None]:
+    """Additions in a fixed order, which a GPU does not promise by itself."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    if tensor.is_cuda:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _joined(parts: Sequence[Fold], n_units: int) -> Fold:

@@ -32,7 +32,9 @@ class ModelOptions(Options):
     replicas: int = Field(1, ge=1, description="Model replicas (trace actors).")
     gpus_per_replica: float = Field(0, ge=0, description="GPUs each replica owns; 0 runs on CPU.")
     batch_tokens: int = Field(
-        16_384, ge=1, description="Token budget of one batch: padded prompt length x samples."
+        16_384,
+        ge=1,
+        description="Token budget of one batch: samples x longest prompt and response together.",
     )
 
 

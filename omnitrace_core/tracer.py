@@ -20,6 +20,7 @@ from omnitrace_core.options import (
     UnitOptions,
 )
 from omnitrace_core.parse import named, parse_any
+from omnitrace_core.positions import Positions
 from omnitrace_core.records import (
     Attribution,
     Float32,
@@ -33,6 +34,7 @@ from omnitrace_core.records import (
 
 if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend
+    from omnitrace_core.heatmaps import HeatMap
     from omnitrace_core.reader import SampleReader
     from omnitrace_core.spans import Segmenter
     from omnitrace_core.streaming import StreamedToken
@@ -73,6 +75,32 @@ class TraceResult:
     def logprobs(self) -> Float32:
         """Log probability of each response token, [n_gen] float32."""
         return self.trace.logprobs
+
+    @property
+    def positions(self) -> Positions | None:
+        """The rows over prompt positions, if `TraceOptions(store="positions")` kept them."""
+        return self.trace.positions
+
+    def heatmaps(self, signal: str | None = None) -> tuple[HeatMap, ...]:
+        """What each span weighs in each image and step of a video, by patch.
+
+        signal: by default the first.
+
+        Raises:
+            ConfigError: the rows were not kept, or there is no such signal.
+        """
+        from omnitrace_core.heatmaps import span_heatmaps
+
+        if self.positions is None:
+            raise ConfigError(
+                "heat maps need the rows over prompt positions; trace with "
+                'TraceOptions(store="positions")'
+            )
+        rows = self.positions.rows
+        name = signal if signal is not None else next(iter(rows))
+        if name not in rows:
+            raise ConfigError(f"signal {name!r} was not traced; traced: {sorted(rows)}")
+        return span_heatmaps(rows[name], self.positions.prompt, self.segmentation)
 
     @property
     def folds(self) -> Mapping[str, Fold]:

@@ -50,12 +50,6 @@ class Encoded:
         """Prompt positions, padding apart."""
         return int(self.input_ids.shape[0])
 
-    @property
-    def given(self) -> bool:
-        """Whether the response is already known."""
-        sample = self.ready.sample
-        return sample.response is not None or sample.response_token_ids is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
