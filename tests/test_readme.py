@@ -58,9 +58,10 @@ def test_python_runs(
 ) -> None:
     monkeypatch.chdir(demo)
     blocks = [body for language, body in BLOCKS if language == "python"]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    names: dict[str, object] = {"__name__": "readme"}
     for body in blocks:
-        exec(compile(body, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(body, "README.md", "exec"), names)
     shown = capsys.readouterr().out
     assert "There is a red circle on the left." in shown
 

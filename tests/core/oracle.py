@@ -88,18 +88,18 @@ def attgrads(eager: Eager) -> torch.Tensor:
     return (eager.attention[-1] * eager.gradient).mean(dim=0).relu()
 
 
-def attnorm(eager: Eager) -> torch.Tensor:
-    """Attention times the norm of the value that `o_proj` carries, head by head."""
+def attnorm(eager: Eager, first_layer: int = 0) -> torch.Tensor:
+    """Attention times the norm of the value that `o_proj` carries, layer by layer, head by head."""
     n_layers, n_heads = eager.attention.shape[:2]
     total = torch.zeros_like(eager.attention[0, 0])
-    for layer in range(n_layers):
+    for layer in range(first_layer, n_layers):
         groups, _, width = eager.values[layer].shape
         weight = eager.layers[layer].self_attn.o_proj.weight.detach()
         for head in range(n_heads):
             value = eager.values[layer][head * groups // n_heads]
             carried = value @ weight[:, head * width : (head + 1) * width].T
             total += eager.attention[layer, head] * carried.norm(dim=-1)
-    return total / (n_layers * n_heads)
+    return total / ((n_layers - first_layer) * n_heads)
 
 
 ROWS: dict[str, Callable[[Eager], torch.Tensor]] = {
