@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.replay import replay
 from tests.core.samples import one_of_each, ready
 
 
@@ -40,6 +42,42 @@ def test_out_of_memory_halves_the_batch(
     assert all(isinstance(trace, TokenTrace) for trace in traces)
     assert sizes[0] == 3
     assert sizes.count(1) == 3
+
+
+def test_out_of_memory_in_the_replay_halves_the_batch_too(
+    tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [samples["text"], samples["image"], samples["audio"]]
+    expected = tracer.trace(batch)
+    sizes: list[int] = []
+
+    def scarce(decoder, head, prompt, responses, *rest):  # type: ignore[no-untyped-def]
+        sizes.append(len(responses))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("simulated")
+        return replay(decoder, head, prompt, responses, *rest)
+
+    monkeypatch.setattr("omnitrace_core.batch_tracer.replay", scarce)
+    for trace, wanted in zip(tracer.trace(batch), expected, strict=True):
+        assert isinstance(trace, TokenTrace)
+        assert isinstance(wanted, TokenTrace)
+        assert trace.token_ids == wanted.token_ids
+        mass, other = trace.folds["attmean"].mass, wanted.folds["attmean"].mass
+        np.testing.assert_allclose(mass, other, atol=1e-6)
+    assert sizes == [3, 1, 2, 1, 1]
+
+
+def test_what_does_not_fit_alone_is_an_error_row(
+    tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(*arguments):  # type: ignore[no-untyped-def]
+        raise torch.OutOfMemoryError("simulated")
+
+    monkeypatch.setattr("omnitrace_core.batch_tracer.replay", scarce)
+    for trace in tracer.trace([samples["text"], samples["image"]]):
+        assert isinstance(trace, SampleError)
+        assert trace.code == "out_of_memory"
+        assert "even alone" in str(trace)
 
 
 def test_one_poisoned_sample_costs_one_sample(
