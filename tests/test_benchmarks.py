@@ -1,0 +1,110 @@
+"""The benchmark of tracing runs, at tiny size; times are not asserted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tracing import main
+from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
+from benchmarks.tracing_child import measure
+from benchmarks.tracing_references import spread
+from benchmarks.tracing_report import Report
+
+SETTINGS = Settings(
+    size="tiny",
+    device="cpu",
+    dtype="float32",
+    tokens=5,
+    repeats=2,
+    case_s=60.0,
+    gradient_steps=2,
+    threads=1,
+    rows_mib=1,
+    seed=0,
+)
+PLAIN = Case("plain", 96, 1)
+TRACED = Case("traced", 96, 1, PAPER)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_traced_beside_plain(batch: int) -> None:
+    plain, traced = (
+        measure(dataclasses.replace(case, batch=batch), SETTINGS) for case in (PLAIN, TRACED)
+    )
+    assert len(plain.generate_s) == len(traced.generate_s) == len(traced.added_s) == 2
+    assert plain.added_s == ()
+    assert traced.peak_bytes >= traced.built_bytes > 0
+    report = Report(SETTINGS, [plain, traced])
+    assert report.time_ratio(traced) == pytest.approx(traced.total / traced.generation)
+    assert report.memory_ratio(traced) == traced.peak_bytes / plain.peak_bytes
+    assert "traced three together" in report.table()
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("eager", 5), ("per-token", 2)])
+def test_slow_methods_give_our_rows(mode: str, rows: int) -> None:
+    result = measure(Case(mode, 96, 1), SETTINGS)  # type: ignore[arg-type]
+    assert result.parity is not None
+    assert result.parity.difference < 1e-4
+    assert result.parity.same_argmax == result.parity.rows == rows
+    assert f"same argmax in {rows} of {rows} rows" in Report(SETTINGS, [result]).table()
+
+
+def test_eager_that_does_not_fit_is_skipped() -> None:
+    result = measure(Case("eager", 1_000_000, 1), SETTINGS)
+    assert "GiB are free" in result.skipped
+    assert "skipped: needs about" in Report(SETTINGS, [result]).table()
+
+
+def test_command_measures_in_a_process_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "results" / "tracing.json"
+    asked = "--quick --size tiny --modes traced --prompts 64 --threads 1 --signals attmean"
+    main([*asked.split(), "--output", str(output)])
+    told = json.loads(output.read_text())
+    (row,) = told["results"]
+    assert row["case"] == {"mode": "traced", "prompt": 64, "batch": 1, "signals": ["attmean"]}
+    assert row["skipped"] == ""
+    assert len(row["added_s"]) == 3
+    assert "traced attmean" in capsys.readouterr().out
+
+
+def test_targets() -> None:
+    mib = 2**20
+    settings = dataclasses.replace(SETTINGS, tokens=64)
+    results = [
+        Result(Case("plain", 6_000, 1), "", (10.0,), (), 500 * mib, 1_000 * mib),
+        Result(Case("traced", 6_000, 1, ("attmean",)), "", (10.0,), (0.3,), 500 * mib, 1_020 * mib),
+        Result(Case("traced", 6_000, 1, PAPER), "", (10.0,), (1.5,), 500 * mib, 1_030 * mib),
+        Result(Case("eager", 6_000, 1), "", (60.0,), (1.0,), 500 * mib, 11_000 * mib),
+        Result(Case("traced", 500, 1, ("attgrads",)), "", (1.0,), (0.1,), 500 * mib, 600 * mib),
+        Result(Case("per-token", 500, 1), "", (), (20.0,), 500 * mib, 900 * mib),
+        Result(Case("plain", 6_000, 8), skipped="exit status -9: no message"),
+    ]
+    met = {target.name: target.met for target in Report(settings, results).targets()}
+    assert met == {
+        "traced attgrads / plain: time": None,
+        "traced attgrads / plain: peak memory": None,
+        "traced attmean / plain: time": True,
+        "traced attmean / plain: peak memory": True,
+        "traced three together / plain: time": False,
+        "traced three together / plain: peak memory": True,
+        "eager / traced attmean: time": True,
+        "eager / traced attmean: working memory": False,
+        "per-token / attgrads: added time": True,
+    }
+
+
+def test_jobs_survive_json() -> None:
+    assert job_from_json(job_to_json(TRACED, SETTINGS)) == (TRACED, SETTINGS)
+
+
+def test_measured_steps_span_the_response() -> None:
+    assert spread(64, 2) == [0, 63]
+    assert spread(64, 3) == [0, 31, 63]
+    assert spread(64, 1) == [32]
+    assert spread(2, 5) == [0, 1]
