@@ -18,10 +18,9 @@ Sums are float64 and taken in token order, so stored traces give the same bytes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -39,10 +38,12 @@ from omnitrace_core.records import (
     SourceUnit,
     Span,
 )
+from omnitrace_core.tally import NOBODY, Ballots, Tally, count
 
 Float64 = NDArray[np.float64]
 Index = NDArray[np.intp]
-Mask = NDArray[np.bool_]
+Projection = Literal["mass", "peak"]
+Instructions = Literal["exclude", "include"]
 
 # Paper, A.1. ANY is a word read without a tagger (see `language`): all such words weigh the same.
 POS_WEIGHTS: Mapping[str, float] = {
@@ -54,6 +55,7 @@ POS_WEIGHTS: Mapping[str, float] = {
     **dict.fromkeys(("PUNCT", "SPACE"), 0.0),
 }
 OTHER_POS_WEIGHT = 0.3
+_WEIGHT_OF = defaultdict(lambda: OTHER_POS_WEIGHT, POS_WEIGHTS)
 
 BUCKETS = ("text", "image", "audio", "video", "instruction", "markup", "generated")
 
@@ -62,6 +64,51 @@ _POOLS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "joint": (_STREAMS,),
     "per_modality": (("text", "image"), ("audio",), ("video",), ("sound",)),
 }
+_POOL_OF_STREAM: Mapping[str, Index] = {
+    name: np.array([next(i for i, pool in enumerate(pools) if s in pool) for s in _STREAMS])
+    for name, pools in _POOLS.items()
+}
+# The bucket of a unit's mass, by its stream and by whether it instructs; sound counts as video.
+_BUCKET_OF_STREAM: Index = np.array([[0, 4], [1, 4], [2, 4], [3, 4], [3, 4]], dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitKinds:
+    """All that curation has to know of a sample's units, [n_units] each.
+
+    stream: index in text, image, audio, video, sound. instructs: whether it is an instruction.
+    """
+
+    stream: Index
+    instructs: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, units: slice) -> UnitKinds:
+        return UnitKinds(self.stream[units], self.instructs[units])
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One sample to be curated."""
+
+    fold: Fold
+    units: UnitKinds
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """What became of the S spans of some samples, in their order.
+
+    supported, confidence: [S]. masses: [S, 7], in the order of BUCKETS. tally: the sources.
+    """
+
+    supported: NDArray[np.bool_]
+    confidence: Float64
+    masses: Float64
+    tally: Tally
 
 
 def curate(
@@ -69,8 +116,8 @@ def curate(
     units: Sequence[SourceUnit],
     segmentation: Segmentation,
     options: CurationOptions,
-    projection: Literal["mass", "peak"] = "mass",
-    instructions: Literal["exclude", "include"] = "exclude",
+    projection: Projection = "mass",
+    instructions: Instructions = "exclude",
 ) -> tuple[Attribution, ...]:
     """The sources of each span of a response (DESIGN section 2).
 
@@ -82,88 +129,85 @@ def curate(
     Raises:
         TraceError: the fold, the units and the tags do not describe the same sample.
     """
-    _check_shapes(fold, units, segmentation)
-    spans = segmentation.spans
-    pools, set_of = _arrange(units, options.pools, instructions)
-    weights = pos_weights(segmentation.pos, options.pos_weighting)
-    ballots = _project(fold.mass if projection == "mass" else fold.peak, pools)
-    means = span_means(_side_by_side(fold, ballots), weights, spans)
-    m = len(units)
-    mass, rest, certainty = means[:, :m], means[:, m : m + 2], means[:, m + 2 :]
-
-    tally = _count(ballots, weights, spans, set_of, options)
-    admitted = _passes_filter(tally, options) & _audible(mass, pools, options.pool_min)
-    taken = _walk(tally, admitted, set_of, options.coverage)
-    voted = tally.votes.any(axis=1)
-    confidence = np.where(voted, certainty.max(axis=1, initial=0.0), 0.0)
-    supported = voted & (confidence >= options.min_confidence)
-    masses = _bucket_masses(mass, rest, units)
+    kinds = unit_kinds([unit.kind for unit in units], [unit.modality for unit in units])
+    case = Case(fold, kinds, segmentation)
+    found = curate_many([case], options, projection, instructions)
+    sources = _sources(found.tally, units)
     return tuple(
         Attribution(
             span=span,
-            outcome="supported" if supported[i] else "unsupported",
-            confidence=float(confidence[i]),
-            masses=dict(zip(BUCKETS, masses[i], strict=True)),
-            sources=_ranked(taken[i], units, mass[i], tally, i),
+            outcome="supported" if found.supported[i] else "unsupported",
+            confidence=float(found.confidence[i]),
+            masses=dict(zip(BUCKETS, found.masses[i].tolist(), strict=True)),
+            sources=tuple(next(sources) for _ in range(found.tally.n_sources[i])),
         )
-        for i, span in enumerate(spans)
+        for i, span in enumerate(segmentation.spans)
     )
 
 
-def pos_weights(pos: Sequence[str], weighted: bool = True) -> Float64:
-    """Weight w of each part-of-speech tag, [n_gen] float64; all 1 if not `weighted`."""
-    if not weighted:
-        return np.ones(len(pos))
-    return np.array([POS_WEIGHTS.get(tag, OTHER_POS_WEIGHT) for tag in pos], dtype=np.float64)
+def _sources(tally: Tally, units: Sequence[SourceUnit]) -> Iterator[Source]:
+    columns = (tally.unit, tally.mass, tally.share, tally.run, tally.score)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for n_sources in tally.n_sources:
+        for rank in range(1, n_sources + 1):
+            j, mass, share, run, score = next(rows)
+            yield Source(units[j], mass, share, run, score, rank)
 
 
-def span_means(values: NDArray[np.floating], weights: Float64, spans: Sequence[Span]) -> Float64:
-    """Weighted mean of each column over each span's tokens: Σ_t w_t x_t / Σ_t w_t.
+def curate_many(
+    cases: Sequence[Case],
+    options: CurationOptions,
+    projection: Projection = "mass",
+    instructions: Instructions = "exclude",
+) -> Curated:
+    """As `curate`, for many samples at once and without an object per source.
 
-    values: [n_gen, n_columns]; weights: [n_gen]. Returns [n_spans, n_columns] float64: the plain
-    mean for a span whose tokens all weigh 0, zeros for one without tokens.
+    What comes out for a sample is the same, to the last bit, whatever samples are beside it.
+
+    Raises:
+        TraceError: the fold, the units and the tags of a case do not describe the same sample.
     """
-    weighted = weights[:, None] * values
-    means = np.zeros((len(spans), values.shape[1]))
-    for i, span in enumerate(spans):
-        tokens = slice(span.token_start, span.token_end)
-        if weights[tokens].any():
-            means[i] = weighted[tokens].sum(axis=0) / weights[tokens].sum()
-        elif span.token_start < span.token_end:
-            means[i] = values[tokens].mean(axis=0, dtype=np.float64)
-    return means
-
-
-@dataclass(frozen=True, slots=True)
-class _Ballots:
-    """What each token chose in each pool: ŝ(t) and c_t, both [n_pools, n_gen]."""
-
-    unit: Index
-    confidence: Float64
-
-
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """The counted votes, each [n_spans, n_units] float64.
-
-    votes: Σ v_t over the tokens that chose the unit; total: over all tokens of the unit's set.
-    share, run, score: p_j, r_j, and what orders the walk.
-    """
-
-    votes: Float64
-    total: Float64
-    share: Float64
-    run: Float64
-    score: Float64
-
-
-def _check_shapes(fold: Fold, units: Sequence[SourceUnit], segmentation: Segmentation) -> None:
-    if fold.mass.shape != (len(segmentation.pos), len(units)):
-        raise TraceError(
-            f"the fold is {list(fold.mass.shape)} (tokens x units), but there are "
-            f"{len(segmentation.pos)} tagged tokens and {len(units)} units; "
-            "take the fold, the tags and the units of one and the same trace"
+    ballots, rest, certainty = [], [np.zeros((0, 2))], [np.zeros(0)]
+    for case in cases:
+        _check_shapes(case)
+        weights = pos_weights(case.segmentation.pos, options.pos_weighting)
+        signal = case.fold.mass if projection == "mass" else case.fold.peak
+        pool_of = _pools(case.units, options.pools, instructions)
+        chosen, confidence = _project(signal, pool_of, len(_POOLS[options.pools]))
+        spans, m = case.segmentation.spans, len(case.units)
+        means = span_means(_side_by_side(case.fold, confidence), weights, spans)
+        rest.append(means[:, m : m + 2])
+        certainty.append(means[:, m + 2 :].max(axis=1, initial=0.0))
+        ballots.append(
+            Ballots(
+                unit=chosen,
+                confidence=confidence,
+                weight=weights,
+                spans=spans,
+                mass=means[:, :m],
+                set_of=case.units.stream if options.pools == "per_modality" else 0 * pool_of,
+                pool_of=pool_of,
+                bucket_of=_BUCKET_OF_STREAM[case.units.stream, case.units.instructs.astype(int)],
+            )
         )
+    tally = count(ballots, options)
+    sure = np.where(tally.voted, np.concatenate(certainty), 0.0)
+    return Curated(
+        supported=tally.voted & (sure >= options.min_confidence),
+        confidence=sure,
+        masses=np.hstack([tally.masses, np.concatenate(rest)]),
+        tally=tally,
+    )
+
+
+def unit_kinds(kinds: Sequence[str], modalities: Sequence[str]) -> UnitKinds:
+    """What curation has to know of units, from their kinds and modalities."""
+    streams = [
+        _STREAMS.index("sound" if kind in SOUND_KINDS else modality)
+        for kind, modality in zip(kinds, modalities, strict=True)
+    ]
+    instructs = [kind == "instruction" for kind in kinds]
+    return UnitKinds(np.array(streams, dtype=np.intp), np.array(instructs, dtype=np.bool_))
 
 
 def candidate_units(units: Sequence[SourceUnit], instructions: str) -> list[int]:
@@ -173,165 +217,81 @@ def candidate_units(units: Sequence[SourceUnit], instructions: str) -> list[int]
     ]
 
 
-def _arrange(
-    units: Sequence[SourceUnit], pooling: str, instructions: str
-) -> tuple[list[Index], Index]:
-    """The candidates of each pool, ascending, and the vote set of each unit, [n_units].
+def pos_weights(pos: Sequence[str], weighted: bool = True) -> Float64:
+    """Weight w of each part-of-speech tag, [n_gen] float64; all 1 if not `weighted`."""
+    if not weighted:
+        return np.ones(len(pos))
+    return np.fromiter(map(_WEIGHT_OF.__getitem__, pos), np.float64, len(pos))
 
-    Pools without units are left out. Instructions compete as text, if they are included at all.
+
+def span_means(values: NDArray[np.floating], weights: Float64, spans: Sequence[Span]) -> Float64:
+    """Weighted mean of each column over each span's tokens: Σ_t w_t x_t / Σ_t w_t.
+
+    values: [n_gen, n_columns]; weights: [n_gen]. Returns [n_spans, n_columns] float64: the plain
+    mean for a span whose tokens all weigh 0, zeros for one without tokens.
     """
-    streams = ["sound" if unit.kind in SOUND_KINDS else unit.modality for unit in units]
-    candidates = candidate_units(units, instructions)
-    pools = ([j for j in candidates if streams[j] in pool] for pool in _POOLS[pooling])
-    sets = [_STREAMS.index(stream) if pooling == "per_modality" else 0 for stream in streams]
-    filled = [np.array(pool, dtype=np.intp) for pool in pools if pool]
-    return filled, np.array(sets, dtype=np.intp)
+    n_gen, n_columns = values.shape
+    # The weights are summed as one more column; the last row is for spans that end with the last
+    # token, whose end has to be a row.
+    weighted = np.zeros((n_gen + 1, n_columns + 1))
+    np.multiply(weights[:, None], values, out=weighted[:n_gen, :n_columns])
+    weighted[:n_gen, n_columns] = weights
+    edges = [edge for span in spans for edge in (span.token_start, span.token_end)]
+    if not edges:
+        return np.zeros((0, n_columns))
+    sums = np.add.reduceat(weighted, edges, axis=0)[::2]
+    total = sums[:, n_columns]
+    means = sums[:, :n_columns] / np.where(total > 0, total, 1.0)[:, None]
+    for i, span in enumerate(spans):
+        if span.token_start >= span.token_end:
+            means[i] = 0.0
+        elif total[i] == 0:
+            means[i] = values[span.token_start : span.token_end].mean(axis=0, dtype=np.float64)
+    return means
 
 
-def _project(signal: Float32, pools: Sequence[Index]) -> _Ballots:
-    """The unit with the largest signal in each pool (paper, Algorithm 1, lines 7-8)."""
-    shape = (len(pools), len(signal))
-    unit, confidence = np.zeros(shape, dtype=np.intp), np.zeros(shape)
-    for k, pool in enumerate(pools):
-        rivals = signal[:, pool]
-        best = rivals.argmax(axis=1)
-        unit[k], confidence[k] = pool[best], rivals[np.arange(len(best)), best]
-    return _Ballots(unit, confidence)
+def _check_shapes(case: Case) -> None:
+    tags, units = len(case.segmentation.pos), len(case.units)
+    if case.fold.mass.shape != (tags, units):
+        raise TraceError(
+            f"the fold is {list(case.fold.mass.shape)} (tokens x units), but there are {tags} "
+            f"tagged tokens and {units} units; take the fold, the tags and the units of one and "
+            "the same trace"
+        )
 
 
-def _side_by_side(fold: Fold, ballots: _Ballots) -> Float64:
-    """[n_gen, n_units + 2 + n_pools]: masses, markup, generated, and c_t of each pool.
+def _pools(units: UnitKinds, pooling: str, instructions: str) -> Index:
+    """The pool each unit competes in, [n_units], NOBODY for none.
 
-    In C order, whatever the fold's layout: the order of summation depends on it.
+    Instructions compete as text, if they are included at all.
     """
+    pool_of = _POOL_OF_STREAM[pooling][units.stream]
+    return pool_of if instructions == "include" else np.where(units.instructs, NOBODY, pool_of)
+
+
+def _project(signal: Float32, pool_of: Index, n_pools: int) -> tuple[Index, Float64]:
+    """The unit with the largest signal in each pool, and its signal, [n_pools, n_gen] both.
+
+    Paper, Algorithm 1, lines 7-8.
+    """
+    tokens = np.arange(len(signal))
+    unit = np.full((n_pools, len(tokens)), NOBODY, dtype=np.intp)
+    confidence = np.zeros(unit.shape)
+    for pool in range(n_pools):
+        rivals = np.flatnonzero(pool_of == pool)
+        if len(rivals):
+            of_pool = signal if len(rivals) == len(pool_of) else signal[:, rivals]
+            best = of_pool.argmax(axis=1)
+            unit[pool], confidence[pool] = rivals[best], of_pool[tokens, best]
+    return unit, confidence
+
+
+def _side_by_side(fold: Fold, confidence: Float64) -> Float64:
+    """[n_gen, n_units + 2 + n_pools]: masses, markup, generated, and c_t of each pool."""
     n_gen, n_units = fold.mass.shape
-    columns = np.empty((n_gen, n_units + 2 + len(ballots.unit)))
+    columns = np.empty((n_gen, n_units + 2 + len(confidence)))
     columns[:, :n_units] = fold.mass
     columns[:, n_units] = fold.markup
     columns[:, n_units + 1] = fold.generated
-    columns[:, n_units + 2 :] = ballots.confidence.T
+    columns[:, n_units + 2 :] = confidence.T
     return columns
-
-
-def _count(
-    ballots: _Ballots,
-    weights: Float64,
-    spans: Sequence[Span],
-    set_of: Index,
-    options: CurationOptions,
-) -> _Tally:
-    """Votes, shares, runs and scores of all units in all spans at once."""
-    n_sets, n_units = len(_STREAMS), len(set_of)
-    span, unit, vote = _cast(ballots, weights, spans, set_of, options)
-    cell = span * n_units + unit
-    votes = _sum_by(cell, vote, (len(spans), n_units))
-    total = _sum_by(span * n_sets + set_of[unit], vote, (len(spans), n_sets))[:, set_of]
-
-    begins = np.ones(len(cell), dtype=np.bool_)
-    begins[1:] = cell[1:] != cell[:-1]
-    runs = np.bincount(np.cumsum(begins) - 1, weights=vote)
-    longest = np.zeros(votes.size)
-    np.maximum.at(longest, cell[begins], runs)
-
-    divisor = np.where(total > 0, total, 1.0)
-    share, run = votes / divisor, longest.reshape(votes.shape) / divisor
-    score = options.alpha * share + (1 - options.alpha) * run if options.runs else share
-    return _Tally(votes, total, share, run, score)
-
-
-def _cast(
-    ballots: _Ballots,
-    weights: Float64,
-    spans: Sequence[Span],
-    set_of: Index,
-    options: CurationOptions,
-) -> tuple[Index, Index, Float64]:
-    """All ballots cast inside spans, set by set in token order: their span, unit and vote v."""
-    span_of = np.full(len(weights), -1, dtype=np.intp)
-    for i, tokens in enumerate(spans):
-        span_of[tokens.token_start : tokens.token_end] = i
-    c = np.maximum(ballots.confidence, 0.0)
-    strength = c**options.gamma if options.confidence else np.ones_like(c)
-    vote = np.where(c > 0, weights * strength, 0.0).ravel()
-    unit = ballots.unit.ravel()
-    span = np.tile(span_of, len(ballots.unit))
-    order = np.argsort(set_of[unit], kind="stable")
-    order = order[span[order] >= 0]
-    return span[order], unit[order], vote[order]
-
-
-def _sum_by(cell: Index, values: Float64, shape: tuple[int, int]) -> Float64:
-    """Sums of the values in each cell of a [rows, columns] table, added in their order."""
-    sums = np.bincount(cell, weights=values, minlength=shape[0] * shape[1])
-    return sums.astype(np.float64, copy=False).reshape(shape)
-
-
-def _passes_filter(tally: _Tally, options: CurationOptions) -> Mask:
-    """[n_spans, n_units]: units with votes, and with a share or a run that is large enough."""
-    enough = tally.share >= options.p_min
-    if options.runs:
-        enough |= tally.run >= options.run_min
-    return enough & (tally.votes > 0)
-
-
-def _audible(means: Float64, pools: Sequence[Index], pool_min: float) -> Mask:
-    """[n_spans, n_units]: units of a pool with at least `pool_min` of the span's unit mass."""
-    masses = [means[:, pool].sum(axis=1) for pool in pools]
-    everything = np.sum(masses, axis=0)
-    audible = np.zeros(means.shape, dtype=np.bool_)
-    for pool, mass in zip(pools, masses, strict=True):
-        audible[:, pool] = (mass >= pool_min * everything)[:, None]
-    return audible
-
-
-def _walk(tally: _Tally, admitted: Mask, set_of: Index, coverage: float) -> list[list[int]]:
-    """Units of each span, taken set by set in falling score until they cover the set's votes."""
-    taken: list[list[int]] = [[] for _ in admitted]
-    span, unit = np.nonzero(admitted)
-    order = np.lexsort((unit, -tally.score[span, unit], set_of[unit], span))
-    span, unit = span[order], unit[order]
-    columns = (span, set_of[unit], unit, tally.votes[span, unit], tally.total[span, unit])
-    steps = zip(*(column.tolist() for column in columns), strict=True)
-    for (row, _), candidates in groupby(steps, key=itemgetter(0, 1)):
-        covered = 0.0
-        for _, _, j, votes, total in candidates:
-            taken[row].append(j)
-            covered += votes
-            if covered / total >= coverage:
-                break
-    return taken
-
-
-def _bucket_masses(mass: Float64, rest: Float64, units: Sequence[SourceUnit]) -> list[list[float]]:
-    """Mass per span and bucket.
-
-    mass: [n_spans, n_units]; rest: [n_spans, 2], markup and generated. Returns n_spans rows in the
-    order of BUCKETS.
-    """
-    shape = (len(mass), len(BUCKETS) - rest.shape[1])
-    buckets = ("instruction" if u.kind == "instruction" else u.modality for u in units)
-    bucket_of = np.array([BUCKETS.index(bucket) for bucket in buckets], dtype=np.intp)
-    cell = np.arange(shape[0])[:, None] * shape[1] + bucket_of
-    sums = _sum_by(cell.ravel(), mass.ravel(), shape)
-    return [
-        [*units_part, *others]
-        for units_part, others in zip(sums.tolist(), rest.tolist(), strict=True)
-    ]
-
-
-def _ranked(
-    taken: Sequence[int], units: Sequence[SourceUnit], mass: Float64, tally: _Tally, row: int
-) -> tuple[Source, ...]:
-    """The taken units of one span as sources, by falling mass."""
-    order = sorted(taken, key=lambda j: (-mass[j], j))
-    return tuple(
-        Source(
-            unit=units[j],
-            mass=float(mass[j]),
-            share=float(tally.share[row, j]),
-            run=float(tally.run[row, j]),
-            score=float(tally.score[row, j]),
-            rank=rank,
-        )
-        for rank, j in enumerate(order, start=1)
-    )

@@ -148,8 +148,9 @@ def _validate(arguments: Arguments) -> int:
 def _run(arguments: Arguments) -> int:
     from pipeline.config import load_config
     from pipeline.prepare import prepare
-    from pipeline.run import is_finished, run
+    from pipeline.run import run
     from pipeline.summary import config_text, plan_text, verdict_text
+    from pipeline.verdict import is_finished
 
     job = prepare(load_config(arguments.config, arguments.overrides))
     if arguments.dry_run:
@@ -158,6 +159,52 @@ def _run(arguments: Arguments) -> int:
     nothing_to_do = is_finished(job)
     print("this run is finished: nothing to do" if nothing_to_do else plan_text(job), flush=True)
     verdict = run(job)
+    print(verdict_text(job, verdict))
+    return int(verdict.exit_code or 0)
+
+
+# --- curate ------------------------------------------------------------------------------------
+
+
+def _curate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="a run's folder, or one above it")
+    parser.add_argument("dest", metavar="DEST", help="folder for the run that comes out")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="change a setting of the run, such as curation.pools=per_modality",
+    )
+    parser.add_argument(
+        "--workers", type=_positive, metavar="N", help="processes (one per CPU, at most per shard)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the settings and what changes; do nothing"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _curate(arguments: Arguments) -> int:
+    from pipeline.recurate import recurate
+    from pipeline.recuration import plan_recuration
+    from pipeline.summary import config_text, recuration_text, verdict_text
+    from pipeline.verdict import is_finished
+
+    job = plan_recuration(arguments.run_folder, arguments.dest, arguments.overrides)
+    if arguments.dry_run:
+        print(f"{config_text(job.config)}\n\n{recuration_text(job)}")
+        return 0
+    nothing_to_do = is_finished(job)
+    print(
+        "this run is finished: nothing to do" if nothing_to_do else recuration_text(job), flush=True
+    )
+    verdict = recurate(job, arguments.workers)
     print(verdict_text(job, verdict))
     return int(verdict.exit_code or 0)
 
@@ -196,6 +243,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("ingest", "Turn samples into Parquet shards.", _ingest_arguments, _ingest),
     Verb("validate", "Check a config, its model and its input.", _config_arguments, _validate),
     Verb("run", "Trace a corpus on Ray.", _run_arguments, _run),
+    Verb("curate", "Curate a run again, without its model.", _curate_arguments, _curate),
     Verb("trace", "Trace a small JSON file, without Ray.", _trace_arguments, _trace),
     Verb("inspect", "Show one sample of a run.", _inspect_arguments, _inspect),
 )

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from omnitrace_core.errors import RunError
 from pipeline.io import Storage
 from pipeline.plan import Chunk
+from pipeline.table_writer import encoding
 from stages.chunk import rows_of
 from stages.read_samples import row_key
 from stages.schema import PART_FILE
@@ -59,7 +60,7 @@ def commit_chunk(table: pa.Table, folder: Storage) -> pa.Table:
     part = pa.Table.from_struct_array(rows_of(table)).cast(PART_FILE)
     check_part(part, chunk["shard"], chunk["first_row"], chunk["n_rows"])
     with folder.writing(part_name(chunk["chunk_key"])) as path:
-        pq.write_table(part, path, compression="zstd")
+        pq.write_table(part, path, **encoding(part.schema))
     n_error = count_status(part)["error"]
     row = {**chunk, "n_error": n_error}
     return pa.Table.from_pylist([{n: row[n] for n in COMMITTED.names}], schema=COMMITTED)

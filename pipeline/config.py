@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import difflib
 import hashlib
@@ -114,14 +115,23 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: no such file, not YAML, or a key or value that is not valid.
     """
-    tree = _read_yaml(path)
+    return make_config(_read_yaml(path), overrides, path)
+
+
+def make_config(tree: Tree, overrides: Sequence[str], where: str) -> RunConfig:
+    """A tree of settings with `key=value` overrides. where: what messages call it.
+
+    Raises:
+        ConfigError: a key or value is not valid.
+    """
+    tree = copy.deepcopy(tree)
     for override in overrides:
         _apply(tree, override)
     try:
         return _with_absolute_heads(RunConfig.model_validate(tree))
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise ConfigError(f"{path} is not a valid configuration:\n{problems}") from error
+        raise ConfigError(f"{where} is not a valid configuration:\n{problems}") from error
 
 
 def _read_yaml(path: str) -> Tree:

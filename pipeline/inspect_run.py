@@ -32,10 +32,12 @@ def inspect_sample(run_folder: str, sample_id: str) -> str:
         )
     shown = []
     for name in tables:
-        for sample in _rows(storage, name, sample_id):
-            spans = _rows(storage, _sibling(name, "spans"), sample_id)
-            mine = [span for span in spans if span["row_key"] == sample["row_key"]]
-            shown.append(f"{storage.url(name)}\n{_sample_text(sample, mine)}")
+        for sample in _rows(storage, name, "sample_id", sample_id):
+            spans, maps = (
+                _rows(storage, _sibling(name, table), "row_key", str(sample["row_key"]))
+                for table in ("spans", "heatmaps")
+            )
+            shown.append(f"{storage.url(name)}\n{_sample_text(sample, spans, maps)}")
     if not shown:
         raise ConfigError(f"no sample {sample_id!r} in the {len(tables)} shards under {run_folder}")
     return "\n\n".join(shown)
@@ -51,16 +53,19 @@ def _sibling(name: str, table: str) -> str:
     return "/".join([*above, table, file])
 
 
-def _rows(storage: Storage, name: str, sample_id: str) -> list[Row]:
+def _rows(storage: Storage, name: str, column: str, value: str) -> list[Row]:
+    """Rows of a published file with this value; none of a table that the run does not keep."""
+    if not storage.exists(name):
+        return []
     # Not read_table with a filter: its I/O threads can outlive main and abort the process at exit.
     with storage.open(name) as file, pq.ParquetFile(file) as table:
         found = table.read(use_threads=False)
-    mine = found.filter(pc.equal(found.column("sample_id"), sample_id))
+    mine = found.filter(pc.equal(found.column(column), value))
     rows: list[Row] = mine.to_pylist(maps_as_pydicts="strict")
     return rows
 
 
-def _sample_text(sample: Row, spans: list[Row]) -> str:
+def _sample_text(sample: Row, spans: list[Row], maps: list[Row]) -> str:
     lines = [f"{sample['sample_id']}  ({sample['row_key']}): {sample['status']}", *_asked(sample)]
     if sample["status"] == "error":
         lines.append(
@@ -70,6 +75,7 @@ def _sample_text(sample: Row, spans: list[Row]) -> str:
         lines += ["response:", textwrap.indent(str(sample["response"]), "  ")]
     for span in spans:
         lines += _span_lines(span)
+        lines += [_peak(item) for item in maps if item["span_index"] == span["span_index"]]
     lines += [f"note: {note}" for note in cast("list[str]", sample["notes"])]
     return "\n".join(lines)
 
@@ -95,6 +101,22 @@ def _span_lines(span: Row) -> list[str]:
             f"share {source['share']:.2f}"
         )
     return lines
+
+
+def _peak(heat: Row) -> str:
+    """Where a heat map is strongest, in pixels of the original picture."""
+    values = cast("list[int]", heat["values"])
+    n_rows, n_columns, width, height, scale = (
+        cast("float", heat[name]) for name in ("n_rows", "n_columns", "width", "height", "scale")
+    )
+    row, column = divmod(values.index(max(values)), int(n_columns))
+    wide, high = width / n_columns, height / n_rows
+    edges = (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+    when = "" if heat["start_s"] is None else f" {heat['start_s']:.2f}-{heat['end_s']:.2f} s"
+    return (
+        f"  heat map [{heat['part_index']}] {heat['modality']}{when}: strongest at "
+        f"{[round(edge) for edge in edges]}, {scale:.4f}"
+    )
 
 
 def _place(source: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -135,6 +136,15 @@ class Storage:
         """Write a whole file."""
         with self.writing(name) as path:
             path.write_bytes(content)
+
+    def copy(self, name: str, to: Storage) -> None:
+        """Copy a file to the same name in another folder. Raises: FileNotFoundError."""
+        fs, path = self._opened[0], self._path(name)
+        with to.writing(name) as copy:
+            if self.is_local:
+                shutil.copyfile(path, copy)  # within the kernel
+            else:
+                fs.get_file(path, str(copy))
 
     def delete(self, name: str) -> None:
         """Delete a file; it is no error if it is gone already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from omnitrace_core.errors import RunError
 from pipeline.io import Storage
@@ -17,6 +17,7 @@ class Manifest:
     """What was published for one input shard.
 
     by_code, by_stage: how many error rows of each code, and of each stage. files: rows by file.
+    chunk_samples: rows of each chunk but the last, which may be shorter; 0 where it is not known.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Manifest:
     chunk_keys: list[str]
     files: dict[str, int]
     schema_version: int
+    chunk_samples: int = 0
 
 
 def manifest_name(number: int) -> str:
@@ -53,13 +55,14 @@ def read_manifests(folder: Storage) -> dict[str, Manifest]:
     Raises:
         RunError: one of them is not a manifest, or two speak of one shard.
     """
+    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
     known = {field.name for field in fields(Manifest)}
     found: dict[str, Manifest] = {}
     for name in folder.names(MANIFESTS, suffix=".json"):
         address = f"{MANIFESTS}/{name}"
         try:
             told = json.loads(folder.read(address))
-            manifest = Manifest(**{key: told[key] for key in known})
+            manifest = Manifest(**{key: told[key] for key in known & told.keys() | needed})
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "

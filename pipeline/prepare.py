@@ -33,6 +33,11 @@ class Job:
     rules: MediaRules
 
     @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return self.identity.run_id
+
+    @property
     def folder(self) -> Storage:
         """Where the run's files lie."""
         return self.identity.folder

@@ -8,6 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 
@@ -23,11 +24,12 @@ from pipeline.verdict import (
     Stop,
     Verdict,
     exit_code_of,
-    finished_plan,
+    is_finished,
     judge,
     write_verdict,
 )
 from stages.assemble import Provenance
+from stages.record_columns import kept_tables
 from stages.schema import SCHEMA_VERSION
 
 _VERSIONS = ("omnitrace", "ray", "pyarrow", "torch", "transformers", "spacy", "decord")
@@ -43,7 +45,7 @@ def run(job: Job, execute: Execute | None = None) -> Verdict:
         RunError: a stage broke, or rows were lost; what was committed stays and is not redone.
     """
     if is_finished(job):
-        return _judge(job, None)
+        return judge(job)
     _begin(job)
     stopped = None
     try:
@@ -51,20 +53,14 @@ def run(job: Job, execute: Execute | None = None) -> Verdict:
     except KeyboardInterrupt:
         stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command continues the run")
     except Exception as error:
-        write_verdict(job.folder, _judge(job, Stop(exit_code_of(error), str(error))))
+        write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
         raise
-    verdict = _judge(job, stopped or _lost(job))
+    verdict = judge(job, stopped or _lost(job))
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size.
         job.folder.delete_folder(PARTS)
     write_verdict(job.folder, verdict)
     return verdict
-
-
-def is_finished(job: Job) -> bool:
-    """Whether an earlier run has done all of this plan and cleared up behind it."""
-    published = all(job.is_published(shard) for shard in job.plan.shards)
-    return published and finished_plan(job.folder) == job.plan.digest
 
 
 def _begin(job: Job) -> None:
@@ -73,7 +69,7 @@ def _begin(job: Job) -> None:
     # A date given in the config needs no remembering, and must not bind runs without one.
     if job.config.run.date is None:
         remember(job.identity)
-    write_verdict(job.folder, _judge(job, None))
+    write_verdict(job.folder, judge(job))
     job.folder.write("run.json", json.dumps(describe(job), indent=1).encode())
     for name in retire(job.folder, job.manifests, job.plan):
         del job.manifests[name]
@@ -113,9 +109,8 @@ def _pending(job: Job, shards: Iterable[Shard], parts: set[str]) -> Iterator[Chu
 
 
 def _publish(job: Job, shard: Shard) -> None:
-    options = job.config.trace
-    traces = options.enabled and options.store != "none"
-    job.manifests[shard.name] = publish_shard(job.folder, job.plan, shard, traces=traces)
+    tables = kept_tables(job.config.trace)
+    job.manifests[shard.name] = publish_shard(job.folder, job.plan, shard, tables)
 
 
 def _lost(job: Job) -> Stop | None:
@@ -127,16 +122,6 @@ def _lost(job: Job) -> Stop | None:
         Exit.INCOMPLETE,
         f"{missing} shards are not complete: chunks did not come back from the graph; "
         "the same command does what is missing",
-    )
-
-
-def _judge(job: Job, stopped: Stop | None) -> Verdict:
-    return judge(
-        job.identity.run_id,
-        job.plan,
-        job.manifests.values(),
-        job.config.run.max_error_fraction,
-        stopped=stopped,
     )
 
 
@@ -169,11 +154,13 @@ def describe(job: Job) -> dict[str, object]:
             "n_duplicate_ids": sum(len(shard.duplicates) for shard in job.plan.shards),
         },
         "config": job.config.model_dump(mode="json"),
-        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "media_rules": asdict(job.rules),
+        "versions": {"python": platform.python_version(), **dict(installed_versions())},
     }
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def installed_versions() -> Iterator[tuple[str, str]]:
+    """Versions of what shapes the records."""
     for name in _VERSIONS:
         try:
             yield name, version(name)

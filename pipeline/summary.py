@@ -7,7 +7,10 @@ import yaml
 from pipeline.config import RunConfig
 from pipeline.manifest import Manifest
 from pipeline.prepare import Job
-from pipeline.verdict import Verdict
+from pipeline.recuration import Recuration
+from pipeline.verdict import Verdict, Work
+from stages.record_columns import kept_tables
+from stages.recurate import Change
 
 
 def config_text(config: RunConfig) -> str:
@@ -36,7 +39,35 @@ def plan_text(job: Job) -> str:
     return "\n".join(lines)
 
 
-def verdict_text(job: Job, verdict: Verdict) -> str:
+def recuration_text(job: Recuration) -> str:
+    """What curating a run again reads, changes and writes."""
+    run, plan, change = job.run, job.plan, job.change
+    n_chunks = sum(len(manifest.chunk_keys) for manifest in run.manifests.values())
+    done = sum(job.is_published(shard) for shard in plan.shards)
+    lines = [
+        f"curates {run.folder.root}",
+        f"        run {run.run_id} of {run.run_date} (fingerprint {run.fingerprint})",
+        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards: {', '.join(_read(change))}",
+        *(f"changes {key}: {old} -> {new}" for key, (old, new) in job.changed.items()),
+        f"does    {n_chunks} chunks; {done} of {len(plan.shards)} shards are published already",
+        f"writes  {', '.join(kept_tables(job.config.trace))} to {job.folder.root}",
+    ]
+    if not job.changed:
+        lines.insert(3, "changes nothing: the spans will be those of the run, byte for byte")
+    if change.old.spans.pipeline != change.new.spans.pipeline and not change.folds:
+        lines.append("note    units stay as the old spans.pipeline cut them")
+    if not run.finished:
+        lines.append("note    the run is not finished; what it has published is curated")
+    return "\n".join(lines)
+
+
+def _read(change: Change) -> list[str]:
+    columns = change.columns(traces=change.rewrites_traces)
+    positions = " with positions" if "rows" in columns["traces"] else ""
+    return [name + positions * (name == "traces") for name in columns]
+
+
+def verdict_text(work: Work, verdict: Verdict) -> str:
     """How the run ended, its error rows by code, and the files it wrote."""
     lines = [
         f"run {verdict.run_id}: {verdict.reason}",
@@ -45,20 +76,20 @@ def verdict_text(job: Job, verdict: Verdict) -> str:
     ]
     lines += [f"  error {code}: {count}" for code, count in verdict.by_code.items()]
     lines += [f"  errors in stage {stage}: {count}" for stage, count in verdict.by_stage.items()]
-    lines += [f"  {line}" for line in _files(job)]
+    lines += [f"  {line}" for line in _files(work)]
     return "\n".join(lines)
 
 
-def _files(job: Job) -> list[str]:
+def _files(work: Work) -> list[str]:
     final: list[Manifest] = [
-        job.manifests[shard.name] for shard in job.plan.shards if job.is_published(shard)
+        work.manifests[shard.name] for shard in work.plan.shards if work.is_published(shard)
     ]
     rows: dict[str, list[int]] = {}
     for manifest in final:
         for name, n_rows in manifest.files.items():
             rows.setdefault(name.partition("/")[0], []).append(n_rows)
     tables = [
-        f"{job.folder.url(table)}/*.parquet  ({len(counts)} files, {sum(counts)} rows)"
+        f"{work.folder.url(table)}/*.parquet  ({len(counts)} files, {sum(counts)} rows)"
         for table, counts in rows.items()
     ]
-    return [*tables, job.folder.url("verdict.json")]
+    return [*tables, work.folder.url("verdict.json")]

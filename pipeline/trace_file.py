@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions_path", help="the same, in the published release's spelling")
     parser.add_argument("--model", help="local directory or hub id of the model")
     parser.add_argument("--model_name", default=None, help="qwen: the published release's name")
-    parser.add_argument("--method", default="attmean", help="signal, such as attmean, attraw, attgrads")
+    parser.add_argument(
+        "--method", default="attmean", help="signal, such as attmean, attraw, attgrads"
+    )
     parser.add_argument("--output_path", default="output.json", help=".json or .jsonl; - prints")
     parser.add_argument("--limit", type=int, help="trace only the first N samples")
     parser.add_argument(

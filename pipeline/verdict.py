@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
 
 from omnitrace_core.errors import (
     ConfigError,
@@ -16,7 +17,10 @@ from omnitrace_core.errors import (
 )
 from pipeline.io import Storage
 from pipeline.manifest import Manifest
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Shard
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
 
 VERDICT = "verdict.json"
 
@@ -67,21 +71,37 @@ class Verdict:
     n_published: int
 
 
-def judge(
-    run_id: str,
-    plan: Plan,
-    manifests: Iterable[Manifest],
-    max_error_fraction: float,
-    *,
-    stopped: Stop | None = None,
-) -> Verdict:
+class Work(Protocol):
+    """A run, or a run that is curated again: what it is to publish, and what it has."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def folder(self) -> Storage: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def manifests(self) -> dict[str, Manifest]: ...
+    def is_published(self, shard: Shard) -> bool: ...
+
+
+def is_finished(work: Work) -> bool:
+    """Whether all of its plan was done earlier, and cleared up behind."""
+    published = all(work.is_published(shard) for shard in work.plan.shards)
+    return published and finished_plan(work.folder) == work.plan.digest
+
+
+def judge(work: Work, stopped: Stop | None = None) -> Verdict:
     """The verdict from the manifests of the plan's shards; others do not count.
 
     Raises:
         RunError: the rows that were published are not the rows of the input.
     """
+    plan = work.plan
     keys = {shard.key for shard in plan.shards}
-    final = [manifest for manifest in manifests if manifest.key in keys]
+    final = [manifest for manifest in work.manifests.values() if manifest.key in keys]
     n_rows, n_ok, n_error = (
         sum(getattr(item, name) for item in final) for name in ("n_rows", "n_ok", "n_error")
     )
@@ -91,9 +111,10 @@ def judge(
             f"{plan.n_rows} rows went in, {n_ok} ok and {n_error} error rows came out; "
             "this is a fault of the pipeline, please report it"
         )
-    exit_code, reason = _decide(finished, n_error, n_rows, max_error_fraction, stopped)
+    limit = work.config.run.max_error_fraction
+    exit_code, reason = _decide(finished, n_error, n_rows, limit, stopped)
     return Verdict(
-        run_id=run_id,
+        run_id=work.run_id,
         plan=plan.digest,
         finished=finished,
         exit_code=exit_code,

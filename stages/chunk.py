@@ -8,14 +8,18 @@ pass through as they are, without a detour through Python.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnitrace_core.curation import UnitKinds
 from omnitrace_core.errors import RunError
+from omnitrace_core.extents import Extent
 from omnitrace_core.parse import to_sample
-from omnitrace_core.records import DecodedMedia, Sample, Segment, SourceUnit, TokenTrace
+from omnitrace_core.positions import Positions
+from omnitrace_core.records import DecodedMedia, Fold, Sample, Segment, SourceUnit, TokenTrace
 from stages import codec, media_codec
 from stages.guard import RowError, guarded
 from stages.schema import STATE, chunk_schema
@@ -24,15 +28,38 @@ Fields = Mapping[str, object]
 INLINE_URI = "inline"
 
 
+class _Columns:
+    """The columns of a chunk, and what is decoded for all of its samples at once."""
+
+    def __init__(self, rows: pa.StructArray) -> None:
+        self._rows = rows
+        self._known: dict[str, pa.Array] = {}
+
+    def __getitem__(self, name: str) -> pa.Array:
+        if name not in self._known:
+            self._known[name] = self._rows.field(name)
+        return self._known[name]
+
+    @cached_property
+    def units(self) -> list[tuple[SourceUnit, ...]]:
+        """Source units of each sample."""
+        return codec.decode_units(self["units"])
+
+    @cached_property
+    def unit_kinds(self) -> list[UnitKinds]:
+        """What curation has to know of them; much less than to decode them."""
+        return codec.decode_unit_kinds(self["units"])
+
+
 class StateRow:
     """One sample of a chunk; each property decodes its column when asked."""
 
-    def __init__(self, rows: pa.StructArray, index: int) -> None:
-        self._rows = rows
-        self._index = index
+    def __init__(self, columns: _Columns, index: int) -> None:
+        self._columns = columns
+        self.index = index
 
     def _value(self, name: str) -> pa.Scalar:
-        return self._rows.field(name)[self._index]
+        return self._columns[name][self.index]
 
     @property
     def row_key(self) -> str:
@@ -60,9 +87,24 @@ class StateRow:
         return media_codec.decode_media(self._value("media"))
 
     @property
+    def media_info(self) -> list[dict[str, Any]]:
+        """MEDIA_INFO of each decoded media."""
+        return self._value("media_info").as_py() or []
+
+    @property
+    def extents(self) -> dict[int, Extent]:
+        """Extents of the decoded media by part index."""
+        return media_codec.decode_extents(self.media_info)
+
+    @property
     def units(self) -> tuple[SourceUnit, ...]:
         """Source units in `unit_id` order."""
-        return codec.decode_units(self._value("units"))
+        return self._columns.units[self.index]
+
+    @property
+    def unit_kinds(self) -> UnitKinds:
+        """What curation has to know of the units."""
+        return self._columns.unit_kinds[self.index]
 
     @property
     def speech(self) -> dict[int, tuple[Segment, ...]]:
@@ -77,7 +119,27 @@ class StateRow:
     @property
     def trace(self) -> TokenTrace:
         """What the model did."""
-        return codec.decode_trace(self._value("trace"), n_units=len(self._value("units")))
+        return codec.decode_trace(self._value("trace"), len(self.units))
+
+    @property
+    def response(self) -> str:
+        """What the model said."""
+        return str(self._value("trace")["response"].as_py())
+
+    @property
+    def char_spans(self) -> list[tuple[int, int]]:
+        """Where each token stands in the response."""
+        trace = self._value("trace")
+        return list(zip(trace["char_starts"].as_py(), trace["char_ends"].as_py(), strict=True))
+
+    def fold(self, signal: str) -> Fold:
+        """What a signal gives each unit. Raises: TraceError if it was not traced."""
+        return codec.decode_fold(self._value("trace"), signal, len(self.unit_kinds))
+
+    @property
+    def positions(self) -> Positions | None:
+        """What the signals give each prompt position, if that is kept."""
+        return codec.decode_positions(self._value("trace"))
 
 
 def rows_of(table: pa.Table) -> pa.StructArray:
@@ -105,8 +167,13 @@ def with_rows(table: pa.Table, rows: pa.StructArray) -> pa.Table:
 
 def state_rows(table: pa.Table) -> list[StateRow]:
     """A view of each sample in the chunk."""
-    rows = rows_of(table)
-    return [StateRow(rows, index) for index in range(len(rows))]
+    return views(rows_of(table))
+
+
+def views(rows: pa.StructArray) -> list[StateRow]:
+    """A view of each of these STATE rows."""
+    columns = _Columns(rows)
+    return [StateRow(columns, index) for index in range(len(rows))]
 
 
 def run_rows(

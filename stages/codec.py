@@ -7,13 +7,18 @@ Encoders return plain dicts in the shape of `stages.schema`'s structs, with arra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from omnitrace_core.curation import UnitKinds, unit_kinds
+from omnitrace_core.errors import TraceError
+from omnitrace_core.positions import Positions, PromptMap
 from omnitrace_core.records import (
-    Box,
     Float32,
     Fold,
     Segment,
@@ -21,6 +26,7 @@ from omnitrace_core.records import (
     TokenTrace,
     Word,
 )
+from stages.schema import PROMPT, UNIT
 
 Row = dict[str, object]
 
@@ -59,11 +65,10 @@ def decode_speech(values: pa.ListScalar) -> dict[int, tuple[Segment, ...]]:
 
 def encode_units(units: Iterable[SourceUnit]) -> list[Row]:
     """Source units as UNIT structs."""
-    return [encode_unit(unit) for unit in units]
+    return [_encode_unit(unit) for unit in units]
 
 
-def encode_unit(unit: SourceUnit) -> Row:
-    """One source unit as a UNIT struct."""
+def _encode_unit(unit: SourceUnit) -> Row:
     return {
         "unit_id": unit.unit_id,
         "kind": unit.kind,
@@ -79,15 +84,27 @@ def encode_unit(unit: SourceUnit) -> Row:
     }
 
 
-def decode_units(values: pa.ListScalar) -> tuple[SourceUnit, ...]:
-    """UNIT structs of one sample back to source units."""
-    return tuple(_decode_unit(row) for row in values.as_py() or ())
+def decode_units(column: pa.ListArray) -> list[tuple[SourceUnit, ...]]:
+    """UNIT structs of every sample of a chunk back to source units; a null list has none."""
+    rows = column.flatten()
+    fields = {name: rows.field(name).to_pylist() for name in UNIT.names}
+    fields["box"] = [None if box is None else tuple(box) for box in fields["box"]]
+    # UNIT has the fields of SourceUnit in their order.
+    units = [SourceUnit(*row) for row in zip(*fields.values(), strict=True)]
+    return [tuple(units[inside]) for inside in _slices(column)]
 
 
-def _decode_unit(row: Row) -> SourceUnit:
-    box = cast("list[float] | None", row["box"])
-    fields = {**row, "box": None if box is None else cast(Box, tuple(box))}
-    return SourceUnit(**fields)  # type: ignore[arg-type]  # UNIT has exactly these fields
+def decode_unit_kinds(column: pa.ListArray) -> list[UnitKinds]:
+    """What curation has to know of the units of every sample of a chunk."""
+    rows = column.flatten()
+    kinds = unit_kinds(rows.field("kind").to_pylist(), rows.field("modality").to_pylist())
+    return [kinds[inside] for inside in _slices(column)]
+
+
+def _slices(column: pa.ListArray) -> list[slice]:
+    """Where each list's values lie among all of them."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
+    return [slice(end - n, end) for n, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 # --- traces ------------------------------------------------------------------------------------
@@ -95,6 +112,7 @@ def _decode_unit(row: Row) -> SourceUnit:
 
 def encode_trace(trace: TokenTrace) -> Row:
     """A token trace as a TRACE struct."""
+    rows = {} if trace.positions is None else trace.positions.rows
     return {
         "response": trace.response,
         "token_ids": list(trace.token_ids),
@@ -104,18 +122,31 @@ def encode_trace(trace: TokenTrace) -> Row:
         "logprobs": _flat(trace.logprobs),
         "finish_reason": trace.finish_reason,
         "n_prompt_tokens": trace.n_prompt_tokens,
-        "folds": [{"signal": name, **encode_fold(fold)} for name, fold in trace.folds.items()],
+        "folds": [_encode_fold(name, fold, rows.get(name)) for name, fold in trace.folds.items()],
         "notes": list(trace.notes),
+        "prompt": None if trace.positions is None else _encode_prompt(trace.positions.prompt),
     }
 
 
-def encode_fold(fold: Fold) -> Row:
-    """A fold's arrays, mass and peak flattened by rows."""
+def _encode_fold(signal: str, fold: Fold, rows: Float32 | None) -> Row:
+    """A fold's arrays, those of two dimensions flattened by rows."""
     return {
+        "signal": signal,
         "mass": _flat(fold.mass),
         "peak": _flat(fold.peak),
         "markup": _flat(fold.markup),
         "generated": _flat(fold.generated),
+        "rows": None if rows is None else _flat(rows),
+    }
+
+
+def _encode_prompt(prompt: PromptMap) -> Row:
+    return {
+        "stream": prompt.stream,
+        "part": prompt.part,
+        "lo": prompt.lo,
+        "hi": prompt.hi,
+        "box": _flat(prompt.box),
     }
 
 
@@ -124,39 +155,74 @@ def _flat(array: Float32) -> Float32:
 
 
 def decode_trace(value: pa.StructScalar, n_units: int) -> TokenTrace:
-    """A TRACE struct back to a token trace; folds are [n_gen, n_units]."""
-    row = {
-        name: value[name].as_py() for name in value if name not in ("folds", "logprobs", "notes")
-    }
-    n_gen = len(row["token_ids"])
+    """A TRACE struct back to a token trace; folds are [n_gen, n_units].
+
+    Its arrays are views of Arrow's memory, which cannot be written to.
+    """
+    row = {name: value[name].as_py() for name in _PLAIN_FIELDS}
+    folds = items(value["folds"])
     return TokenTrace(
         response=row["response"],
         token_ids=tuple(row["token_ids"]),
         tokens=tuple(row["tokens"]),
         char_spans=tuple(zip(row["char_starts"], row["char_ends"], strict=True)),
-        logprobs=_floats(value["logprobs"]),
+        logprobs=_view(value["logprobs"]),
         finish_reason=row["finish_reason"],
         n_prompt_tokens=row["n_prompt_tokens"],
-        folds={
-            item["signal"].as_py(): decode_fold(item, n_gen, n_units)
-            for item in items(value["folds"])
-        },
-        notes=tuple(value["notes"].as_py()),
+        folds={item["signal"].as_py(): _decode_fold(item, n_units) for item in folds},
+        notes=tuple(row["notes"]),
+        positions=decode_positions(value),
     )
 
 
-def decode_fold(item: pa.StructScalar, n_gen: int, n_units: int) -> Fold:
-    """Arrays of one signal, as `encode_fold` flattened them."""
+_PLAIN_FIELDS = (
+    *("response", "token_ids", "tokens", "char_starts", "char_ends"),
+    *("finish_reason", "n_prompt_tokens", "notes"),
+)
+
+
+def decode_fold(value: pa.StructScalar, signal: str, n_units: int) -> Fold:
+    """One fold of a TRACE struct; its arrays are views of Arrow's memory. Raises: TraceError."""
+    folds = items(value["folds"])
+    names = [item["signal"].as_py() for item in folds]
+    if signal not in names:
+        raise TraceError(f"the signal {signal!r} was not traced, only {names} were")
+    return _decode_fold(folds[names.index(signal)], n_units)
+
+
+def _decode_fold(item: pa.StructScalar, n_units: int) -> Fold:
+    """A FOLD struct back to a fold; peaks that were not read are NaN."""
+    markup = _view(item["markup"])
+    shape = (len(markup), n_units)
+    peak = item["peak"]
     return Fold(
-        mass=_floats(item["mass"]).reshape(n_gen, n_units),
-        peak=_floats(item["peak"]).reshape(n_gen, n_units),
-        markup=_floats(item["markup"]),
-        generated=_floats(item["generated"]),
+        mass=_view(item["mass"]).reshape(shape),
+        peak=_view(peak).reshape(shape) if peak.is_valid else np.broadcast_to(_NAN, shape),
+        markup=markup,
+        generated=_view(item["generated"]),
     )
 
 
-def _floats(value: pa.ListScalar) -> Float32:
-    return np.array(value.values, dtype=np.float32)
+_NAN = np.float32("nan")
+
+
+def decode_positions(value: pa.StructScalar) -> Positions | None:
+    """What a TRACE struct keeps of the prompt's positions; views of Arrow's memory."""
+    if not value["prompt"].is_valid:
+        return None
+    stream, part, lo, hi, box = (_view(value["prompt"][field.name]) for field in PROMPT)
+    n_positions = len(stream)
+    rows = {
+        item["signal"].as_py(): _view(item["rows"]).reshape(-1, n_positions)
+        for item in items(value["folds"])
+        if item["rows"].is_valid
+    }
+    return Positions(PromptMap(stream, part, lo, hi, box.reshape(n_positions, 4)), rows)
+
+
+def _view(value: pa.ListScalar) -> NDArray[Any]:
+    array: NDArray[Any] = value.values.to_numpy()
+    return array
 
 
 def items(values: pa.ListScalar) -> list[pa.StructScalar]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
-
 import pyarrow as pa
 
-from omnitrace_core.curation import curate
 from omnitrace_core.options import CurationOptions, SpanOptions, TraceOptions, UnitOptions
+from omnitrace_core.records import Segmentation
 from omnitrace_core.spans import Segmenter
-from stages.assemble import Finished, Provenance, assemble, span_rows, trace_rows
-from stages.chunk import StateRow, rows_of, state_rows, with_rows
-from stages.guard import guarded
+from stages.assemble import Provenance, assemble
+from stages.chunk import StateRow, rows_of, views, with_rows
+from stages.curator import Curator
 
 STAGE = "curate_spans"
 
@@ -29,38 +26,15 @@ class CurateSpans:
         provenance: Provenance,
     ) -> None:
         self._segmenter = Segmenter(spans)
-        self._curation = curation
+        self._curator = Curator(STAGE, self._segment, curation, trace, units)
         self._trace = trace
-        self._instructions = units.instructions
         self._provenance = provenance
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk of STATE rows in, the same samples as RECORD rows out."""
-        finished = [
-            None if row.failed else guarded(STAGE, row.row_key, partial(self._finish, row))
-            for row in state_rows(table)
-        ]
-        return with_rows(table, assemble(rows_of(table), finished, self._provenance))
+        rows = rows_of(table)
+        curation = self._curator(views(rows))
+        return with_rows(table, assemble(rows, curation, self._trace, self._provenance))
 
-    def _finish(self, row: StateRow) -> Finished:
-        started = time.perf_counter()
-        trace, units, sample_id = row.trace, row.units, row.sample_id
-        if not self._trace.enabled:
-            return Finished([], [], (), time.perf_counter() - started)
-        segmentation = self._segmenter.segment(trace.response, trace.char_spans)
-        signal = self._trace.signals[0]
-        attributions = curate(
-            trace.folds[signal],
-            units,
-            segmentation,
-            self._curation,
-            self._trace.projection,
-            self._instructions,
-        )
-        stored = (
-            trace_rows(sample_id, row.row_key, trace, segmentation, len(units))
-            if self._trace.store == "units"
-            else []
-        )
-        spans = span_rows(sample_id, row.row_key, signal, attributions)
-        return Finished(spans, stored, segmentation.notes, time.perf_counter() - started)
+    def _segment(self, row: StateRow) -> Segmentation:
+        return self._segmenter.segment(row.response, row.char_spans)

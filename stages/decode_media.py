@@ -44,6 +44,6 @@ class DecodeMedia:
         media = self._reader.decode(sample)
         return {
             "media": media_codec.encode_media(media),
-            "media_info": media_codec.media_info(sample.parts, media),
+            "media_info": media_codec.media_info(sample.parts, media, self._reader.rules),
             "decode_s": time.perf_counter() - started,
         }

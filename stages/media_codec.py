@@ -6,12 +6,15 @@ out, from Arrow's memory into a writable array.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from omnitrace_core.extents import Extent, extent_of
+from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.records import (
     DecodedAudio,
     DecodedImage,
@@ -118,12 +121,46 @@ def _bytes(value: pa.Scalar) -> NDArray[np.uint8]:
     return np.frombuffer(value.as_buffer(), dtype=np.uint8).copy()
 
 
-def media_info(parts: tuple[Part, ...], media: Mapping[int, DecodedMedia]) -> list[Row]:
+def media_info(
+    parts: tuple[Part, ...], media: Mapping[int, DecodedMedia], rules: MediaRules
+) -> list[Row]:
     """What is kept of each decoded media when its pixels are gone, as MEDIA_INFO structs."""
     return [
-        {"part_index": index, "uri": _address(parts[index]), **_info(item)}
+        {
+            "part_index": index,
+            "uri": _address(parts[index]),
+            **_info(item),
+            **_edges(extent_of(item, rules)),
+        }
         for index, item in media.items()
     ]
+
+
+def _edges(extent: Extent) -> Row:
+    start_s, end_s = extent.sound or (None, None)
+    return {
+        "step_edges_s": list(extent.step_edges_s),
+        "sound_start_s": start_s,
+        "sound_end_s": end_s,
+    }
+
+
+def decode_extents(infos: Iterable[Mapping[str, Any]]) -> dict[int, Extent]:
+    """MEDIA_INFO structs of one sample back to the extents of its media, by part index."""
+    return {item["part_index"]: _extent(item) for item in infos}
+
+
+def _extent(item: Mapping[str, Any]) -> Extent:
+    sound = (item["sound_start_s"], item["sound_end_s"])
+    return Extent(
+        kind=item["type"],
+        width=item["width"] or 0,
+        height=item["height"] or 0,
+        start_s=item["start_s"] or 0.0,
+        end_s=item["end_s"] or 0.0,
+        step_edges_s=tuple(item["step_edges_s"] or ()),
+        sound=None if sound[0] is None else sound,
+    )
 
 
 def _address(part: Part) -> str:

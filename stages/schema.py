@@ -7,15 +7,15 @@ list of structs, so that nothing can split or merge a chunk on its way (see docs
     SAMPLE          what a user hands in, one row per sample
     CHUNK_PLAN      a chunk to do: which rows of which shard
     STATE           one sample on its way through the stages, which fill its fields one by one
-    RECORD          one finished sample with everything the three tables hold of it
-    SAMPLES, SPANS, TRACES   the published tables
+    RECORD          one finished sample with everything the tables hold of it
+    SAMPLES, SPANS, TRACES, HEATMAPS   the published tables
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _DICT = pa.dictionary(pa.int32(), pa.string())
 
@@ -136,7 +136,7 @@ DECODED = pa.struct(
         ("notes", pa.list_(pa.string())),
     ]
 )
-# What remains of a decoded media after the model has seen it: provenance.
+# What remains of a decoded media after the model has seen it: provenance, and its extent.
 MEDIA_INFO = pa.struct(
     [
         ("part_index", pa.int32()),
@@ -154,6 +154,9 @@ MEDIA_INFO = pa.struct(
         ("fps", pa.float64()),
         ("sample_rate", pa.int32()),
         ("sound", pa.bool_()),
+        ("step_edges_s", pa.list_(pa.float64())),  # of a video's visual grid, n_steps + 1 edges
+        ("sound_start_s", pa.float64()),
+        ("sound_end_s", pa.float64()),
     ]
 )
 SPEECH = pa.struct([("part_index", pa.int32()), ("segments", pa.list_(SEGMENT))])
@@ -172,6 +175,18 @@ _UNIT_FIELDS: list[tuple[str, pa.DataType]] = [
 ]
 UNIT = pa.struct(_UNIT_FIELDS)
 FLOATS = pa.list_(pa.float32())
+# Rows over a long prompt may pass what 32-bit offsets reach, many samples in one array surely do.
+ROWS = pa.large_list(pa.float32())
+# Where each prompt position lies (`omnitrace_core.positions.PromptMap`).
+PROMPT = pa.struct(
+    [
+        ("stream", pa.list_(pa.int8())),
+        ("part", pa.list_(pa.int32())),
+        ("lo", pa.list_(pa.float64())),
+        ("hi", pa.list_(pa.float64())),
+        ("box", FLOATS),  # [n_positions, 4] flattened by rows
+    ]
+)
 FOLD = pa.struct(
     [
         ("signal", pa.string()),
@@ -179,6 +194,7 @@ FOLD = pa.struct(
         ("peak", FLOATS),
         ("markup", FLOATS),
         ("generated", FLOATS),
+        ("rows", ROWS),  # [n_gen, n_positions] flattened by rows, if positions are kept
     ]
 )
 TRACE = pa.struct(
@@ -193,6 +209,7 @@ TRACE = pa.struct(
         ("n_prompt_tokens", pa.int32()),
         ("folds", pa.list_(FOLD)),
         ("notes", pa.list_(pa.string())),
+        ("prompt", PROMPT),  # null unless positions are kept
     ]
 )
 TRACED_BY = pa.struct(
@@ -325,9 +342,40 @@ TRACES = _published(
         ("markup", FLOATS),
         ("generated", FLOATS),
         ("notes", pa.list_(pa.string())),  # how the response was segmented
+        # Null unless trace.store is positions.
+        ("n_positions", pa.int32()),
+        ("rows", ROWS),  # [n_tokens, n_positions] flattened by rows
+        ("prompt", PROMPT),
     ],
 )
-TABLES: dict[str, pa.Schema] = {"samples": SAMPLES, "spans": SPANS, "traces": TRACES}
+# A picture is an image, or one temporal step of a video's frames.
+HEATMAPS = _published(
+    "heatmaps",
+    [
+        ("sample_id", pa.string()),
+        ("row_key", pa.string()),
+        ("span_index", pa.int32()),
+        ("signal", _DICT),
+        ("part_index", pa.int32()),
+        ("modality", _DICT),
+        ("step", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("width", pa.int32()),  # of the original, in pixels; so is height
+        ("height", pa.int32()),
+        ("n_rows", pa.int32()),
+        ("n_columns", pa.int32()),
+        ("scale", pa.float32()),
+        # [n_rows, n_columns] flattened by rows; the mass of a patch is value * scale / 255
+        ("values", pa.list_(pa.uint8())),
+    ],
+)
+TABLES: dict[str, pa.Schema] = {
+    "samples": SAMPLES,
+    "spans": SPANS,
+    "traces": TRACES,
+    "heatmaps": HEATMAPS,
+}
 
 
 def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
@@ -341,8 +389,14 @@ def _plain(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
 SAMPLES_ROW = pa.struct(_plain(SAMPLES))
 SPANS_ROW = pa.struct(_plain(SPANS))
 TRACES_ROW = pa.struct(_plain(TRACES))
+HEATMAPS_ROW = pa.struct(_plain(HEATMAPS))
 RECORD = pa.struct(
-    [("sample", SAMPLES_ROW), ("spans", pa.list_(SPANS_ROW)), ("traces", pa.list_(TRACES_ROW))]
+    [
+        ("sample", SAMPLES_ROW),
+        ("spans", pa.list_(SPANS_ROW)),
+        ("traces", pa.list_(TRACES_ROW)),
+        ("heatmaps", pa.list_(HEATMAPS_ROW)),
+    ]
 )
 
 

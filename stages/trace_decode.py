@@ -70,4 +70,5 @@ class TraceDecode:
 
 
 def _ready(row: StateRow) -> ReadySample:
-    return ReadySample(sample=row.sample, media=row.media, units=row.units, notes=row.notes)
+    # Without the notes so far: the row keeps them, and a trace repeats those of its sample.
+    return ReadySample(sample=row.sample, media=row.media, units=row.units)

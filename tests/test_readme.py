@@ -45,7 +45,8 @@ def test_commands_run(
     demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(demo)
-    assert [line[1] for line in commands("omnitrace")] == ["ingest", "validate", "run", "inspect"]
+    verbs = ["ingest", "validate", "run", "inspect", "curate", "curate", "inspect"]
+    assert [line[1] for line in commands("omnitrace")] == verbs
     for line in commands("omnitrace"):
         assert main(line[1:]) == 0, line
     shown = capsys.readouterr().out

@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omnitrace_core.curation import BUCKETS, POS_WEIGHTS, curate, pos_weights
+from omnitrace_core.curation import (
+    BUCKETS,
+    POS_WEIGHTS,
+    Case,
+    curate,
+    curate_many,
+    pos_weights,
+    unit_kinds,
+)
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import (
@@ -275,10 +283,10 @@ def test_mismatched_inputs_are_named() -> None:
         curate(make_fold([[0.5, 0.2]]), make_units("image"), one_span("NOUN"), DEFAULT)
 
 
-Case = tuple[Fold, tuple[SourceUnit, ...], Segmentation]
+Drawn = tuple[Fold, tuple[SourceUnit, ...], Segmentation]
 
 
-def random_case(rng: np.random.Generator) -> Case:
+def random_case(rng: np.random.Generator) -> Drawn:
     """Any number of units of any kind, tokens in and out of spans, ties and zeros included."""
     n_gen, n_units = int(rng.integers(0, 40)), int(rng.integers(0, 14))
     units = make_units(*(KINDS[k][0] for k in rng.integers(len(KINDS), size=n_units)))
@@ -343,6 +351,34 @@ def test_equals_the_reference_on_random_cases(projection: str, instructions: str
             n_unsupported += ours.outcome == "unsupported"
     assert n_sources > 500
     assert n_unsupported > 50
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_samples_at_once_are_what_each_is_alone(seed: int) -> None:
+    rng = np.random.default_rng([3, seed])
+    cases, options = [random_case(rng) for _ in range(40)], random_options(rng)
+    found = curate_many([as_case(*case) for case in cases], options, "peak")
+    alone = [result for case in cases for result in curate(*case, options, "peak")]
+    assert len(alone) > 50
+    assert found.supported.tolist() == [result.outcome == "supported" for result in alone]
+    assert found.confidence.tolist() == [result.confidence for result in alone]
+    assert found.masses.tolist() == [list(result.masses.values()) for result in alone]
+    tally, sources = found.tally, [source for result in alone for source in result.sources]
+    assert tally.n_sources.tolist() == [len(result.sources) for result in alone]
+    columns = (tally.unit, tally.mass, tally.share, tally.run, tally.score)
+    for row, source in zip(zip(*columns, strict=True), sources, strict=True):
+        assert row == (source.unit_id, source.mass, source.share, source.run, source.score)
+
+
+def as_case(fold: Fold, units: tuple[SourceUnit, ...], segmentation: Segmentation) -> Case:
+    kinds = unit_kinds([unit.kind for unit in units], [unit.modality for unit in units])
+    return Case(fold, kinds, segmentation)
+
+
+def test_no_samples() -> None:
+    for options in (DEFAULT, PAPER):
+        found = curate_many([], options)
+        assert (len(found.supported), found.masses.shape, len(found.tally.unit)) == (0, (0, 7), 0)
 
 
 def test_masses_add_up_and_spans_do_not_depend_on_each_other() -> None:

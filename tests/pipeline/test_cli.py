@@ -47,7 +47,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("ingest", "validate", "run", "trace", "inspect"):
+    for verb in ("ingest", "validate", "run", "curate", "trace", "inspect"):
         assert verb in done.stdout
 
 

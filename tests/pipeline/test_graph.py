@@ -24,8 +24,10 @@ from pipeline.identity import utc_today
 from pipeline.ingest import ingest
 from pipeline.prepare import Job, prepare
 from pipeline.ray_session import needed_cpus, ray_session
-from pipeline.run import is_finished, run
-from pipeline.verdict import Verdict
+from pipeline.recurate import recurate
+from pipeline.recuration import plan_recuration
+from pipeline.run import run
+from pipeline.verdict import Verdict, is_finished
 from stages.schema import MASS_BUCKETS
 from tests.pipeline.made_runs import row_keys, rows, write_input
 from training.demo.corpus import faulty_rows, make_corpus
@@ -58,7 +60,8 @@ def finished(
     folder = tmp_path_factory.mktemp("demo")
     corpus = make_corpus(folder / "corpus", with_errors=True)
     ingest(str(corpus), str(folder / "input"), shard_rows=8)
-    job = prepare(_config(folder, tiny_model))
+    kept = {"store": "positions", "heatmaps": True}
+    job = prepare(_config(folder, tiny_model, trace=kept))
     return job, run(job)
 
 
@@ -73,6 +76,7 @@ def test_every_row_once_and_every_fault_by_its_code(finished: tuple[Job, Verdict
     assert verdict.n_ok >= 12
     for row in samples:
         assert (row["message"] == "") == (row["status"] == "ok")
+        assert len(set(row["notes"])) == len(row["notes"])
     assert job.folder.names("_parts") == []
 
 
@@ -107,6 +111,49 @@ def test_duckdb_reads_it(finished: tuple[Job, Verdict]) -> None:
     query = f"select sample_id, span_index, unnest(sources) from '{output}/**/spans/*.parquet'"
     found = duckdb.sql(query).fetchall()
     assert len(found) == sum(len(span["sources"]) for span in rows(job.folder, "spans"))
+
+
+def test_curating_it_again_gives_the_same_bytes(
+    finished: tuple[Job, Verdict], tmp_path: Path
+) -> None:
+    job, verdict = finished
+    again = plan_recuration(job.identity.output.root, str(tmp_path / "again"))
+    done = recurate(again, workers=1)
+    assert (done.n_ok, done.n_error, done.by_code) == (
+        verdict.n_ok,
+        verdict.n_error,
+        verdict.by_code,
+    )
+    for table in ("spans", "traces", "heatmaps"):
+        names = job.folder.names(table)
+        assert len(names) > 1
+        assert again.folder.names(table) == names
+        for name in names:
+            old, new = (item.folder.read(f"{table}/{name}") for item in (job, again))
+            assert old == new
+
+
+def test_cells_of_a_picture_have_the_mass_of_the_whole(
+    finished: tuple[Job, Verdict], tmp_path: Path
+) -> None:
+    job, _ = finished
+    grid = ["units.image=grid", "units.grid=[2, 2]", "trace.heatmaps=false"]
+    again = plan_recuration(job.folder.root, str(tmp_path / "grid"), grid)
+    recurate(again, workers=1)
+    units = [unit for row in rows(again.folder, "samples") for unit in row["units"] or ()]
+    assert {unit["kind"] for unit in units if unit["modality"] == "image"} == {"image_cell"}
+    for old, new in zip(rows(job.folder, "spans"), rows(again.folder, "spans"), strict=True):
+        for bucket in MASS_BUCKETS:
+            name = f"mass_{bucket}"
+            assert new[name] == pytest.approx(old[name], abs=1e-5)
+    seen: Counter[tuple[str, int]] = Counter()
+    for heat in rows(job.folder, "heatmaps"):
+        if heat["modality"] == "image":
+            total = sum(heat["values"]) * heat["scale"] / 255
+            seen[heat["row_key"], heat["span_index"]] += total  # type: ignore[assignment]
+    for span in rows(job.folder, "spans"):
+        mass = seen[span["row_key"], span["span_index"]]
+        assert mass == pytest.approx(span["mass_image"], abs=0.01)
 
 
 def test_rerun_does_nothing(finished: tuple[Job, Verdict]) -> None:

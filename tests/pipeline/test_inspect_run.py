@@ -7,7 +7,8 @@ import pytest
 from omnitrace_core.errors import ConfigError
 from pipeline.inspect_run import inspect_sample
 from pipeline.run import run
-from tests.pipeline.made_runs import Worker, config_for, job_for, write_input
+from tests.pipeline.made_runs import Worker, config_for, job_for, rows, write_input
+from tests.pipeline.traced_runs import traced_run
 
 
 @pytest.fixture
@@ -32,6 +33,17 @@ def test_error_row_says_why(output: str) -> None:
     assert "1  (a.parquet:0): ok" in said
     assert "1  (b.parquet:0): error" in said
     assert "error in read, duplicate_sample_id: b.parquet:0: sample_id '1' was already seen" in said
+
+
+def test_heat_maps_say_where_they_are_strongest(tmp_path: Path) -> None:
+    job = traced_run(tmp_path, trace={"heatmaps": True})
+    said = inspect_sample(job.folder.root, "picture")
+    assert said.count("heat map [0] image: strongest at [") == said.count("span ") > 0
+    maps = [row for row in rows(job.folder, "heatmaps") if row["sample_id"] == "picture"]
+    row, column = divmod(max(range(16), key=maps[0]["values"].__getitem__), 4)
+    box = [column * 30, row * 20, column * 30 + 30, row * 20 + 20]
+    assert f"heat map [0] image: strongest at {box}, {maps[0]['scale']:.4f}" in said
+    assert "heat map" not in inspect_sample(job.folder.root, "text")
 
 
 def test_unknown_sample_and_unknown_run(output: str, tmp_path: Path) -> None:

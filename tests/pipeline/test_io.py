@@ -24,6 +24,16 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
+def test_copies_are_whole_or_not_there(storage: Storage, tmp_path: Path) -> None:
+    storage.write("a/one.txt", b"1")
+    other = Storage(str(tmp_path / "other"))
+    storage.copy("a/one.txt", other)
+    assert other.read("a/one.txt") == b"1"
+    with pytest.raises(FileNotFoundError):
+        storage.copy("a/two.txt", other)
+    assert other.tree("") == ["a/one.txt"]
+
+
 def test_files_come_and_go(storage: Storage) -> None:
     assert storage.names() == []
     assert storage.tree(".txt") == []

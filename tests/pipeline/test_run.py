@@ -19,9 +19,9 @@ from pipeline.manifest import manifest_name
 from pipeline.plan import Chunk
 from pipeline.prepare import Job, check_writable
 from pipeline.publish import publish_shard
-from pipeline.run import is_finished, run
+from pipeline.run import run
 from pipeline.table_writer import table_name
-from pipeline.verdict import Exit
+from pipeline.verdict import Exit, is_finished
 from stages.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -60,6 +60,7 @@ def test_every_row_ends_once(folder: Path) -> None:
     told = json.loads(job.folder.read("run.json"))
     assert told["plan"]["n_rows"] == 6
     assert told["config"]["run"]["chunk_samples"] == 2
+    assert told["media_rules"]["sample_rate"] == 16_000
     assert told["versions"]["ray"] != "not installed"
 
 

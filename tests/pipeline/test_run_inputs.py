@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.manifest import read_manifests
-from pipeline.run import is_finished, run
+from pipeline.run import run
+from pipeline.verdict import is_finished
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     Worker,

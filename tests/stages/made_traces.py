@@ -14,6 +14,7 @@ from omnitrace_core.options import TraceOptions
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from omnitrace_core.refold import refold
+from omnitrace_core.units import assign_units, empty_unit_notes
 from stages.trace_decode import TraceDecode
 
 TRACED_BY = {
@@ -47,21 +48,28 @@ def make_trace(ready: ReadySample, trace: TraceOptions | None = None) -> TokenTr
         finish_reason="given" if ready.sample.response else "stop",
         n_prompt_tokens=len(positions.prompt.part),
         folds=folds,
-        notes=("made up",),
+        notes=("made up", *_empty_notes(positions, ready)),
         positions=positions if trace.keeps_positions else None,
     )
+
+
+def _empty_notes(positions: Positions, ready: ReadySample) -> tuple[str, ...]:
+    return empty_unit_notes(assign_units(positions.prompt, ready.units), ready.units)
 
 
 def make_folds(
     ready: ReadySample, n_gen: int, signals: Sequence[str]
 ) -> tuple[Positions, dict[str, Fold]]:
-    """Random rows over the places of a made-up prompt, and their folds into the sample's units."""
+    """Rows over the places of a made-up prompt, and their folds into the sample's units.
+
+    Random, but the same whenever a signal is traced over such a prompt, whatever the units.
+    """
     prompt = make_prompt(ready)
-    rng = np.random.default_rng([n_gen, len(ready.units)])
     n_positions = len(prompt.part)
     rows, nothing = {}, np.zeros((n_gen, 0), np.float32)
     before = {}
     for signal in signals:
+        rng = np.random.default_rng([n_gen, n_positions, len(signal)])
         shares = rng.dirichlet(np.full(n_positions + 1, 0.1), size=n_gen).astype(np.float32)
         rows[signal] = np.ascontiguousarray(shares[:, :-1])
         before[signal] = Fold(nothing, nothing, shares[:, -1], shares[:, -1])

@@ -1,0 +1,138 @@
+"""`omnitrace curate` from stored traces: spans per second of one core, files read and written.
+
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.recuration`. Makes runs of
+random folds in a temporary folder (the workloads of benchmarks.curation), curates each again with
+other settings in this process, and sets its rate beside that of curation alone, in memory, in the
+same run. Raw numbers: benchmarks/out/recuration.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.curation import TOKENS_PER_SPAN, WORKLOADS, Case, Workload, make_case
+from omnitrace_core.curation import Case as Prepared
+from omnitrace_core.curation import curate_many, unit_kinds
+from omnitrace_core.options import CurationOptions
+from omnitrace_core.records import Segmentation, TokenTrace
+from pipeline.commit import Committed, commit_chunk
+from pipeline.graph import plan_row
+from pipeline.plan import Chunk
+from pipeline.prepare import Job
+from pipeline.recurate import recurate
+from pipeline.recuration import plan_recuration
+from pipeline.run import run
+from stages.assemble import Provenance, assemble
+from stages.chunk import StateRow, rows_of, views, with_rows
+from stages.codec import encode_trace, encode_units
+from stages.columns import replaced
+from stages.curator import Curator
+from stages.read_samples import read_samples
+from tests.pipeline.made_runs import config_for, job_for
+from tests.stages.chunks import text_row, write_shard
+
+OUTPUT = Path(__file__).parent / "out" / "recuration.json"
+CHANGE = ["curation.gamma=1", "curation.coverage=0.7"]
+
+
+def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
+    """A finished run whose traces hold these cases, in one shard and chunks of 32."""
+    rows = [text_row(f"s{i}") for i in range(len(cases))]
+    write_shard(folder / "input" / "a.parquet", rows)
+    curation = {"pools": workload.pools}
+    job = job_for(config_for(folder, run={"chunk_samples": 32}, curation=curation))
+
+    def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        for chunk in chunks:
+            table = read_samples(plan_row(chunk))
+            mine = cases[chunk.first_row : chunk.first_row + chunk.n_rows]
+            records = _records(rows_of(table), mine, job)
+            yield Committed(**commit_chunk(with_rows(table, records), job.folder).to_pylist()[0])
+
+    run(job, execute)
+    return job
+
+
+def _records(rows: pa.StructArray, cases: Sequence[Case], job: Job) -> pa.StructArray:
+    units = [encode_units(units) for _, units, _ in cases]
+    traces = [encode_trace(_trace(case)) for case in cases]
+    rows = replaced(rows, {"units": units, "trace": traces})
+
+    def segment(row: StateRow) -> Segmentation:
+        return cases[row.index][2]
+
+    config = job.config
+    curator = Curator("curate", segment, config.curation, config.trace, config.units)
+    provenance = Provenance(job.identity.fingerprint, "benchmark")
+    return assemble(rows, curator(views(rows)), config.trace, provenance)
+
+
+def _trace(case: Case) -> TokenTrace:
+    fold, _, segmentation = case
+    n_gen = len(segmentation.pos)
+    ids, ends = tuple(range(n_gen)), [4 * (t + 1) for t in range(n_gen)]
+    places = tuple((end - 4, end) for end in ends)
+    said = ("abcd",) * n_gen
+    ones = np.zeros(n_gen, np.float32)
+    return TokenTrace("abcd" * n_gen, ids, said, places, ones, "stop", 100, {"attmean": fold})
+
+
+def in_memory(cases: Sequence[Case], options: CurationOptions) -> float:
+    """Spans per second of curation alone."""
+    prepared = [
+        Prepared(fold, unit_kinds([u.kind for u in units], [u.modality for u in units]), cut)
+        for fold, units, cut in cases
+    ]
+    started = time.process_time()
+    return len(curate_many(prepared, options).supported) / (time.process_time() - started)
+
+
+def from_storage(job: Job, folder: Path) -> float:
+    """Spans per second of the verb, in this process."""
+    again = plan_recuration(job.folder.root, str(folder), CHANGE)
+    started = time.process_time()
+    return recurate(again, workers=1).n_spans / (time.process_time() - started)
+
+
+def main() -> None:
+    """Run all workloads."""
+    parser = argparse.ArgumentParser(description="Spans curated again per second on one core.")
+    parser.add_argument("--spans", type=int, default=6000, help="spans per workload")
+    n_spans = parser.parse_args().spans
+    results = []
+    heads = ("curate", "in memory", "ratio", "KB/span")
+    print(f"{'workload':24}{'units':>7}{'spans':>7}" + "".join(f"{head:>12}" for head in heads))
+    for workload in WORKLOADS:
+        rng = np.random.default_rng(0)
+        cases = [make_case(workload, rng) for _ in range(n_spans // workload.n_spans)]
+        with tempfile.TemporaryDirectory() as name:
+            job = make_run(Path(name), workload, cases)
+            verb = max(from_storage(job, Path(name, f"again{i}")) for i in range(3))
+        alone = max(in_memory(cases, job.config.curation) for _ in range(3))
+        n_units = sum(workload.kinds.values())
+        # Masses and peaks; of these, masses alone are read here.
+        stored_kb = 8 * n_units * TOKENS_PER_SPAN / 1000
+        print(
+            f"{workload.name:24}{n_units:7}{workload.n_spans:7}"
+            f"{verb:12,.0f}{alone:12,.0f}{verb / alone:12.2f}{stored_kb:12.1f}"
+        )
+        rates = {"spans_per_s": verb, "in_memory_spans_per_s": alone, "stored_kb": stored_kb}
+        results.append(asdict(workload) | rates)
+    OUTPUT.parent.mkdir(exist_ok=True)
+    machine = {"machine": platform.machine(), "numpy": np.__version__, "pyarrow": pa.__version__}
+    OUTPUT.write_text(json.dumps({**machine, "workloads": results}, indent=2) + "\n")
+    print(f"raw numbers: {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()

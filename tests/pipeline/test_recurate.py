@@ -1,0 +1,354 @@
+"""A run curated again: what stays, what changes, and what never gets lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitrace_core.errors import RunError
+from pipeline.io import Storage
+from pipeline.manifest import read_manifests
+from pipeline.prepare import Job
+from pipeline.recurate import recurate
+from pipeline.recuration import Recuration, plan_recuration
+from pipeline.run import run
+from pipeline.summary import recuration_text
+from pipeline.verdict import Exit, is_finished
+from tests.pipeline.made_runs import config_for, job_for, rows
+from tests.pipeline.traced_runs import stages_of, traced_run, write_corpus
+
+BOTH: dict[str, Any] = {"signals": ["attmean", "attraw"]}
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A run of ten samples in four shards, two signals."""
+    return traced_run(tmp_path_factory.mktemp("made"), trace=BOTH)
+
+
+def _again(job: Job, dest: Path, *overrides: str) -> Recuration:
+    """Curate a run again, here."""
+    done = plan_recuration(job.folder.root, str(dest), overrides)
+    assert recurate(done, workers=1).exit_code == 0
+    return done
+
+
+def _bytes(folder: Storage, table: str) -> dict[str, bytes]:
+    return {name: folder.read(f"{table}/{name}") for name in folder.names(table)}
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+# --- the same again ----------------------------------------------------------------------------
+
+
+def test_same_settings_give_the_same_bytes(made: Job, tmp_path: Path) -> None:
+    done = _again(made, tmp_path / "dest")
+    for table in ("spans", "traces"):
+        assert _bytes(done.folder, table) == _bytes(made.folder, table)
+    for old, new in zip(rows(made.folder, "samples"), rows(done.folder, "samples"), strict=True):
+        assert _without(old, "timings") == _without(new, "timings")
+        old_s, new_s = old["timings"].pop("curate_s"), new["timings"].pop("curate_s")
+        assert old["timings"] == new["timings"]
+        assert (old_s is None) == (new_s is None)
+
+
+def test_folder_is_that_of_a_run(made: Job, tmp_path: Path) -> None:
+    done = _again(made, tmp_path / "dest", "curation.pools=per_modality")
+    names = [name for name in made.folder.tree("") if not name.startswith("_runs")]
+    assert done.folder.tree("") == names
+    manifests, before = read_manifests(done.folder), read_manifests(made.folder)
+    for name, manifest in manifests.items():
+        old = before[name]
+        assert (manifest.n_rows, manifest.n_ok, manifest.n_error, manifest.by_code) == (
+            old.n_rows,
+            old.n_ok,
+            old.n_error,
+            old.by_code,
+        )
+        assert manifest.fingerprint == done.plan.fingerprint != old.fingerprint
+    told = json.loads(done.folder.read("run.json"))
+    assert told["config"]["output"]["path"] == str(tmp_path / "dest")
+    assert told["config"]["curation"]["pools"] == "per_modality"
+    assert told["curated_from"]["run_id"] == made.run_id
+    assert told["curated_from"]["changed"] == {
+        "curation.pools": {"from": "joint", "to": "per_modality"}
+    }
+    verdict = json.loads(done.folder.read("verdict.json"))
+    assert (verdict["exit_code"], verdict["n_rows"], verdict["n_ok"]) == (0, 10, 8)
+    for row in rows(done.folder, "samples"):
+        changed = row["fingerprint"] == done.plan.fingerprint
+        assert changed == (row["status"] == "ok")
+
+
+def test_again_and_back_again(made: Job, tmp_path: Path) -> None:
+    """What comes out can be curated again; the old settings give the old spans."""
+    first = _again(made, tmp_path / "one", "curation.gamma=1", "spans.level=clause")
+    assert _bytes(first.folder, "spans") != _bytes(made.folder, "spans")
+    second = plan_recuration(
+        first.folder.root, str(tmp_path / "two"), ["curation.gamma=2", "spans.level=sentence"]
+    )
+    recurate(second, workers=1)
+    for table in ("spans", "traces"):
+        assert _bytes(second.folder, table) == _bytes(made.folder, table)
+
+
+def test_chunks_and_row_groups_are_cut_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a later start of the run cut the rest of it in another way."""
+    write_corpus(tmp_path)
+    monkeypatch.setattr("pipeline.table_writer._ROW_GROUP_BYTES", 2000)
+    job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
+    execute = stages_of(job)
+    interrupted = run(job, lambda chunks: execute(chunks[:2]))
+    assert interrupted.n_published == 2
+    later = job_for(config_for(tmp_path, run={"chunk_samples": 1}))
+    assert run(later, stages_of(later)).exit_code == 0
+    assert later.folder.root == job.folder.root
+    cuts = [item.chunk_samples for item in read_manifests(later.folder).values()]
+    assert sorted(cuts) == [1, 1, 3, 3]
+    done = _again(later, tmp_path / "dest")
+    for table in ("spans", "traces"):
+        assert _bytes(done.folder, table) == _bytes(later.folder, table)
+
+
+# --- other settings ----------------------------------------------------------------------------
+
+CHANGES: dict[str, tuple[list[str], Row]] = {
+    "preset": (["curation.preset=paper"], {"curation": {"preset": "paper"}}),
+    "peaks": (
+        ["trace.projection=peak", "curation.coverage=0.5", "curation.pos_weighting=false"],
+        {
+            "trace": {**BOTH, "projection": "peak"},
+            "curation": {"coverage": 0.5, "pos_weighting": False},
+        },
+    ),
+    "turned": (
+        ["trace.signals=[attraw, attmean]", "units.instructions=include"],
+        {"trace": {"signals": ["attraw", "attmean"]}, "units": {"instructions": "include"}},
+    ),
+    "one signal": (["trace.signals=[attraw]"], {"trace": {"signals": ["attraw"]}}),
+    "clauses": (
+        ["spans.level=clause", "trace.store=none"],
+        {"spans": {"level": "clause"}, "trace": {**BOTH, "store": "none"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_as_a_run_with_these_settings(made: Job, tmp_path: Path, name: str) -> None:
+    overrides, sections = CHANGES[name]
+    done = _again(made, tmp_path / "dest", *overrides)
+    # Beside the other one, over the same input.
+    config = config_for(tmp_path, **{"trace": BOTH, **sections})
+    config = config.model_copy(update={"input": made.config.input})
+    fresh = job_for(config)
+    run(fresh, stages_of(fresh))
+    assert done.config.model_dump(exclude={"output", "model"}) == config.model_dump(
+        exclude={"output", "model"}
+    )
+    assert _bytes(done.folder, "spans") == _bytes(fresh.folder, "spans")
+    assert _bytes(done.folder, "traces") == _bytes(fresh.folder, "traces")
+    for old, new in zip(rows(fresh.folder, "samples"), rows(done.folder, "samples"), strict=True):
+        assert _without(old, "timings", "fingerprint") == _without(new, "timings", "fingerprint")
+        fallback = [note for note in new["notes"] if note.startswith("fallback")]
+        assert len(fallback) == (new["sample_id"] == "German")
+
+
+# --- doing it twice, or not to the end ---------------------------------------------------------
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
+
+
+def test_second_time_does_nothing(made: Job, tmp_path: Path) -> None:
+    first = _again(made, tmp_path / "dest")
+    before = _state(tmp_path / "dest")
+    again = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+    assert is_finished(again)
+    assert recurate(again) == recurate(first)
+    assert _state(tmp_path / "dest") == before
+
+
+def test_missing_shards_alone_are_done(made: Job, tmp_path: Path) -> None:
+    done = _again(made, tmp_path / "dest")
+    spans = _bytes(done.folder, "spans")
+    done.folder.delete("_manifests/shard-00001.json")
+    done.folder.write("spans/shard-00001.parquet", b"half of it")
+    before = _state(tmp_path / "dest" / "spans")
+    assert not is_finished(plan_recuration(made.folder.root, str(tmp_path / "dest")))
+    assert _bytes(_again(made, tmp_path / "dest").folder, "spans") == spans
+    changed = {
+        Path(path).name
+        for path, state in _state(tmp_path / "dest" / "spans").items()
+        if before[path] != state
+    }
+    assert changed == {"shard-00001.parquet"}
+
+
+def test_interrupted(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.recurate.recurate_shard", interrupt)
+        verdict = recurate(job, workers=1)
+    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert "the same command does what is missing" in verdict.reason
+    _again(made, tmp_path / "dest")
+
+
+def test_other_settings_replace_what_was_there(made: Job, tmp_path: Path) -> None:
+    _again(made, tmp_path / "dest")
+    done = _again(made, tmp_path / "dest", "trace.store=none", "curation.gamma=0")
+    assert done.folder.names("traces") == []
+    assert {span["row_key"] for span in rows(done.folder, "spans")} == {
+        span["row_key"] for span in rows(made.folder, "spans")
+    }
+
+
+def test_crash_while_other_settings_replace_it(
+    made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _again(made, tmp_path / "dest")
+    spans = _bytes(first.folder, "spans")
+
+    def die(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    other = plan_recuration(made.folder.root, str(tmp_path / "dest"), ["spans.level=clause"])
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.recurate_shard.declare", die)
+        with pytest.raises(OSError, match="disk full"):
+            recurate(other, workers=1)
+    # A file of the other settings is there, but nothing says that it is final.
+    assert first.folder.names("_manifests") == []
+    assert _bytes(_again(made, tmp_path / "dest").folder, "spans") == spans
+
+
+def test_run_that_is_not_finished(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    job = job_for(config_for(tmp_path))
+    execute = stages_of(job)
+    run(job, lambda chunks: execute(chunks[:2]))
+    half = plan_recuration(job.folder.root, str(tmp_path / "dest"))
+    assert "the run is not finished" in recuration_text(half)
+    verdict = recurate(half, workers=1)
+    assert (verdict.exit_code, verdict.finished, verdict.n_rows) == (4, False, 4)
+    assert "is not finished; when it is, the same command does the rest" in verdict.reason
+    run(job, execute)
+    done = _again(job, tmp_path / "dest")
+    assert _bytes(done.folder, "spans") == _bytes(job.folder, "spans")
+
+
+def test_processes_give_the_same(made: Job, tmp_path: Path) -> None:
+    job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+    assert recurate(job, workers=2).exit_code == 0
+    assert _bytes(job.folder, "spans") == _bytes(made.folder, "spans")
+    assert read_manifests(job.folder) == job.manifests
+
+
+def test_object_store_gives_the_same(made: Job, tmp_path: Path) -> None:
+    remote = Storage("memory://recurate/run")
+    for name in made.folder.tree(""):
+        remote.write(name, made.folder.read(name))
+    job = plan_recuration(remote.root, "memory://recurate/dest", ["curation.gamma=1"])
+    assert recurate(job, workers=1).exit_code == 0
+    here = _again(made, tmp_path / "dest", "curation.gamma=1")
+    for table in ("spans", "traces"):
+        assert _bytes(job.folder, table) == _bytes(here.folder, table)
+
+
+def test_no_model_and_no_tagger_are_loaded(made: Job, tmp_path: Path) -> None:
+    """Nor Ray; and the model's folder may be gone."""
+    code = (
+        "import sys\n"
+        "from pipeline.cli import main\n"
+        f"end = main(['curate', {made.folder.root!r}, {str(tmp_path / 'dest')!r}, "
+        "'curation.preset=paper', '--workers=1'])\n"
+        "heavy = ['torch', 'transformers', 'ray', 'spacy', 'decord', 'librosa']\n"
+        "sys.exit(end or ', '.join(name for name in heavy if name in sys.modules) or 0)\n"
+    )
+    model = Path(made.config.model.path)
+    model.rename(model.with_name("away"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+    finally:
+        model.with_name("away").rename(model)
+    assert done.returncode == 0, done.stderr
+    assert "10 samples: 8 ok, 2 errors" in done.stdout
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+def test_sample_that_fails_now_is_an_error_and_no_other_row_is_lost(
+    made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omnitrace_core import curation
+
+    def break_on_long(cases: Sequence[Any], **more: Any) -> Any:
+        if any(len(case.fold.markup) > 9 for case in cases):
+            raise IndexError("too long")
+        return curation.curate_many(cases, **more)
+
+    monkeypatch.setattr("stages.curator.curate_many", break_on_long)
+    job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+    verdict = recurate(job, workers=1)
+    before = {row["row_key"]: row for row in rows(made.folder, "samples")}
+    failed = {row["row_key"] for row in before.values() if len(row["response"] or "") > 60}
+    assert len(failed) == 3
+    assert verdict.by_stage["curate"] == 3
+    assert (verdict.exit_code, verdict.n_rows, verdict.n_error) == (0, 10, 5)
+    for row in rows(job.folder, "samples"):
+        old = before[row["row_key"]]
+        if row["row_key"] in failed:
+            assert (row["status"], row["error_stage"]) == ("error", "curate")
+            assert row["message"] == "IndexError: too long"
+            assert row["response"] == old["response"]
+        else:
+            assert _without(row, "timings") == _without(old, "timings")
+    for table in ("spans", "traces"):
+        kept = [row for row in rows(made.folder, table) if row["row_key"] not in failed]
+        assert rows(job.folder, table) == kept
+
+
+@pytest.fixture
+def copied(made: Job, tmp_path: Path) -> Callable[[], Recuration]:
+    """The run's folder copied to `tmp_path`/run, to be damaged."""
+    shutil.copytree(made.folder.root, tmp_path / "run")
+    return lambda: plan_recuration(str(tmp_path / "run"), str(tmp_path / "dest"))
+
+
+def test_file_that_is_gone(copied: Callable[[], Recuration], tmp_path: Path) -> None:
+    (tmp_path / "run/traces/shard-00001.parquet").unlink()
+    # Also in another process.
+    with pytest.raises(RunError, match=r"traces/shard-00001\.parquet is gone, though its manifest"):
+        recurate(copied(), workers=2)
+    told = json.loads((tmp_path / "dest/verdict.json").read_text())
+    assert (told["exit_code"], told["finished"]) == (1, False)
+    assert not list((tmp_path / "dest").rglob("*.partial"))
+
+
+def test_files_of_different_shards(copied: Callable[[], Recuration], tmp_path: Path) -> None:
+    folder = tmp_path / "run/spans"
+    shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
+    with pytest.raises(RunError, match=r"has rows of b\.parquet:0 that samples/ has not"):
+        recurate(copied(), workers=1)

@@ -1,0 +1,88 @@
+"""Runs through all stages but the model's, whose numbers are made up; no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.commit import Committed, Execute, commit_chunk
+from pipeline.config import RunConfig
+from pipeline.graph import plan_row
+from pipeline.plan import Chunk
+from pipeline.prepare import Job
+from pipeline.run import run
+from stages.assemble import Provenance
+from stages.chunk_audio import ChunkAudio
+from stages.curate_spans import CurateSpans
+from stages.decode_media import DecodeMedia
+from stages.read_samples import read_samples
+from tests.core.media_files import audio_bytes, beep, image_bytes
+from tests.pipeline.made_runs import config_for, job_for
+from tests.stages.chunks import text_row, user, write_shard
+from tests.stages.made_traces import MadeTracer, trace_stage
+
+TEXT = "The lamp is red. It stands in the hall. Where does it stand?"
+GERMAN = "Die Lampe steht in der Halle neben der Tür. Sie ist rot und ziemlich alt."
+SAID = "In the hall. A lamp stands there, and it is red. Nothing else is lit."
+
+
+def write_corpus(folder: Path) -> None:
+    """Four shards under `folder`/input: text, pictures and sound by address and inline, errors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / "lamp.png"
+    picture.write_bytes(image_bytes(Image.new("RGB", (120, 80), "red")))
+    sound = folder / "beep.wav"
+    sound.write_bytes(audio_bytes(beep(3.2, at=(0.5, 2.0)), 16_000))
+    said = [{"start_s": 0.4, "end_s": 1.1, "text": "here"}, {"start_s": 1.9, "end_s": 2.6}]
+    parts: dict[str, dict[str, Any]] = {
+        "picture": {"type": "image", "uri": str(picture)},
+        "sound": {"type": "audio", "uri": str(sound), "segments": said},
+        "inline": {"type": "audio", "data": sound.read_bytes()},
+        "missing": {"type": "image", "uri": str(folder / "none.png")},
+    }
+    rows = {
+        name: {"sample_id": name, "messages": [user(part, {"type": "text", "text": TEXT})]}
+        for name, part in parts.items()
+    }
+    rows["sound"]["response"] = SAID
+    shards = {
+        "a": [text_row("text", TEXT), rows["picture"], rows["sound"], text_row(None)],
+        "b": [rows["inline"], rows["missing"], text_row("said", TEXT, response=SAID)],
+        "c": [
+            text_row("marks", TEXT, response="..."),
+            rows["picture"] | {"sample_id": "again"},
+            text_row("German", TEXT, response=GERMAN),
+        ],
+        "d": [],
+    }
+    for name, samples in shards.items():
+        write_shard(folder / "input" / f"{name}.parquet", samples)
+
+
+def traced_run(folder: Path, **sections: Any) -> Job:
+    """A finished run over `write_corpus` with these settings; made once, it is left alone."""
+    if not (folder / "input").exists():
+        write_corpus(folder)
+    job = job_for(config_for(folder, **sections))
+    run(job, stages_of(job))
+    return job
+
+
+def stages_of(job: Job) -> Execute:
+    """All stages in this process, with a made-up tracer for the model."""
+    config: RunConfig = job.config
+    reading = (job.rules, config.media, config.units, config.asr, config.spans)
+    decode, chunk_audio = DecodeMedia(*reading), ChunkAudio(*reading)
+    trace = trace_stage(MadeTracer(config.trace))
+    provenance = Provenance(job.identity.fingerprint, "1.2.3")
+    curate = CurateSpans(config.spans, config.curation, config.trace, config.units, provenance)
+
+    def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        for chunk in chunks:
+            done = curate(trace(chunk_audio(decode(read_samples(plan_row(chunk))))))
+            yield Committed(**commit_chunk(done, job.folder).to_pylist()[0])
+
+    return execute
