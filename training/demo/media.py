@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training import clips
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +22,6 @@ CLIP_SIZE = (128, 96)
 # Made once with flite (training/README.md says how): sentences of a given speaker.
 SPEECH_DIR = Path(__file__).parent / "speech"
 
-_ENCODE_LIMIT_S = 120
 _PICTURE_SIZE = (160, 120)
 _PAUSE_S = 1.0
 
@@ -165,33 +165,14 @@ def write_sound(path: Path, waveform: NDArray[np.float32]) -> None:
 def write_clip(
     path: Path, scenes: Sequence[Scene], sound: NDArray[np.float32] | None = None
 ) -> None:
-    """An MP4 of the scenes (H.264, FPS frames per second), with the sound as AAC if there is one.
+    """An MP4 of the scenes, FPS frames per second, with the sound if there is one.
 
     Raises:
         RuntimeError: ffmpeg failed; its own words are in the message.
     """
-    import imageio_ffmpeg
-
-    frames = b"".join(
-        draw(CLIP_SIZE, scene.shapes, scene.background).tobytes() * round(scene.duration_s * FPS)
+    frames = [
+        np.asarray(draw(CLIP_SIZE, scene.shapes, scene.background))
         for scene in scenes
-    )
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*CLIP_SIZE)]
-    command += ["-r", str(FPS), "-i", "pipe:0"]
-    track = path.with_suffix(".track.wav")
-    if sound is not None:
-        write_sound(track, sound)
-        command += ["-i", str(track), "-c:a", "aac", "-b:a", "48k"]
-    # One thread and no encoder tags, so that the same machine writes the same bytes.
-    command += ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1"]
-    command += ["-g", str(FPS), "-map_metadata", "-1", "-fflags", "+bitexact"]
-    command += ["-flags:v", "+bitexact", "-flags:a", "+bitexact", str(path)]
-    try:
-        done = subprocess.run(
-            command, input=frames, capture_output=True, timeout=_ENCODE_LIMIT_S, check=False
-        )
-    finally:
-        track.unlink(missing_ok=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace')}")
+        for _ in range(round(scene.duration_s * FPS))
+    ]
+    clips.write_clip(path, np.stack(frames), FPS, sound, SAMPLE_RATE)

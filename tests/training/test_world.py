@@ -1,0 +1,205 @@
+"""The planted world: deterministic, true to its media, and not explained by order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import UnitOptions
+from omnitrace_core.parse import parse_any
+from omnitrace_core.reader import SampleReader
+from omnitrace_core.records import ReadySample, SourceUnit
+from training.world.files import write_world
+from training.world.lexicon import COLOURS, SHAPES, SOUNDS
+from training.world.media import SAMPLE_RATE, draw_picture, play, quadrant_box
+from training.world.records import Clip, Evidence, Picture, Recording, Shape, Text, WorldSample
+from training.world.tasks import TASK_NAMES, make_sample
+
+SEEDS = [f"test-{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize("task", TASK_NAMES)
+@pytest.mark.parametrize("level", [2, 4, 6])
+def test_answers_rest_on_their_evidence(task: str, level: int) -> None:
+    for seed in SEEDS[:10]:
+        sample = make_sample(task, level, seed)
+        assert sample == make_sample(task, level, seed)
+        assert sample.asks
+        for ask in sample.asks:
+            assert ask.value in ask.answer
+            assert ask.question in sample.question
+            for item in ask.evidence:
+                assert told(sample, item), (sample.sample_id, item)
+
+
+def told(sample: WorldSample, item: Evidence) -> bool:
+    """Whether the evidence lies in its part."""
+    part = sample.parts[item.part]
+    if isinstance(part, Text):
+        assert item.chars is not None
+        text = part.text[slice(*item.chars)]
+        return item.modality == "text" and text.endswith(".") and text[0].isupper()
+    if isinstance(part, Picture):
+        boxes = [quadrant_box(s.quadrant) for s in part.shapes if s.quadrant is not None]
+        return item.modality == "image" and (item.box is None or item.box in boxes)
+    n_seconds = len(part.sounds if isinstance(part, Recording) else part.shapes)
+    assert item.time is not None
+    assert item.modality == ("audio" if isinstance(part, Recording) else "video")
+    return 0 <= item.time[0] < item.time[1] <= n_seconds
+
+
+@pytest.mark.parametrize("task", ["text_lookup", "image_lookup", "audio_after", "video_lookup"])
+def test_order_explains_nothing(task: str) -> None:
+    """The k-th answer rests on the k-th item no more often than chance has it."""
+    places: list[int] = []
+    for number in range(300):
+        sample = make_sample(task, 4, f"order-{number}")
+        if len(sample.asks) > 1:
+            first, second = (ask.evidence[0] for ask in sample.asks[:2])
+            places.append(int(position(first) < position(second)))
+    assert 0.35 < np.mean(places) < 0.65
+    assert len(places) > 100
+
+
+def position(item: Evidence) -> tuple[float, float]:
+    start = item.chars[0] if item.chars else item.time[0] if item.time else 0.0
+    return (float(item.part), float(start))
+
+
+def test_conflicts_follow_the_rule() -> None:
+    followed = set()
+    for seed in SEEDS:
+        sample = make_sample("conflict", 3, seed)
+        (ask,) = sample.asks
+        caption = next(part for part in sample.parts if isinstance(part, Text)).text
+        kind = ask.answer.split()[1]
+        shown = next(
+            shape.colour
+            for part in sample.parts
+            if isinstance(part, Picture)
+            for shape in part.shapes
+            if shape.kind == kind
+        )
+        trusts_text = caption.startswith("Trust the caption.")
+        assert (ask.value in caption) == trusts_text
+        assert (ask.value == shown) != trusts_text
+        followed.add(trusts_text)
+    assert followed == {True, False}
+
+
+def test_shapes_are_where_they_are_said_to_be() -> None:
+    for quadrant in range(4):
+        for kind in SHAPES:
+            pixels = draw_picture(Picture((Shape(kind, "red", quadrant),), seed=1)).astype(int)
+            red = np.abs(pixels - COLOURS["red"]).sum(axis=2) == 0
+            rows, columns = np.nonzero(red)
+            x0, y0, x1, y1 = quadrant_box(quadrant)
+            assert red.sum() > 60
+            assert columns.min() >= x0
+            assert columns.max() < x1
+            assert rows.min() >= y0
+            assert rows.max() < y1
+
+
+def test_sounds_differ_and_keep_to_their_second() -> None:
+    wave = play(Recording(("bell", None, "horn"), seed=0))
+    seconds = wave.reshape(3, SAMPLE_RATE)
+    loud = np.sqrt((seconds**2).mean(axis=1))
+    assert loud[1] < 0.01 < 0.03 < min(loud[0], loud[2])
+    spectra = [np.abs(np.fft.rfft(play(Recording((name,), seed=3)))) for name in SOUNDS]
+    unit = np.stack([spectrum / np.linalg.norm(spectrum) for spectrum in spectra])
+    alike = unit @ unit.T - np.eye(len(SOUNDS))
+    assert alike.max() < 0.9, "two sounds have one spectrum"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[WorldSample]]:
+    dest = tmp_path_factory.mktemp("world")
+    samples = [make_sample(task, 4, "files") for task in TASK_NAMES]
+    write_world(dest, samples)
+    return dest, samples
+
+
+def test_files_are_the_same_bytes(written: tuple[Path, list[WorldSample]], tmp_path: Path) -> None:
+    dest, samples = written
+    write_world(tmp_path, samples)
+    names = sorted(path.relative_to(dest) for path in dest.rglob("*") if path.is_file())
+    assert len(names) > len(samples)
+    assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    for name in names:
+        assert (dest / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_files_go_through_the_real_decoders(
+    written: tuple[Path, list[WorldSample]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels name places that the pipeline's own units cover, in the media as they are decoded."""
+    dest, samples = written
+    monkeypatch.chdir(dest)
+    reader = SampleReader(MediaRules(), units=UnitOptions(image="grid", grid=(2, 2)))
+    lines = (dest / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    for line, made in zip(lines, samples, strict=True):
+        ready = reader.read(parse_any(json.loads(line)))
+        assert ready.sample.reference_answer == made.response
+        for label in ready.sample.labels:
+            answer = made.response[label.char_start : label.char_end]
+            assert answer == label.statement
+            for source in label.sources:
+                assert covering(ready, source), (made.sample_id, source)
+
+
+def covering(ready: ReadySample, source: object) -> list[SourceUnit]:
+    """Units that hold more than half of a labelled place."""
+    from typing import Any
+
+    wanted: Any = source
+    found = []
+    for unit in ready.units:
+        if unit.part_index != wanted.part_index or unit.modality != wanted.modality:
+            continue
+        if unit.char_start is not None and wanted.char_start is not None:
+            shared = min(unit.char_end or 0, wanted.char_end) - max(
+                unit.char_start, wanted.char_start
+            )
+            if shared > (wanted.char_end - wanted.char_start) / 2:
+                found.append(unit)
+        elif unit.start_s is not None and wanted.start_s is not None:
+            shared_s = min(unit.end_s or 0, wanted.end_s) - max(unit.start_s, wanted.start_s)
+            if shared_s > 0.5:
+                found.append(unit)
+        elif unit.box is not None and (wanted.box is None or unit.box == tuple(wanted.box)):
+            found.append(unit)
+    return found
+
+
+def test_clips_show_and_sound_what_they_say(written: tuple[Path, list[WorldSample]]) -> None:
+    dest, samples = written
+    sample = next(item for item in samples if item.task == "video_sound")
+    (clip,) = sample.parts
+    assert isinstance(clip, Clip)
+    reader = SampleReader(MediaRules())
+    (path,) = dest.glob("media/video_sound*.mp4")
+    row = {"sample_id": "a", "messages": [{"role": "user", "content": []}]}
+    row["messages"][0]["content"] = [{"type": "video", "video": str(path)}]  # type: ignore[index]
+    (video,) = reader.decode(parse_any(row)).values()
+    frames = video.frames  # type: ignore[union-attr]
+    times = video.frame_times_s  # type: ignore[union-attr]
+    assert video.sound is not None  # type: ignore[union-attr]
+    for frame, time in zip(frames, times, strict=True):
+        shape = clip.shapes[int(time)]
+        assert shape is not None
+        height, width = frame.shape[:2]
+        middle = frame[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2]
+        distance = np.abs(middle.reshape(-1, 3).mean(axis=0) - COLOURS[shape.colour]).max()
+        assert distance < 60, (time, shape)
+
+
+def test_seeds_are_splits() -> None:
+    rng = Random(0)
+    made = [make_sample(rng.choice(TASK_NAMES), 4, f"a-{number}") for number in range(60)]
+    assert len({(sample.parts, sample.question) for sample in made}) == 60

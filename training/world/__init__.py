@@ -1,0 +1,1 @@
+"""A seeded world of samples whose responses rest on known evidence."""

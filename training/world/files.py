@@ -1,0 +1,114 @@
+"""Write samples of the world as the pipeline takes them: a JSONL and its media, with labels.
+
+`python -m training.world.files DEST --per-task 50 --level 4 --seed held-out`. Media are real files:
+PNG, WAV, and MP4 through H.264 and AAC encoders. The same arguments give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from training.clips import write_clip
+from training.world.media import FPS, clip_sound, draw_clip, draw_picture, play
+from training.world.media import SAMPLE_RATE as RATE
+from training.world.records import Evidence, Part, Picture, Recording, Text, WorldSample
+from training.world.tasks import TASK_NAMES, make_sample
+
+Row = dict[str, object]
+
+
+def write_world(dest: Path, samples: Iterable[WorldSample]) -> Path:
+    """Write DEST/samples.jsonl and DEST/media; returns the path of the former."""
+    (dest / "media").mkdir(parents=True, exist_ok=True)
+    path = dest / "samples.jsonl"
+    with path.open("w", encoding="utf-8") as lines:
+        for sample in samples:
+            lines.write(json.dumps(_row(dest, sample), ensure_ascii=False) + "\n")
+    return path
+
+
+def _row(dest: Path, sample: WorldSample) -> Row:
+    content = [_part(dest, f"{sample.sample_id}-{k}", part) for k, part in enumerate(sample.parts)]
+    content.append({"type": "text", "text": sample.question, "evidence": bool(sample.options)})
+    return {
+        "sample_id": sample.sample_id,
+        "messages": [{"role": "user", "content": content}],
+        "reference_answer": sample.response,
+        "options": list(sample.options),
+        "labels": _labels(sample),
+        "metadata": {"task": sample.task},
+    }
+
+
+def _part(dest: Path, name: str, part: Part) -> Row:
+    """The part as it stands in a message; its medium is written."""
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, Picture):
+        from PIL import Image
+
+        address = f"media/{name}.png"
+        Image.fromarray(draw_picture(part)).save(dest / address)
+        return {"type": "image", "image": address}
+    if isinstance(part, Recording):
+        import soundfile
+
+        address = f"media/{name}.wav"
+        soundfile.write(dest / address, play(part), RATE, subtype="PCM_16")
+        return {"type": "audio", "audio": address}
+    address = f"media/{name}.mp4"
+    write_clip(dest / address, draw_clip(part), FPS, clip_sound(part), RATE)
+    return {"type": "video", "video": address}
+
+
+def _labels(sample: WorldSample) -> list[Row]:
+    labels: list[Row] = []
+    at = 0
+    for ask in sample.asks:
+        labels.append(
+            {
+                "statement": ask.answer,
+                "char_start": at,
+                "char_end": at + len(ask.answer),
+                "sources": [_source(item) for item in ask.evidence],
+            }
+        )
+        at += len(ask.answer) + 1
+    return labels
+
+
+def _source(item: Evidence) -> Row:
+    row: Row = {"modality": item.modality, "part_index": item.part}
+    if item.chars is not None:
+        row |= {"char_start": item.chars[0], "char_end": item.chars[1]}
+    if item.box is not None:
+        row["box"] = list(item.box)
+    if item.time is not None:
+        row |= {"start_s": item.time[0], "end_s": item.time[1]}
+    if item.group is not None:
+        row["group"] = item.group
+    return row
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write a split."""
+    parser = argparse.ArgumentParser(description="Write samples of the planted world.")
+    parser.add_argument("dest", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=list(TASK_NAMES), choices=TASK_NAMES)
+    parser.add_argument("--per-task", type=int, default=20)
+    parser.add_argument("--level", type=int, default=4, help="items per sample")
+    parser.add_argument("--seed", default="0", help="any word; another one is another split")
+    args = parser.parse_args(argv)
+    samples = (
+        make_sample(task, args.level, f"{args.seed}-{number}")
+        for task in args.tasks
+        for number in range(args.per_task)
+    )
+    print(write_world(args.dest, samples))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a sample of the world is made of, before it becomes files or tensors.
+
+Times are seconds from the start of the recording or clip, boxes [x0, y0, x1, y1] in pixels,
+character offsets count in the text of the part (or of the response).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omnitrace_core.records import Box, Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text part."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A coloured shape that fills most of one quadrant (0-3, row by row), or (None) the middle."""
+
+    kind: str
+    colour: str
+    quadrant: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Shapes on noise. seed: of the noise."""
+
+    shapes: tuple[Shape, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One sound a second, by name; None is a silent second. seed: of the background noise."""
+
+    sounds: tuple[str | None, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One shape (or none) a second on noise, and perhaps a recording of the same length."""
+
+    shapes: tuple[Shape | None, ...]
+    sounds: tuple[str | None, ...] | None
+    seed: int
+
+
+Part = Text | Picture | Recording | Clip
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that an answer rests on. Items of one `group` carry the same fact: any will do.
+
+    sound: of a clip, whether it is heard rather than seen.
+    """
+
+    part: int
+    modality: Modality
+    chars: tuple[int, int] | None = None
+    box: Box | None = None
+    time: tuple[float, float] | None = None
+    group: int | None = None
+    sound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question and its answer in one sentence, with all that the answer rests on.
+
+    value: the word of the answer that only the evidence tells.
+    """
+
+    question: str
+    answer: str
+    evidence: tuple[Evidence, ...]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSample:
+    """A sample: its parts, then the question as one more text part; the answers in asked order.
+
+    options: of a multiple-choice question, without their letters.
+    """
+
+    sample_id: str
+    task: str
+    parts: tuple[Part, ...]
+    question: str
+    asks: tuple[Ask, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def response(self) -> str:
+        """The right response: one sentence per ask."""
+        return " ".join(ask.answer for ask in self.asks)

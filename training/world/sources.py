@@ -1,0 +1,265 @@
+"""Parts with facts in them, and what can be asked of each.
+
+Each maker adds parts to a `Scene` and returns the asks they allow, in the order of their evidence;
+tasks choose among them and shuffle. All randomness comes from the scene's generator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+
+from omnitrace_core.records import Modality
+from training.world.lexicon import (
+    COLOURS,
+    NAMES,
+    NUMBERS,
+    OBJECTS,
+    ORDINALS,
+    PLACES,
+    SHAPES,
+    SOUNDS,
+)
+from training.world.media import quadrant_box
+from training.world.records import (
+    Ask,
+    Clip,
+    Evidence,
+    Part,
+    Picture,
+    Recording,
+    Shape,
+    Text,
+)
+
+
+@dataclass(slots=True)
+class Scene:
+    """A sample in the making: its parts so far, and words that are taken."""
+
+    rng: Random
+    parts: list[Part] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+
+    def add(self, part: Part) -> int:
+        """Append a part; returns its index."""
+        self.parts.append(part)
+        return len(self.parts) - 1
+
+    def pick(self, words: tuple[str, ...], n: int) -> list[str]:
+        """`n` different words that no other part of the sample uses."""
+        free = [word for word in words if word not in self.taken]
+        chosen = self.rng.sample(free, n)
+        self.taken.update(chosen)
+        return chosen
+
+    def seed(self) -> int:
+        """A seed for one part's noise."""
+        return self.rng.randrange(2**31)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Who put what where, and the sentence that says so."""
+
+    name: str
+    thing: str
+    place: str
+    evidence: Evidence
+
+    @property
+    def sentence(self) -> str:
+        """As it stands in the text."""
+        return f"{self.name} put the {self.thing} in the {self.place}."
+
+
+def facts(scene: Scene, n: int, places: list[str] | None = None) -> list[Fact]:
+    """A text part of `n` facts, one sentence each. places: where each thing is, if it matters."""
+    names, things = scene.pick(NAMES, n), scene.pick(OBJECTS, n)
+    places = places or scene.pick(PLACES, n)
+    made: list[Fact] = []
+    at, index = 0, len(scene.parts)
+    for name, thing, place in zip(names, things, places, strict=True):
+        length = len(f"{name} put the {thing} in the {place}.")
+        evidence = Evidence(index, "text", chars=(at, at + length))
+        made.append(Fact(name, thing, place, evidence))
+        at += length + 1
+    scene.add(Text(" ".join(fact.sentence for fact in made)))
+    return made
+
+
+def where(fact: Fact) -> Ask:
+    """Where a thing is."""
+    answer = f"The {fact.thing} is in the {fact.place}."
+    return Ask(f"Where is the {fact.thing}?", answer, (fact.evidence,), fact.place)
+
+
+def who(fact: Fact) -> Ask:
+    """Who put a thing where it is."""
+    answer = f"The {fact.thing} was put there by {fact.name}."
+    return Ask(f"Who put the {fact.thing} there?", answer, (fact.evidence,), fact.name)
+
+
+def tell(fact: Fact) -> Ask:
+    """A summary's sentence on one person."""
+    return Ask(f"Tell of {fact.name}.", fact.sentence, (fact.evidence,), fact.thing)
+
+
+def same_place(first: Fact, second: Fact) -> Ask:
+    """Whether two things are in one place: the answer rests on both sentences."""
+    pair = f"the {first.thing} and the {second.thing}"
+    same = first.place == second.place
+    answer = f"Yes, {pair} are together." if same else f"No, {pair} are apart."
+    evidence = (first.evidence, second.evidence)
+    return Ask(f"Are {pair} together?", answer, evidence, "together" if same else "apart")
+
+
+def count_in(place: str, among: list[Fact]) -> Ask:
+    """How many things are in a place: the answer rests on every sentence that names it."""
+    evidence = tuple(fact.evidence for fact in among if fact.place == place)
+    number = NUMBERS[len(evidence)]
+    answer = f"There are {number} things in the {place}."
+    return Ask(f"How many things are in the {place}?", answer, evidence, number)
+
+
+def pictures(scene: Scene, n: int) -> list[Ask]:
+    """`n` pictures of one shape each, no two alike in shape and none in colour."""
+    kinds, colours = scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n)
+    asks = []
+    for kind, colour in zip(kinds, colours, strict=True):
+        index = scene.add(Picture((Shape(kind, colour),), scene.seed()))
+        evidence = Evidence(index, "image")
+        asks.append(_colour_of(kind, colour, evidence))
+    return asks
+
+
+def which_picture(scene: Scene, n: int) -> list[Ask]:
+    """`n` pictures, asked for by what they show: the answer counts them."""
+    first = len(scene.parts)
+    asks = []
+    for ask in pictures(scene, n):
+        (evidence,) = ask.evidence
+        kind = ask.question.removesuffix("?").split()[-1]
+        place = ORDINALS[evidence.part - first]
+        answer = f"The {kind} is in the {place} picture."
+        asks.append(Ask(f"Which picture shows the {kind}?", answer, ask.evidence, place))
+    return asks
+
+
+def regions(scene: Scene, n: int) -> list[Ask]:
+    """One picture of `n` shapes, each in a quadrant of its own."""
+    kinds, colours = scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n)
+    quadrants = scene.rng.sample(range(4), n)
+    shapes = tuple(map(Shape, kinds, colours, quadrants))
+    index = scene.add(Picture(shapes, scene.seed()))
+    return [
+        _colour_of(
+            shape.kind,
+            shape.colour,
+            Evidence(index, "image", box=quadrant_box(quadrant)),
+        )
+        for shape, quadrant in zip(shapes, quadrants, strict=True)
+    ]
+
+
+def count_shapes(scene: Scene, n: int) -> list[Ask]:
+    """`n` pictures, some of the same shape: how many show it rests on all that do."""
+    kinds = [scene.rng.choice(SHAPES[:3]) for _ in range(n)]
+    scene.taken.update(kinds)
+    colours = scene.pick(tuple(COLOURS), n)
+    shown = [
+        (kind, scene.add(Picture((Shape(kind, colour),), scene.seed())))
+        for kind, colour in zip(kinds, colours, strict=True)
+    ]
+    asks = []
+    for kind, count in sorted(Counter(kinds).items()):
+        evidence = tuple(Evidence(index, "image") for name, index in shown if name == kind)
+        answer = f"The number of pictures with a {kind} is {NUMBERS[count]}."
+        question = f"How many pictures show a {kind}?"
+        asks.append(Ask(question, answer, evidence, NUMBERS[count]))
+    return asks
+
+
+def conflict(scene: Scene) -> list[Ask]:
+    """A caption and its picture say different colours; a rule says which to follow."""
+    kind, (said, shown) = scene.pick(SHAPES, 1)[0], scene.pick(tuple(COLOURS), 2)
+    trusts_text = scene.rng.random() < 0.5
+    rule = f"Trust the {'caption' if trusts_text else 'picture'}."
+    caption = f"The {kind} is {said}."
+    text = f"{rule} {caption}"
+    in_text = scene.add(Text(text))
+    in_picture = scene.add(Picture((Shape(kind, shown),), scene.seed()))
+    by_text = Evidence(in_text, "text", chars=(len(rule) + 1, len(text)))
+    by_picture = Evidence(in_picture, "image")
+    if trusts_text:
+        return [_colour_of(kind, said, by_text)]
+    return [_colour_of(kind, shown, by_picture)]
+
+
+def recording(scene: Scene, n: int) -> list[Ask]:
+    """`n` different sounds, a second each: what sounded right after another rests on both."""
+    sounds = scene.pick(SOUNDS, n)
+    index = scene.add(Recording(tuple(sounds), scene.seed()))
+    return _after_sounds(sounds, index, "audio")
+
+
+def clip(scene: Scene, n: int, sound: bool) -> list[Ask]:
+    """A clip of `n` shapes, a second each; with sound, also a sound in each second."""
+    kinds = scene.pick(SHAPES, min(n, len(SHAPES)))
+    colours = scene.pick(tuple(COLOURS), len(kinds))
+    # A shape that is shown again some seconds later carries the same fact twice: a group.
+    order = kinds + [scene.rng.choice(kinds) for _ in range(n - len(kinds))]
+    scene.rng.shuffle(order)
+    colour_of = dict(zip(kinds, colours, strict=True))
+    shapes = tuple(Shape(kind, colour_of[kind]) for kind in order)
+    sounds = tuple(scene.pick(SOUNDS, n)) if sound else None
+    index = scene.add(Clip(shapes, sounds, scene.seed()))
+    times = Counter(order)
+    asks = [
+        _colour_of(
+            kind,
+            colour_of[kind],
+            *(
+                Evidence(index, "video", time=(k, k + 1), group=0 if times[kind] > 1 else None)
+                for k, shown in enumerate(order)
+                if shown == kind
+            ),
+        )
+        for kind in kinds
+    ]
+    for k, kind in enumerate(order):
+        if sounds is not None and times[kind] == 1:
+            asks.append(_sounded_with(kind, sounds[k], index, k))
+    return asks
+
+
+def _colour_of(kind: str, colour: str, *evidence: Evidence) -> Ask:
+    return Ask(f"What colour is the {kind}?", f"The {kind} is {colour}.", evidence, colour)
+
+
+def _after_sounds(sounds: list[str], index: int, modality: Modality) -> list[Ask]:
+    return [
+        Ask(
+            f"What sounded after the {before}?",
+            f"After the {before} came the {after}.",
+            (
+                Evidence(index, modality, time=(k, k + 1)),
+                Evidence(index, modality, time=(k + 1, k + 2)),
+            ),
+            after,
+        )
+        for k, (before, after) in enumerate(pairwise(sounds))
+    ]
+
+
+def _sounded_with(kind: str, sound: str, index: int, second: int) -> Ask:
+    """What was heard while a shape was seen: the answer rests on the picture and on the sound."""
+    time = (float(second), float(second + 1))
+    return Ask(
+        f"What sounded with the {kind}?",
+        f"With the {kind} came the {sound}.",
+        (Evidence(index, "video", time=time), Evidence(index, "video", time=time, sound=True)),
+        sound,
+    )
