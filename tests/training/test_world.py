@@ -13,7 +13,15 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.parse import parse_any
 from omnitrace_core.reader import SampleReader
-from omnitrace_core.records import ReadySample, SourceUnit
+from omnitrace_core.records import (
+    DecodedAudio,
+    DecodedImage,
+    DecodedMedia,
+    DecodedVideo,
+    ReadySample,
+    SourceUnit,
+)
+from training.world.decoded import as_ready
 from training.world.files import write_world
 from training.world.lexicon import COLOURS, SHAPES, SOUNDS
 from training.world.media import SAMPLE_RATE, draw_picture, play, quadrant_box
@@ -151,6 +159,40 @@ def test_files_go_through_the_real_decoders(
             assert answer == label.statement
             for source in label.sources:
                 assert covering(ready, source), (made.sample_id, source)
+
+
+def test_without_files_it_is_the_same_but_for_the_codecs(
+    written: tuple[Path, list[WorldSample]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest, samples = written
+    monkeypatch.chdir(dest)
+    rules = MediaRules(video_min_pixels=4 * 28 * 28)
+    reader = SampleReader(rules, units=UnitOptions(image="grid", grid=(2, 2)))
+    lines = (dest / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    for line, made in zip(lines, samples, strict=True):
+        from_file, direct = reader.read(parse_any(json.loads(line))), as_ready(made, reader)
+        for one, other in zip(from_file.units, direct.units, strict=True):
+            assert one.kind == other.kind
+            assert (one.text, one.box) == (other.text, other.box)
+            np.testing.assert_allclose(one.start_s or 0, other.start_s or 0, atol=0.05)
+        for index, medium in from_file.media.items():
+            same_medium(medium, direct.media[index])
+
+
+def same_medium(one: DecodedMedia, other: DecodedMedia) -> None:
+    if isinstance(one, DecodedImage):
+        assert isinstance(other, DecodedImage)
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+    elif isinstance(one, DecodedAudio):
+        assert isinstance(other, DecodedAudio)
+        np.testing.assert_allclose(one.waveform, other.waveform, atol=1e-4)
+    else:
+        assert isinstance(other, DecodedVideo)
+        np.testing.assert_allclose(one.frame_times_s, other.frame_times_s, atol=1e-6)
+        assert one.fps == pytest.approx(other.fps)
+        # H.264 and its colour subsampling blur noise and edges.
+        assert np.abs(one.frames.astype(int) - other.frames.astype(int)).mean() < 30
+        assert (one.sound is None) == (other.sound is None)
 
 
 def covering(ready: ReadySample, source: object) -> list[SourceUnit]:
