@@ -6,6 +6,7 @@ This is what a trace actor runs. One sample's failure is returned in its place, 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.replay import check_layers, replay
 from omnitrace_core.responses import Response, generated_response, known_response
-from omnitrace_core.signals import load_signal
+from omnitrace_core.signals import check_shape, load_signal
 from omnitrace_core.streaming import StreamedToken, stream_tokens
 
 if TYPE_CHECKING:
@@ -63,11 +64,17 @@ class BatchTracer:
 
         self.decode = decode or DecodeOptions()
         self.options = trace or TraceOptions()
-        self.signals = {name: load_signal(name) for name in self.options.signals}
+        self.signals = {
+            name: load_signal(name, self.options.head_files.get(name))
+            for name in self.options.signals
+        }
         self.backend: Backend = load_backend(model, reader)
         if self.options.enabled:
             check_layers(self.backend.decoder)
+            check_shape(self.signals, self.backend.decoder.config)
         self._batch_tokens = model.batch_tokens
+        # The model is switched to the tap now and then: one user at a time.
+        self._lock = threading.Lock()
         weights = self.backend.model
         self.traced_by = TracedBy(
             model=model.path,
@@ -86,7 +93,7 @@ class BatchTracer:
         import torch
 
         # Whatever mode the caller is in: tensors of inference mode take no gradient.
-        with torch.inference_mode(False):
+        with self._lock, torch.inference_mode(False):
             return self._trace(ready)
 
     def stream(self, ready: ReadySample, instructions: str = "exclude") -> Iterator[StreamedToken]:
@@ -108,9 +115,9 @@ class BatchTracer:
         )
         while True:
             try:
-                with torch.inference_mode(False):
+                with self._lock, torch.inference_mode(False):
                     token = next(tokens, None)
-            except (MemoryError, torch.OutOfMemoryError) as error:
+            except (MemoryError, RuntimeError) as error:
                 raise _as_sample_error(ready, item.encoded.n_prompt, error) from error
             if token is None:
                 return
@@ -166,7 +173,9 @@ class BatchTracer:
             generated = self.backend.generate(prepared, self.decode)
             ends = self.backend.end_ids
             responses = [generated_response(row, ends) for row in generated.token_ids.tolist()]
-            prompt = generated.prompt
+            if can_keep_prompt(generated.prompt.cache, *_before_last(prepared)):
+                prompt = generated.prompt
+            del generated  # a cache that cannot be used makes room for the one that will be
         folds = None
         if self.options.enabled:
             folds = self._replay(prepared, prompt, [item.token_ids for item in responses])
@@ -190,7 +199,7 @@ class BatchTracer:
         ]
         if not any(responses):
             return folds
-        prompt = self._replayable(prepared, prompt)
+        prompt = prompt or self.backend.prefill(prepared)
         backend = self.backend
         rows_bytes = self.options.rows_mib * 1024**2
         slices = replay(
@@ -199,14 +208,8 @@ class BatchTracer:
         for part in slices:
             for row, sample in enumerate(folds):
                 sample.add(part, row)
+            del part  # before the next one is made
         return folds
-
-    def _replayable(self, prepared: Prepared, prompt: PrefilledPrompt | None) -> PrefilledPrompt:
-        """The prompt's state as the replay needs it: of the generation if its cache can be used."""
-        batch, length = prepared.input_ids.shape
-        if prompt is not None and can_keep_prompt(prompt.cache, batch, length - 1):
-            return prompt
-        return self.backend.prefill(prepared)
 
     def _as_trace(self, item: Encoded, response: Response, folds: SampleFolds | None) -> TokenTrace:
         n_gen = len(response.token_ids)
@@ -233,10 +236,8 @@ class BatchTracer:
 
 def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> SampleError:
     """An unforeseen failure of one sample as its error; a broken device is fatal instead."""
-    import torch
-
     where = f"sample {ready.sample.sample_id!r} ({n_prompt} prompt tokens)"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if _is_out_of_memory(error):
         return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
     if _is_broken(error):
         raise FatalError(f"{where}: the device is broken ({error})") from error
@@ -244,9 +245,27 @@ def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> Sam
     return TraceError(f"{where}: {type(error).__name__}: {error}")
 
 
+# What torch and the CUDA libraries say when they get no memory, in whatever class of exception.
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
+
+
 def _is_broken(error: Exception) -> bool:
     """Whether the device's context is poisoned: nothing will run on it again."""
-    return "CUDA error" in str(error)
+    return "CUDA error" in str(error) and not _is_out_of_memory(error)
+
+
+def _before_last(prepared: Prepared) -> tuple[int, int]:
+    """Samples, and prompt positions but the last, of a batch."""
+    batch, length = prepared.input_ids.shape
+    return batch, length - 1
 
 
 def _free_memory() -> None:

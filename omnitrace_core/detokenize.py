@@ -22,10 +22,10 @@ def decode_response(
     The ranges tile the text. A token that only completes part of a character, and a special token,
     has an empty range; the token that completes the character has it whole.
     """
-    response = _decode(tokenizer, token_ids)
+    response = decode_text(tokenizer, token_ids)
     ends = _windowed_ends(tokenizer, token_ids)
     if not ends or ends[-1] != len(response):
-        ends = [len(_decode(tokenizer, token_ids[: k + 1])) for k in range(len(token_ids))]
+        ends = [len(decode_text(tokenizer, token_ids[: k + 1])) for k in range(len(token_ids))]
     spans = []
     start = 0
     for end in ends:
@@ -40,7 +40,7 @@ def _windowed_ends(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int])
     ends: list[int] = []
     base, anchor = 0, 0
     for k in range(len(token_ids)):
-        text = _decode(tokenizer, token_ids[anchor : k + 1])
+        text = decode_text(tokenizer, token_ids[anchor : k + 1])
         whole = text.rstrip(PARTIAL) if k + 1 < len(token_ids) else text
         ends.append(base + len(whole))
         if whole == text and k - anchor >= _WINDOW:
@@ -48,7 +48,8 @@ def _windowed_ends(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int])
     return ends
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+def decode_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of some tokens, special ones left out."""
     text = tokenizer.decode(
         list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +44,8 @@ def read_head_weights(path: str) -> Tensor:
             f"head weights in {path!r} must be finite, none below 0 and not all 0; they range from "
             f"{weights.min()} to {weights.max()}"
         )
-    return torch.from_numpy(weights.astype(np.float32))
+    # Scaled before the cast: what counts is their proportion, and float32 reaches less far.
+    return torch.from_numpy((weights / weights.max()).astype(np.float32))
 
 
 def head_weights_identity(path: str) -> str:
@@ -65,22 +68,42 @@ def _read(path: str) -> bytes:
 
 
 def _parse(path: str, content: bytes) -> NDArray[np.float64]:
-    ending = path.rsplit(".", 1)[-1].lower()
+    ending = PurePosixPath(path).suffix.lower()
+    if ending not in _READERS:
+        raise ConfigError(
+            f"head weights {path!r} do not end in {', '.join(_READERS)}; give one of these"
+        )
     try:
-        if ending == "json":
-            told = json.loads(content)
-            return np.asarray(told[_KEY] if isinstance(told, dict) else told, dtype=np.float64)
-        if ending == "npy":
-            loaded = np.load(io.BytesIO(content), allow_pickle=False)
-            return np.asarray(loaded, dtype=np.float64)
-        if ending == "safetensors":
-            from safetensors.numpy import load
-
-            tensors = load(content)
-            (only,) = (tensors[_KEY],) if _KEY in tensors else tensors.values()
-            return np.asarray(only, dtype=np.float64)
+        loaded = np.asarray(_READERS[ending](content))
+        if np.iscomplexobj(loaded):
+            raise ValueError("complex numbers are no weights")
+        return loaded.astype(np.float64)
     except Exception as error:
         raise ConfigError(
-            f"head weights {path!r} cannot be read as .{ending} ({type(error).__name__}: {error})"
+            f"head weights {path!r} cannot be read as {ending} ({type(error).__name__}: {error})"
         ) from error
-    raise ConfigError(f"head weights {path!r} end in .{ending}; give .json, .npy or .safetensors")
+
+
+def _from_json(content: bytes) -> object:
+    told = json.loads(content)
+    return told[_KEY] if isinstance(told, dict) else told
+
+
+def _from_npy(content: bytes) -> object:
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+def _from_safetensors(content: bytes) -> object:
+    # By torch: numpy knows no bfloat16.
+    from safetensors.torch import load
+
+    tensors = load(content)
+    (only,) = (tensors[_KEY],) if _KEY in tensors else tensors.values()
+    return only.double().numpy()
+
+
+_READERS: dict[str, Callable[[bytes], object]] = {
+    ".json": _from_json,
+    ".npy": _from_npy,
+    ".safetensors": _from_safetensors,
+}

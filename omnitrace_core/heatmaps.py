@@ -86,12 +86,12 @@ def span_heatmaps(
 def pack(values: Float32) -> tuple[NDArray[np.uint8], float]:
     """A map in one byte per patch: ([rows * columns] uint8, row by row, scale).
 
-    `packed * scale / 255` is at most scale / 510 away from the values; scale is their maximum.
+    `packed * scale` is at most half a scale away from the values, whose maximum is 255 scales.
     """
-    scale = float(values.max(initial=0.0))
+    scale = float(values.max(initial=0.0)) / 255.0
     if scale == 0.0:
         return np.zeros(values.size, dtype=np.uint8), 0.0
-    levels = np.rint(values.ravel().astype(np.float64) * 255.0 / scale)
+    levels = np.rint(values.ravel().astype(np.float64) / scale)
     return levels.astype(np.uint8), scale
 
 
@@ -109,7 +109,7 @@ def unpack(
             f"a packed map of {levels.size} bytes is not {n_rows} x {n_columns} patches; take its "
             "rows and columns from the same record"
         )
-    values = levels.astype(np.float64) * scale / 255.0
+    values = levels.astype(np.float64) * scale
     return values.astype(np.float32).reshape(n_rows, n_columns)
 
 

@@ -70,7 +70,13 @@ class TraceOptions(Options):
         128, ge=1, description="Most MiB of attention rows alive at once in the replay."
     )
     heatmaps: bool = Field(
-        False, description="Write heatmaps/: per span, a map over each image and video frame."
+        False,
+        description="Write heatmaps/: the first signal of each span over each image and frame.",
+    )
+
+    head_files: dict[str, str] = Field(
+        {},
+        description="Where the files of heads: signals lie, by name; the pipeline fills it in.",
     )
 
     @property
@@ -84,6 +90,8 @@ class TraceOptions(Options):
             raise ValueError("trace.signals is empty; name at least one, for example [attmean]")
         if len(set(self.signals)) != len(self.signals):
             raise ValueError(f"trace.signals names a signal twice: {list(self.signals)}")
+        if self.heatmaps and not self.enabled:
+            raise ValueError("trace.heatmaps draws what is traced; set trace.enabled=true")
         return self
 
 

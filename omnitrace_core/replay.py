@@ -75,8 +75,13 @@ def replay(
             embeddings = decoder.get_input_embeddings()(asked)  # type: ignore[operator]
             inputs = torch.cat([previous.to(embeddings), embeddings[:, :-1]], dim=1)
             previous = embeddings[:, -1:]
-        pass_ = run_decoder(decoder, prompt, inputs, start, signals, rows_bytes)
-        yield finish(pass_, head, asked, rows_bytes)
+        # One expression: while the caller has the slice, nothing else of its pass is alive.
+        yield finish(
+            run_decoder(decoder, prompt, inputs, start, signals, rows_bytes),
+            head,
+            asked,
+            rows_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

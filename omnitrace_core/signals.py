@@ -10,7 +10,7 @@ Symbols: B samples, L layers, H heads, c queries, K cache slots, d head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import entry_points
@@ -97,10 +97,12 @@ class Signal:
     """A signal: its function, and whether it reads `view.gradient`.
 
     rows: LayerView -> [B, c, K] float32, non-negative, or None if the layer adds nothing.
+    weights: of a signal that is a weight per (layer, head), (n_layers, n_heads) -> [L, H].
     """
 
     rows: Callable[[LayerView], Tensor | None]
     gradient: bool = False
+    weights: Callable[[int, int], Tensor] | None = None
 
 
 def weighted_heads(weights: Callable[[int, int], Tensor]) -> Signal:
@@ -112,15 +114,31 @@ def weighted_heads(weights: Callable[[int, int], Tensor]) -> Signal:
 
     def rows(view: LayerView) -> Tensor | None:
         table = weights(view.n_layers, view.n_heads)
-        if table.shape != (view.n_layers, view.n_heads):
-            raise BackendError(
-                f"head weights are {list(table.shape)}, but this model has {view.n_layers} layers "
-                f"of {view.n_heads} heads; give weights of that shape"
-            )
         of_layer = table[view.layer] / table.sum()
         return view.weighted(of_layer) if bool(of_layer.any()) else None
 
-    return Signal(rows)
+    return Signal(rows, weights=weights)
+
+
+def check_shape(signals: Mapping[str, Signal], config: object) -> None:
+    """Signals that weigh heads have a weight for each of the decoder's.
+
+    config: has num_hidden_layers and num_attention_heads; without them nothing is checked.
+
+    Raises:
+        ConfigError: names the signal.
+    """
+    n_layers = getattr(config, "num_hidden_layers", None)
+    n_heads = getattr(config, "num_attention_heads", None)
+    for name, signal in signals.items():
+        if signal.weights is None or n_layers is None or n_heads is None:
+            continue
+        shape = tuple(signal.weights(n_layers, n_heads).shape)
+        if shape != (n_layers, n_heads):
+            raise ConfigError(
+                f"signal {name!r} weighs heads {list(shape)}, but this model has {n_layers} layers "
+                f"of {n_heads} heads; give one row per layer and one column per head"
+            )
 
 
 def _all_heads(n_layers: int, n_heads: int) -> Tensor:
@@ -163,17 +181,19 @@ SIGNALS: dict[str, Signal] = {
 }
 
 
-def load_signal(name: str) -> Signal:
+def load_signal(name: str, file: str | None = None) -> Signal:
     """A signal by name: from the table, `heads:PATH`, or an entry point of `omnitrace.signals`.
 
-    An entry point names a `Signal`, or a function that takes a `LayerView`.
+    An entry point names a `Signal`, or a function that takes a `LayerView`. file: where the file of
+    a `heads:PATH` lies, if not at PATH as seen from here.
 
     Raises:
         UnknownName: no signal of this name; the message lists the valid ones.
         ConfigError: the file of head weights cannot be used.
     """
     if name.startswith(HEADS):
-        return weighted_heads(partial(_given_weights, read_head_weights(name[len(HEADS) :])))
+        weights = read_head_weights(file or name[len(HEADS) :])
+        return weighted_heads(partial(_given_weights, weights))
     if name in SIGNALS:
         return SIGNALS[name]
     points = {point.name: point for point in entry_points(group="omnitrace.signals")}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.caches import keep_prompt, preallocated_cache
-from omnitrace_core.detokenize import PARTIAL, decode_response
+from omnitrace_core.detokenize import PARTIAL, decode_text
 from omnitrace_core.folding import fold_rows
 from omnitrace_core.options import DecodeOptions, TraceOptions
 from omnitrace_core.records import Fold, SourceUnit
@@ -82,7 +82,7 @@ def stream_tokens(
             return
         part = finish(pass_, backend.output_head, token[:, None], rows_bytes)
         response.append(int(token))
-        text = decode_response(backend.tokenizer, response)[0].rstrip(PARTIAL)
+        text = decode_text(backend.tokenizer, response).rstrip(PARTIAL)
         index, units = prepared.unit_index[0], item.ready.units
         folds = {name: fold_rows(rows[0], index, len(units)) for name, rows in part.rows.items()}
         first = folds[trace.signals[0]]

@@ -11,13 +11,14 @@ H_kv key heads, d head width, D model width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.errors import BackendError
+from omnitrace_core.errors import BackendError, TraceError
 from omnitrace_core.signals import LayerView, Signal
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Tap:
 
         Raises:
             BackendError: a layer never passed by, or a signal gave no proper rows.
+            TraceError: a row is not finite.
         """
         import torch
 
@@ -115,6 +117,13 @@ class Tap:
 
         Returns the attention's output [B, q, H, d], if the rows were computed.
         """
+        import torch
+
+        # Under a caller's autocast float32 products would not be float32.
+        with torch.autocast(layer.query.device.type, enabled=False):
+            return self._read_in_float32(layer, gradient)
+
+    def _read_in_float32(self, layer: _Layer, gradient: Tensor | None) -> Tensor | None:
         import torch
 
         batch, heads, queries, _ = layer.query.shape
@@ -156,11 +165,14 @@ class Tap:
     def _check(self, name: str) -> None:
         if name not in self._rows:
             raise BackendError(f"signal {name!r} gave no rows in any layer")
-        low, high = self._rows[name].aminmax()
-        if not (float(low) >= 0 and float(high) < float("inf")):
-            raise BackendError(
-                f"signal {name!r} gave rows from {float(low)} to {float(high)}; they must be "
-                "finite and not below 0"
+        low, high = (float(edge) for edge in self._rows[name].aminmax())
+        if low < 0:
+            raise BackendError(f"signal {name!r} gave rows down to {low}; they must not be below 0")
+        if not math.isfinite(low + high):
+            # One sample's: an overflow in half precision, most often.
+            raise TraceError(
+                f"signal {name!r} is not finite ({low} to {high}): the model's activations "
+                "overflow; in float16, set model.dtype=bfloat16"
             )
 
 
@@ -210,7 +222,12 @@ class _Reading:
 
         if self._norms is not None:
             return self._norms
-        weight: Any = self._layer.module.o_proj.weight  # type: ignore[union-attr]
+        projection: Any = getattr(self._layer.module, "o_proj", None)
+        if projection is None:
+            raise BackendError(
+                "value norms need the attention's output projection `o_proj`, which is not there"
+            )
+        weight = projection.weight
         batch, groups, slots, width = self._layer.value.shape
         heads = self._layer.query.shape[1]
         per_head = weight.float().view(weight.shape[0], heads, width)

@@ -212,13 +212,16 @@ class OmniTracer:
     def stream(self, sample: AnyInput) -> Iterator[StreamedToken]:
         """Answer one sample and yield each token, with its top source unit, as it is generated.
 
-        The same tokens and numbers as `trace` gives. A sample with a response is followed token by
-        token. The stream ends at the end token or after `decode.max_new_tokens`.
+        The same tokens and numbers as `trace` of this sample alone (when sampling, who shares a
+        batch changes what is drawn). A sample with a response is followed token by token. The
+        stream ends at the end token or after `decode.max_new_tokens`.
 
         Raises:
             SampleError: the sample cannot be read or traced.
             FatalError: the model cannot be loaded or run.
         """
+        if not isinstance(sample, Sample | Mapping):
+            raise ConfigError(f"stream takes one sample, not a {type(sample).__name__}")
         if not isinstance(sample, Sample):
             sample = parse_any(named(sample, "sample-1"))
         yield from self._tracer.stream(self._reader.read(sample), self.units.instructions)

@@ -43,6 +43,8 @@ _STREAMS_OF_KIND: dict[str, tuple[int, ...]] = {
 _WHY_EMPTY: dict[str, str] = {"image_cell": "units.grid is finer than the tokens of this image"}
 # Relative difference below which two units cover a position alike.
 _TIE = 1e-4
+# Positions at a time, so that positions x units is never a table of millions.
+_BLOCK = 512
 
 
 def build_units(
@@ -88,13 +90,43 @@ def assign_units(prompt: PromptMap, units: Sequence[SourceUnit]) -> NDArray[np.i
         where = np.flatnonzero((prompt.part == part) & (prompt.stream == stream))
         if where.size == 0:
             continue
-        covered = _cover(prompt, where, members, stream)
-        most = covered.max(axis=1)
-        # Boxes are float32: what differs by their rounding alone is a tie.
-        best = (covered >= most[:, None] * (1 - _TIE)).argmax(axis=1)
-        ids = np.asarray([unit.unit_id for unit in members])[best]
-        index[where] = np.where(most > 0, ids, -1)
+        for start in range(0, where.size, _BLOCK):
+            block = where[start : start + _BLOCK]
+            index[block] = _assign_block(prompt, block, members, stream)
     return index
+
+
+def _assign_block(
+    prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
+) -> NDArray[np.int64]:
+    """The unit of some positions of one stream: [n_positions], -1 for none."""
+    near = units if stream == Stream.IMAGE else _near(prompt, where, units, stream)
+    if not near:
+        return np.full(where.size, -1, dtype=np.int64)
+    covered = _cover(prompt, where, near, stream)
+    most = covered.max(axis=1)
+    # Boxes are float32: what differs by their rounding alone is a tie.
+    best = (covered >= most[:, None] * (1 - _TIE)).argmax(axis=1)
+    ids = np.asarray([unit.unit_id for unit in near], dtype=np.int64)[best]
+    return np.where(most > 0, ids, -1)
+
+
+def _near(
+    prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
+) -> list[SourceUnit]:
+    """Those units that reach into the stretch of text or time that the positions span."""
+    low, high = prompt.lo[where].min(), prompt.hi[where].max()
+    starts, ends = _edges(units, stream)
+    return [units[int(j)] for j in np.flatnonzero((starts < high) & (ends > low))]
+
+
+def _edges(units: Sequence[SourceUnit], stream: int) -> NDArray[np.float64]:
+    """Where units begin and end, [2, n_units]: characters of a text, seconds of all else."""
+    if stream == Stream.TEXT:
+        edges = [(unit.char_start, unit.char_end) for unit in units]
+    else:
+        edges = [(unit.start_s, unit.end_s) for unit in units]  # type: ignore[misc]
+    return np.asarray(edges, dtype=np.float64).T
 
 
 def empty_units(unit_index: NDArray[np.int64], units: Sequence[SourceUnit]) -> list[int]:
@@ -133,13 +165,7 @@ def _cover(
         wide = _overlap(cells[:, 0], cells[:, 2], boxes[:, 0], boxes[:, 2])
         wide *= _overlap(cells[:, 1], cells[:, 3], boxes[:, 1], boxes[:, 3])
         return wide
-    starts, ends = np.asarray(
-        [
-            (u.char_start, u.char_end) if stream == Stream.TEXT else (u.start_s, u.end_s)
-            for u in units
-        ],
-        dtype=np.float64,
-    ).T
+    starts, ends = _edges(units, stream)
     return _overlap(prompt.lo[where], prompt.hi[where], starts, ends)
 
 

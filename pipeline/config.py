@@ -128,7 +128,7 @@ def make_config(tree: Tree, overrides: Sequence[str], where: str) -> RunConfig:
     for override in overrides:
         _apply(tree, override)
     try:
-        return _with_absolute_heads(RunConfig.model_validate(tree))
+        return RunConfig.model_validate(tree)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise ConfigError(f"{where} is not a valid configuration:\n{problems}") from error
@@ -202,7 +202,7 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "run": True,
     "ray": True,
     "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
-    "trace": {"rows_mib"},
+    "trace": {"rows_mib", "head_files"},
 }
 
 
@@ -214,7 +214,7 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
     settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
     told: list[object] = [SCHEMA_VERSION, model_identity, settings]
     # A file of head weights counts by what it holds.
-    told.extend(head_weights_identity(path) for path in _head_weight_files(config))
+    told.extend(head_weights_identity(path) for path in _head_files(config).values())
     if config.model.dtype == "auto":
         # float32 on a CPU, the checkpoint's own on a GPU.
         told.append("on_gpu" if config.model.gpus_per_replica else "on_cpu")
@@ -224,17 +224,10 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _head_weight_files(config: RunConfig) -> list[str]:
-    return [name[len(HEADS) :] for name in config.trace.signals if name.startswith(HEADS)]
-
-
-def _with_absolute_heads(config: RunConfig) -> RunConfig:
-    """Head weights by absolute path: the name stands in records, whoever reads the file."""
-    signals = tuple(
-        HEADS + absolute(name[len(HEADS) :]) if name.startswith(HEADS) else name
-        for name in config.trace.signals
-    )
-    return config.model_copy(update={"trace": config.trace.model_copy(update={"signals": signals})})
+def _head_files(config: RunConfig) -> dict[str, str]:
+    """Files of head weights by the signal's name, as seen from here."""
+    names = [name for name in config.trace.signals if name.startswith(HEADS)]
+    return {name: absolute(name[len(HEADS) :]) for name in names}
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -246,7 +239,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     spans = config.spans.model_copy(update={"pipeline": _absolute(config.spans.pipeline)})
     roots = tuple(os.path.abspath(root) for root in config.media.roots)
     media = config.media.model_copy(update={"roots": roots})
-    return config.model_copy(update={"model": model, "spans": spans, "media": media})
+    trace = config.trace.model_copy(update={"head_files": _head_files(config)})
+    changed = {"model": model, "spans": spans, "media": media, "trace": trace}
+    return config.model_copy(update=changed)
 
 
 def _absolute(path: str) -> str:

@@ -105,17 +105,17 @@ def _span_lines(span: Row) -> list[str]:
 
 def _peak(heat: Row) -> str:
     """Where a heat map is strongest, in pixels of the original picture."""
-    values = cast("list[int]", heat["values"])
+    patches = cast("list[int]", heat["patches"])
     n_rows, n_columns, width, height, scale = (
         cast("float", heat[name]) for name in ("n_rows", "n_columns", "width", "height", "scale")
     )
-    row, column = divmod(values.index(max(values)), int(n_columns))
+    row, column = divmod(patches.index(max(patches)), int(n_columns))
     wide, high = width / n_columns, height / n_rows
     edges = (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
     when = "" if heat["start_s"] is None else f" {heat['start_s']:.2f}-{heat['end_s']:.2f} s"
     return (
         f"  heat map [{heat['part_index']}] {heat['modality']}{when}: strongest at "
-        f"{[round(edge) for edge in edges]}, {scale:.4f}"
+        f"{[round(edge) for edge in edges]}, {max(patches) * scale:.4f}"
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omnitrace_core.asr import load_engine
-from omnitrace_core.backends import media_rules
+from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.language import load_language
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.signals import load_signal
+from omnitrace_core.signals import check_shape, load_signal
 from pipeline.config import RunConfig
 from pipeline.identity import RunIdentity, Today, identify, utc_today
 from pipeline.inputs import scan_input
@@ -90,8 +90,8 @@ def _check_device(config: RunConfig) -> None:
 def _check_names(config: RunConfig) -> MediaRules:
     """What the stages would trip over when they load."""
     try:
-        for name in config.trace.signals:
-            load_signal(name)
+        signals = {name: load_signal(name) for name in config.trace.signals}
+        check_shape(signals, decoder_shape(config.model))
         load_engine(config.asr)
         load_language(config.spans.pipeline)
         rules = media_rules(config.model)

@@ -154,7 +154,7 @@ def _heatmap_column(
         "n_rows": [item.values.shape[0] for item in maps],
         "n_columns": [item.values.shape[1] for item in maps],
         "scale": [scale for _, scale in packed],
-        "values": [values for values, _ in packed],
+        "patches": [patches for patches, _ in packed],
     }
     return lists(counts, len(rows), structs(HEATMAPS_ROW, columns, len(maps)))
 

@@ -366,8 +366,8 @@ HEATMAPS = _published(
         ("n_rows", pa.int32()),
         ("n_columns", pa.int32()),
         ("scale", pa.float32()),
-        # [n_rows, n_columns] flattened by rows; the mass of a patch is value * scale / 255
-        ("values", pa.list_(pa.uint8())),
+        # [n_rows, n_columns] flattened by rows; the mass of a patch is patch * scale
+        ("patches", pa.list_(pa.uint8())),
     ],
 )
 TABLES: dict[str, pa.Schema] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from omnitrace_core.errors import BackendError, UnknownName
@@ -50,6 +51,20 @@ def media_rules(options: ModelOptions) -> MediaRules:
     """The family's media rules, read from the model's JSON files alone. Raises: BackendError."""
     rules: MediaRules = import_module(_module_of(options)).media_rules(json_reader(options))
     return rules
+
+
+def decoder_shape(options: ModelOptions) -> SimpleNamespace:
+    """num_hidden_layers and num_attention_heads of the text decoder by the model's config.json.
+
+    None where it does not tell. Raises: BackendError.
+    """
+    config: object = json_reader(options)("config.json") or {}
+    for section in ("thinker_config", "text_config"):
+        if isinstance(config, Mapping) and isinstance(config.get(section), Mapping):
+            config = config[section]
+    told = config if isinstance(config, Mapping) else {}
+    names = ("num_hidden_layers", "num_attention_heads")
+    return SimpleNamespace(**{name: told.get(name) for name in names})
 
 
 def json_reader(options: ModelOptions) -> ReadJson:

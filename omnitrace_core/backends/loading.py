@@ -46,7 +46,12 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
             attn_implementation=options.attention,
             use_safetensors=True,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise BackendError(
+            f"model.attention={options.attention!r} cannot be had here ({error}); install what it "
+            "needs, or set model.attention=sdpa"
+        ) from error
+    except (OSError, ValueError) as error:
         raise BackendError(
             f"model.path={options.path!r}: its weights cannot be loaded as {class_name} ({error}); "
             "give a directory or hub id with safetensors weights of this architecture"

@@ -177,11 +177,13 @@ class Qwen25OmniBackend:
         """
         import torch
 
-        if decode.do_sample:
+        device = self.model.device
+        # The caller's own random numbers stay as they are.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(decode.seed)
-        output = self.model.generate(
-            **prepared.inputs, generation_config=self._generation_config(decode)
-        )
+            output = self.model.generate(
+                **prepared.inputs, generation_config=self._generation_config(decode)
+            )
         token_ids = output.sequences[:, prepared.input_ids.shape[1] :]
         return Generated(token_ids, self._prompt_state(prepared, output.past_key_values))
 

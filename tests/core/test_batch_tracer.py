@@ -122,3 +122,77 @@ def test_ids_of_another_tokenizer_are_the_samples_error(tracer: BatchTracer) -> 
 def test_unknown_signal_lists_the_known(tiny_model: str) -> None:
     with pytest.raises(UnknownName, match="attmean"):
         BatchTracer(ModelOptions(path=tiny_model), trace=TraceOptions(signals=("attwish",)))
+
+
+def test_activations_that_overflow_cost_one_sample(
+    tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As half precision does it: a NaN in one sample's prompt."""
+    poison = ready(["Hello \u2603."], response="Yes.")
+    good = ready(["Hello there, all of you."], response="Yes.")
+    marks = tracer.backend.tokenizer("\u2603", add_special_tokens=False)["input_ids"]
+    embed = tracer.backend.decoder.get_input_embeddings()
+
+    def poisoned(module, arguments, output):  # type: ignore[no-untyped-def]
+        (ids,) = arguments
+        hit = torch.isin(ids, torch.tensor(marks[-1:]))
+        return torch.where(hit[..., None], torch.full_like(output, torch.nan), output)
+
+    handle = embed.register_forward_hook(poisoned)
+    try:
+        first, second = tracer.trace([poison, good])
+    finally:
+        handle.remove()
+    assert isinstance(first, SampleError)
+    assert "not finite" in str(first)
+    assert "bfloat16" in str(first)
+    assert isinstance(second, TokenTrace)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out_of_memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "out_of_memory",
+        ),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("shape mismatch"), "trace_error"),
+    ],
+)
+def test_what_counts_as_memory(
+    tracer: BatchTracer,
+    samples: dict[str, ReadySample],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    wanted: str,
+) -> None:
+    def failing(prepared, decode):  # type: ignore[no-untyped-def]
+        raise error
+
+    monkeypatch.setattr(tracer.backend, "generate", failing)
+    for trace in tracer.trace([samples["text"], samples["image"]]):
+        assert isinstance(trace, SampleError)
+        assert trace.code == wanted
+
+
+def test_the_callers_random_numbers_are_left_alone(
+    tracer: BatchTracer, samples: dict[str, ReadySample]
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tracer.trace([samples["text"]])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_one_model_in_two_threads(tracer: BatchTracer, samples: dict[str, ReadySample]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    kinds = ["text", "image", "audio"] * 3
+    (expected,) = {tuple(type(t) for t in tracer.trace([samples[k] for k in kinds]))}
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda kind: tracer.trace([samples[kind]])[0], kinds))
+    assert tuple(type(trace) for trace in found) == expected

@@ -12,6 +12,7 @@ import torch
 
 from omnitrace_core import OmniTracer
 from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from tests.core.samples import one_of_each
@@ -94,3 +95,8 @@ def test_the_notebook_door_streams(tiny_model: str) -> None:
     tokens = list(tracer.stream({"messages": [message]}))
     assert 0 < len(tokens) <= 4
     assert {token.unit.kind for token in tokens if token.unit} <= {"sentence"}
+
+
+def test_a_list_is_not_a_sample(tiny_model: str) -> None:
+    with pytest.raises(ConfigError, match="one sample, not a list"):
+        next(OmniTracer(tiny_model).stream([{"messages": []}]))  # type: ignore[arg-type]

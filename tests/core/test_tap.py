@@ -188,3 +188,38 @@ def test_all_signals_share_one_pass(tracer: BatchTracer, monkeypatch: pytest.Mon
     samples = list(one_of_each().values())[:2]
     tracer.trace(samples)
     assert calls.count(True) == 1
+
+
+def test_a_slice_is_gone_before_the_next_is_made(tiny_model: str) -> None:
+    """Rows of a long response: never two slices at once, while the caller lets go of them."""
+    import gc
+    import weakref
+
+    tracer = make_tracer(tiny_model, signals=("attmean", "attgrads"))
+    backend = tracer.backend
+    prepared = backend.prepare([ready(["The lamp is red. It stands in the hall."])])
+    slices = replay(
+        backend.decoder,
+        backend.output_head,
+        backend.prefill(prepared),
+        [tuple(range(60, 90))],
+        tracer.signals,
+        rows_bytes=2000,
+    )
+    seen: list[weakref.ref[torch.Tensor]] = []
+    for part in slices:
+        gc.collect()
+        assert [ref() for ref in seen] == [None] * len(seen)
+        seen.extend(weakref.ref(rows) for rows in part.rows.values())
+        del part
+    assert len(seen) > 10
+
+
+def test_rows_are_float32_under_autocast(tracer: BatchTracer) -> None:
+    sample = ready([image(1), "What is this?"], response="A red lamp in the hall.")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (trace,) = tracer.trace([sample])
+    assert isinstance(trace, TokenTrace)
+    fold = trace.folds["attmean"]
+    total = fold.mass.sum(1) + fold.markup + fold.generated
+    assert abs(total - 1).max() < 1e-5

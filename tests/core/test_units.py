@@ -186,3 +186,18 @@ def test_bins_shorter_than_tokens_are_noted(backend: Backend) -> None:
     (note,) = backend.encode(item).notes
     assert note.startswith("part 0: 23 of 48 units (audio_bin) hold no token")
     assert note.endswith("; they are shorter than a token")
+
+
+def test_many_positions_and_units_go_in_blocks() -> None:
+    """An hour of sound: what a table of all positions by all units would say."""
+    edges = np.arange(0, 200.02, 0.04)
+    prompt = _audio_positions(edges.tolist())
+    units = [
+        SourceUnit(j, "audio_bin", "audio", 0, start_s=j * 0.7, end_s=(j + 1) * 0.7)
+        for j in range(250)
+    ]
+    middles = (prompt.lo + prompt.hi) / 2
+    expected = np.where(middles < 175, np.minimum(middles // 0.7, 249), -1)
+    found = assign_units(prompt, units)
+    clear = np.abs(middles / 0.7 - np.round(middles / 0.7)) > 0.03
+    np.testing.assert_array_equal(found[clear], expected[clear])

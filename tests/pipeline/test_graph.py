@@ -149,7 +149,7 @@ def test_cells_of_a_picture_have_the_mass_of_the_whole(
     seen: Counter[tuple[str, int]] = Counter()
     for heat in rows(job.folder, "heatmaps"):
         if heat["modality"] == "image":
-            total = sum(heat["values"]) * heat["scale"] / 255
+            total = sum(heat["patches"]) * heat["scale"]
             seen[heat["row_key"], heat["span_index"]] += total  # type: ignore[assignment]
     for span in rows(job.folder, "spans"):
         mass = seen[span["row_key"], span["span_index"]]

@@ -147,8 +147,8 @@ def test_heat_maps_from_positions(made: Job, tmp_path: Path) -> None:
     for name, pictures in maps.items():
         for span, heat in zip(spans[name], pictures, strict=True):
             assert heat["span_index"] == span["span_index"]
-            seen = np.array(heat["values"]).sum() * heat["scale"] / 255
-            assert seen == pytest.approx(span["mass_image"], abs=16 * heat["scale"] / 255)
+            seen = np.array(heat["patches"]).sum() * heat["scale"]
+            assert seen == pytest.approx(span["mass_image"], abs=16 * heat["scale"])
 
 
 def test_heat_maps_without_positions_are_taken_over(made: Job, tmp_path: Path) -> None:
