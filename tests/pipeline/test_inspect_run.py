@@ -42,7 +42,7 @@ def test_heat_maps_say_where_they_are_strongest(tmp_path: Path) -> None:
     maps = [row for row in rows(job.folder, "heatmaps") if row["sample_id"] == "picture"]
     row, column = divmod(max(range(16), key=maps[0]["patches"].__getitem__), 4)
     box = [column * 30, row * 20, column * 30 + 30, row * 20 + 20]
-    assert f"heat map [0] image: strongest at {box}, {maps[0]['scale']:.4f}" in said
+    assert f"heat map [0] image: strongest at {box}, {255 * maps[0]['scale']:.4f}" in said
     assert "heat map" not in inspect_sample(job.folder.root, "text")
 
 
