@@ -59,7 +59,7 @@ def test_python_runs(
 ) -> None:
     monkeypatch.chdir(demo)
     blocks = [body for language, body in BLOCKS if language == "python"]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, object] = {"__name__": "readme"}
     for body in blocks:
         exec(compile(body, "README.md", "exec"), names)
