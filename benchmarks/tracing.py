@@ -133,8 +133,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output or HERE / "out" / name
     machine = _machine(args.device)
     cases = plan(args)
-    results: list[Result] = []
+    held = _held(output, machine, settings) if args.resume else {}
+    results = list(held.values())
     for number, case in enumerate(cases, start=1):
+        if case in held:
+            continue
         print(
             f"[{number}/{len(cases)}] prompt {case.prompt}, batch {case.batch}, {case.name}",
             file=sys.stderr,
@@ -152,6 +155,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     for target in report.targets():
         print(target.line())
     print(f"raw numbers: {output}")
+
+
+def _held(path: Path, machine: Mapping[str, object], settings: Settings) -> dict[Case, Result]:
+    """What a run that was stopped has measured on this machine, with these settings."""
+    if not path.exists():
+        return {}
+    told = json.loads(path.read_text())
+    if (told["machine"], told["settings"]) != (dict(machine), asdict(settings)):
+        raise SystemExit(f"{path} was measured elsewhere or with other settings; name another file")
+    rows = [row for row in told["results"] if not row["skipped"]]
+    kept = [{k: v for k, v in row.items() if not k.endswith("_ratio")} for row in rows]
+    found = [result_from_json(json.dumps(row)) for row in kept]
+    return {result.case: result for result in found}
 
 
 def _machine(device: str) -> dict[str, object]:
@@ -193,6 +209,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=os.cpu_count() or 1)
     add("--rows-mib", type=int, default=TraceOptions().rows_mib, help="as trace.rows_mib")
     add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="keep the cases that the output holds already")
     add("--output", type=Path, help="where the raw numbers go")
     if "--quick" in (sys.argv[1:] if argv is None else argv):
         parser.set_defaults(**QUICK)

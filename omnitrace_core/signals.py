@@ -85,6 +85,16 @@ class LayerView:
             )
         return self._gradient()
 
+    def scaled(self, factors: Tensor) -> Tensor:
+        """Sum over heads of the attention rows times a factor per slot, without a copy of the rows.
+
+        factors: [B, H, K]. Returns [B, c, K] float32.
+        """
+        total = self.attention[:, 0] * factors[:, 0, None]
+        for head in range(1, self.n_heads):
+            total.addcmul_(self.attention[:, head], factors[:, head, None])
+        return total
+
     def weighted(self, weights: Tensor) -> Tensor:
         """Sum of the attention rows over heads. weights: [H]. Returns [B, c, K] float32."""
         batch, heads, queries, slots = self.attention.shape
@@ -169,8 +179,7 @@ def _attnorm(view: LayerView) -> Tensor:
 
     Kobayashi et al. 2020, equation 4, without the residual. Rows do not sum to 1.
     """
-    scaled = view.attention * view.value_norms[:, :, None]
-    return scaled.mean(dim=1) / view.n_layers
+    return view.scaled(view.value_norms) / (view.n_layers * view.n_heads)
 
 
 SIGNALS: dict[str, Signal] = {

@@ -9,6 +9,8 @@ mechanics work, not that the sources are meaningful.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,24 @@ IMAGE_MAX_PIXELS = 36 * TOKEN_PIXELS
 VIDEO_MIN_PIXELS = 4 * TOKEN_PIXELS
 VIDEO_MAX_PIXELS = 16 * TOKEN_PIXELS
 
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What differs between small thinkers: values of the three configs, and pixel limits.
+
+    vision, audio: without the width they hand on, which is the text's `hidden_size`.
+    """
+
+    text: Mapping[str, Any]
+    vision: Mapping[str, Any]
+    audio: Mapping[str, Any]
+    init_std: float
+    rope_theta: float
+    tied: bool
+    image_max_pixels: int
+    video_max_pixels: int
+
+
 VISION_CONFIG: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 64,
@@ -60,7 +80,6 @@ VISION_CONFIG: dict[str, Any] = {
     "spatial_merge_size": MERGE,
     "temporal_patch_size": TEMPORAL_PATCH,
     "fullatt_block_indexes": [1],
-    "out_hidden_size": HIDDEN,
     "initializer_range": INIT_STD,
 }
 AUDIO_CONFIG: dict[str, Any] = {
@@ -70,9 +89,24 @@ AUDIO_CONFIG: dict[str, Any] = {
     "encoder_ffn_dim": 128,
     "d_model": 64,
     "n_window": 100,
-    "output_dim": HIDDEN,
     "initializer_range": INIT_STD,
 }
+RANDOM = Sizes(
+    text={
+        "hidden_size": HIDDEN,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": HIDDEN // HEAD_DIM,
+        "num_key_value_heads": 2,
+    },
+    vision=VISION_CONFIG,
+    audio=AUDIO_CONFIG,
+    init_std=INIT_STD,
+    rope_theta=1_000_000.0,
+    tied=False,
+    image_max_pixels=IMAGE_MAX_PIXELS,
+    video_max_pixels=VIDEO_MAX_PIXELS,
+)
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 CHAT_TEMPLATE = """\
@@ -116,56 +150,63 @@ def build_tiny(dest: Path, seed: int = 0) -> Path:
 
     The same seed gives the same bytes. Torch's global random state is left as it was.
     """
+    tokenizer = build_tokenizer()
+    save_thinker(dest, make_thinker(tokenizer, RANDOM, seed), tokenizer, RANDOM)
+    return dest
+
+
+def make_thinker(tokenizer: PreTrainedTokenizerFast, sizes: Sizes, seed: int) -> Any:
+    """A thinker of random weights. Torch's global random state is left as it was."""
     import torch
 
     ensure_torchvision()
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-    tokenizer = build_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5OmniThinkerForConditionalGeneration(_model_config(tokenizer))
+        model = Qwen2_5OmniThinkerForConditionalGeneration(_model_config(tokenizer, sizes))
     model.generation_config = _generation_config(tokenizer)
+    return model
+
+
+def save_thinker(dest: Path, model: Any, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> None:
+    """Write config, weights, generation config, tokenizer and processor."""
     dest.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(dest)
-    _processor(tokenizer).save_pretrained(dest)
-    return dest
+    _processor(tokenizer, sizes).save_pretrained(dest)
 
 
-def _model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerConfig:
+def _model_config(tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Qwen2_5OmniThinkerConfig:
     from transformers import Qwen2_5OmniThinkerConfig
 
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in MODALITY_TOKENS.items()}
+    width = sizes.text["hidden_size"]
     config = Qwen2_5OmniThinkerConfig(
         text_config={
+            **sizes.text,
             "vocab_size": len(tokenizer),
-            "hidden_size": HIDDEN,
-            "intermediate_size": 256,
-            "num_hidden_layers": 3,
-            "num_attention_heads": HIDDEN // HEAD_DIM,
-            "num_key_value_heads": 2,
             "max_position_embeddings": MAX_LENGTH,
-            "initializer_range": INIT_STD,
-            "tie_word_embeddings": False,
+            "initializer_range": sizes.init_std,
+            "tie_word_embeddings": sizes.tied,
             "pad_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "rope_parameters": {
                 "rope_type": "default",
-                "rope_theta": 1_000_000.0,
+                "rope_theta": sizes.rope_theta,
                 "mrope_section": list(MROPE_SECTION),
             },
         },
-        vision_config=dict(VISION_CONFIG),
-        audio_config=dict(AUDIO_CONFIG),
+        vision_config={**sizes.vision, "out_hidden_size": width},
+        audio_config={**sizes.audio, "output_dim": width},
         image_token_index=ids["image_token"],
         audio_token_index=ids["audio_token"],
         video_token_index=ids["video_token"],
         audio_start_token_id=ids["audio_bos_token"],
         audio_end_token_id=ids["audio_eos_token"],
         user_token_id=vocabulary["user"],
-        initializer_range=INIT_STD,
-        tie_word_embeddings=False,
+        initializer_range=sizes.init_std,
+        tie_word_embeddings=sizes.tied,
     )
     # Not fields of the thinker's config class, but its M-RoPE index reads the first.
     config.vision_start_token_id = ids["vision_bos_token"]
@@ -192,7 +233,7 @@ def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     )
 
 
-def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5OmniProcessor:
+def _processor(tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Qwen2_5OmniProcessor:
     from transformers import (
         Qwen2_5OmniProcessor,
         Qwen2VLImageProcessor,
@@ -202,13 +243,13 @@ def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5OmniProcessor:
 
     return Qwen2_5OmniProcessor(
         image_processor=Qwen2VLImageProcessor(
-            size={"shortest_edge": IMAGE_MIN_PIXELS, "longest_edge": IMAGE_MAX_PIXELS},
+            size={"shortest_edge": IMAGE_MIN_PIXELS, "longest_edge": sizes.image_max_pixels},
             patch_size=PATCH,
             merge_size=MERGE,
             temporal_patch_size=TEMPORAL_PATCH,
         ),
         video_processor=Qwen2VLVideoProcessor(
-            size={"shortest_edge": VIDEO_MIN_PIXELS, "longest_edge": VIDEO_MAX_PIXELS},
+            size={"shortest_edge": VIDEO_MIN_PIXELS, "longest_edge": sizes.video_max_pixels},
             cap_pixels_per_frame=False,
             patch_size=PATCH,
             merge_size=MERGE,

@@ -6,7 +6,8 @@ out short. The special tokens are Qwen2.5-Omni's, so its processor finds them by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -85,17 +86,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
     Ids: the 256 bytes and the merges first, then the special tokens. Pads on the left.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.pre_tokenizer = _words()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) + N_MERGES,
@@ -104,6 +98,44 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TRAINING_TEXT.split("\n\n"), trainer)
+    return _as_qwen(tokenizer)
+
+
+def build_word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """One token for each word of `texts`, with and without the space before it, bytes for the rest.
+
+    Ids: the 256 bytes and the words in order, then the special tokens. Pads on the left.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    cut = _words()
+    words = {piece for text in texts for piece, _ in cut.pre_tokenize_str(text)}
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: k for k, piece in enumerate([*alphabet, *sorted(words - {*alphabet})])}
+    # Without merges: a word that the vocabulary has is taken whole, another one byte by byte.
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = cut
+    return _as_qwen(tokenizer)
+
+
+def _words() -> Any:
+    """Cuts text into words and what is between them, as bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def _as_qwen(tokenizer: Any) -> PreTrainedTokenizerFast:
+    """With Qwen2.5-Omni's special tokens, as transformers expects it."""
+    from tokenizers import AddedToken, decoders
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -38,8 +38,13 @@ from training.world.media import (
 from training.world.records import Clip, Part, Picture, Recording, Text, WorldSample
 
 
-def as_ready(sample: WorldSample, reader: SampleReader, answered: bool = False) -> ReadySample:
-    """A sample with its media decoded and its units cut. answered: with the right response."""
+def as_ready(
+    sample: WorldSample, reader: SampleReader, *, answered: bool = False, cut: bool = True
+) -> ReadySample:
+    """A sample with its media decoded and its units cut.
+
+    answered: with the right response. cut: without units it is made faster, for training.
+    """
     content: list[MessagePart] = []
     media: dict[int, DecodedMedia] = {}
     for index, part in enumerate(sample.parts):
@@ -58,7 +63,7 @@ def as_ready(sample: WorldSample, reader: SampleReader, answered: bool = False) 
         reference_answer=sample.response,
         options=sample.options,
     )
-    return reader.ready(made, media, {})
+    return reader.ready(made, media, {}) if cut else ReadySample(made, media, ())
 
 
 def decoded(part: Part, rules: MediaRules, options: MediaOptions) -> DecodedMedia:

@@ -1,0 +1,126 @@
+"""The trained thinker's beginnings: its words, its circuit, its lessons, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from omnitrace_core.backends import load_backend
+from omnitrace_core.options import ModelOptions
+from omnitrace_core.reader import SampleReader
+from training.tiny.build import save_thinker
+from training.tiny.circuit import LOOK_BACK
+from training.tiny.lessons import PLAIN_WEIGHT, loss_and_accuracy, make_lesson
+from training.tiny.planted import SIZES, make_planted_thinker, make_planted_tokenizer
+from training.tiny.train import Plan, Training
+from training.world import lexicon
+from training.world.tasks import TASK_NAMES, make_sample
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return make_planted_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dest = tmp_path_factory.mktemp("planted")
+    save_thinker(dest, make_planted_thinker(tokenizer, 0, circuit=True), tokenizer, SIZES)
+    return dest
+
+
+def test_every_word_of_the_world_is_one_token(tokenizer: Any) -> None:
+    for words in (lexicon.NAMES, lexicon.OBJECTS, lexicon.PLACES, lexicon.SOUNDS, lexicon.NUMBERS):
+        for word in words:
+            assert len(tokenizer(f" {word}")["input_ids"]) == 1, word
+    for task in TASK_NAMES:
+        for number in range(20):
+            sample = make_sample(task, 6, f"unseen-{number}")
+            for text in (sample.question, sample.response):
+                ids = tokenizer(text)["input_ids"]
+                assert tokenizer.decode(ids) == text
+                assert len(ids) <= len(text.split()) * 1.6 + 8, text
+
+
+@pytest.mark.parametrize(
+    "text", ["Ünïcode, \u2603 and 漢字!", "  two  spaces\n\nlines ", "xyzzy 1234"]
+)
+def test_other_text_goes_in_and_comes_out(tokenizer: Any, text: str) -> None:
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_planted_heads_look_back(folder: Path) -> None:
+    """By their rotary phase alone, whatever the words are."""
+    backend = load_backend(ModelOptions(path=str(folder), attention="eager", device="cpu"))
+    model: Any = backend.model
+    ids = torch.randint(0, 500, (1, 60), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        rows = model(input_ids=ids, output_attentions=True).attentions[0][0]
+    for head, back in enumerate(LOOK_BACK):
+        looked = rows[head, 30:].argmax(dim=-1)
+        missed = (looked - torch.arange(30, 60) + back).abs()
+        # A second of sound is many alike tokens: its neighbours will do.
+        near = back < 10
+        assert (missed <= (0 if near else 1)).float().mean() > 0.9, (head, back)
+        assert rows[head, 30:].max(dim=-1).values.mean() > (0.9 if near else 0.3)
+
+
+def test_lessons_weigh_what_the_evidence_tells(folder: Path) -> None:
+    backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
+    samples = [make_sample("text_lookup", 3, f"lesson-{k}") for k in range(3)]
+    lesson = make_lesson(backend, SampleReader(backend.rules), samples)
+    for row, sample in enumerate(samples):
+        kept = lesson.weights[row] > 0
+        ids = lesson.targets[row][kept].tolist()
+        text = backend.tokenizer.decode(ids, skip_special_tokens=True)
+        assert text == sample.response
+        assert ids[-1] == backend.tokenizer.eos_token_id
+        heavy = lesson.targets[row][lesson.weights[row] == 1.0].tolist()
+        words = [backend.tokenizer.decode([token]).strip() for token in heavy]
+        assert words == [ask.value for ask in sample.asks]
+        plain = lesson.weights[row][kept & (lesson.weights[row] != 1.0)]
+        assert plain.tolist() == pytest.approx([PLAIN_WEIGHT] * len(plain))
+    n = lesson.targets.shape[1]
+    assert (lesson.inputs["input_ids"][:, -n:] == lesson.targets).all()
+
+
+@pytest.mark.parametrize("task", ["text_lookup", "image_lookup", "audio_after", "video_sound"])
+def test_every_modality_has_a_gradient(folder: Path, task: str) -> None:
+    backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
+    model: Any = backend.model
+    model.requires_grad_(True)
+    samples = [make_sample(task, 3, f"gradient-{k}") for k in range(2)]
+    lesson = make_lesson(backend, SampleReader(backend.rules), samples)
+    loss, accuracy = loss_and_accuracy(model, lesson)
+    loss.backward()
+    assert 0 <= accuracy <= 1
+    towers = {"image": model.model.visual, "audio": model.model.audio_tower}
+    for name, tower in towers.items():
+        reached = any(p.grad is not None and p.grad.abs().sum() > 0 for p in tower.parameters())
+        wanted = (name == "image" and task[:5] in ("image", "video")) or (
+            name == "audio" and task in ("audio_after", "video_sound")
+        )
+        assert reached == wanted, (task, name)
+
+
+def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:
+    plan = Plan(0, 10.0, 8, ("text_choice",), circuit=True, report_s=60)
+    training = Training(tmp_path, plan)
+    losses = [float(training._one_step()) for _ in range(40)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    training.report(losses[-1])
+    training.save()
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 40
+    assert 0 <= json.loads(line)["text_choice"] <= 1
+    again = Training(tmp_path, plan)
+    assert again.step == 40
+    same = zip(training.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    again._one_step()
+    assert load_backend(ModelOptions(path=str(tmp_path))).model is not None
