@@ -185,3 +185,27 @@ def test_local_paths_become_absolute_for_workers(
     named = load_config(config_file, ["model.path=org/model", "spans.pipeline=en_core_web_sm"])
     kept = with_absolute_paths(named)
     assert (kept.model.path, kept.spans.pipeline) == ("org/model", "en_core_web_sm")
+
+
+def test_head_weights_count_by_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name stands in the records as it was given; workers get the file's full path."""
+    fingerprints = []
+    for folder, weights in (("a", "[[1, 2]]"), ("b", "[[1, 2]]"), ("c", "[[2, 1]]")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.json").write_text(weights)
+        monkeypatch.chdir(tmp_path / folder)
+        config = RunConfig.model_validate(
+            {
+                "input": {"path": "/in"},
+                "output": {"path": "/out"},
+                "model": {"path": "/model"},
+                "trace": {"signals": ["heads:w.json"]},
+            }
+        )
+        fingerprints.append(fingerprint(config, "model"))
+        trace = with_absolute_paths(config).trace
+        assert trace.signals == ("heads:w.json",)
+        assert trace.head_files == {"heads:w.json": str(tmp_path / folder / "w.json")}
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
