@@ -28,7 +28,7 @@ NEAR_PAIRS, FAR_PAIRS = range(4), range(2, 8)
 CODE = 32  # width of the code, and of either subspace
 _SHARP = 5.5  # size of the planted biases: the softmax puts nearly all on one token
 _COPY = 0.18  # size of a copy in the residual stream, against embeddings of norm about 1
-_MATCH = 1.2  # size of the planted products of layer 1
+_MATCH = 2.0  # size of the planted products of layer 1
 _QUIET = 0.1  # what is left of random weights that would drown the circuit
 
 
