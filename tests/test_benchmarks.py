@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -71,6 +72,32 @@ def test_command_measures_in_a_process_of_its_own(
     assert row["skipped"] == ""
     assert len(row["added_s"]) == 3
     assert "traced attmean" in capsys.readouterr().out
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases that the output holds are kept as they are; skipped ones are tried again."""
+    output = tmp_path / "tracing.json"
+    found = Result(Case("plain", 64, 1), "", (1.5,), (), 5, 9)
+    skipped = Result(TRACED, skipped="no memory")
+    ran: list[Case] = []
+
+    def measured(case: Case, settings: Settings, one_process: bool) -> Result:
+        ran.append(case)
+        return skipped if len(ran) == 2 else dataclasses.replace(found, case=case)
+
+    monkeypatch.setattr(tracing, "run", measured)
+    asked = "--modes plain traced --prompts 64 --batches 1 --signals attmean attraw"
+    command = [*asked.split(), "--output", str(output)]
+    main(command)
+    assert len(ran) == 3
+    before = json.loads(output.read_text())["results"]
+    main([*command, "--resume"])
+    assert ran[3:] == [Case("traced", 64, 1, ("attmean",))]
+    after = json.loads(output.read_text())["results"]
+    assert [row for row in before if not row["skipped"]] == after[:2]
+    assert len(after) == 3
+    with pytest.raises(SystemExit, match="other settings"):
+        main([*command, "--resume", "--tokens", "3"])
 
 
 def test_targets() -> None:
