@@ -3,7 +3,8 @@
 Run from the repository's root: `python -m benchmarks.precision`. The tiny model of random weights,
 six samples of all modalities, one known response each; float32 rows come from the same bfloat16
 weights by eager attention and one backward per token. Prints, for each signal, the mean difference
-of rows over the prompt, relative to their mean.
+of rows over the prompt, relative to their mean: for the replay in either `trace.precision`, and for
+eager attention.
 """
 
 from __future__ import annotations
@@ -17,41 +18,49 @@ import torch
 
 from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.records import TokenTrace
+from omnitrace_core.records import ReadySample, TokenTrace
 from tests.core.oracle import ROWS, Eager, EagerOracle
 from tests.core.samples import one_of_each
 from training.tiny.build import build_tiny
 
 
-def differences(path: str) -> dict[str, tuple[float, float]]:
-    """By signal, the relative difference of the replay and of eager attention, both in bfloat16."""
+def differences(path: str) -> dict[str, tuple[float, float, float]]:
+    """By signal, the relative difference of the two replays and of eager attention in bfloat16."""
     trace = TraceOptions(signals=tuple(ROWS), store="positions")
     decode = DecodeOptions(max_new_tokens=9)
-    half = BatchTracer(ModelOptions(path=path, device="cpu", dtype="bfloat16"), decode, trace)
+    in_half = ModelOptions(path=path, device="cpu", dtype="bfloat16")
+    half = BatchTracer(in_half, decode, trace)
+    wide = BatchTracer(in_half, decode, trace.model_copy(update={"precision": "float32"}))
     whole = BatchTracer(ModelOptions(path=path, device="cpu"), decode, trace)
     exact, rounded = EagerOracle(whole.backend, path), EagerOracle(half.backend, path)
     weights = half.backend.model.state_dict()
     exact.model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     rounded.model.to(torch.bfloat16)
-    sums = {name: [0.0, 0.0, 0.0] for name in ROWS}
+    sums = {name: [0.0, 0.0, 0.0, 0.0] for name in ROWS}
     for sample in one_of_each().values():
         (answered,) = whole.trace([sample])
         assert isinstance(answered, TokenTrace)
         ids = answered.token_ids
         known = replace(sample, sample=replace(sample.sample, response_token_ids=ids))
-        (ours,) = half.trace([known])
-        assert isinstance(ours, TokenTrace)
-        assert ours.positions is not None
+        found = [_rows(tracer, known) for tracer in (half, wide)]
         wanted = exact.forward(sample, ids)[0]
         eager = _in_float32(rounded.forward(sample, ids)[0])
-        n_prompt = ours.n_prompt_tokens
+        n_prompt = answered.n_prompt_tokens
         for name, rows in ROWS.items():
             right = rows(wanted)[:, :n_prompt]
-            found = torch.from_numpy(ours.positions.rows[name])
+            of_eager = rows(eager)[:, :n_prompt].float()
             sums[name][0] += float(right.sum())
-            sums[name][1] += float((found - right).abs().sum())
-            sums[name][2] += float((rows(eager)[:, :n_prompt].float() - right).abs().sum())
-    return {name: (ours / total, eager / total) for name, (total, ours, eager) in sums.items()}
+            for k, those in enumerate((found[0][name], found[1][name], of_eager), start=1):
+                sums[name][k] += float((those - right).abs().sum())
+    return {name: (a / total, b / total, c / total) for name, (total, a, b, c) in sums.items()}
+
+
+def _rows(tracer: BatchTracer, sample: ReadySample) -> dict[str, torch.Tensor]:
+    """By signal, the replay's rows [n_gen, P]."""
+    (traced,) = tracer.trace([sample])
+    assert isinstance(traced, TokenTrace)
+    assert traced.positions is not None
+    return {name: torch.from_numpy(rows) for name, rows in traced.positions.rows.items()}
 
 
 def _in_float32(eager: Eager) -> Eager:
@@ -66,9 +75,9 @@ def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         found = differences(str(build_tiny(Path(folder) / "model")))
-    print(f"{'signal':10}{'replay':>9}{'eager':>9}   of bfloat16 weights, against float32")
-    for name, (ours, eager) in found.items():
-        print(f"{name:10}{ours:9.2%}{eager:9.2%}")
+    print(f"{'signal':10}{'model':>9}{'float32':>9}{'eager':>9}   (trace.precision, and eager)")
+    for name, (ours, wide, eager) in found.items():
+        print(f"{name:10}{ours:9.2%}{wide:9.2%}{eager:9.2%}")
 
 
 if __name__ == "__main__":

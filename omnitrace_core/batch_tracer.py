@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from omnitrace_core.batching import Item, batches
 from omnitrace_core.caches import can_keep_prompt
 from omnitrace_core.curation import candidate_units
 from omnitrace_core.detokenize import decode_response
-from omnitrace_core.errors import FatalError, OutOfMemory, SampleError, TraceError
+from omnitrace_core.errors import ConfigError, FatalError, OutOfMemory, SampleError, TraceError
 from omnitrace_core.folding import SampleFolds
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
@@ -25,6 +26,7 @@ from omnitrace_core.replay import check_layers, replay
 from omnitrace_core.responses import Response, generated_response, known_response
 from omnitrace_core.signals import check_shape, load_signal
 from omnitrace_core.streaming import StreamedToken, stream_tokens
+from omnitrace_core.widening import widened
 
 if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend, Encoded, PrefilledPrompt, Prepared
@@ -73,6 +75,8 @@ class BatchTracer:
             check_layers(self.backend.decoder)
             check_shape(self.signals, self.backend.decoder.config)
         self._batch_tokens = model.batch_tokens
+        in_float32 = str(self.backend.model.dtype) == "torch.float32"
+        self._widens = self.options.precision == "float32" and not in_float32
         # The model is switched to the tap now and then: one user at a time.
         self._lock = threading.Lock()
         weights = self.backend.model
@@ -103,10 +107,16 @@ class BatchTracer:
 
         Raises:
             SampleError: the sample cannot be traced.
+            ConfigError: the settings ask for a second pass (`trace.precision`).
             FatalError: the process cannot go on.
         """
         import torch
 
+        if self._widens:
+            raise ConfigError(
+                "a stream reads the pass that generates, and trace.precision=float32 asks for a "
+                "second one; stream with trace.precision=model"
+            )
         item = self._item(0, ready)
         given = None if item.response is None else item.response.token_ids
         candidates = candidate_units(ready.units, instructions)
@@ -173,7 +183,8 @@ class BatchTracer:
             generated = self.backend.generate(prepared, self.decode)
             ends = self.backend.end_ids
             responses = [generated_response(row, ends) for row in generated.token_ids.tolist()]
-            if can_keep_prompt(generated.prompt.cache, *_before_last(prepared)):
+            kept = can_keep_prompt(generated.prompt.cache, *_before_last(prepared))
+            if kept and not self._widens:
                 prompt = generated.prompt
             del generated  # a cache that cannot be used makes room for the one that will be
         folds = None
@@ -199,16 +210,17 @@ class BatchTracer:
         ]
         if not any(responses):
             return folds
-        prompt = prompt or self.backend.prefill(prepared)
         backend = self.backend
         rows_bytes = self.options.rows_mib * 1024**2
-        slices = replay(
-            backend.decoder, backend.output_head, prompt, responses, self.signals, rows_bytes
-        )
-        for part in slices:
-            for row, sample in enumerate(folds):
-                sample.add(part, row)
-            del part  # before the next one is made
+        with widened(backend.decoder) if self._widens else nullcontext():
+            prompt = prompt or backend.prefill(prepared)
+            slices = replay(
+                backend.decoder, backend.output_head, prompt, responses, self.signals, rows_bytes
+            )
+            for part in slices:
+                for row, sample in enumerate(folds):
+                    sample.add(part, row)
+                del part  # before the next one is made
         return folds
 
     def _as_trace(self, item: Encoded, response: Response, folds: SampleFolds | None) -> TokenTrace:

@@ -66,6 +66,11 @@ class TraceOptions(Options):
         "units",
         description="What traces/ keeps: masses per unit, or also per prompt position (large).",
     )
+    precision: Literal["model", "float32"] = Field(
+        "model",
+        description="What the replay runs in; float32 costs a half-precision model a second "
+        "prefill, and gives the rows of its weights without its rounding.",
+    )
     rows_mib: int = Field(
         128, ge=1, description="Most MiB of attention rows alive at once in the replay."
     )

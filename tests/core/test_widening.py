@@ -1,0 +1,84 @@
+"""A half-precision model whose replay runs in float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.errors import ConfigError
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.widening import widened
+from tests.core.samples import one_of_each
+
+
+def make_tracer(path: str, dtype: str = "bfloat16") -> BatchTracer:
+    return BatchTracer(
+        ModelOptions(path=path, device="cpu", dtype=dtype),  # type: ignore[arg-type]
+        DecodeOptions(max_new_tokens=5),
+        TraceOptions(precision="float32"),
+    )
+
+
+@pytest.fixture(scope="module")
+def tracer(tiny_model: str) -> BatchTracer:
+    return make_tracer(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def sample() -> ReadySample:
+    return one_of_each()["image"]
+
+
+def test_generation_stays_in_the_models_precision(
+    tiny_model: str, tracer: BatchTracer, sample: ReadySample
+) -> None:
+    plain = BatchTracer(
+        ModelOptions(path=tiny_model, device="cpu", dtype="bfloat16"),
+        DecodeOptions(max_new_tokens=5),
+    )
+    (wide,), (narrow,) = tracer.trace([sample]), plain.trace([sample])
+    assert isinstance(wide, TokenTrace)
+    assert isinstance(narrow, TokenTrace)
+    assert wide.token_ids == narrow.token_ids
+    assert wide.folds["attmean"].mass.tolist() != narrow.folds["attmean"].mass.tolist()
+
+
+def test_the_model_is_as_it_was(tracer: BatchTracer, sample: ReadySample) -> None:
+    decoder, weights = tracer.backend.decoder, tracer.backend.model.state_dict()
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    tracer.trace([sample])
+    with pytest.raises(ValueError, match="interrupted"), widened(decoder):
+        raise ValueError("interrupted")
+    assert not decoder._forward_pre_hooks
+    assert decoder.config._attn_implementation == "sdpa"
+    for name, tensor in tracer.backend.model.state_dict().items():
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, before[name])
+
+
+def test_flash_attention_gives_way(tracer: BatchTracer) -> None:
+    """It knows half precision only."""
+    config = tracer.backend.decoder.config
+    config._attn_implementation = "flash_attention_2"
+    try:
+        with widened(tracer.backend.decoder):
+            assert config._attn_implementation == "sdpa"
+        assert config._attn_implementation == "flash_attention_2"
+    finally:
+        config._attn_implementation = "sdpa"
+
+
+def test_whole_weights_need_no_second_prefill(
+    tiny_model: str, sample: ReadySample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_tracer(tiny_model, "float32")
+    monkeypatch.setattr(whole.backend, "prefill", None)
+    (trace,) = whole.trace([sample])
+    assert isinstance(trace, TokenTrace)
+
+
+def test_a_stream_has_no_second_pass(tracer: BatchTracer, sample: ReadySample) -> None:
+    with pytest.raises(ConfigError, match=r"trace\.precision"):
+        next(tracer.stream(sample))
