@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.caches import keep_prompt
+from omnitrace_core.caches import forget_graph, keep_prompt
 from omnitrace_core.errors import BackendError
 from omnitrace_core.signals import Signal
 from omnitrace_core.tap import Tap, tapped
@@ -67,7 +67,7 @@ def replay(
     batch, n = targets.shape
     keep_prompt(prompt.cache, prompt.attention_mask.shape[1] - 1)
     slots = prompt.attention_mask.shape[1] + n
-    step = -(-n // max(1, -(-4 * len(signals) * batch * n * slots // rows_bytes)))
+    step = _slice_length(decoder.config, signals, (batch, n, slots), rows_bytes)
     previous = prompt.last_embedding
     for start in range(0, n, step):
         asked = targets[:, start : start + step]
@@ -124,6 +124,7 @@ def run_decoder(
             use_cache=True,
             omnitrace_tap=tap,
         )
+    forget_graph(prompt.cache)
     return Pass(start, tap, output.last_hidden_state)
 
 
@@ -135,6 +136,22 @@ def finish(pass_: Pass, head: nn.Module, targets: Tensor, rows_bytes: int) -> Sl
     with torch.no_grad():
         logprobs = _logprobs(head, pass_.hidden.detach(), targets, rows_bytes)
     return Slice(pass_.start, rows, logprobs)
+
+
+def _slice_length(
+    config: Any, signals: Mapping[str, Signal], shape: tuple[int, int, int], most_bytes: int
+) -> int:
+    """Response tokens of one pass: its rows, and the activations of its graph, fit the budget.
+
+    shape: samples, response tokens, slots.
+    """
+    batch, n, slots = shape
+    of_token = 4 * len(signals) * slots
+    if any(signal.odds for signal in signals.values()):
+        width, inner = config.hidden_size, getattr(config, "intermediate_size", 0)
+        of_token += 4 * config.num_hidden_layers * (8 * width + 3 * inner)
+    passes = max(1, -(-batch * n * of_token // most_bytes))
+    return -(-n // passes)
 
 
 def check_layers(decoder: nn.Module) -> None:

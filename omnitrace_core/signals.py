@@ -40,6 +40,7 @@ class LayerView:
         attention: Callable[[], Tensor],
         value_norms: Callable[[], Tensor],
         gradient: Callable[[], Tensor] | None = None,
+        odds_gradient: Callable[[], Tensor] | None = None,
     ) -> None:
         self.layer = layer
         self.n_layers = n_layers
@@ -47,6 +48,7 @@ class LayerView:
         self._attention = attention
         self._value_norms = value_norms
         self._gradient = gradient
+        self._odds_gradient = odds_gradient
 
     @property
     def attention_is_known(self) -> bool:
@@ -85,6 +87,23 @@ class LayerView:
             )
         return self._gradient()
 
+    @cached_property
+    def odds_gradient(self) -> Tensor:
+        """d log odds(y_t) / d A in any layer, [B, H, c, K] float32; see `attodds`.
+
+        For signals made with `odds=True`. Keys and values are held fixed: what counts is what the
+        query that produces y_t reads and does with it in the layers above, not what other queries
+        do.
+
+        Raises:
+            BackendError: the signal was not made with `odds=True`.
+        """
+        if self._odds_gradient is None:
+            raise BackendError(
+                "view.odds_gradient is known to signals made with Signal(..., odds=True)"
+            )
+        return self._odds_gradient()
+
     def scaled(self, factors: Tensor) -> Tensor:
         """Sum over heads of the attention rows times a factor per slot, without a copy of the rows.
 
@@ -104,14 +123,17 @@ class LayerView:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal: its function, and whether it reads `view.gradient`.
+    """A signal: its function, and whether it reads `view.gradient` or `view.odds_gradient`.
 
-    rows: LayerView -> [B, c, K] float32, non-negative, or None if the layer adds nothing.
+    rows: LayerView -> [B, c, K] float32 or None if the layer adds nothing. Their sum over layers is
+    non-negative, or, with `signed`, what is below 0 in it counts as 0.
     weights: of a signal that is a weight per (layer, head), (n_layers, n_heads) -> [L, H].
     """
 
     rows: Callable[[LayerView], Tensor | None]
     gradient: bool = False
+    odds: bool = False
+    signed: bool = False
     weights: Callable[[int, int], Tensor] | None = None
 
 
@@ -182,11 +204,23 @@ def _attnorm(view: LayerView) -> Tensor:
     return view.scaled(view.value_norms) / (view.n_layers * view.n_heads)
 
 
+def _attodds(view: LayerView) -> Tensor:
+    """What reading a slot adds to the log odds of the token: attention times its gradient.
+
+    ReLU of the sum over layers and heads of A x d log odds(y_t) / d A, where the log odds are
+    log p - log(1 - p). Ours: heads that read what does not matter to the token weigh nothing (a
+    sink's value is near 0), those that read against it weigh against it, and unlike a logit's
+    gradient, what speaks for all words of a kind alike does not count. Rows do not sum to 1.
+    """
+    return (view.attention * view.odds_gradient).sum(dim=1)
+
+
 SIGNALS: dict[str, Signal] = {
     "attmean": weighted_heads(_all_heads),
     "attraw": weighted_heads(_last_layer),
     "attgrads": Signal(_attgrads, gradient=True),
     "attnorm": Signal(_attnorm),
+    "attodds": Signal(_attodds, odds=True, signed=True),
 }
 
 

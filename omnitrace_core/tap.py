@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ _ALIVE = 4
 class _Layer:
     """What one layer's attention was called with.
 
-    query: [B, H, q, d]; key, value: [B, H_kv, K, d]; visible: [B, 1, q, K] bool.
+    query: [B, H, q, d]; key, value: [B, H_kv, K, d], without their graph; visible: [B, 1, q, K]
+    bool.
     """
 
     module: nn.Module
@@ -45,6 +46,11 @@ class _Layer:
     value: Tensor
     visible: Tensor
     scaling: float
+
+    @property
+    def index(self) -> int:
+        """Which of the decoder's layers."""
+        return int(self.module.layer_idx)  # type: ignore[arg-type]
 
 
 class Tap:
@@ -62,26 +68,32 @@ class Tap:
         self._rows: dict[str, Tensor] = {}
         self._seen: set[int] = set()
         self._wants_gradient = any(signal.gradient for signal in signals.values())
-        self._last: _Layer | None = None
-        self._output: Tensor | None = None
+        self._wants_odds = any(signal.odds for signal in signals.values())
+        # Layers that are read only when the gradients are known, and what their attention gave.
+        self._waiting: list[_Layer] = []
+        self._outputs: list[Tensor] = []
 
     def observe(self, layer: _Layer, attend: Callable[[], Tensor]) -> Tensor:
         """Read one layer, and return what its attention gives, [B, q, H, d].
 
         attend: SDPA of this layer; needed only where no signal had the rows computed anyway.
-        With a gradient to take, the last layer's output becomes a leaf of the graph of what follows
-        (which is position-wise), and the layer is read in `finish`.
+        With a gradient to take, a layer is read in `finish`, and the graph begins with its output:
+        with that of the last layer (what follows is position-wise), or of the first.
         """
         import torch
 
-        index = int(layer.module.layer_idx)  # type: ignore[arg-type]
-        self._seen.add(index)
-        if not (self._wants_gradient and index == self._n_layers - 1):
-            output = self._read(layer, None)
+        self._seen.add(layer.index)
+        if not (self._wants_odds or (self._wants_gradient and layer.index == self._n_layers - 1)):
+            output = self._read(layer, None, None)
             return attend() if output is None else output
-        torch.set_grad_enabled(True)  # until the caller's no_grad block ends
-        self._last, self._output = layer, attend().detach().requires_grad_()
-        return self._output
+        if not self._waiting:
+            torch.set_grad_enabled(True)  # until the caller's no_grad block ends
+        output = attend()
+        if not self._waiting:
+            output = output.detach().requires_grad_()
+        self._waiting.append(replace(layer, query=layer.query.detach()))
+        self._outputs.append(output)
+        return output
 
     def finish(self, hidden: Tensor, head: nn.Module, targets: Tensor) -> dict[str, Tensor]:
         """The rows by signal, [B, q, K] float32, padding 0.
@@ -95,25 +107,51 @@ class Tap:
         """
         import torch
 
-        if self._last is not None and self._output is not None:
-            with torch.enable_grad():
-                # Only the targets' rows of the head: d logit / d hidden is that row.
-                logits = (hidden * head.weight[targets]).sum()  # type: ignore[index]
-            (gradient,) = torch.autograd.grad(logits, self._output)
-            with torch.no_grad():
-                self._read(self._last, gradient.transpose(1, 2))
+        if self._waiting:
+            odds, logit = self._gradients(hidden, head, targets)
+            for layer, of_odds in zip(self._waiting, odds, strict=True):
+                is_last = layer.index == self._n_layers - 1
+                with torch.no_grad():
+                    self._read(layer, logit if is_last else None, of_odds)
         missing = self._n_layers - len(self._seen)
         if missing:
             raise BackendError(
                 f"{missing} of {self._n_layers} decoder layers did not go through the tapped "
                 "attention; this model's attention cannot be traced by the replay"
             )
-        for name in self._signals:
+        for name, signal in self._signals.items():
+            if signal.signed and name in self._rows:
+                self._rows[name].relu_()
             self._check(name)
         return {name: self._rows[name] for name in self._signals}
 
-    def _read(self, layer: _Layer, gradient: Tensor | None) -> Tensor | None:
-        """Hand the layer to every signal, a few queries at a time. gradient: [B, H, q, d].
+    def _gradients(
+        self, hidden: Tensor, head: nn.Module, targets: Tensor
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        """By waiting layer the gradient of the log odds, and of the logit by the last layer.
+
+        Of what its attention gives, [B, H, q, d]. One backward each serves all queries: each logit
+        depends on its own position alone, keys and values being held fixed.
+        """
+        import torch
+
+        odds: list[Tensor | None] = [None] * len(self._waiting)
+        logit = None
+        if self._wants_odds:
+            direction = _odds_direction(head, hidden.detach(), targets, self._rows_bytes)
+            with torch.enable_grad():
+                total = (hidden.float() * direction).sum()
+            found = torch.autograd.grad(total, self._outputs, retain_graph=self._wants_gradient)
+            odds = [gradient.transpose(1, 2) for gradient in found]
+        if self._wants_gradient:
+            with torch.enable_grad():
+                # Only the targets' rows of the head: d logit / d hidden is that row.
+                total = (hidden * head.weight[targets]).sum()  # type: ignore[index]
+            logit = torch.autograd.grad(total, self._outputs[-1])[0].transpose(1, 2)
+        return odds, logit
+
+    def _read(self, layer: _Layer, gradient: Tensor | None, odds: Tensor | None) -> Tensor | None:
+        """Hand the layer to every signal, a few queries at a time. gradient, odds: [B, H, q, d].
 
         Returns the attention's output [B, q, H, d], if the rows were computed.
         """
@@ -121,31 +159,34 @@ class Tap:
 
         # Under a caller's autocast float32 products would not be float32.
         with torch.autocast(layer.query.device.type, enabled=False):
-            return self._read_in_float32(layer, gradient)
+            return self._read_in_float32(layer, gradient, odds)
 
-    def _read_in_float32(self, layer: _Layer, gradient: Tensor | None) -> Tensor | None:
+    def _read_in_float32(
+        self, layer: _Layer, gradient: Tensor | None, odds: Tensor | None
+    ) -> Tensor | None:
         import torch
 
         batch, heads, queries, _ = layer.query.shape
         slots = layer.key.shape[2]
-        reading = _Reading(layer, gradient)
+        reading = _Reading(layer)
         outputs: list[Tensor] = []
         step = max(1, self._rows_bytes // (4 * _ALIVE * batch * heads * slots))
         for start in range(0, queries, step):
             part = slice(start, min(start + step, queries))
             view = LayerView(
-                int(layer.module.layer_idx),  # type: ignore[arg-type]
+                layer.index,
                 self._n_layers,
                 self._n_heads,
                 partial(reading.attention, part),
                 reading.value_norms,
-                None if gradient is None else partial(reading.gradient, part),
+                None if gradient is None else partial(reading.times_values, gradient[:, :, part]),
+                None if odds is None else partial(reading.times_values, odds[:, :, part]),
             )
             for name, signal in self._signals.items():
                 rows = signal.rows(view)
                 if rows is not None:
                     self._add(name, rows, part, (batch, queries, slots))
-            if gradient is None and view.attention_is_known:
+            if not self._waiting and view.attention_is_known:
                 outputs.append(reading.output(view.attention))
         return torch.cat(outputs, dim=1) if outputs else None
 
@@ -179,9 +220,8 @@ class Tap:
 class _Reading:
     """What can be read of one layer; what all its queries share is made once."""
 
-    def __init__(self, layer: _Layer, gradient: Tensor | None) -> None:
+    def __init__(self, layer: _Layer) -> None:
         self._layer = layer
-        self._gradient = gradient
         self._norms: Tensor | None = None
 
     @cached_property
@@ -208,10 +248,9 @@ class _Reading:
         output = _grouped(attention, self._values)
         return output.to(self._layer.value.dtype).transpose(1, 2)
 
-    def gradient(self, part: slice) -> Tensor:
-        """d logit / d A = <d logit / d output, value>, [B, H, c, K] float32."""
-        assert self._gradient is not None
-        return _grouped(self._gradient[:, :, part].float(), self._values.transpose(2, 3))
+    def times_values(self, gradient: Tensor) -> Tensor:
+        """d x / d A = <d x / d output, value>, [B, H, c, K] float32. gradient: [B, H, c, d]."""
+        return _grouped(gradient.float(), self._values.transpose(2, 3))
 
     def value_norms(self) -> Tensor:
         """||v W_O|| of every head and slot, [B, H, K] float32, through the Gram matrix of W_O.
@@ -238,6 +277,26 @@ class _Reading:
             squared = ((of_group @ gram[head]) * of_group).sum(-1)
             self._norms[:, head] = squared.clamp_min_(0).sqrt_()
         return self._norms
+
+
+def _odds_direction(head: nn.Module, hidden: Tensor, targets: Tensor, most_bytes: int) -> Tensor:
+    """d log odds(y_t) / d hidden, [B, q, D] float32: its row of the head against all others'.
+
+    log odds = logit(y_t) - logsumexp of the others, which does not flatten out where the model is
+    sure, as log p does. Logits are made a few positions at a time.
+    """
+    import torch
+
+    weight: Any = head.weight
+    step = max(1, most_bytes // (3 * 4 * int(weight.shape[0]) * hidden.shape[0]))
+    parts = []
+    for start in range(0, hidden.shape[1], step):
+        asked = targets[:, start : start + step]
+        logits = head(hidden[:, start : start + step]).float()
+        logits.scatter_(-1, asked[..., None], float("-inf"))
+        others = logits.softmax(dim=-1).to(weight.dtype) @ weight
+        parts.append(weight[asked].float() - others.float())
+    return torch.cat(parts, dim=1)
 
 
 def _grouped(rows: Tensor, of_groups: Tensor) -> Tensor:
@@ -286,6 +345,8 @@ def _tapped_attention(
     for name in _NOT_FOLLOWED:
         if kwargs.get(name) is not None:
             raise BackendError(f"this model's attention uses {name}, which the tap does not follow")
+    # A gradient is one of the query's own doing, never of what other queries find here.
+    key, value = key.detach(), value.detach()
     layer = _Layer(module, query, key, value, mask, kwargs["scaling"])
 
     def attend() -> Tensor:

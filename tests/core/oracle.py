@@ -19,12 +19,14 @@ class Eager:
 
     attention: [L, H, n_gen, K], the rows of the queries that produce each token; values: per layer
     [H_kv, K, d]; gradient: [H, n_gen, K], of each token's logit by the last layer's attention.
+    odds: [L, H, n_gen, K], of each token's log odds by its own rows, keys and values held fixed.
     logprobs: [n_gen].
     """
 
     attention: torch.Tensor
     values: list[torch.Tensor]
     gradient: torch.Tensor
+    odds: torch.Tensor
     logprobs: torch.Tensor
     layers: Any
 
@@ -68,9 +70,34 @@ def eager_forward(
         attention=attention,
         values=per_head,
         gradient=torch.stack(by_token, dim=1),
+        odds=_odds(model, decoder, inputs, targets),
         logprobs=logits.detach().log_softmax(-1).gather(-1, targets[:, None])[:, 0],
         layers=decoder.layers,
     )
+
+
+def _odds(
+    model: Any, decoder: Any, inputs: Mapping[str, Any], targets: torch.Tensor
+) -> torch.Tensor:
+    """The gradient of each token's log odds by its own attention rows, [L, H, n_gen, K]."""
+    n_gen = len(targets)
+    handles = [
+        projection.register_forward_hook(lambda module, args, output: output.detach())
+        for layer in decoder.layers
+        for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj)
+    ]
+    with torch.enable_grad():
+        output = model(**inputs, output_attentions=True, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        logits = output.logits[0, -n_gen:].float()
+        rows = []
+        for t in range(n_gen):
+            others = torch.cat([logits[t, : targets[t]], logits[t, targets[t] + 1 :]])
+            odds = logits[t, targets[t]] - others.logsumexp(0)
+            found = torch.autograd.grad(odds, output.attentions, retain_graph=True)
+            rows.append(torch.stack([layer[0, :, t - n_gen] for layer in found]))
+    return torch.stack(rows, dim=2)
 
 
 def attmean(eager: Eager) -> torch.Tensor:
@@ -102,14 +129,20 @@ def attnorm(eager: Eager, first_layer: int = 0) -> torch.Tensor:
     return total / ((n_layers - first_layer) * n_heads)
 
 
+def attodds(eager: Eager) -> torch.Tensor:
+    """ReLU of attention times the gradient of the log odds, all layers and heads."""
+    return (eager.attention * eager.odds).sum(dim=(0, 1)).relu()
+
+
 ROWS: dict[str, Callable[[Eager], torch.Tensor]] = {
     "attmean": attmean,
     "attraw": attraw,
     "attgrads": attgrads,
     "attnorm": attnorm,
+    "attodds": attodds,
 }
 # Largest difference allowed, in units of the row's maximum.
-TOLERANCE = {"attgrads": 1e-4}
+TOLERANCE = {"attgrads": 1e-4, "attodds": 1e-4}
 
 
 class EagerOracle:
