@@ -63,10 +63,3 @@ def keep_prompt(cache: Any, length: int) -> None:
             layer.cumulative_length.fill_(length)
         elif held > length:
             layer.crop(length - held)  # crop counts what to drop
-
-
-def forget_graph(cache: Any) -> None:
-    """Cut the cache off from the graph of the pass that wrote to it; its numbers stay."""
-    for layer in cache.layers:
-        if layer.is_initialized and layer.keys.requires_grad:
-            layer.keys, layer.values = layer.keys.detach(), layer.values.detach()

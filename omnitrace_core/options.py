@@ -19,7 +19,7 @@ class Options(BaseModel):
 class ModelOptions(Options):
     """Which model is traced, and how it is loaded."""
 
-    path: str = Field(description="Local directory or hub id of the model.")
+    path: str = Field(description="Local directory or hub id of the model, or omnitrace-tiny.")
     backend: str = Field("auto", description="Backend name; auto finds it from the model's config.")
     revision: str | None = Field(None, description="Pinned hub revision (commit); local: unused.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

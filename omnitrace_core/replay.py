@@ -13,10 +13,11 @@ K cache slots, D model width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.caches import forget_graph, keep_prompt
+from omnitrace_core.caches import keep_prompt
 from omnitrace_core.errors import BackendError
 from omnitrace_core.signals import Signal
 from omnitrace_core.tap import Tap, tapped
@@ -67,7 +68,7 @@ def replay(
     batch, n = targets.shape
     keep_prompt(prompt.cache, prompt.attention_mask.shape[1] - 1)
     slots = prompt.attention_mask.shape[1] + n
-    step = _slice_length(decoder.config, signals, (batch, n, slots), rows_bytes)
+    step = -(-n // max(1, -(-4 * len(signals) * batch * n * slots // rows_bytes)))
     previous = prompt.last_embedding
     for start in range(0, n, step):
         asked = targets[:, start : start + step]
@@ -88,12 +89,14 @@ def replay(
 class Pass:
     """A tapped pass over q tokens, whose answers may not be known yet.
 
-    start: how many response tokens come before its own. hidden: [B, q, D], the decoder's output.
+    start: how many response tokens come before its own. hidden: [B, q, D], the decoder's output;
+    before_norm: the same before its last norm, if that is where all families have it.
     """
 
     start: int
     tap: Tap
     hidden: Tensor
+    before_norm: Tensor | None = None
 
 
 def run_decoder(
@@ -115,7 +118,8 @@ def run_decoder(
     # Text positions count real tokens; the model's own offset turns them into rotary positions.
     positions = (mask.cumsum(-1) - 1 + prompt.position_delta.to(mask.device))[:, -q:]
     tap = Tap(decoder, signals, rows_bytes)
-    with torch.no_grad(), tapped(decoder):
+    before_norm: list[Tensor] = []
+    with torch.no_grad(), tapped(decoder), _last_norm_watched(decoder, before_norm):
         output = decoder(
             inputs_embeds=inputs,
             attention_mask=mask,
@@ -124,34 +128,31 @@ def run_decoder(
             use_cache=True,
             omnitrace_tap=tap,
         )
-    forget_graph(prompt.cache)
-    return Pass(start, tap, output.last_hidden_state)
+    return Pass(start, tap, output.last_hidden_state, *before_norm)
 
 
 def finish(pass_: Pass, head: nn.Module, targets: Tensor, rows_bytes: int) -> Slice:
     """The rows of a pass, now that the tokens it produces are known. targets: [B, q] long."""
     import torch
 
-    rows = pass_.tap.finish(pass_.hidden, head, targets)
+    rows = pass_.tap.finish(pass_.hidden, pass_.before_norm, head, targets)
     with torch.no_grad():
         logprobs = _logprobs(head, pass_.hidden.detach(), targets, rows_bytes)
     return Slice(pass_.start, rows, logprobs)
 
 
-def _slice_length(
-    config: Any, signals: Mapping[str, Signal], shape: tuple[int, int, int], most_bytes: int
-) -> int:
-    """Response tokens of one pass: its rows, and the activations of its graph, fit the budget.
-
-    shape: samples, response tokens, slots.
-    """
-    batch, n, slots = shape
-    of_token = 4 * len(signals) * slots
-    if any(signal.odds for signal in signals.values()):
-        width, inner = config.hidden_size, getattr(config, "intermediate_size", 0)
-        of_token += 4 * config.num_hidden_layers * (8 * width + 3 * inner)
-    passes = max(1, -(-batch * n * of_token // most_bytes))
-    return -(-n // passes)
+@contextmanager
+def _last_norm_watched(decoder: nn.Module, seen: list[Tensor]) -> Iterator[None]:
+    """Append what the decoder's last norm is given to `seen`."""
+    norm = getattr(decoder, "norm", None)
+    if norm is None:
+        yield
+        return
+    handle = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def check_layers(decoder: nn.Module) -> None:

@@ -40,7 +40,7 @@ class LayerView:
         attention: Callable[[], Tensor],
         value_norms: Callable[[], Tensor],
         gradient: Callable[[], Tensor] | None = None,
-        odds_gradient: Callable[[], Tensor] | None = None,
+        odds_effect: Callable[[], Tensor] | None = None,
     ) -> None:
         self.layer = layer
         self.n_layers = n_layers
@@ -48,7 +48,7 @@ class LayerView:
         self._attention = attention
         self._value_norms = value_norms
         self._gradient = gradient
-        self._odds_gradient = odds_gradient
+        self._odds_effect = odds_effect
 
     @property
     def attention_is_known(self) -> bool:
@@ -88,21 +88,21 @@ class LayerView:
         return self._gradient()
 
     @cached_property
-    def odds_gradient(self) -> Tensor:
-        """d log odds(y_t) / d A in any layer, [B, H, c, K] float32; see `attodds`.
+    def odds_effect(self) -> Tensor:
+        """<v W_O, d log odds(y_t) / d residual stream>, [B, H, c, K] float32; see `attodds`.
 
-        For signals made with `odds=True`. Keys and values are held fixed: what counts is what the
-        query that produces y_t reads and does with it in the layers above, not what other queries
-        do.
+        For signals made with `odds=True`. What a head would add to the log odds of the token, were
+        all of its attention on one slot, if nothing came between it and the output: the layers
+        above are left out, and the scale of the last norm is held fixed.
 
         Raises:
             BackendError: the signal was not made with `odds=True`.
         """
-        if self._odds_gradient is None:
+        if self._odds_effect is None:
             raise BackendError(
-                "view.odds_gradient is known to signals made with Signal(..., odds=True)"
+                "view.odds_effect is known to signals made with Signal(..., odds=True)"
             )
-        return self._odds_gradient()
+        return self._odds_effect()
 
     def scaled(self, factors: Tensor) -> Tensor:
         """Sum over heads of the attention rows times a factor per slot, without a copy of the rows.
@@ -123,7 +123,7 @@ class LayerView:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal: its function, and whether it reads `view.gradient` or `view.odds_gradient`.
+    """A signal: its function, and whether it reads `view.gradient` or `view.odds_effect`.
 
     rows: LayerView -> [B, c, K] float32 or None if the layer adds nothing. Their sum over layers is
     non-negative, or, with `signed`, what is below 0 in it counts as 0.
@@ -205,14 +205,15 @@ def _attnorm(view: LayerView) -> Tensor:
 
 
 def _attodds(view: LayerView) -> Tensor:
-    """What reading a slot adds to the log odds of the token: attention times its gradient.
+    """What reading a slot adds to the log odds of the token, on the direct way to the output.
 
-    ReLU of the sum over layers and heads of A x d log odds(y_t) / d A, where the log odds are
-    log p - log(1 - p). Ours: heads that read what does not matter to the token weigh nothing (a
-    sink's value is near 0), those that read against it weigh against it, and unlike a logit's
-    gradient, what speaks for all words of a kind alike does not count. Rows do not sum to 1.
+    ReLU of the sum over layers and heads of A x <v W_O, d log odds(y_t) / d residual stream>, where
+    the log odds are log p - log(1 - p). Ours, in the line of direct logit attribution: heads that
+    read what does not matter to the token weigh nothing (a sink's value is near 0), those that
+    read against it weigh against it, and unlike a logit, the odds do not count what speaks for all
+    words of a kind alike. Rows do not sum to 1.
     """
-    return (view.attention * view.odds_gradient).sum(dim=1)
+    return (view.attention * view.odds_effect).sum(dim=1)
 
 
 SIGNALS: dict[str, Signal] = {

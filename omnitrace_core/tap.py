@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,7 @@ _ALIVE = 4
 class _Layer:
     """What one layer's attention was called with.
 
-    query: [B, H, q, d]; key, value: [B, H_kv, K, d], without their graph; visible: [B, 1, q, K]
-    bool.
+    query: [B, H, q, d]; key, value: [B, H_kv, K, d]; visible: [B, 1, q, K] bool.
     """
 
     module: nn.Module
@@ -69,37 +68,37 @@ class Tap:
         self._seen: set[int] = set()
         self._wants_gradient = any(signal.gradient for signal in signals.values())
         self._wants_odds = any(signal.odds for signal in signals.values())
-        # Layers that are read only when the gradients are known, and what their attention gave.
-        self._waiting: list[_Layer] = []
-        self._outputs: list[Tensor] = []
+        self._waiting: list[_Layer] = []  # read only when the answers are known
+        self._output: Tensor | None = None
 
     def observe(self, layer: _Layer, attend: Callable[[], Tensor]) -> Tensor:
         """Read one layer, and return what its attention gives, [B, q, H, d].
 
         attend: SDPA of this layer; needed only where no signal had the rows computed anyway.
-        With a gradient to take, a layer is read in `finish`, and the graph begins with its output:
-        with that of the last layer (what follows is position-wise), or of the first.
+        What needs to know the answers is read in `finish`. With a gradient to take, the last
+        layer's output becomes a leaf of the graph of what follows (which is position-wise).
         """
         import torch
 
         self._seen.add(layer.index)
-        if not (self._wants_odds or (self._wants_gradient and layer.index == self._n_layers - 1)):
+        takes_gradient = self._wants_gradient and layer.index == self._n_layers - 1
+        if not (self._wants_odds or takes_gradient):
             output = self._read(layer, None, None)
             return attend() if output is None else output
-        if not self._waiting:
-            torch.set_grad_enabled(True)  # until the caller's no_grad block ends
-        output = attend()
-        if not self._waiting:
-            output = output.detach().requires_grad_()
-        self._waiting.append(replace(layer, query=layer.query.detach()))
-        self._outputs.append(output)
-        return output
+        self._waiting.append(layer)
+        if not takes_gradient:
+            return attend()
+        torch.set_grad_enabled(True)  # until the caller's no_grad block ends
+        self._output = attend().detach().requires_grad_()
+        return self._output
 
-    def finish(self, hidden: Tensor, head: nn.Module, targets: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, hidden: Tensor, before_norm: Tensor | None, head: nn.Module, targets: Tensor
+    ) -> dict[str, Tensor]:
         """The rows by signal, [B, q, K] float32, padding 0.
 
-        hidden: [B, q, D], the decoder's output; head: maps it to logits; targets: [B, q] long, the
-        tokens that these queries produce.
+        hidden: [B, q, D], the decoder's output; before_norm: the same before its last norm; head:
+        maps it to logits; targets: [B, q] long, the tokens that these queries produce.
 
         Raises:
             BackendError: a layer never passed by, or a signal gave no proper rows.
@@ -107,12 +106,17 @@ class Tap:
         """
         import torch
 
-        if self._waiting:
-            odds, logit = self._gradients(hidden, head, targets)
-            for layer, of_odds in zip(self._waiting, odds, strict=True):
-                is_last = layer.index == self._n_layers - 1
-                with torch.no_grad():
-                    self._read(layer, logit if is_last else None, of_odds)
+        gradient = odds = None
+        if self._output is not None:
+            with torch.enable_grad():
+                # Only the targets' rows of the head: d logit / d hidden is that row.
+                logits = (hidden * head.weight[targets]).sum()  # type: ignore[index]
+            gradient = torch.autograd.grad(logits, self._output)[0].transpose(1, 2)
+        with torch.no_grad():
+            if self._wants_odds:
+                odds = _odds_direction(hidden, before_norm, head, targets, self._rows_bytes)
+            for layer in self._waiting:
+                self._read(layer, gradient if layer.index == self._n_layers - 1 else None, odds)
         missing = self._n_layers - len(self._seen)
         if missing:
             raise BackendError(
@@ -125,35 +129,12 @@ class Tap:
             self._check(name)
         return {name: self._rows[name] for name in self._signals}
 
-    def _gradients(
-        self, hidden: Tensor, head: nn.Module, targets: Tensor
-    ) -> tuple[list[Tensor | None], Tensor | None]:
-        """By waiting layer the gradient of the log odds, and of the logit by the last layer.
-
-        Of what its attention gives, [B, H, q, d]. One backward each serves all queries: each logit
-        depends on its own position alone, keys and values being held fixed.
-        """
-        import torch
-
-        odds: list[Tensor | None] = [None] * len(self._waiting)
-        logit = None
-        if self._wants_odds:
-            direction = _odds_direction(head, hidden.detach(), targets, self._rows_bytes)
-            with torch.enable_grad():
-                total = (hidden.float() * direction).sum()
-            found = torch.autograd.grad(total, self._outputs, retain_graph=self._wants_gradient)
-            odds = [gradient.transpose(1, 2) for gradient in found]
-        if self._wants_gradient:
-            with torch.enable_grad():
-                # Only the targets' rows of the head: d logit / d hidden is that row.
-                total = (hidden * head.weight[targets]).sum()  # type: ignore[index]
-            logit = torch.autograd.grad(total, self._outputs[-1])[0].transpose(1, 2)
-        return odds, logit
-
     def _read(self, layer: _Layer, gradient: Tensor | None, odds: Tensor | None) -> Tensor | None:
-        """Hand the layer to every signal, a few queries at a time. gradient, odds: [B, H, q, d].
+        """Hand the layer to every signal, a few queries at a time.
 
-        Returns the attention's output [B, q, H, d], if the rows were computed.
+        gradient: [B, H, q, d], of the logits by the attention's output; odds: [B, q, D], of the
+        log odds by the residual stream. Returns the attention's output [B, q, H, d], if the rows
+        were computed.
         """
         import torch
 
@@ -180,7 +161,7 @@ class Tap:
                 partial(reading.attention, part),
                 reading.value_norms,
                 None if gradient is None else partial(reading.times_values, gradient[:, :, part]),
-                None if odds is None else partial(reading.times_values, odds[:, :, part]),
+                None if odds is None else partial(reading.odds_effect, odds[:, part]),
             )
             for name, signal in self._signals.items():
                 rows = signal.rows(view)
@@ -252,6 +233,13 @@ class _Reading:
         """d x / d A = <d x / d output, value>, [B, H, c, K] float32. gradient: [B, H, c, d]."""
         return _grouped(gradient.float(), self._values.transpose(2, 3))
 
+    def odds_effect(self, direction: Tensor) -> Tensor:
+        """<v W_O, direction> of every head and slot, [B, H, c, K] float32. direction: [B, c, D]."""
+        heads, width = self._layer.query.shape[1], self._layer.query.shape[3]
+        carried = direction @ self._projection.float()
+        batch, queries, _ = carried.shape
+        return self.times_values(carried.view(batch, queries, heads, width).transpose(1, 2))
+
     def value_norms(self) -> Tensor:
         """||v W_O|| of every head and slot, [B, H, K] float32, through the Gram matrix of W_O.
 
@@ -261,12 +249,7 @@ class _Reading:
 
         if self._norms is not None:
             return self._norms
-        projection: Any = getattr(self._layer.module, "o_proj", None)
-        if projection is None:
-            raise BackendError(
-                "value norms need the attention's output projection `o_proj`, which is not there"
-            )
-        weight = projection.weight
+        weight = self._projection
         batch, groups, slots, width = self._layer.value.shape
         heads = self._layer.query.shape[1]
         per_head = weight.float().view(weight.shape[0], heads, width)
@@ -278,15 +261,33 @@ class _Reading:
             self._norms[:, head] = squared.clamp_min_(0).sqrt_()
         return self._norms
 
+    @property
+    def _projection(self) -> Tensor:
+        """W_O, [D, H * d]."""
+        projection: Any = getattr(self._layer.module, "o_proj", None)
+        if projection is None:
+            raise BackendError(
+                "this signal needs the attention's output projection `o_proj`, which is not there"
+            )
+        weight: Tensor = projection.weight
+        return weight
 
-def _odds_direction(head: nn.Module, hidden: Tensor, targets: Tensor, most_bytes: int) -> Tensor:
-    """d log odds(y_t) / d hidden, [B, q, D] float32: its row of the head against all others'.
 
-    log odds = logit(y_t) - logsumexp of the others, which does not flatten out where the model is
-    sure, as log p does. Logits are made a few positions at a time.
+def _odds_direction(
+    hidden: Tensor, before_norm: Tensor | None, head: nn.Module, targets: Tensor, most_bytes: int
+) -> Tensor:
+    """d log odds(y_t) / d residual stream, [B, q, D] float32, on the direct way to the output.
+
+    log odds = logit(y_t) - logsumexp of the others: unlike log p, they do not flatten out where the
+    model is sure. An RMS norm scales its input by numbers that depend on it little: held fixed,
+    they are output / input. Logits are made a few positions at a time.
     """
     import torch
 
+    if before_norm is None:
+        raise BackendError(
+            "signals of the odds need the decoder's last norm, `norm`, which is not there"
+        )
     weight: Any = head.weight
     step = max(1, most_bytes // (3 * 4 * int(weight.shape[0]) * hidden.shape[0]))
     parts = []
@@ -296,7 +297,9 @@ def _odds_direction(head: nn.Module, hidden: Tensor, targets: Tensor, most_bytes
         logits.scatter_(-1, asked[..., None], float("-inf"))
         others = logits.softmax(dim=-1).to(weight.dtype) @ weight
         parts.append(weight[asked].float() - others.float())
-    return torch.cat(parts, dim=1)
+    given = before_norm.float()
+    scale = torch.where(given == 0, 0.0, hidden.float() / given)
+    return torch.cat(parts, dim=1) * scale
 
 
 def _grouped(rows: Tensor, of_groups: Tensor) -> Tensor:
@@ -345,8 +348,6 @@ def _tapped_attention(
     for name in _NOT_FOLLOWED:
         if kwargs.get(name) is not None:
             raise BackendError(f"this model's attention uses {name}, which the tap does not follow")
-    # A gradient is one of the query's own doing, never of what other queries find here.
-    key, value = key.detach(), value.detach()
     layer = _Layer(module, query, key, value, mask, kwargs["scaling"])
 
     def attend() -> Tensor:

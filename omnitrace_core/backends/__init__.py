@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from omnitrace_core.backends.shipped import SHIPPED, model_location
 from omnitrace_core.errors import BackendError, UnknownName
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions
@@ -88,20 +89,22 @@ def json_reader(options: ModelOptions) -> ReadJson:
 
 
 def _model_file(options: ModelOptions, name: str) -> Path | None:
-    local = Path(options.path)
+    location = model_location(options.path)
+    local = Path(location)
     if local.is_dir():
         return local / name if (local / name).is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return Path(hf_hub_download(options.path, name, revision=options.revision))
+        return Path(hf_hub_download(location, name, revision=options.revision))
     except EntryNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise BackendError(
             f"model.path={options.path!r}: no such directory, and as a hub id it cannot be read "
-            f"({type(error).__name__}); give a local directory or a reachable hub id"
+            f"({type(error).__name__}); give a local directory, a "
+            f"reachable hub id, or one of {sorted(SHIPPED)}"
         ) from error
 
 

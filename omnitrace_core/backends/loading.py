@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import ModelOptions
 from omnitrace_core.torchvision_shim import ensure_torchvision
@@ -16,7 +17,9 @@ def load_processor(options: ModelOptions) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(options.path, revision=options.revision)
+        return AutoProcessor.from_pretrained(
+            model_location(options.path), revision=options.revision
+        )
     except (OSError, ValueError, ImportError) as error:
         raise BackendError(
             f"model.path={options.path!r}: its processor cannot be loaded ({error}); the directory "
@@ -40,7 +43,7 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
     device = choose_device(options.device)
     try:
         model = getattr(transformers, class_name).from_pretrained(
-            options.path,
+            model_location(options.path),
             revision=options.revision,
             dtype=choose_dtype(options.dtype, device),
             attn_implementation=options.attention,

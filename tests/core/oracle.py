@@ -19,14 +19,14 @@ class Eager:
 
     attention: [L, H, n_gen, K], the rows of the queries that produce each token; values: per layer
     [H_kv, K, d]; gradient: [H, n_gen, K], of each token's logit by the last layer's attention.
-    odds: [L, H, n_gen, K], of each token's log odds by its own rows, keys and values held fixed.
+    directions: [n_gen, D], the gradient of each token's log odds by the residual stream.
     logprobs: [n_gen].
     """
 
     attention: torch.Tensor
     values: list[torch.Tensor]
     gradient: torch.Tensor
-    odds: torch.Tensor
+    directions: torch.Tensor
     logprobs: torch.Tensor
     layers: Any
 
@@ -47,6 +47,14 @@ def eager_forward(
         )
         for index, layer in enumerate(decoder.layers)
     ]
+    norm_input: list[torch.Tensor] = []
+    norm_output: list[torch.Tensor] = []
+
+    def watch(module: Any, args: Any, output: Any) -> None:
+        norm_input.append(args[0].detach())
+        norm_output.append(output.detach())
+
+    handles.append(decoder.norm.register_forward_hook(watch))
     with torch.enable_grad():
         output = model(**inputs, output_attentions=True, use_cache=False)
         for handle in handles:
@@ -70,34 +78,30 @@ def eager_forward(
         attention=attention,
         values=per_head,
         gradient=torch.stack(by_token, dim=1),
-        odds=_odds(model, decoder, inputs, targets),
+        directions=_odds_directions(
+            model.lm_head, norm_input[0][0, -n_gen:], norm_output[0][0, -n_gen:], targets
+        ),
         logprobs=logits.detach().log_softmax(-1).gather(-1, targets[:, None])[:, 0],
         layers=decoder.layers,
     )
 
 
-def _odds(
-    model: Any, decoder: Any, inputs: Mapping[str, Any], targets: torch.Tensor
+def _odds_directions(
+    head: Any, before_norm: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of each token's log odds by its own attention rows, [L, H, n_gen, K]."""
-    n_gen = len(targets)
-    handles = [
-        projection.register_forward_hook(lambda module, args, output: output.detach())
-        for layer in decoder.layers
-        for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj)
-    ]
-    with torch.enable_grad():
-        output = model(**inputs, output_attentions=True, use_cache=False)
-        for handle in handles:
-            handle.remove()
-        logits = output.logits[0, -n_gen:].float()
-        rows = []
-        for t in range(n_gen):
-            others = torch.cat([logits[t, : targets[t]], logits[t, targets[t] + 1 :]])
-            odds = logits[t, targets[t]] - others.logsumexp(0)
-            found = torch.autograd.grad(odds, output.attentions, retain_graph=True)
-            rows.append(torch.stack([layer[0, :, t - n_gen] for layer in found]))
-    return torch.stack(rows, dim=2)
+    """The gradient of each token's log odds by the residual stream, [n_gen, D], one by one.
+
+    before_norm, hidden: [n_gen, D], the last norm's input and output; its scale is held fixed.
+    """
+    directions = []
+    for given, normed, target in zip(before_norm, hidden, targets, strict=True):
+        stream = given.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = head(stream * (normed / given).detach()).float()
+            others = torch.cat([logits[:target], logits[target + 1 :]])
+            odds = logits[target] - others.logsumexp(0)
+        directions.append(torch.autograd.grad(odds, stream)[0])
+    return torch.stack(directions)
 
 
 def attmean(eager: Eager) -> torch.Tensor:
@@ -130,8 +134,17 @@ def attnorm(eager: Eager, first_layer: int = 0) -> torch.Tensor:
 
 
 def attodds(eager: Eager) -> torch.Tensor:
-    """ReLU of attention times the gradient of the log odds, all layers and heads."""
-    return (eager.attention * eager.odds).sum(dim=(0, 1)).relu()
+    """ReLU of attention times what the carried value adds to the log odds, all layers and heads."""
+    n_layers, n_heads = eager.attention.shape[:2]
+    total = torch.zeros_like(eager.attention[0, 0])
+    for layer in range(n_layers):
+        groups, _, width = eager.values[layer].shape
+        weight = eager.layers[layer].self_attn.o_proj.weight.detach()
+        for head in range(n_heads):
+            value = eager.values[layer][head * groups // n_heads]
+            carried = value @ weight[:, head * width : (head + 1) * width].T
+            total += eager.attention[layer, head] * (eager.directions @ carried.T)
+    return total.relu()
 
 
 ROWS: dict[str, Callable[[Eager], torch.Tensor]] = {

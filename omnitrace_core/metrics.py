@@ -1,0 +1,74 @@
+"""Scores of chosen sources against reference evidence.
+
+Evidence is a list of items; an item is the set of units that carry it, any of which will do. So
+units that state one fact twice are one item, and naming one of them is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item = frozenset[int]
+
+
+def precision_recall(chosen: Collection[int], evidence: Sequence[Item]) -> tuple[float, float]:
+    """Share of chosen units that carry evidence, and share of items that were found.
+
+    Precision of nothing chosen, and recall of no evidence, are 0.
+    """
+    wanted = frozenset().union(*evidence)
+    precision = len(wanted.intersection(chosen)) / len(chosen) if chosen else 0.0
+    found = sum(not item.isdisjoint(chosen) for item in evidence)
+    return precision, found / len(evidence) if evidence else 0.0
+
+
+def f1(chosen: Collection[int], evidence: Sequence[Item]) -> float:
+    """Harmonic mean of precision and recall; 0 if both are."""
+    precision, recall = precision_recall(chosen, evidence)
+    total = precision + recall
+    return 2 * precision * recall / total if total else 0.0
+
+
+def bootstrap(
+    groups: Sequence[Sequence[float]],
+    draws: int = 1_000,
+    seed: int = 0,
+    quantiles: tuple[float, float] = (0.025, 0.975),
+) -> tuple[float, float, float]:
+    """Mean of all scores, and the ends of its percentile interval.
+
+    groups: scores that depend on each other (those of one sample) are drawn together. Without any
+    score all three are NaN.
+    """
+    sums = np.array([sum(group) for group in groups], dtype=np.float64)
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    if not sizes.sum():
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    means: NDArray[np.float64] = np.empty(draws)
+    for draw in range(draws):
+        picked = rng.integers(0, len(sums), len(sums))
+        size = sizes[picked].sum()
+        means[draw] = sums[picked].sum() / size if size else np.nan
+    low, high = np.nanquantile(means, quantiles)
+    return float(sums.sum() / sizes.sum()), float(low), float(high)
+
+
+def normalised(statement: str) -> str:
+    """A statement without what does not change it: case, white space, its last full stop."""
+    return " ".join(statement.lower().split()).rstrip(".")
+
+
+def match_statements(statements: Sequence[str], spans: Sequence[str]) -> list[int | None]:
+    """For each reference statement the first span of the same text, each span used once."""
+    free: dict[str, list[int]] = {}
+    for index, span in enumerate(spans):
+        free.setdefault(normalised(span), []).append(index)
+    return [_take(free.get(normalised(statement), [])) for statement in statements]
+
+
+def _take(indices: list[int]) -> int | None:
+    return indices.pop(0) if indices else None
