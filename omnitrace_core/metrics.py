@@ -11,7 +11,48 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from omnitrace_core.records import LabelSource, SourceUnit
+
 Item = frozenset[int]
+
+
+def evidence_items(sources: Sequence[LabelSource], units: Sequence[SourceUnit]) -> tuple[Item, ...]:
+    """The units behind pieces of reference evidence; pieces of one `group` are one item."""
+    items: dict[object, set[int]] = {}
+    for number, source in enumerate(sources):
+        key = ("alone", number) if source.group is None else ("group", source.group)
+        found = {unit.unit_id for unit in units if carries(unit, source)}
+        items.setdefault(key, set()).update(found)
+    return tuple(frozenset(item) for item in items.values())
+
+
+def carries(unit: SourceUnit, source: LabelSource) -> bool:
+    """Whether a unit carries a piece of evidence.
+
+    Of the same part: a text that shares a character with it, an interval or box most of which lies
+    in it. Where the evidence names no place, or the unit has none, the part is enough.
+    """
+    if unit.kind == "instruction" or unit.part_index != source.part_index:
+        return False
+    chars = _interval(unit.char_start, unit.char_end), _interval(source.char_start, source.char_end)
+    if chars[0] and chars[1]:
+        return _shared(chars[0], chars[1]) > 0
+    times = _interval(unit.start_s, unit.end_s), _interval(source.start_s, source.end_s)
+    if times[0] and times[1]:
+        return _shared(times[0], times[1]) > (times[0][1] - times[0][0]) / 2
+    if unit.box is not None and source.box is not None:
+        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = unit.box, source.box
+        shared = _shared((ax0, ax1), (bx0, bx1)) * _shared((ay0, ay1), (by0, by1))
+        return shared > (ax1 - ax0) * (ay1 - ay0) / 2
+    return True
+
+
+def _interval(start: float | None, end: float | None) -> tuple[float, float] | None:
+    return None if start is None or end is None else (start, end)
+
+
+def _shared(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
 
 
 def precision_recall(chosen: Collection[int], evidence: Sequence[Item]) -> tuple[float, float]:

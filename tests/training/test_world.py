@@ -61,7 +61,7 @@ def told(sample: WorldSample, item: Evidence) -> bool:
     return 0 <= item.time[0] < item.time[1] <= n_seconds
 
 
-@pytest.mark.parametrize("task", ["text_lookup", "image_lookup", "audio_after", "video_lookup"])
+@pytest.mark.parametrize("task", ["text_where", "image_lookup", "audio_after", "video_lookup"])
 def test_order_explains_nothing(task: str) -> None:
     """The k-th answer rests on the k-th item no more often than chance has it."""
     places: list[int] = []

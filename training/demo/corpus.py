@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.demo.media import write_broken_media, write_media
+from training.world.files import world_row
+from training.world.tasks import TASK_NAMES, make_sample
 
 Row = dict[str, object]
 
@@ -24,14 +26,20 @@ _ANNOUNCED = (
 _EXPLAIN = "Answer the question based on the input provided. Explain your reasoning step by step."
 
 
-def make_corpus(dest: Path, with_errors: bool = False) -> Path:
+def make_corpus(dest: Path, with_errors: bool = False, planted: int = 0) -> Path:
     """Write the corpus and return the path of its samples.jsonl.
 
-    with_errors: also the rows of `faulty_rows`, each of which must become an error row.
+    with_errors: also the rows of `faulty_rows`, each of which must become an error row. planted:
+    samples of each task of the planted world, which come first.
     """
     media = dest / "media"
     said = write_media(media)
-    rows = [*_text_rows(), *_image_rows(), *_audio_rows(said), *_video_rows(), *_mixed_rows()]
+    rows = [
+        world_row(dest, make_sample(task, 4, f"demo-{number}"))
+        for task in TASK_NAMES
+        for number in range(planted)
+    ]
+    rows += [*_text_rows(), *_image_rows(), *_audio_rows(said), *_video_rows(), *_mixed_rows()]
     if with_errors:
         write_broken_media(media)
         rows += [row for row, _ in faulty_rows()]
@@ -264,8 +272,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.demo.corpus", description=__doc__)
     parser.add_argument("dest", type=Path, help="folder to write the corpus to")
     parser.add_argument("--with-errors", action="store_true", help="add rows that must fail")
+    parser.add_argument("--planted", type=int, default=0, help="samples of each planted task")
     args = parser.parse_args(argv)
-    path = make_corpus(args.dest, args.with_errors)
+    path = make_corpus(args.dest, args.with_errors, args.planted)
     n_rows = len(path.read_text(encoding="utf-8").splitlines())
     print(f"demo corpus: {n_rows} samples in {path}, their media in {path.parent / 'media'}")
 

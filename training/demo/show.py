@@ -10,8 +10,13 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+from omnitrace_core.records import LabelSource
+from training.demo.planted import Found, means, scored
 
 Record = Mapping[str, Any]  # a Parquet row as pyarrow gives it
 
@@ -26,6 +31,8 @@ _SAMPLE_COLUMNS = [
     "error_stage",
     "error_code",
     "message",
+    "units",
+    "labels",
 ]
 _SPAN_COLUMNS = ["row_key", "span_index", "text", "outcome", "confidence", "sources"]
 
@@ -55,9 +62,18 @@ def lines(run: Path) -> Iterator[str]:
     by_row: dict[str, list[Record]] = {}
     for span in spans:
         by_row.setdefault(span["row_key"], []).append(span)
+    found: list[Found] = []
     for sample in samples:
-        if sample["status"] == "ok":
-            yield from _sample_lines(sample, by_row.get(sample["row_key"], []))
+        if sample["status"] != "ok":
+            continue
+        ordered = sorted(by_row.get(sample["row_key"], []), key=lambda span: span["span_index"])
+        if sample["labels"]:
+            statements = list(scored(sample, ordered))
+            found += statements
+            yield from _labelled_lines(sample, statements)
+        else:
+            yield from _sample_lines(sample, ordered)
+    yield from _score_lines(found)
     yield from _error_lines([sample for sample in samples if sample["status"] != "ok"])
     yield from _total_lines(samples, spans)
     yield from _file_lines(run)
@@ -67,8 +83,12 @@ def lines(run: Path) -> Iterator[str]:
 def source_name(source: Record) -> str:
     """A source as people say it: `image part 2 [0, 0, 128, 96]`, `audio part 0 1.0-2.0 s`."""
     name = f"{source['modality']} part {source['part_index']}"
+    if source["modality"] == "text" and not source["text"]:
+        return f"{name} characters {source['char_start']}-{source['char_end']}"
     if source["modality"] == "text":
         return f"{name} {_quote(source['text'], 48)}"
+    if source["modality"] == "image" and source["box"] is None:
+        return name
     if source["modality"] == "image":
         return f"{name} [{', '.join(f'{edge:.0f}' for edge in source['box'])}]"
     if source["kind"].startswith("sound"):
@@ -94,15 +114,43 @@ def _sample_lines(sample: Record, spans: Sequence[Record]) -> Iterator[str]:
         "length": "response generated, cut at decode.max_new_tokens",
     }[sample["finish_reason"]]
     yield f"{sample['sample_id']}  ({how})"
-    ordered = sorted(spans, key=lambda span: span["span_index"])
-    for span in ordered[:SPANS_PER_SAMPLE]:
+    for span in spans[:SPANS_PER_SAMPLE]:
         verdict = f"{span['outcome']} {span['confidence']:.2f}"
         yield _columns(f"  {_quote(span['text'], 74)}", verdict)
         sources = sorted(span["sources"], key=lambda source: source["rank"])
         for source in sources[:SOURCES_PER_SPAN]:
             yield _columns(f"      {source_name(source)}", f"{source['mass']:.2f}")
         yield from _more(len(sources) - SOURCES_PER_SPAN, "source", indent=6)
-    yield from _more(len(ordered) - SPANS_PER_SAMPLE, "span", indent=2)
+    yield from _more(len(spans) - SPANS_PER_SAMPLE, "span", indent=2)
+    yield ""
+
+
+def _labelled_lines(sample: Record, statements: Sequence[Found]) -> Iterator[str]:
+    yield f"{sample['sample_id']}  (chosen sources | planted evidence)"
+    for item in statements:
+        if item.span is None:
+            yield _columns(f"  not said: {_quote(item.statement, 70)}", "F1 0.00")
+            continue
+        yield _columns(f"  {_quote(item.statement, 74)}", f"F1 {item.score:.2f}")
+        sources = sorted(item.span["sources"], key=lambda source: source["rank"])
+        chosen = [f"{source['mass']:5.2f} {source_name(source)}" for source in sources]
+        planted = [source_name(_as_record(source)) for source in item.planted]
+        for left, right in zip_longest(chosen[:SOURCES_PER_SPAN], planted, fillvalue=""):
+            half = WIDTH // 2 - 4
+            yield f"    {_clip(left, half):<{half}} | {_clip(right, half)}"
+    yield ""
+
+
+def _as_record(source: LabelSource) -> Record:
+    return {**asdict(source), "kind": source.modality, "text": "", "transcript": ""}
+
+
+def _score_lines(found: Sequence[Found]) -> Iterator[str]:
+    if not found:
+        return
+    yield "F1 of chosen against planted sources, by what the evidence is"
+    for modality, (mean, count) in sorted(means(found).items()):
+        yield f"  {modality:8} {mean:.2f}  ({count} statements)"
     yield ""
 
 
@@ -133,9 +181,9 @@ def _total_lines(samples: Sequence[Record], spans: Sequence[Record]) -> Iterator
     )
     yield f"{named.total()} sources named: {modalities or 'none'}"
     yield ""
-    yield "The numbers: behind a span its outcome and confidence, behind a source its mass (the"
-    yield "POS-weighted mean share of attention). The demo's model has random weights: the sources"
-    yield "show that the mechanics work, they say nothing about the quality of attribution."
+    yield "The numbers: behind a span its outcome and confidence, with a source its mass (the POS-"
+    yield "weighted mean of the signal). The demo's model knows its planted world and nothing else:"
+    yield "what it answers, and attends to, in the other samples says nothing."
     yield ""
 
 

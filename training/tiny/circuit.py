@@ -1,11 +1,12 @@
 """A previous-token circuit planted at initialisation, so that lookups form in minutes.
 
 Without it, text lookups stay at chance for as long as a laptop's training takes. It is a start, not
-an answer: which word to copy, where to look and what to say are learned. In layer 0 some heads look
-a fixed number of tokens back by their rotary phase alone, and write what they find there, through
-one random code, into two subspaces of the residual stream that nothing else begins with. In layer 1
-the queries of some heads read the first and their keys the second: "the word before me" meets "the
-word before it".
+an answer: what to say, and where to look for it in pictures and clips, is learned, and so is what
+becomes of these weights. In layer 0 some heads look a fixed number of tokens back by their rotary
+phase alone and copy the word they find, through one random code, into subspaces of the residual
+stream that nothing else begins with: one for what is asked, two for what stands before a word and
+before a sound. In layer 1 queries read the first, the keys of each group one of the others or the
+word itself, and the values hand on a word.
 
 Planting biases every comparison of layers, heads and rows; the model card says so.
 
@@ -21,38 +22,69 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-# How far back each head of layer 0 looks: words of a sentence, and one second of sound.
-LOOK_BACK = (1, 2, 3, 4, 25)
+# How far back heads of layer 0 look: words of a sentence, and one second of sound. Heads that share
+# their keys tell either near or far positions apart.
+LOOK_BACK = {0: 1, 1: 2, 2: 3, 4: 25}
+# Distances at which queries ask for a word; at which answers stand behind theirs, for sentences and
+# for sounds.
+ASKED = (1, 2, 3)
+KEPT, KEPT_OF_SOUND = (2, 3), (25,)
 # Pairs that tell neighbours apart, and (for a second) those that tell seconds apart.
 NEAR_PAIRS, FAR_PAIRS = range(4), range(2, 8)
-CODE = 32  # width of the code, and of either subspace
+CODE = 32  # width of the code, and of each subspace
 _SHARP = 5.5  # size of the planted biases: the softmax puts nearly all on one token
 _COPY = 0.18  # size of a copy in the residual stream, against embeddings of norm about 1
-_MATCH = 2.0  # size of the planted products of layer 1
+_KIND = 0.5  # size of what words of a kind share
+_MATCH = 1.6  # size of the planted products of layer 1
 _QUIET = 0.1  # what is left of random weights that would drown the circuit
 
 
-def plant(model: Any, generator: Generator) -> None:
-    """Plant the circuit into a thinker of random weights, in place."""
+def plant(model: Any, generator: Generator, kinds: Sequence[Sequence[int]]) -> None:
+    """Plant the circuit into a thinker of random weights, in place.
+
+    kinds: ids of the words that can be looked up, by what they name (places, colours); the code
+    does not see any other.
+    """
     import torch
 
     decoder = model.model.language_model
     width, theta = decoder.config.hidden_size, decoder.config.rope_parameters["rope_theta"]
     with torch.no_grad():
         basis = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
-        asked, kept = basis[:CODE], basis[CODE : 2 * CODE]
-        code = torch.linalg.qr(torch.randn(width, CODE, generator=generator)).Q.T
-        _plant_copies(decoder.layers[0].self_attn, code, asked, kept, theta)
-        _plant_match(decoder.layers[1].self_attn, asked, kept, generator)
+        code, asked, kept, kept_of_sound = basis[: 4 * CODE].split(CODE)
+        words = model.get_input_embeddings().weight
+        others = torch.ones(words.shape[0], dtype=torch.bool)
+        for kind in kinds:
+            # Words of a kind have something in common, outside the code: what tells a place from
+            # the thing that is in it.
+            others[list(kind)] = False
+            shared = torch.randn(width, generator=generator)
+            shared -= shared @ code.T @ code
+            words[list(kind)] += _KIND * shared / shared.norm()
+        for empty, of in ((torch.cat([asked, kept, kept_of_sound]), slice(None)), (code, others)):
+            words[of] -= words[of] @ empty.T @ empty
+        targets = {back: torch.zeros(CODE, width) for back in LOOK_BACK.values()}
+        for backs, subspace in ((ASKED, asked), (KEPT, kept), (KEPT_OF_SOUND, kept_of_sound)):
+            for back in backs:
+                targets[back] += subspace
+        _plant_copies(decoder.layers[0].self_attn, code, targets, theta)
+        # Of each group: where its keys look for what is asked, and what its values hand on.
+        groups = ((kept, code), (kept_of_sound, code), (code, code), (code, kept))
+        for group, (sought, found) in enumerate(groups):
+            _plant_match(decoder.layers[1].self_attn, group, asked, sought, generator)
+            _plant_value(decoder.layers[1].self_attn, group, found, code)
         for layer in decoder.layers:
             layer.mlp.down_proj.weight *= _QUIET
 
 
-def _plant_copies(attention: Any, code: Tensor, asked: Tensor, kept: Tensor, theta: float) -> None:
-    """Heads that look back and copy. code: [CODE, D]; asked, kept: [CODE, D], the subspaces."""
+def _plant_copies(attention: Any, code: Tensor, targets: dict[int, Tensor], theta: float) -> None:
+    """Heads that look back and copy. code: [CODE, D]; targets: where each distance
+    goes, [CODE, D].
+    """
     width = attention.head_dim
     per_group = attention.num_key_value_groups
-    for head, back in enumerate(LOOK_BACK):
+    attention.o_proj.weight *= _QUIET
+    for head, back in LOOK_BACK.items():
         pairs = NEAR_PAIRS if back < 10 else FAR_PAIRS
         rows = slice(head * width, (head + 1) * width)
         attention.q_proj.weight[rows] *= _QUIET
@@ -62,9 +94,7 @@ def _plant_copies(attention: Any, code: Tensor, asked: Tensor, kept: Tensor, the
         attention.k_proj.weight[keys] *= _QUIET
         attention.k_proj.bias[keys] = phase(width, pairs, theta, 0)
         attention.v_proj.weight[keys] = code
-        # A second back is for keys alone: it is sounds that are asked for by what came before.
-        target = asked + kept if back < 10 else kept
-        attention.o_proj.weight[:, rows] = target.T * _COPY
+        attention.o_proj.weight[:, rows] = targets[back].T * _COPY
 
 
 def phase(width: int, pairs: Sequence[int], theta: float, back: int) -> Tensor:
@@ -83,19 +113,28 @@ def phase(width: int, pairs: Sequence[int], theta: float, back: int) -> Tensor:
     return bias
 
 
-def _plant_match(attention: Any, asked: Tensor, kept: Tensor, generator: Generator) -> None:
-    """Half of layer 1's heads compare the codes, in rotary pairs too slow to feel distances."""
+def _plant_match(
+    attention: Any, group: int, asked: Tensor, sought: Tensor, generator: Generator
+) -> None:
+    """A group compares what is asked with another subspace, [CODE, D] each.
+
+    In rotary pairs too slow to feel distances.
+    """
     import torch
 
-    width = attention.head_dim
-    slow = [*range(width // 4, width // 2), *range(3 * width // 4, width)]
+    width, per_group = attention.head_dim, attention.num_key_value_groups
+    slow = torch.tensor([*range(width // 4, width // 2), *range(3 * width // 4, width)])
     turned = torch.linalg.qr(torch.randn(CODE, CODE, generator=generator)).Q[: len(slow)]
-    n_groups = attention.k_proj.weight.shape[0] // width // 2
-    for projection, subspace, n in (
-        (attention.q_proj, asked, n_groups * attention.num_key_value_groups),
-        (attention.k_proj, kept, n_groups),
-    ):
-        for head in range(n):
-            rows = torch.tensor(slow) + head * width
-            projection.weight[head * width : (head + 1) * width] *= 3 * _QUIET
-            projection.weight[rows] = turned @ subspace * _MATCH
+    attention.k_proj.weight[group * width : (group + 1) * width] *= 3 * _QUIET
+    attention.k_proj.weight[slow + group * width] = turned @ sought * _MATCH
+    for head in range(group * per_group, (group + 1) * per_group):
+        attention.q_proj.weight[head * width : (head + 1) * width] *= 3 * _QUIET
+        attention.q_proj.weight[slow + head * width] = turned @ asked * _MATCH
+
+
+def _plant_value(attention: Any, group: int, found: Tensor, code: Tensor) -> None:
+    """A group that hands on the word kept where it looks. found: [CODE, D], where that is kept."""
+    width, per_group = attention.head_dim, attention.num_key_value_groups
+    attention.v_proj.weight[group * width : (group + 1) * width] = found
+    for head in range(group * per_group, (group + 1) * per_group):
+        attention.o_proj.weight[:, head * width : (head + 1) * width] = code.T * _COPY

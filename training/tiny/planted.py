@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.tiny.build import DEFAULT_SYSTEM, HEAD_DIM, TOKEN_PIXELS, Sizes, make_thinker
@@ -13,7 +13,7 @@ from training.world.records import Text
 from training.world.tasks import TASK_NAMES, make_sample
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 WIDTH = 256
 _TOWER = 96
@@ -50,6 +50,10 @@ SIZES = Sizes(
     image_max_pixels=16 * TOKEN_PIXELS,
     video_max_pixels=4 * TOKEN_PIXELS,
 )
+_KINDS: tuple[Sequence[str], ...] = (
+    *(lexicon.NAMES, lexicon.OBJECTS, lexicon.PLACES, tuple(lexicon.COLOURS), lexicon.SHAPES),
+    *(lexicon.SOUNDS, lexicon.ORDINALS, lexicon.LETTERS),
+)
 
 
 def make_planted_tokenizer() -> PreTrainedTokenizerFast:
@@ -63,18 +67,23 @@ def make_planted_thinker(tokenizer: PreTrainedTokenizerFast, seed: int, circuit:
 
     model = make_thinker(tokenizer, SIZES, seed)
     if circuit:
-        plant(model, torch.Generator().manual_seed(seed))
+        plant(model, torch.Generator().manual_seed(seed), kinds(tokenizer))
     return model
+
+
+def kinds(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Ids of the words that can be looked up, with and without the space before them, by kind."""
+    found = []
+    for words in _KINDS:
+        ids = tokenizer([form for word in words for form in (word, f" {word}")])["input_ids"]
+        found.append([token for (token,) in ids])
+    return found
 
 
 def _texts() -> Iterator[str]:
     """Every word the world can say: its lists, and its sentences in many samples."""
     yield f"system\nuser\nassistant\n{DEFAULT_SYSTEM}"
-    words = (
-        *(lexicon.NAMES, lexicon.OBJECTS, lexicon.PLACES, tuple(lexicon.COLOURS), lexicon.SHAPES),
-        *(lexicon.SOUNDS, lexicon.NUMBERS, lexicon.ORDINALS, tuple(lexicon.LETTERS)),
-    )
-    for word in (word for group in words for word in group):
+    for word in (word for group in (*_KINDS, lexicon.NUMBERS) for word in group):
         yield word
         yield f" {word}"
     for task in TASK_NAMES:

@@ -20,28 +20,56 @@ from omnitrace_core.options import ModelOptions
 from omnitrace_core.reader import SampleReader
 from training.tiny.build import save_thinker
 from training.tiny.lessons import loss_and_accuracy, make_lesson
-from training.tiny.planted import SIZES, make_planted_thinker, make_planted_tokenizer
-from training.world.tasks import TASK_NAMES, make_sample
+from training.tiny.planted import SIZES, kinds, make_planted_thinker, make_planted_tokenizer
+from training.tiny.towers import align_towers
+from training.world.tasks import make_sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LEARNING_RATE, _LEAST_RATE, _WARM_UP_STEPS = 2e-3, 2e-5, 50
+_LEARNING_RATE, _LEAST_RATE, _WARM_UP_STEPS = 2e-3, 2e-5, 30
+# What was set up before learns this much slower: at full speed the first steps, which learn what
+# sentences look like, wash out the planted queries and keys, and move words and towers apart.
+_PLANTED_RATE, _WORD_RATE = 0.1, 0.3
 _HIGHEST_LEVEL = 6
 _HELD_OUT, _HELD_OUT_LEVEL = 32, 4
+# What a step's samples are drawn from together: they fit into one batch and cost about the same.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "facts": ("text_where", "text_who", "text_summary"),
+    "text": ("text_where", "text_who", "text_summary", "text_choice", "text_count", "text_compare"),
+    "image": (
+        *("image_lookup", "image_which", "image_regions", "image_choice"),
+        *("image_count", "conflict"),
+    ),
+    "audio": ("audio_after", "audio_choice"),
+    "video": ("video_lookup",),
+    "sound": ("video_sound",),
+    "mixed": ("mixed",),
+}
+# From which part of the training on, how often each family is drawn, and the highest level. All
+# kinds of evidence from the start: what one does not need, training on it alone would unlearn.
+STAGES: tuple[tuple[float, dict[str, int], int], ...] = (
+    (0.00, {"image": 2, "audio": 2, "video": 1, "sound": 2}, 4),
+    (0.20, {"image": 3, "audio": 2, "video": 1, "sound": 2, "mixed": 2}, 5),
+    (0.50, {"image": 3, "audio": 2, "video": 1, "sound": 2, "mixed": 3}, _HIGHEST_LEVEL),
+)
+# Every step also has text, twice the samples: it is cheap, and its lookups take the most examples.
+_FACTS_UNTIL = 0.20
+_FAMILIES_OF_STEP = 3
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A training run. tasks: drawn evenly; batch: samples per step."""
+    """A training run. batch: samples of a family in a step; families: those that may be drawn."""
 
     seed: int
     minutes: float
     batch: int
-    tasks: tuple[str, ...]
+    families: tuple[str, ...]
     circuit: bool
     report_s: float
+    tower_steps: int = 100
 
 
 class Training:
@@ -60,16 +88,28 @@ class Training:
         self.backend = load_backend(ModelOptions(path=str(dest), dtype="float32"))
         self.model: Any = self.backend.model
         self.model.requires_grad_(True).train()
+        self.things = [word for kind in kinds(self.backend.tokenizer) for word in kind]
         self.reader = SampleReader(self.backend.rules)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
-        )
+        self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.spent_s = 0, 0.0
         if (dest / CHECKPOINT).exists():
             held = torch.load(dest / CHECKPOINT, weights_only=True)
             self.model.load_state_dict(held["model"])
             self.optimizer.load_state_dict(held["optimizer"])
             self.step, self.spent_s = held["step"], held["spent_s"]
+        else:
+            align_towers(self.backend, self.reader, plan.seed, plan.tower_steps)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: what was set up before learns slower."""
+        inner = self.model.model
+        towers = [*inner.visual.parameters(), *inner.audio_tower.parameters()]
+        layers = inner.language_model.layers[:2] if self.plan.circuit else []
+        planted = [weight for layer in layers for weight in layer.self_attn.parameters()]
+        ids = {id(weight) for weight in (*planted, *towers)}
+        rest = [weight for weight in self.model.parameters() if id(weight) not in ids]
+        shares = ((rest, 1.0), (planted, _PLANTED_RATE), (towers, _WORD_RATE))
+        return [{"params": weights, "share": share} for weights, share in shares]
 
     def run(self) -> None:
         """Train until the time is spent, reporting and saving on the way."""
@@ -90,21 +130,37 @@ class Training:
 
         done = min(self.spent_s / (60 * self.plan.minutes), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(done)
+            group["lr"] = self._rate(done) * group["share"]
         draw = Random(f"{self.plan.seed}/{self.step}")
-        task = draw.choice(self.plan.tasks)
-        level = draw.randint(2, 2 + min(_HIGHEST_LEVEL - 2, int(8 * done)))
-        samples = [
-            make_sample(task, level, f"train-{self.plan.seed}-{self.step}-{k}")
-            for k in range(self.plan.batch)
-        ]
-        loss, _ = loss_and_accuracy(self.model, make_lesson(self.backend, self.reader, samples))
         self.optimizer.zero_grad()
-        loss.backward()
+        losses = []
+        for part in range(_FAMILIES_OF_STEP):
+            family, highest = self._drawn(draw, done, part)
+            tasks, size = FAMILIES[family], self.plan.batch * (2 if part == 0 else 1)
+            level = draw.randint(2, highest)
+            names = [f"train-{self.plan.seed}-{self.step}-{part}-{k}" for k in range(size)]
+            samples = [make_sample(draw.choice(tasks), level, name) for name in names]
+            loss, _ = loss_and_accuracy(self.model, make_lesson(self.backend, self.reader, samples))
+            (loss / _FAMILIES_OF_STEP).backward()
+            losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        words = self.model.get_input_embeddings().weight
+        with torch.no_grad():
+            before = words[self.things]
+            self.optimizer.step()
+            words[self.things] = before.lerp(words[self.things], _WORD_RATE)
         self.step += 1
-        return loss.detach()
+        return torch.stack(losses).mean()
+
+    def _drawn(self, draw: Random, done: float, part: int) -> tuple[str, int]:
+        """The family whose turn it is, text first, and the highest level."""
+        _, weights, highest = next(stage for stage in reversed(STAGES) if stage[0] <= done)
+        if part == 0:
+            weights = {"facts": 1} if done < _FACTS_UNTIL else {"text": 1}
+        allowed = [name for name in weights if name in self.plan.families]
+        allowed = allowed or list(self.plan.families)
+        (family,) = draw.choices(allowed, [weights.get(name, 1) for name in allowed])
+        return family, highest
 
     def _rate(self, done: float) -> float:
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
@@ -129,8 +185,9 @@ class Training:
 
         self.model.eval()
         found = {}
+        tasks = dict.fromkeys(task for name in self.plan.families for task in FAMILIES[name])
         with torch.no_grad():
-            for task in self.plan.tasks:
+            for task in tasks:
                 samples = [
                     make_sample(task, _HELD_OUT_LEVEL, f"held-out-{k}") for k in range(_HELD_OUT)
                 ]
@@ -161,13 +218,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("dest", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=45, help="of training, reports apart")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--tasks", nargs="+", default=list(TASK_NAMES), choices=TASK_NAMES)
+    parser.add_argument("--batch", type=int, default=12, help="samples of each family in a step")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--no-circuit", action="store_true", help="plain random weights")
-    parser.add_argument("--report-s", type=float, default=60)
+    parser.add_argument("--report-s", type=float, default=180)
     args = parser.parse_args(argv)
-    tasks = tuple(args.tasks)
-    plan = Plan(args.seed, args.minutes, args.batch, tasks, not args.no_circuit, args.report_s)
+    families = tuple(args.families)
+    plan = Plan(args.seed, args.minutes, args.batch, families, not args.no_circuit, args.report_s)
     Training(args.dest, plan).run()
 
 

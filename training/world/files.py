@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from training.clips import write_clip
@@ -26,11 +27,12 @@ def write_world(dest: Path, samples: Iterable[WorldSample]) -> Path:
     path = dest / "samples.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for sample in samples:
-            lines.write(json.dumps(_row(dest, sample), ensure_ascii=False) + "\n")
+            lines.write(json.dumps(world_row(dest, sample), ensure_ascii=False) + "\n")
     return path
 
 
-def _row(dest: Path, sample: WorldSample) -> Row:
+def world_row(dest: Path, sample: WorldSample) -> Row:
+    """The sample's line of the JSONL; its media are written to DEST/media."""
     content = [_part(dest, f"{sample.sample_id}-{k}", part) for k, part in enumerate(sample.parts)]
     content.append({"type": "text", "text": sample.question, "evidence": bool(sample.options)})
     return {
@@ -81,16 +83,7 @@ def _labels(sample: WorldSample) -> list[Row]:
 
 
 def _source(item: Evidence) -> Row:
-    row: Row = {"modality": item.modality, "part_index": item.part}
-    if item.chars is not None:
-        row |= {"char_start": item.chars[0], "char_end": item.chars[1]}
-    if item.box is not None:
-        row["box"] = list(item.box)
-    if item.time is not None:
-        row |= {"start_s": item.time[0], "end_s": item.time[1]}
-    if item.group is not None:
-        row["group"] = item.group
-    return row
+    return {name: value for name, value in asdict(item.label).items() if value is not None}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

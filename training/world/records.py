@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omnitrace_core.records import Box, Modality
+from omnitrace_core.records import Box, LabelSource, Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,22 @@ class Evidence:
     time: tuple[float, float] | None = None
     group: int | None = None
     sound: bool = False
+
+    @property
+    def label(self) -> LabelSource:
+        """As a label of a sample says it: which of a video's streams it is in is left out."""
+        (char_start, char_end) = self.chars or (None, None)
+        (start_s, end_s) = self.time or (None, None)
+        return LabelSource(
+            modality=self.modality,
+            part_index=self.part,
+            char_start=char_start,
+            char_end=char_end,
+            box=self.box,
+            start_s=start_s,
+            end_s=end_s,
+            group=self.group,
+        )
 
 
 @dataclass(frozen=True, slots=True)

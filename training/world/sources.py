@@ -62,7 +62,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Who put what where, and the sentence that says so."""
+    """Who brought what where, and the sentence that says so."""
 
     name: str
     thing: str
@@ -72,7 +72,7 @@ class Fact:
     @property
     def sentence(self) -> str:
         """As it stands in the text."""
-        return f"{self.name} put the {self.thing} in the {self.place}."
+        return f"{self.name} brought the {self.thing} to the {self.place}."
 
 
 def facts(scene: Scene, n: int, places: list[str] | None = None) -> list[Fact]:
@@ -82,7 +82,7 @@ def facts(scene: Scene, n: int, places: list[str] | None = None) -> list[Fact]:
     made: list[Fact] = []
     at, index = 0, len(scene.parts)
     for name, thing, place in zip(names, things, places, strict=True):
-        length = len(f"{name} put the {thing} in the {place}.")
+        length = len(f"{name} brought the {thing} to the {place}.")
         evidence = Evidence(index, "text", chars=(at, at + length))
         made.append(Fact(name, thing, place, evidence))
         at += length + 1
@@ -97,9 +97,9 @@ def where(fact: Fact) -> Ask:
 
 
 def who(fact: Fact) -> Ask:
-    """Who put a thing where it is."""
-    answer = f"The {fact.thing} was put there by {fact.name}."
-    return Ask(f"Who put the {fact.thing} there?", answer, (fact.evidence,), fact.name)
+    """Who brought a thing where it is."""
+    answer = f"The {fact.thing} came from {fact.name}."
+    return Ask(f"Who brought the {fact.thing}?", answer, (fact.evidence,), fact.name)
 
 
 def tell(fact: Fact) -> Ask:
@@ -111,9 +111,10 @@ def same_place(first: Fact, second: Fact) -> Ask:
     """Whether two things are in one place: the answer rests on both sentences."""
     pair = f"the {first.thing} and the {second.thing}"
     same = first.place == second.place
-    answer = f"Yes, {pair} are together." if same else f"No, {pair} are apart."
+    value = "together" if same else "apart"
     evidence = (first.evidence, second.evidence)
-    return Ask(f"Are {pair} together?", answer, evidence, "together" if same else "apart")
+    answer = f"{pair[0].upper()}{pair[1:]} are {value}."
+    return Ask(f"Are {pair} together?", answer, evidence, value)
 
 
 def count_in(place: str, among: list[Fact]) -> Ask:

@@ -19,10 +19,14 @@ from training.world.sources import Scene
 Maker = Callable[[Scene, int], list[Ask]]
 
 
-def text_lookup(scene: Scene, level: int) -> list[Ask]:
-    """Where things are, and who put them there."""
-    made = sources.facts(scene, level)
-    return [scene.rng.choice((sources.where, sources.who))(fact) for fact in made]
+def text_where(scene: Scene, level: int) -> list[Ask]:
+    """Where things are."""
+    return [sources.where(fact) for fact in sources.facts(scene, level)]
+
+
+def text_who(scene: Scene, level: int) -> list[Ask]:
+    """Who brought things."""
+    return [sources.who(fact) for fact in sources.facts(scene, level)]
 
 
 def text_summary(scene: Scene, level: int) -> list[Ask]:
@@ -108,16 +112,14 @@ def mixed(scene: Scene, level: int) -> list[Ask]:
 TASKS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
-        *(text_lookup, text_summary, text_count, text_compare),
+        *(text_where, text_who, text_summary, text_count, text_compare),
         *(image_lookup, image_which, image_regions, image_count, conflict),
         *(audio_after, video_lookup, video_sound, mixed),
     )
 }
 # Asked with options; what is asked is what their task asks.
 CHOICES: dict[str, Maker] = {
-    "text_choice": lambda scene, level: [
-        sources.where(fact) for fact in sources.facts(scene, level)
-    ],
+    "text_choice": text_where,
     "image_choice": image_lookup,
     "audio_choice": audio_after,
 }
@@ -151,6 +153,6 @@ def _as_choice(scene: Scene, sample_id: str, task: str, ask: Ask) -> WorldSample
     letter = LETTERS[options.index(ask.value)]
     lines = [f"{key}. {word}" for key, word in zip(LETTERS, options, strict=True)]
     question = "\n".join([ask.question, *lines])
-    answer = f"The answer is {letter}, {ask.value}."
+    answer = f"{ask.answer[:-1]} ({letter})."
     chosen = Ask(question, answer, ask.evidence, ask.value)
     return WorldSample(sample_id, task, tuple(scene.parts), question, (chosen,), tuple(options))

@@ -1,0 +1,235 @@
+"""How well signals find evidence that is known exactly: `python -m benchmarks.planted`.
+
+Held-out samples of the planted world are answered and traced by the model that was trained in it.
+Prints the accuracy of each task, and the F1 of chosen against planted units for every signal,
+projection and pooling, beside baselines that do not look into the model (one unit at random, all
+units, the k-th unit for the k-th sentence) and the causal reference that leaves one unit out at a
+time. On correctly answered sentences; on all of them, where a wrong answer counts as evidence
+missed, it is in the JSON. Intervals are 95 % bootstrap intervals over samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.planted_cases import GROUPS, Case, answer
+from benchmarks.planted_reference import leave_one_out
+from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.curation import POS_WEIGHTS, Projection, candidate_units, curate
+from omnitrace_core.metrics import Item, bootstrap, f1
+from omnitrace_core.options import (
+    CurationOptions,
+    DecodeOptions,
+    ModelOptions,
+    SpanOptions,
+    TraceOptions,
+)
+from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.signals import SIGNALS
+from omnitrace_core.spans import Segmenter
+
+PROJECTIONS: tuple[Projection, ...] = ("mass", "peak")
+POOLS = ("joint", "per_modality")
+# A unit counts for the reference if leaving it out costs this share of what the costliest does.
+CAUSAL_SHARE = 0.3
+# Parts of speech that say something, for the comparison of precisions.
+CONTENT = frozenset(pos for pos, weight in POS_WEIGHTS.items() if weight >= 0.8)
+
+# (evidence of an ask, its place among the asks, its span) -> F1
+Method = Callable[[Sequence[Item], int, int], float]
+
+
+class Board:
+    """Scores by method and task, a list per sample.
+
+    right: of correctly answered sentences alone; all: of every sentence, 0 for a wrong one.
+    """
+
+    def __init__(self) -> None:
+        self.right: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+        self.all: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, name: str, case: Case, method: Method) -> None:
+        """Score one case by one method."""
+        scores = [
+            None if span is None else method(evidence, place, span)
+            for place, (evidence, span) in enumerate(zip(case.evidence, case.spans, strict=True))
+        ]
+        self.right[name][case.sample.task].append([s for s in scores if s is not None])
+        self.all[name][case.sample.task].append([s or 0.0 for s in scores])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Answer, trace, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="omnitrace-tiny")
+    parser.add_argument("--signals", nargs="+", default=list(SIGNALS))
+    parser.add_argument(
+        "--tasks", nargs="+", default=[t for group in GROUPS.values() for t in group]
+    )
+    parser.add_argument("--per-task", type=int, default=60)
+    parser.add_argument("--level", type=int, default=4, help="items per sample; training had 2-6")
+    parser.add_argument("--seed", default="held-out", help="any word; another one is another split")
+    parser.add_argument("--precision", action="store_true", help="compare bfloat16 with float32")
+    parser.add_argument("--output", type=Path, help="JSON of all that was measured")
+    args = parser.parse_args(argv)
+    tracer = load_tracer(args.model, args.signals, "float32")
+    half = load_tracer(args.model, args.signals, "bfloat16") if args.precision else None
+    segmenter = Segmenter(SpanOptions())
+    board, answers, top_units, same = Board(), {}, [], []
+    for task in args.tasks:
+        asked = right = whole = 0
+        for case in answer(tracer, segmenter, task, args.level, args.seed, args.per_task):
+            asked += len(case.spans)
+            right += sum(span is not None for span in case.spans)
+            whole += case.trace.response == case.sample.response
+            _score_baselines(board, case)
+            _score_signals(board, case)
+            top_units += _score_reference(board, tracer, case)
+            if half is not None:
+                same += same_unit(half, case, args.signals[0])
+        answers[task] = {"samples": args.per_task, "exact": whole / args.per_task}
+        answers[task] |= {"sentences": asked, "right": right / asked}
+        print(f"{task:15}{whole / args.per_task:7.1%} exact {right / asked:7.1%} of sentences")
+        sys.stdout.flush()
+    results = {"arguments": {k: str(v) for k, v in vars(args).items()}, "answers": answers}
+    results["right"] = _table(board.right, "correctly answered sentences")
+    results["all"] = _summary(board.all)
+    results["causal_top"] = {"sentences": len(top_units), "share": _mean(top_units)}
+    print(
+        f"leaving one unit out names the planted unit first in {_mean(top_units):.1%} of "
+        f"{len(top_units)} right sentences with one piece of evidence"
+    )
+    if half is not None:
+        results["bfloat16"] = {"tokens": len(same), "same": _mean(same)}
+        print(f"bfloat16 and float32 choose one unit in {_mean(same):.2%} of {len(same)} tokens")
+    if args.output:
+        args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def load_tracer(model: str, signals: Sequence[str], dtype: str) -> BatchTracer:
+    """The model on a CPU, with all signals in one replay."""
+    return BatchTracer(
+        ModelOptions(path=model, device="cpu", dtype=dtype),  # type: ignore[arg-type]
+        DecodeOptions(max_new_tokens=64),
+        TraceOptions(signals=tuple(signals)),
+    )
+
+
+def chosen(
+    case: Case, signal: str, projection: Projection, options: CurationOptions
+) -> list[set[int]]:
+    """The units that a setting names, for each span of the response."""
+    fold = case.trace.folds[signal]
+    found = curate(fold, case.ready.units, case.segmentation, options, projection)
+    return [{source.unit.unit_id for source in span.sources} for span in found]
+
+
+def same_unit(half: BatchTracer, case: Case, signal: str) -> list[float]:
+    """For each content token, whether both precisions give it to the same unit."""
+    (known,) = half.trace([_with_response(case)])
+    if not isinstance(known, TokenTrace):
+        raise known
+    units = candidate_units(case.ready.units, "exclude")
+    pairs = (case.trace.folds[signal].mass[:, units], known.folds[signal].mass[:, units])
+    here, there = (mass.argmax(axis=1) for mass in pairs)
+    return [
+        float(here[t] == there[t]) for t, pos in enumerate(case.segmentation.pos) if pos in CONTENT
+    ]
+
+
+def _with_response(case: Case) -> ReadySample:
+    from dataclasses import replace
+
+    sample = replace(case.ready.sample, response_token_ids=case.trace.token_ids)
+    return replace(case.ready, sample=sample)
+
+
+def _score_baselines(board: Board, case: Case) -> None:
+    units = case.candidates
+    board.add("random unit", case, lambda evidence, place, span: _mean_f1(units, evidence))
+    board.add("all units", case, lambda evidence, place, span: f1(units, evidence))
+    board.add(
+        "order",
+        case,
+        lambda evidence, place, span: f1({units[min(place, len(units) - 1)]}, evidence),
+    )
+
+
+def _score_signals(board: Board, case: Case) -> None:
+    for signal in case.trace.folds:
+        for projection in PROJECTIONS:
+            for pools in POOLS:
+                sources = chosen(case, signal, projection, CurationOptions(pools=pools))  # type: ignore[arg-type]
+                board.add(
+                    f"{signal} {projection} {pools}",
+                    case,
+                    lambda evidence, place, span, sources=sources: f1(sources[span], evidence),
+                )
+
+
+def _score_reference(board: Board, tracer: BatchTracer, case: Case) -> list[float]:
+    """Also returns, for each right sentence on one unit alone, whether that costs most."""
+    if not case.trace.token_ids:
+        return []
+    lost = leave_one_out(tracer.backend, case.ready, case.trace.token_ids)
+    sources, top = [], []
+    for span in case.segmentation.spans:
+        drop = lost[:, span.token_start : span.token_end].sum(axis=1)
+        top.append(max(case.candidates, key=lambda unit: drop[unit]))
+        enough = CAUSAL_SHARE * drop[top[-1]]
+        sources.append({unit for unit in case.candidates if drop[unit] > enough})
+    board.add("leave one out", case, lambda evidence, place, span: f1(sources[span], evidence))
+    pairs = zip(case.evidence, case.spans, strict=True)
+    return [
+        float(top[span] in evidence[0])
+        for evidence, span in pairs
+        if span is not None and len(evidence) == 1 and len(evidence[0]) == 1
+    ]
+
+
+def _mean_f1(units: Sequence[int], evidence: Sequence[Item]) -> float:
+    return float(np.mean([f1({unit}, evidence) for unit in units]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _summary(scores: dict[str, dict[str, list[list[float]]]]) -> dict[str, dict[str, list[float]]]:
+    """By method, for each group and each task: mean and interval."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for method, by_task in scores.items():
+        groups = {name: [t for t in tasks if t in by_task] for name, tasks in GROUPS.items()}
+        groups |= {task: [task] for task in by_task}
+        found[method] = {
+            name: [round(number, 4) for number in bootstrap([s for t in tasks for s in by_task[t]])]
+            for name, tasks in groups.items()
+            if tasks
+        }
+    return found
+
+
+def _table(
+    scores: dict[str, dict[str, list[list[float]]]], of: str
+) -> dict[str, dict[str, list[float]]]:
+    """The summary, also printed by group."""
+    found = _summary(scores)
+    shown = [group for group in GROUPS if any(group in row for row in found.values())]
+    print(f"\nF1 on {of}\n{'':32}" + "".join(f"{group:^17}" for group in shown))
+    for method, row in found.items():
+        cells = (row.get(group, [float("nan")] * 3) for group in shown)
+        print(f"{method:32}" + "".join(f" {m:.2f} [{lo:.2f} {hi:.2f}]" for m, lo, hi in cells))
+    print()
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Traced samples of the planted world, beside the units that their answers rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.errors import SampleError
+from omnitrace_core.metrics import Item, evidence_items, match_statements
+from omnitrace_core.options import UnitOptions
+from omnitrace_core.reader import SampleReader
+from omnitrace_core.records import (
+    SOUND_KINDS,
+    ReadySample,
+    Segmentation,
+    SourceUnit,
+    TokenTrace,
+)
+from omnitrace_core.spans import Segmenter
+from training.world.decoded import as_ready
+from training.world.records import Ask, WorldSample
+from training.world.tasks import make_sample
+
+# Tasks by what their evidence is; `mixed` has all kinds.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "text": ("text_where", "text_who", "text_summary", "text_choice", "text_count", "text_compare"),
+    "image": (
+        *("image_lookup", "image_which", "image_regions", "image_choice"),
+        *("image_count", "conflict"),
+    ),
+    "audio": ("audio_after", "audio_choice"),
+    "video": ("video_lookup", "video_sound"),
+    "mixed": ("mixed",),
+}
+# Their pictures are cut into quadrants: what is asked for is a place in one.
+IN_REGIONS = frozenset({"image_regions"})
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One answered sample.
+
+    spans: for each ask the span that states the right answer, None if no span does. evidence: for
+    each ask the units it rests on.
+    """
+
+    sample: WorldSample
+    ready: ReadySample
+    trace: TokenTrace
+    segmentation: Segmentation
+    spans: tuple[int | None, ...]
+    evidence: tuple[tuple[Item, ...], ...]
+
+    @property
+    def candidates(self) -> list[int]:
+        """Units that may be named: all that do not instruct."""
+        return [unit.unit_id for unit in self.ready.units if unit.kind != "instruction"]
+
+
+def answer(
+    tracer: BatchTracer, segmenter: Segmenter, task: str, level: int, seed: str, n: int
+) -> Iterator[Case]:
+    """Let the model answer `n` samples of a task. Raises: SampleError."""
+    units = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
+    reader = SampleReader(tracer.backend.rules, units=units)
+    samples = [make_sample(task, level, f"{seed}-{number}") for number in range(n)]
+    for start in range(0, n, _BATCH):
+        batch = samples[start : start + _BATCH]
+        ready = [as_ready(sample, reader) for sample in batch]
+        for sample, item, trace in zip(batch, ready, tracer.trace(ready), strict=True):
+            if isinstance(trace, SampleError):
+                raise trace
+            yield _as_case(sample, item, trace, segmenter)
+
+
+def _as_case(
+    sample: WorldSample, ready: ReadySample, trace: TokenTrace, segmenter: Segmenter
+) -> Case:
+    segmentation = segmenter.segment(trace.response, trace.char_spans)
+    said = [span.text for span in segmentation.spans]
+    return Case(
+        sample=sample,
+        ready=ready,
+        trace=trace,
+        segmentation=segmentation,
+        spans=tuple(match_statements([ask.answer for ask in sample.asks], said)),
+        evidence=tuple(evidence_units(ask, ready.units) for ask in sample.asks),
+    )
+
+
+def evidence_units(ask: Ask, units: Sequence[SourceUnit]) -> tuple[Item, ...]:
+    """The units that an answer rests on; of a video, those of the stream its evidence is in."""
+    streams = {
+        sound: [unit for unit in units if (unit.kind in SOUND_KINDS) == sound]
+        for sound in (False, True)
+    }
+    return tuple(
+        item
+        for sound, of_stream in streams.items()
+        for item in evidence_items(
+            [piece.label for piece in ask.evidence if piece.sound == sound], of_stream
+        )
+    )
