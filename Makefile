@@ -12,8 +12,7 @@ export OMP_WAIT_POLICY ?= passive
 
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/python -m training.tiny.build $(DEMO)/model
-	$(BIN)/python -m training.demo.corpus $(DEMO)/corpus
+	$(BIN)/python -m training.demo.corpus $(DEMO)/corpus --planted 2
 	$(BIN)/omnitrace ingest $(DEMO)/corpus/samples.jsonl $(DEMO)/input
 	$(BIN)/omnitrace run configs/quickstart.yaml
 	$(BIN)/python -m training.demo.show $(DEMO)/output

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import ModelOptions
 
@@ -32,7 +33,7 @@ def model_identity(options: ModelOptions) -> str:
     Raises:
         ConfigError: no such directory, and as a hub id it is not pinned.
     """
-    folder = Path(options.path)
+    folder = Path(model_location(options.path))
     if folder.is_dir():
         return _hash_folder(folder)
     if options.revision is None or not _COMMIT.fullmatch(options.revision):
@@ -65,7 +66,7 @@ def check_model_files(options: ModelOptions) -> None:
     Raises:
         ConfigError: some of them are missing; the message names them.
     """
-    folder = Path(options.path)
+    folder = Path(model_location(options.path))
     if not folder.is_dir():
         return
     missing = [

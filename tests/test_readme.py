@@ -12,7 +12,6 @@ from pipeline.cli import main
 from tests.conftest import ROOT
 from tests.pipeline.conftest import local_ray
 from training.demo.corpus import make_corpus
-from training.tiny.build import build_tiny
 
 __all__ = ["local_ray"]
 
@@ -32,7 +31,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
     """A folder in which the steps of `make demo` were done."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "configs").symlink_to(ROOT / "configs")
-    build_tiny(folder / "out/demo/model")
     make_corpus(folder / "out/demo/corpus")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -203,7 +203,7 @@ def test_show_writes_spans_and_sources_for_people(run: Path) -> None:
         "row 0:2: media_missing in decode_media",
         "3 samples (2 ok, 1 errors), 4 spans (3 supported)",
         "4 sources named: audio 1, image 1, text 1, video 1",
-        "random weights",
+        "planted world",
     ]
     places = [body.index(words) for words in order]
     assert places == sorted(places)

@@ -70,10 +70,10 @@ def lines(run: Path) -> Iterator[str]:
         if sample["labels"]:
             statements = list(scored(sample, ordered))
             found += statements
-            yield from _labelled_lines(sample, statements)
+            yield from labelled_lines(sample, statements)
         else:
             yield from _sample_lines(sample, ordered)
-    yield from _score_lines(found)
+    yield from score_lines(found)
     yield from _error_lines([sample for sample in samples if sample["status"] != "ok"])
     yield from _total_lines(samples, spans)
     yield from _file_lines(run)
@@ -125,7 +125,8 @@ def _sample_lines(sample: Record, spans: Sequence[Record]) -> Iterator[str]:
     yield ""
 
 
-def _labelled_lines(sample: Record, statements: Sequence[Found]) -> Iterator[str]:
+def labelled_lines(sample: Record, statements: Sequence[Found]) -> Iterator[str]:
+    """A sample's labelled statements, each with its sources beside those of the label."""
     yield f"{sample['sample_id']}  (chosen sources | planted evidence)"
     for item in statements:
         if item.span is None:
@@ -145,7 +146,8 @@ def _as_record(source: LabelSource) -> Record:
     return {**asdict(source), "kind": source.modality, "text": "", "transcript": ""}
 
 
-def _score_lines(found: Sequence[Found]) -> Iterator[str]:
+def score_lines(found: Sequence[Found]) -> Iterator[str]:
+    """Mean scores by modality, nothing if nothing is labelled."""
     if not found:
         return
     yield "F1 of chosen against planted sources, by what the evidence is"

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+# A word's ids: without and with the space before it.
+Forms = tuple[int, int]
 # How far back heads of layer 0 look: words of a sentence, and one second of sound. Heads that share
 # their keys tell either near or far positions apart.
 LOOK_BACK = {0: 1, 1: 2, 2: 3, 4: 25}
@@ -39,11 +41,11 @@ _MATCH = 1.6  # size of the planted products of layer 1
 _QUIET = 0.1  # what is left of random weights that would drown the circuit
 
 
-def plant(model: Any, generator: Generator, kinds: Sequence[Sequence[int]]) -> None:
+def plant(model: Any, generator: Generator, kinds: Sequence[Sequence[Forms]]) -> None:
     """Plant the circuit into a thinker of random weights, in place.
 
-    kinds: ids of the words that can be looked up, by what they name (places, colours); the code
-    does not see any other.
+    kinds: the words that can be looked up, by what they name (places, colours); the code does not
+    see any other.
     """
     import torch
 
@@ -54,13 +56,16 @@ def plant(model: Any, generator: Generator, kinds: Sequence[Sequence[int]]) -> N
         code, asked, kept, kept_of_sound = basis[: 4 * CODE].split(CODE)
         words = model.get_input_embeddings().weight
         others = torch.ones(words.shape[0], dtype=torch.bool)
-        for kind in kinds:
+        outside = torch.randn(len(kinds) + 1, width, generator=generator)
+        outside -= outside @ code.T @ code
+        outside *= _KIND / outside.norm(dim=-1, keepdim=True)
+        for kind, shared in zip(kinds, outside[1:], strict=True):
             # Words of a kind have something in common, outside the code: what tells a place from
-            # the thing that is in it.
-            others[list(kind)] = False
-            shared = torch.randn(width, generator=generator)
-            shared -= shared @ code.T @ code
-            words[list(kind)] += _KIND * shared / shared.norm()
+            # the thing that is in it. So have words that begin a line.
+            bare, spaced = (list(ids) for ids in zip(*kind, strict=True))
+            words[spaced] += shared
+            words[bare] = words[spaced] + outside[0]
+            others[bare + spaced] = False
         for empty, of in ((torch.cat([asked, kept, kept_of_sound]), slice(None)), (code, others)):
             words[of] -= words[of] @ empty.T @ empty
         targets = {back: torch.zeros(CODE, width) for back in LOOK_BACK.values()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.tiny.build import DEFAULT_SYSTEM, HEAD_DIM, TOKEN_PIXELS, Sizes, make_thinker
-from training.tiny.circuit import plant
+from training.tiny.circuit import Forms, plant
 from training.tiny.tokenizer import build_word_tokenizer
 from training.world import lexicon
 from training.world.records import Text
@@ -71,13 +71,14 @@ def make_planted_thinker(tokenizer: PreTrainedTokenizerFast, seed: int, circuit:
     return model
 
 
-def kinds(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Ids of the words that can be looked up, with and without the space before them, by kind."""
-    found = []
-    for words in _KINDS:
-        ids = tokenizer([form for word in words for form in (word, f" {word}")])["input_ids"]
-        found.append([token for (token,) in ids])
-    return found
+def kinds(tokenizer: PreTrainedTokenizerBase) -> list[list[Forms]]:
+    """Ids of the words that can be looked up, by kind."""
+
+    def one(text: str) -> int:
+        (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return int(token)
+
+    return [[(one(word), one(f" {word}")) for word in words] for words in _KINDS]
 
 
 def _texts() -> Iterator[str]:

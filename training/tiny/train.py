@@ -88,7 +88,9 @@ class Training:
         self.backend = load_backend(ModelOptions(path=str(dest), dtype="float32"))
         self.model: Any = self.backend.model
         self.model.requires_grad_(True).train()
-        self.things = [word for kind in kinds(self.backend.tokenizer) for word in kind]
+        self.things = [
+            id_ for kind in kinds(self.backend.tokenizer) for forms in kind for id_ in forms
+        ]
         self.reader = SampleReader(self.backend.rules)
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.spent_s = 0, 0.0

@@ -13,9 +13,10 @@ from omnitrace_core.records import Box, LabelSource, Modality
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text part."""
+    """A text part. names: whether it only names what follows, and is no evidence of anything."""
 
     text: str
+    names: bool = False
 
 
 @dataclass(frozen=True, slots=True)

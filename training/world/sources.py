@@ -121,32 +121,38 @@ def count_in(place: str, among: list[Fact]) -> Ask:
     """How many things are in a place: the answer rests on every sentence that names it."""
     evidence = tuple(fact.evidence for fact in among if fact.place == place)
     number = NUMBERS[len(evidence)]
-    answer = f"There are {number} things in the {place}."
+    answer = f"In the {place} there are {number} things."
     return Ask(f"How many things are in the {place}?", answer, evidence, number)
 
 
 def pictures(scene: Scene, n: int) -> list[Ask]:
     """`n` pictures of one shape each, no two alike in shape and none in colour."""
-    kinds, colours = scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n)
-    asks = []
-    for kind, colour in zip(kinds, colours, strict=True):
-        index = scene.add(Picture((Shape(kind, colour),), scene.seed()))
-        evidence = Evidence(index, "image")
-        asks.append(_colour_of(kind, colour, evidence))
-    return asks
+    return [_colour_of(*shown) for shown in _pictures(scene, n)]
 
 
 def which_picture(scene: Scene, n: int) -> list[Ask]:
-    """`n` pictures, asked for by what they show: the answer counts them."""
-    first = len(scene.parts)
-    asks = []
-    for ask in pictures(scene, n):
-        (evidence,) = ask.evidence
-        kind = ask.question.removesuffix("?").split()[-1]
-        place = ORDINALS[evidence.part - first]
-        answer = f"The {kind} is in the {place} picture."
-        asks.append(Ask(f"Which picture shows the {kind}?", answer, ask.evidence, place))
-    return asks
+    """`n` pictures with their numbers before them, asked for by what they show."""
+    return [
+        Ask(
+            f"Which picture shows the {kind}?",
+            f"The {kind} is in the {number} picture.",
+            (evidence,),
+            number,
+        )
+        for number, (kind, _, evidence) in zip(ORDINALS, _pictures(scene, n, True), strict=False)
+    ]
+
+
+def _pictures(scene: Scene, n: int, numbered: bool = False) -> list[tuple[str, str, Evidence]]:
+    """Pictures of one shape each: the shape, its colour, and where they are seen."""
+    kinds, colours = scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n)
+    made = []
+    for number, kind, colour in zip(ORDINALS, kinds, colours, strict=False):
+        if numbered:
+            scene.add(Text(f"The {number}:", names=True))
+        index = scene.add(Picture((Shape(kind, colour),), scene.seed()))
+        made.append((kind, colour, Evidence(index, "image")))
+    return made
 
 
 def regions(scene: Scene, n: int) -> list[Ask]:

@@ -1,0 +1,112 @@
+"""The benchmark of planted evidence: its cases, its reference, and that it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import planted
+from benchmarks.planted_cases import GROUPS, IN_REGIONS, evidence_units
+from benchmarks.planted_reference import leave_one_out
+from omnitrace_core.backends import load_backend
+from omnitrace_core.options import ModelOptions, UnitOptions
+from omnitrace_core.reader import SampleReader
+from training.tiny.build import save_thinker
+from training.tiny.planted import SIZES, make_planted_thinker, make_planted_tokenizer
+from training.world.decoded import as_ready
+from training.world.tasks import TASK_NAMES, make_sample
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    dest = tmp_path_factory.mktemp("untrained")
+    tokenizer = make_planted_tokenizer()
+    save_thinker(dest, make_planted_thinker(tokenizer, 0, circuit=True), tokenizer, SIZES)
+    return str(dest)
+
+
+def test_groups_hold_every_task_once() -> None:
+    assert sorted(task for tasks in GROUPS.values() for task in tasks) == sorted(TASK_NAMES)
+
+
+@pytest.mark.parametrize("task", TASK_NAMES)
+def test_every_piece_of_evidence_has_its_unit(untrained: str, task: str) -> None:
+    rules = load_backend(ModelOptions(path=untrained, device="cpu")).rules
+    grid = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
+    reader = SampleReader(rules, units=grid)
+    for number in range(6):
+        sample = make_sample(task, 4, f"evidence-{number}")
+        units = as_ready(sample, reader).units
+        for ask in sample.asks:
+            items = evidence_units(ask, units)
+            groups = {piece.group for piece in ask.evidence if piece.group is not None}
+            alone = sum(piece.group is None for piece in ask.evidence)
+            assert len(items) == alone + len(groups)
+            assert all(items), "a piece of evidence that no unit carries"
+            if not groups:
+                assert all(len(item) == 1 for item in items)
+
+
+def test_leaving_a_unit_out_is_a_prompt_without_it(untrained: str) -> None:
+    """The same as running the model with the unit masked and everything else where it was."""
+    import torch
+
+    backend = load_backend(ModelOptions(path=untrained, device="cpu"))
+    ready = as_ready(make_sample("text_where", 3, "left-out"), SampleReader(backend.rules))
+    ids = backend.tokenizer("The lamp is in the hall.", add_special_tokens=False)["input_ids"]
+    lost = leave_one_out(backend, ready, ids)
+    assert lost.shape == (len(ready.units), len(ids))
+    prepared = backend.prepare([ready])
+    tokens = torch.cat([prepared.input_ids, torch.tensor([ids])], dim=1)
+    places = torch.arange(tokens.shape[1]).expand(3, 1, -1)
+
+    def logprobs(mask: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits = backend.model(
+                input_ids=tokens, attention_mask=mask, position_ids=places
+            ).logits[0, -len(ids) - 1 : -1]
+        return logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
+
+    whole = logprobs(torch.ones_like(tokens))
+    for unit in ready.units:
+        mask = torch.ones_like(tokens)
+        mask[0, : prepared.unit_index.shape[1]][prepared.unit_index[0] == unit.unit_id] = 0
+        np.testing.assert_allclose(lost[unit.unit_id], whole - logprobs(mask), atol=1e-4)
+    assert np.abs(lost).max() > 1e-3
+
+
+def test_it_runs_and_reports(
+    untrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "planted.json"
+    asked = ["--model", untrained, "--tasks", "text_where", "audio_after", "--per-task", "2"]
+    planted.main([*asked, "--precision", "--output", str(output)])
+    told = json.loads(output.read_text())
+    assert set(told["answers"]) == {"text_where", "audio_after"}
+    methods = set(told["all"])
+    assert {"random unit", "all units", "order", "leave one out"} < methods
+    assert {f"attodds {way}" for way in ("mass joint", "peak per_modality")} < methods
+    # An untrained model answers nothing right: every statement's evidence is missed.
+    assert told["all"]["order"]["text"][0] == 0.0
+    assert "exact" in capsys.readouterr().out
+
+
+def test_a_right_answer_counts(untrained: str) -> None:
+    """Sources are scored where a span states the right answer, by that span's sources."""
+    from omnitrace_core.options import SpanOptions
+    from omnitrace_core.spans import Segmenter
+
+    tracer = planted.load_tracer(untrained, ["attmean"], "float32")
+    segmenter = Segmenter(SpanOptions())
+    (case,) = planted.answer(tracer, segmenter, "text_where", 3, "right", 1)
+    right = replace(case, spans=tuple(range(len(case.spans))))
+    board = planted.Board()
+    truth = [set().union(*evidence) for evidence in case.evidence]
+    board.add("truth", right, lambda evidence, place, span: planted.f1(truth[place], evidence))
+    board.add("none", right, lambda evidence, place, span: planted.f1([], evidence))
+    assert board.right["truth"]["text_where"] == [[1.0] * len(truth)]
+    assert board.right["none"]["text_where"] == [[0.0] * len(truth)]

@@ -1,0 +1,48 @@
+"""Make a training run the model that comes with the package: `python -m training.tiny.ship RUN`.
+
+Weights become float16 safetensors, and the log of the accuracies goes with them. The model card,
+README.md in the same folder, is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnitrace_core.backends.shipped import SHIPPED
+from training.tiny.build import save_thinker
+from training.tiny.planted import SIZES, make_planted_tokenizer
+from training.tiny.train import LOG
+
+NAME = "omnitrace-tiny"
+
+
+def ship(run: Path, dest: Path) -> Path:
+    """Write the model of a training run's folder to `dest`; what else lies there stays."""
+    import torch
+
+    from omnitrace_core.backends import load_backend
+    from omnitrace_core.options import ModelOptions
+
+    model: Any = load_backend(ModelOptions(path=str(run), dtype="float32", device="cpu")).model
+    save_thinker(dest, model.to(dtype=torch.float16), make_planted_tokenizer(), SIZES)
+    shutil.copy(run / LOG, dest / LOG)
+    return dest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Ship a run."""
+    parser = argparse.ArgumentParser(description="Make a training run the shipped model.")
+    parser.add_argument("run", type=Path, help="folder that training.tiny.train wrote")
+    parser.add_argument("--dest", type=Path, default=SHIPPED[NAME])
+    args = parser.parse_args(argv)
+    dest = ship(args.run, args.dest)
+    n_bytes = sum(path.stat().st_size for path in dest.rglob("*") if path.is_file())
+    print(f"{dest}: {n_bytes:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
