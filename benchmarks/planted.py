@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -111,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["bfloat16"] = {"tokens": len(same), "same": _mean(same)}
         print(f"bfloat16 and float32 choose one unit in {_mean(same):.2%} of {len(same)} tokens")
     if args.output:
-        args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        told = json.dumps(_without_nan(results), indent=1, allow_nan=False)
+        args.output.write_text(told + "\n", encoding="utf-8")
 
 
 def load_tracer(model: str, signals: Sequence[str], dtype: str) -> BatchTracer:
@@ -178,6 +180,7 @@ def _score_signals(board: Board, case: Case) -> None:
 def _score_reference(board: Board, tracer: BatchTracer, case: Case) -> list[float]:
     """Also returns, for each right sentence on one unit alone, whether that costs most."""
     if not case.trace.token_ids:
+        board.add("leave one out", case, lambda evidence, place, span: 0.0)
         return []
     lost = leave_one_out(tracer.backend, case.ready, case.trace.token_ids)
     sources, top = [], []
@@ -193,6 +196,15 @@ def _score_reference(board: Board, tracer: BatchTracer, case: Case) -> list[floa
         for evidence, span in pairs
         if span is not None and len(evidence) == 1 and len(evidence[0]) == 1
     ]
+
+
+def _without_nan(value: object) -> object:
+    """JSON has no NaN: what was not measured is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _mean_f1(units: Sequence[int], evidence: Sequence[Item]) -> float:

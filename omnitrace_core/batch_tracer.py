@@ -72,18 +72,18 @@ class BatchTracer:
         }
         self.backend: Backend = load_backend(model, reader)
         if self.options.enabled:
-            check_layers(self.backend.decoder)
+            check_layers(self.backend.decoder, self.signals)
             check_shape(self.signals, self.backend.decoder.config)
         self._batch_tokens = model.batch_tokens
-        in_float32 = str(self.backend.model.dtype) == "torch.float32"
-        self._widens = self.options.precision == "float32" and not in_float32
         # The model is switched to the tap now and then: one user at a time.
         self._lock = threading.Lock()
         weights = self.backend.model
+        dtype = str(weights.dtype).removeprefix("torch.")
+        self._widens = self.options.precision == "float32" and dtype != "float32"
         self.traced_by = TracedBy(
             model=model.path,
             revision=model.revision or str(getattr(weights.config, "_commit_hash", None) or ""),
-            dtype=str(weights.dtype).removeprefix("torch."),
+            dtype=f"{dtype}, replayed in float32" if self._widens else dtype,
             attention=model.attention,
             device=str(weights.device.type),
         )

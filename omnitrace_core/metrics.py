@@ -29,8 +29,9 @@ def evidence_items(sources: Sequence[LabelSource], units: Sequence[SourceUnit]) 
 def carries(unit: SourceUnit, source: LabelSource) -> bool:
     """Whether a unit carries a piece of evidence.
 
-    Of the same part: a text that shares a character with it, an interval or box most of which lies
-    in it. Where the evidence names no place, or the unit has none, the part is enough.
+    Of the same part: a text that shares a character with it; an interval or box of which more than
+    half is shared, the half of the smaller of both. Where the evidence names no place, or the unit
+    has none, the part is enough.
     """
     if unit.kind == "instruction" or unit.part_index != source.part_index:
         return False
@@ -39,11 +40,12 @@ def carries(unit: SourceUnit, source: LabelSource) -> bool:
         return _shared(chars[0], chars[1]) > 0
     times = _interval(unit.start_s, unit.end_s), _interval(source.start_s, source.end_s)
     if times[0] and times[1]:
-        return _shared(times[0], times[1]) > (times[0][1] - times[0][0]) / 2
+        smaller = min(times[0][1] - times[0][0], times[1][1] - times[1][0])
+        return _shared(times[0], times[1]) > smaller / 2
     if unit.box is not None and source.box is not None:
         (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = unit.box, source.box
         shared = _shared((ax0, ax1), (bx0, bx1)) * _shared((ay0, ay1), (by0, by1))
-        return shared > (ax1 - ax0) * (ay1 - ay0) / 2
+        return shared > min((ax1 - ax0) * (ay1 - ay0), (bx1 - bx0) * (by1 - by0)) / 2
     return True
 
 

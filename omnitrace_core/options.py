@@ -69,7 +69,7 @@ class TraceOptions(Options):
     precision: Literal["model", "float32"] = Field(
         "model",
         description="What the replay runs in; float32 costs a half-precision model a second "
-        "prefill, and gives the rows of its weights without its rounding.",
+        "prefill, and gives the rows of its weights without its rounding (not for streams).",
     )
     rows_mib: int = Field(
         128, ge=1, description="Most MiB of attention rows alive at once in the replay."
@@ -148,7 +148,7 @@ class CurationOptions(Options):
     alpha: float = Field(0.8, ge=0, le=1, description="Weight of share against run in the score.")
     gamma: float = Field(2.0, ge=0, description="Exponent of a token's confidence in its vote.")
     min_confidence: float = Field(
-        0.0, ge=0, le=1, description="Spans below it are unsupported; calibrate per model."
+        0.0, ge=0, description="Spans below it are unsupported; calibrate per model and signal."
     )
     pos_weighting: bool = Field(True, description="Weigh votes by part of speech.")
     confidence: bool = Field(True, description="Weigh votes by confidence ** gamma.")

@@ -68,7 +68,11 @@ def replay(
     batch, n = targets.shape
     keep_prompt(prompt.cache, prompt.attention_mask.shape[1] - 1)
     slots = prompt.attention_mask.shape[1] + n
-    step = -(-n // max(1, -(-4 * len(signals) * batch * n * slots // rows_bytes)))
+    of_token = 4 * len(signals) * slots
+    if any(signal.odds for signal in signals.values()):
+        # Queries of all layers wait until the answers are known.
+        of_token += 4 * decoder.config.num_hidden_layers * decoder.config.hidden_size  # type: ignore
+    step = -(-n // max(1, -(-batch * n * of_token // rows_bytes)))
     previous = prompt.last_embedding
     for start in range(0, n, step):
         asked = targets[:, start : start + step]
@@ -119,7 +123,8 @@ def run_decoder(
     positions = (mask.cumsum(-1) - 1 + prompt.position_delta.to(mask.device))[:, -q:]
     tap = Tap(decoder, signals, rows_bytes)
     before_norm: list[Tensor] = []
-    with torch.no_grad(), tapped(decoder), _last_norm_watched(decoder, before_norm):
+    watched = decoder if any(signal.odds for signal in signals.values()) else None
+    with torch.no_grad(), tapped(decoder), _last_norm_watched(watched, before_norm):
         output = decoder(
             inputs_embeds=inputs,
             attention_mask=mask,
@@ -128,7 +133,7 @@ def run_decoder(
             use_cache=True,
             omnitrace_tap=tap,
         )
-    return Pass(start, tap, output.last_hidden_state, *before_norm)
+    return Pass(start, tap, output.last_hidden_state, *before_norm[-1:])
 
 
 def finish(pass_: Pass, head: nn.Module, targets: Tensor, rows_bytes: int) -> Slice:
@@ -142,8 +147,8 @@ def finish(pass_: Pass, head: nn.Module, targets: Tensor, rows_bytes: int) -> Sl
 
 
 @contextmanager
-def _last_norm_watched(decoder: nn.Module, seen: list[Tensor]) -> Iterator[None]:
-    """Append what the decoder's last norm is given to `seen`."""
+def _last_norm_watched(decoder: nn.Module | None, seen: list[Tensor]) -> Iterator[None]:
+    """Append what the decoder's last norm is given to `seen`; None: nobody wants to know."""
     norm = getattr(decoder, "norm", None)
     if norm is None:
         yield
@@ -155,13 +160,26 @@ def _last_norm_watched(decoder: nn.Module, seen: list[Tensor]) -> Iterator[None]
         handle.remove()
 
 
-def check_layers(decoder: nn.Module) -> None:
-    """Raises: BackendError if the decoder has layers that keep no keys (linear attention, say)."""
+def check_layers(decoder: nn.Module, signals: Mapping[str, Signal]) -> None:
+    """Whether the decoder is of a make that the replay, and these signals, can follow.
+
+    Raises:
+        BackendError: it has layers that keep no keys (linear attention, say); or a signal of the
+            odds is asked for, and what attention gives is changed before it is added to the stream.
+    """
     kinds = set(getattr(decoder.config, "layer_types", None) or ())
     if kinds - _FOLLOWED_LAYERS:
         raise BackendError(
             f"this model has layers of kind {sorted(kinds - _FOLLOWED_LAYERS)}, which have no "
             "attention rows; it cannot be traced by the replay"
+        )
+    odds = [name for name, signal in signals.items() if signal.odds]
+    layers: Any = getattr(decoder, "layers", [])
+    scaled = getattr(decoder.config, "residual_multiplier", None) not in (None, 1.0)
+    if odds and (scaled or any(hasattr(layer, "post_feedforward_layernorm") for layer in layers)):
+        raise BackendError(
+            f"this model norms or scales what its attention gives before adding it, which "
+            f"{odds} cannot follow; choose other signals for it"
         )
 
 

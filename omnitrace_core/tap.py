@@ -68,6 +68,7 @@ class Tap:
         self._seen: set[int] = set()
         self._wants_gradient = any(signal.gradient for signal in signals.values())
         self._wants_odds = any(signal.odds for signal in signals.values())
+        self._norm = getattr(decoder, "norm", None)
         self._waiting: list[_Layer] = []  # read only when the answers are known
         self._output: Tensor | None = None
 
@@ -114,7 +115,8 @@ class Tap:
             gradient = torch.autograd.grad(logits, self._output)[0].transpose(1, 2)
         with torch.no_grad():
             if self._wants_odds:
-                odds = _odds_direction(hidden, before_norm, head, targets, self._rows_bytes)
+                direction = _odds_direction(hidden, head, targets, self._rows_bytes)
+                odds = direction * _norm_scale(self._norm, before_norm, hidden)
             for layer in self._waiting:
                 self._read(layer, gradient if layer.index == self._n_layers - 1 else None, odds)
         missing = self._n_layers - len(self._seen)
@@ -236,7 +238,7 @@ class _Reading:
     def odds_effect(self, direction: Tensor) -> Tensor:
         """<v W_O, direction> of every head and slot, [B, H, c, K] float32. direction: [B, c, D]."""
         heads, width = self._layer.query.shape[1], self._layer.query.shape[3]
-        carried = direction @ self._projection.float()
+        carried = direction @ self._projection
         batch, queries, _ = carried.shape
         return self.times_values(carried.view(batch, queries, heads, width).transpose(1, 2))
 
@@ -252,7 +254,7 @@ class _Reading:
         weight = self._projection
         batch, groups, slots, width = self._layer.value.shape
         heads = self._layer.query.shape[1]
-        per_head = weight.float().view(weight.shape[0], heads, width)
+        per_head = weight.view(weight.shape[0], heads, width)
         gram = torch.einsum("mhd,mhe->hde", per_head, per_head)
         self._norms = self._values.new_empty(batch, heads, slots)
         for head in range(heads):
@@ -261,33 +263,26 @@ class _Reading:
             self._norms[:, head] = squared.clamp_min_(0).sqrt_()
         return self._norms
 
-    @property
+    @cached_property
     def _projection(self) -> Tensor:
-        """W_O, [D, H * d]."""
+        """W_O, [D, H * d] float32."""
         projection: Any = getattr(self._layer.module, "o_proj", None)
         if projection is None:
             raise BackendError(
                 "this signal needs the attention's output projection `o_proj`, which is not there"
             )
-        weight: Tensor = projection.weight
+        weight: Tensor = projection.weight.float()
         return weight
 
 
-def _odds_direction(
-    hidden: Tensor, before_norm: Tensor | None, head: nn.Module, targets: Tensor, most_bytes: int
-) -> Tensor:
-    """d log odds(y_t) / d residual stream, [B, q, D] float32, on the direct way to the output.
+def _odds_direction(hidden: Tensor, head: nn.Module, targets: Tensor, most_bytes: int) -> Tensor:
+    """d log odds(y_t) / d hidden, [B, q, D] float32: its row of the head against all others'.
 
     log odds = logit(y_t) - logsumexp of the others: unlike log p, they do not flatten out where the
-    model is sure. An RMS norm scales its input by numbers that depend on it little: held fixed,
-    they are output / input. Logits are made a few positions at a time.
+    model is sure. Logits are made a few positions at a time.
     """
     import torch
 
-    if before_norm is None:
-        raise BackendError(
-            "signals of the odds need the decoder's last norm, `norm`, which is not there"
-        )
     weight: Any = head.weight
     step = max(1, most_bytes // (3 * 4 * int(weight.shape[0]) * hidden.shape[0]))
     parts = []
@@ -297,9 +292,42 @@ def _odds_direction(
         logits.scatter_(-1, asked[..., None], float("-inf"))
         others = logits.softmax(dim=-1).to(weight.dtype) @ weight
         parts.append(weight[asked].float() - others.float())
-    given = before_norm.float()
-    scale = torch.where(given == 0, 0.0, hidden.float() / given)
-    return torch.cat(parts, dim=1) * scale
+    return torch.cat(parts, dim=1)
+
+
+# How far the last norm's output may be from its input times weights times one number, relative to
+# its size: an RMS norm is that but for rounding, which in bfloat16 is some 0.3 %.
+_NORM_TOLERANCE = 0.03
+
+
+def _norm_scale(norm: Any, given: Tensor | None, hidden: Tensor) -> Tensor:
+    """What an RMS norm multiplied its input by, [B, q, D] float32, as if that did not depend on it.
+
+    norm: the module; given, hidden: its input and output, [B, q, D].
+
+    Raises:
+        BackendError: there is none, or it is of another kind.
+    """
+    import torch
+
+    if norm is None or given is None:
+        raise BackendError(
+            "signals of the odds need the decoder's last norm, `norm`: there is none"
+        )
+    # Of ones, which are of size 1 as they are, an RMS norm gives its weights.
+    weights: Tensor = norm(torch.ones_like(given[:1, :1])).float()
+    weighted = given.float() * weights
+    wanted = hidden.float()
+    size: Tensor = (wanted * weighted).sum(-1, keepdim=True)
+    size = size / weighted.square().sum(-1, keepdim=True).clamp_min(1e-30)
+    apart = (weighted * size - wanted).norm() / wanted.norm().clamp_min(1e-30)
+    if float(apart) > _NORM_TOLERANCE:
+        raise BackendError(
+            f"signals of the odds follow an RMS norm, and the decoder's last norm, "
+            f"{type(norm).__name__}, is none (its output is {float(apart):.0%} off); choose "
+            "another signal for this model"
+        )
+    return weights * size
 
 
 def _grouped(rows: Tensor, of_groups: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def widened(decoder: nn.Module) -> Iterator[None]:
     """Inside, this decoder takes its inputs, and gives its outputs, in float32.
 
-    A product of float32 with a narrower tensor is one of float32, wherever it is called from. A
+    Matrix products, `linear` and norms of float32 with narrower tensors are done in float32 (those
+    of the decoders of transformers; a layer with kernels of its own raises torch's error). A
     caller's autocast is off, and attention that knows only half precision is replaced.
     """
     import torch
@@ -40,8 +41,16 @@ def widened(decoder: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _widen_inputs(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    embeddings: Tensor = kwargs["inputs_embeds"]
+def _widen_inputs(
+    decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The decoder's arguments with embeddings in float32 in place of tokens."""
+    embeddings: Tensor | None = kwargs.get("inputs_embeds")
+    if embeddings is None:
+        ids, args = (args[0], args[1:]) if args else (kwargs["input_ids"], args)
+        kwargs = {name: value for name, value in kwargs.items() if name != "input_ids"}
+        embeddings = decoder.get_input_embeddings()(ids)  # type: ignore[operator]
+        args = (None, *args) if args else ()
     return args, {**kwargs, "inputs_embeds": embeddings.float()}
 
 
@@ -52,8 +61,10 @@ def _mode() -> type:
     from torch.overrides import TorchFunctionMode
 
     functional = torch.nn.functional
-    products = {functional.linear, torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm}
-    products |= {functional.layer_norm, functional.rms_norm, torch.Tensor.__matmul__}
+    products = {functional.linear, functional.layer_norm, functional.rms_norm}
+    products |= {torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum}
+    names = ("matmul", "mm", "bmm", "addmm", "baddbmm", "__matmul__", "__rmatmul__")
+    products |= {getattr(torch.Tensor, name) for name in names}
 
     class Widen(TorchFunctionMode):
         """Raises every operand of a product to float32 if one of them is."""

@@ -48,11 +48,9 @@ def eager_forward(
         for index, layer in enumerate(decoder.layers)
     ]
     norm_input: list[torch.Tensor] = []
-    norm_output: list[torch.Tensor] = []
 
     def watch(module: Any, args: Any, output: Any) -> None:
         norm_input.append(args[0].detach())
-        norm_output.append(output.detach())
 
     handles.append(decoder.norm.register_forward_hook(watch))
     with torch.enable_grad():
@@ -79,7 +77,7 @@ def eager_forward(
         values=per_head,
         gradient=torch.stack(by_token, dim=1),
         directions=_odds_directions(
-            model.lm_head, norm_input[0][0, -n_gen:], norm_output[0][0, -n_gen:], targets
+            model.lm_head, decoder.norm, norm_input[0][0, -n_gen:], targets
         ),
         logprobs=logits.detach().log_softmax(-1).gather(-1, targets[:, None])[:, 0],
         layers=decoder.layers,
@@ -87,17 +85,18 @@ def eager_forward(
 
 
 def _odds_directions(
-    head: Any, before_norm: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor
+    head: Any, norm: Any, before_norm: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """The gradient of each token's log odds by the residual stream, [n_gen, D], one by one.
 
-    before_norm, hidden: [n_gen, D], the last norm's input and output; its scale is held fixed.
+    before_norm: [n_gen, D], the last norm's input; the root mean square it divides by is fixed.
     """
     directions = []
-    for given, normed, target in zip(before_norm, hidden, targets, strict=True):
+    for given, target in zip(before_norm, targets, strict=True):
         stream = given.detach().requires_grad_()
         with torch.enable_grad():
-            logits = head(stream * (normed / given).detach()).float()
+            scale = (stream.square().mean() + norm.variance_epsilon).rsqrt().detach()
+            logits = head(norm.weight * stream * scale).float()
             others = torch.cat([logits[:target], logits[target + 1 :]])
             odds = logits[target] - others.logsumexp(0)
         directions.append(torch.autograd.grad(odds, stream)[0])

@@ -118,7 +118,7 @@ def test_layers_without_attention_are_refused(
     kinds = ["full_attention", "linear_attention", "full_attention"]
     monkeypatch.setattr(tracer.backend.decoder.config, "layer_types", kinds)
     with pytest.raises(BackendError, match="linear_attention"):
-        check_layers(tracer.backend.decoder)
+        check_layers(tracer.backend.decoder, tracer.signals)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -149,11 +149,12 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_nothing_large_is_ever_alive(tiny_model: str) -> None:
+@pytest.mark.parametrize("signals", [("attmean",), ("attmean", "attodds")])
+def test_nothing_large_is_ever_alive(tiny_model: str, signals: tuple[str, ...]) -> None:
     """A prompt of T positions and n tokens: no T x T, no L x H x T x n, no H x n x T at once."""
     words = " ".join(f"word{index}" for index in range(400))
     sample = ready([words, "What is said?"], response=" ".join(["lamp"] * 60))
-    tracer = make_tracer(tiny_model)
+    tracer = make_tracer(tiny_model, signals=signals)
     backend = tracer.backend
     prepared = backend.prepare([sample])
     prompt = backend.prefill(prepared)

@@ -32,9 +32,13 @@ class Found:
 
 
 def scored(sample: Record, spans: Sequence[Record]) -> Iterator[Found]:
-    """Every labelled statement of a sample with its span; one that nothing states scores 0."""
+    """Every labelled statement of a sample with its span; one that nothing states scores 0.
+
+    A label does not tell a video's frames from its sound: either counts. Statements that are
+    labelled as resting on nothing are left out.
+    """
     units = [_of(SourceUnit, unit) for unit in sample["units"]]
-    labels = sample["labels"] or []
+    labels = [label for label in sample["labels"] or [] if label["sources"]]
     matches = match_statements(
         [label["statement"] for label in labels], [span["text"] for span in spans]
     )

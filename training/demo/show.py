@@ -83,16 +83,19 @@ def lines(run: Path) -> Iterator[str]:
 def source_name(source: Record) -> str:
     """A source as people say it: `image part 2 [0, 0, 128, 96]`, `audio part 0 1.0-2.0 s`."""
     name = f"{source['modality']} part {source['part_index']}"
-    if source["modality"] == "text" and not source["text"]:
-        return f"{name} characters {source['char_start']}-{source['char_end']}"
     if source["modality"] == "text":
-        return f"{name} {_quote(source['text'], 48)}"
+        if source["text"]:
+            return f"{name} {_quote(source['text'], 48)}"
+        known = source["char_start"] is not None
+        return f"{name} characters {source['char_start']}-{source['char_end']}" if known else name
     if source["modality"] == "image" and source["box"] is None:
         return name
     if source["modality"] == "image":
         return f"{name} [{', '.join(f'{edge:.0f}' for edge in source['box'])}]"
     if source["kind"].startswith("sound"):
         name += " sound"
+    if source["start_s"] is None:
+        return name
     heard = f" {_quote(source['transcript'], 32)}" if source["transcript"] else ""
     return f"{name} {source['start_s']:.1f}-{source['end_s']:.1f} s{heard}"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from omnitrace_core.backends.shipped import SHIPPED
 from training.tiny.build import save_thinker
-from training.tiny.planted import SIZES, make_planted_tokenizer
+from training.tiny.planted import SIZES
 from training.tiny.train import LOG
 
 NAME = "omnitrace-tiny"
@@ -27,8 +27,10 @@ def ship(run: Path, dest: Path) -> Path:
     from omnitrace_core.backends import load_backend
     from omnitrace_core.options import ModelOptions
 
-    model: Any = load_backend(ModelOptions(path=str(run), dtype="float32", device="cpu")).model
-    save_thinker(dest, model.to(dtype=torch.float16), make_planted_tokenizer(), SIZES)
+    backend = load_backend(ModelOptions(path=str(run), dtype="float32", device="cpu"))
+    model: Any = backend.model
+    tokenizer: Any = backend.tokenizer  # the run's own: words of the world may have changed since
+    save_thinker(dest, model.to(dtype=torch.float16), tokenizer, SIZES)
     shutil.copy(run / LOG, dest / LOG)
     return dest
 
