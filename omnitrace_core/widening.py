@@ -2,8 +2,8 @@
 
 What a bfloat16 model rounds on its way (keys, values, the residual stream) is in its attention rows
 and gradients. For who wants those of the weights themselves, the decoder runs once more in float32:
-each weight is raised when a product needs it and dropped again, so that one matrix at a time is
-alive twice. The towers that read media are left in the model's precision.
+each weight is raised when a product needs it and dropped again. The towers that read media are left
+in the model's precision.
 """
 
 from __future__ import annotations

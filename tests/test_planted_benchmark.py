@@ -95,6 +95,22 @@ def test_it_runs_and_reports(
     assert "exact" in capsys.readouterr().out
 
 
+def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
+    """Right answers, scored by their spans' sources: found by causes and signal, not by chance."""
+    output = tmp_path / "planted.json"
+    asked = ["--tasks", "text_where", "image_lookup", "--per-task", "6", "--signals", "attodds"]
+    planted.main([*asked, "--output", str(output)])
+    told = json.loads(output.read_text())
+    assert told["answers"]["text_where"]["right"] > 0.8
+    assert told["causal_top"]["sentences"] > 10
+    assert told["causal_top"]["share"] > 0.9
+    for group in ("text", "image"):
+        score = {method: row[group][0] for method, row in told["right"].items()}
+        assert score["leave one out"] > 0.8
+        assert score["attodds mass joint"] > 0.8
+        assert max(score[name] for name in ("random unit", "all units", "order")) < 0.7
+
+
 def test_a_right_answer_counts(untrained: str) -> None:
     """Sources are scored where a span states the right answer, by that span's sources."""
     from omnitrace_core.options import SpanOptions

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +16,9 @@ from omnitrace_core.widening import widened
 from tests.core.samples import one_of_each
 
 
-def make_tracer(path: str, dtype: str = "bfloat16") -> BatchTracer:
+def make_tracer(path: str, dtype: str = "bfloat16", attention: str = "sdpa") -> BatchTracer:
     return BatchTracer(
-        ModelOptions(path=path, device="cpu", dtype=dtype),  # type: ignore[arg-type]
+        ModelOptions(path=path, device="cpu", dtype=dtype, attention=attention),  # type: ignore[arg-type]
         DecodeOptions(max_new_tokens=5),
         TraceOptions(precision="float32"),
     )
@@ -68,6 +71,52 @@ def test_flash_attention_gives_way(tracer: BatchTracer) -> None:
         assert config._attn_implementation == "flash_attention_2"
     finally:
         config._attn_implementation = "sdpa"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rows_are_those_of_the_weights(
+    tiny_model: str, sample: ReadySample, dtype: str, attention: str
+) -> None:
+    """However half-precision they are, and under whatever autocast the caller is."""
+    half, whole = make_tracer(tiny_model, dtype, attention), make_tracer(tiny_model, "float32")
+    weights = half.backend.model.state_dict()
+    whole.backend.model.load_state_dict({name: held.float() for name, held in weights.items()})
+    known = replace(sample, sample=replace(sample.sample, response_token_ids=(60, 61, 62)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = half.trace([known])
+    (wanted,) = whole.trace([known])
+    assert isinstance(found, TokenTrace)
+    assert isinstance(wanted, TokenTrace)
+    assert half.traced_by.dtype == f"{dtype}, replayed in float32"
+    mass = wanted.folds["attmean"].mass
+    assert np.abs(found.folds["attmean"].mass - mass).sum() < 0.01 * mass.sum()
+
+
+def test_a_failing_replay_leaves_no_hook(
+    tracer: BatchTracer, sample: ReadySample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("interrupted")
+
+    monkeypatch.setattr("omnitrace_core.batch_tracer.replay", broken)
+    (failed,) = tracer.trace([sample])
+    assert "interrupted" in str(failed)
+    decoder = tracer.backend.decoder
+    assert not decoder._forward_pre_hooks
+    ones = torch.ones(1, 2)
+    with pytest.raises(RuntimeError, match="dtype"):
+        torch.nn.functional.linear(ones, ones.bfloat16())
+
+
+def test_a_decoder_may_be_given_tokens(tracer: BatchTracer) -> None:
+    decoder = tracer.backend.decoder
+    ids = torch.tensor([[60, 61, 62]])
+    with torch.no_grad(), widened(decoder):
+        outputs = [decoder(ids), decoder(input_ids=ids)]
+    for output in outputs:
+        assert output.last_hidden_state.dtype == torch.float32
+    assert torch.equal(outputs[0].last_hidden_state, outputs[1].last_hidden_state)
 
 
 def test_whole_weights_need_no_second_prefill(

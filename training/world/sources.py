@@ -135,7 +135,7 @@ def which_picture(scene: Scene, n: int) -> list[Ask]:
     return [
         Ask(
             f"Which picture shows the {kind}?",
-            f"The {kind} is in the {number} picture.",
+            f"The {kind} came {number}.",
             (evidence,),
             number,
         )
@@ -266,7 +266,7 @@ def _sounded_with(kind: str, sound: str, index: int, second: int) -> Ask:
     time = (float(second), float(second + 1))
     return Ask(
         f"What sounded with the {kind}?",
-        f"With the {kind} came the {sound}.",
+        f"The {kind} came with a {sound}.",
         (Evidence(index, "video", time=time), Evidence(index, "video", time=time, sound=True)),
         sound,
     )
