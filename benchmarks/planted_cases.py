@@ -26,7 +26,7 @@ from training.world.tasks import make_sample
 GROUPS: dict[str, tuple[str, ...]] = {
     "text": ("text_where", "text_who", "text_summary", "text_choice", "text_count", "text_compare"),
     "image": (
-        *("image_lookup", "image_which", "image_regions", "image_choice"),
+        *("image_lookup", "image_whose", "image_regions", "image_choice"),
         *("image_count", "conflict"),
     ),
     "audio": ("audio_after", "audio_choice"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.planted_cases import answer
@@ -41,8 +43,14 @@ def test_it_is_found_by_its_name_alone() -> None:
     assert media_rules(options).factor == 28
     assert load_backend(ModelOptions(path=NAME, device="cpu")).name == "qwen2_5_omni"
     assert model_location("some/where") == "some/where"
-    with pytest.raises(BackendError, match="omnitrace-tiny"):
-        media_rules(ModelOptions(path="no/such-model"))
+
+
+def test_an_installation_without_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(SHIPPED, NAME, tmp_path)
+    with pytest.raises(BackendError, match="install the package again"):
+        media_rules(ModelOptions(path=NAME))
 
 
 def test_a_run_knows_it_as_a_folder() -> None:

@@ -52,7 +52,7 @@ SIZES = Sizes(
 )
 _KINDS: tuple[Sequence[str], ...] = (
     *(lexicon.NAMES, lexicon.OBJECTS, lexicon.PLACES, tuple(lexicon.COLOURS), lexicon.SHAPES),
-    *(lexicon.SOUNDS, lexicon.ORDINALS, lexicon.LETTERS),
+    *(lexicon.SOUNDS, lexicon.LETTERS),
 )
 
 

@@ -32,6 +32,8 @@ def ship(run: Path, dest: Path) -> Path:
     tokenizer: Any = backend.tokenizer  # the run's own: words of the world may have changed since
     save_thinker(dest, model.to(dtype=torch.float16), tokenizer, SIZES)
     shutil.copy(run / LOG, dest / LOG)
+    for path in dest.iterdir():
+        path.chmod(0o644)  # weights are written for the owner alone
     return dest
 
 

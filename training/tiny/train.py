@@ -34,14 +34,18 @@ _PLANTED_RATE, _WORD_RATE = 0.1, 0.3
 _HIGHEST_LEVEL = 6
 _HELD_OUT, _HELD_OUT_LEVEL = 32, 4
 # What a step's samples are drawn from together: they fit into one batch and cost about the same.
+# Tasks that are learned late are named more than once.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "facts": ("text_where", "text_who", "text_summary"),
-    "text": ("text_where", "text_who", "text_summary", "text_choice", "text_count", "text_compare"),
-    "image": (
-        *("image_lookup", "image_which", "image_regions", "image_choice"),
-        *("image_count", "conflict"),
+    "text": (
+        *("text_where", "text_who", "text_summary", "text_choice", "text_choice"),
+        *("text_count", "text_count", "text_compare", "text_compare"),
     ),
-    "audio": ("audio_after", "audio_choice"),
+    "image": (
+        *("image_lookup", "image_regions", "image_choice", "conflict"),
+        *("image_whose", "image_whose", "image_choice", "image_count", "image_count"),
+    ),
+    "audio": ("audio_after", "audio_choice", "audio_choice"),
     "video": ("video_lookup",),
     "sound": ("video_sound",),
     "mixed": ("mixed",),

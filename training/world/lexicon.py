@@ -41,5 +41,4 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "cross")
 SOUNDS = _words("bell horn whistle buzzer siren click chirp hum gong rattle")
 NUMBERS = _words("zero one two three four five six seven eight nine ten eleven twelve")
-ORDINALS = _words("first second third fourth fifth sixth")
 LETTERS = "ABCD"

@@ -7,6 +7,7 @@ tasks choose among them and shuffle. All randomness comes from the scene's gener
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
@@ -17,7 +18,6 @@ from training.world.lexicon import (
     NAMES,
     NUMBERS,
     OBJECTS,
-    ORDINALS,
     PLACES,
     SHAPES,
     SOUNDS,
@@ -127,29 +127,28 @@ def count_in(place: str, among: list[Fact]) -> Ask:
 
 def pictures(scene: Scene, n: int) -> list[Ask]:
     """`n` pictures of one shape each, no two alike in shape and none in colour."""
-    return [_colour_of(*shown) for shown in _pictures(scene, n)]
+    return [_colour_of(*shown) for shown in _pictures(scene, [None] * n)]
 
 
-def which_picture(scene: Scene, n: int) -> list[Ask]:
-    """`n` pictures with their numbers before them, asked for by what they show."""
+def whose_picture(scene: Scene, n: int) -> list[Ask]:
+    """`n` pictures with the name of who brought them, asked for by what they show."""
+    names = scene.pick(NAMES, n)
     return [
-        Ask(
-            f"Which picture shows the {kind}?",
-            f"The {kind} came {number}.",
-            (evidence,),
-            number,
-        )
-        for number, (kind, _, evidence) in zip(ORDINALS, _pictures(scene, n, True), strict=False)
+        Ask(f"Who brought the {kind}?", f"The {kind} came from {name}.", (evidence,), name)
+        for name, (kind, _, evidence) in zip(names, _pictures(scene, names), strict=True)
     ]
 
 
-def _pictures(scene: Scene, n: int, numbered: bool = False) -> list[tuple[str, str, Evidence]]:
-    """Pictures of one shape each: the shape, its colour, and where they are seen."""
-    kinds, colours = scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n)
+def _pictures(scene: Scene, names: Sequence[str | None]) -> list[tuple[str, str, Evidence]]:
+    """Pictures of one shape each: the shape, its colour, and where they are seen.
+
+    names: of each, who brought it, in a line before it; None for no line.
+    """
+    kinds, colours = scene.pick(SHAPES, len(names)), scene.pick(tuple(COLOURS), len(names))
     made = []
-    for number, kind, colour in zip(ORDINALS, kinds, colours, strict=False):
-        if numbered:
-            scene.add(Text(f"The {number}:", names=True))
+    for name, kind, colour in zip(names, kinds, colours, strict=True):
+        if name is not None:
+            scene.add(Text(f"The picture from {name}:", names=True))
         index = scene.add(Picture((Shape(kind, colour),), scene.seed()))
         made.append((kind, colour, Evidence(index, "image")))
     return made

@@ -58,9 +58,9 @@ def image_lookup(scene: Scene, level: int) -> list[Ask]:
     return sources.pictures(scene, min(level, len(SHAPES)))
 
 
-def image_which(scene: Scene, level: int) -> list[Ask]:
-    """Which picture shows a shape."""
-    return sources.which_picture(scene, min(level, len(SHAPES)))
+def image_whose(scene: Scene, level: int) -> list[Ask]:
+    """Whose picture shows a shape."""
+    return sources.whose_picture(scene, min(level, len(SHAPES)))
 
 
 def image_regions(scene: Scene, level: int) -> list[Ask]:
@@ -113,7 +113,7 @@ TASKS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
         *(text_where, text_who, text_summary, text_count, text_compare),
-        *(image_lookup, image_which, image_regions, image_count, conflict),
+        *(image_lookup, image_whose, image_regions, image_count, conflict),
         *(audio_after, video_lookup, video_sound, mixed),
     )
 }
