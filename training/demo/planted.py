@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from omnitrace_core.metrics import evidence_items, f1, match_statements
+from omnitrace_core.metrics import carries, evidence_items, f1, match_statements
 from omnitrace_core.records import LabelSource, SourceUnit
 
 Record = Mapping[str, Any]
@@ -21,12 +21,13 @@ Record = Mapping[str, Any]
 class Found:
     """One labelled statement: the span that makes it (None if none does), and its score.
 
-    modality: of its evidence, `mixed` if it is of several.
+    planted: its evidence, with the text of the first unit that carries it. modality: of the
+    evidence, `mixed` if it is of several.
     """
 
     statement: str
     span: Record | None
-    planted: tuple[LabelSource, ...]
+    planted: tuple[tuple[LabelSource, str], ...]
     modality: str
     score: float
 
@@ -50,10 +51,14 @@ def scored(sample: Record, spans: Sequence[Record]) -> Iterator[Found]:
         yield Found(
             statement=label["statement"],
             span=span,
-            planted=planted,
+            planted=tuple((source, _text(source, units)) for source in planted),
             modality=modalities.pop() if len(modalities) == 1 else "mixed",
             score=f1(chosen, evidence_items(planted, units)),
         )
+
+
+def _text(source: LabelSource, units: Sequence[SourceUnit]) -> str:
+    return next((unit.text for unit in units if carries(unit, source)), "")
 
 
 def means(found: Sequence[Found]) -> dict[str, tuple[float, int]]:

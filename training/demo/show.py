@@ -84,10 +84,7 @@ def source_name(source: Record) -> str:
     """A source as people say it: `image part 2 [0, 0, 128, 96]`, `audio part 0 1.0-2.0 s`."""
     name = f"{source['modality']} part {source['part_index']}"
     if source["modality"] == "text":
-        if source["text"]:
-            return f"{name} {_quote(source['text'], 48)}"
-        known = source["char_start"] is not None
-        return f"{name} characters {source['char_start']}-{source['char_end']}" if known else name
+        return f"{name} {_quote(source['text'], 48)}" if source["text"] else name
     if source["modality"] == "image" and source["box"] is None:
         return name
     if source["modality"] == "image":
@@ -138,15 +135,15 @@ def labelled_lines(sample: Record, statements: Sequence[Found]) -> Iterator[str]
         yield _columns(f"  {_quote(item.statement, 74)}", f"F1 {item.score:.2f}")
         sources = sorted(item.span["sources"], key=lambda source: source["rank"])
         chosen = [f"{source['mass']:5.2f} {source_name(source)}" for source in sources]
-        planted = [source_name(_as_record(source)) for source in item.planted]
+        planted = [source_name(_as_record(*piece)) for piece in item.planted]
         for left, right in zip_longest(chosen[:SOURCES_PER_SPAN], planted, fillvalue=""):
             half = WIDTH // 2 - 4
             yield f"    {_clip(left, half):<{half}} | {_clip(right, half)}"
     yield ""
 
 
-def _as_record(source: LabelSource) -> Record:
-    return {**asdict(source), "kind": source.modality, "text": "", "transcript": ""}
+def _as_record(source: LabelSource, text: str) -> Record:
+    return {**asdict(source), "kind": source.modality, "text": text, "transcript": ""}
 
 
 def score_lines(found: Sequence[Found]) -> Iterator[str]:

@@ -54,8 +54,7 @@ def as_ready(
         media[index] = decoded(part, reader.rules, reader.media)
         kind = {Picture: "image", Recording: "audio", Clip: "video"}[type(part)]
         content.append(MessagePart(kind, uri=f"world://{index}"))  # type: ignore[arg-type]
-    asks = bool(sample.options)
-    content.append(MessagePart("text", text=sample.question, evidence=asks))
+    content += [MessagePart("text", text=text, evidence=tells) for text, tells in sample.asked]
     made = Sample(
         sample.sample_id,
         (Message("user", tuple(content)),),

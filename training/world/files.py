@@ -34,7 +34,7 @@ def write_world(dest: Path, samples: Iterable[WorldSample]) -> Path:
 def world_row(dest: Path, sample: WorldSample) -> Row:
     """The sample's line of the JSONL; its media are written to DEST/media."""
     content = [_part(dest, f"{sample.sample_id}-{k}", part) for k, part in enumerate(sample.parts)]
-    content.append({"type": "text", "text": sample.question, "evidence": bool(sample.options)})
+    content += [{"type": "text", "text": text, "evidence": tells} for text, tells in sample.asked]
     return {
         "sample_id": sample.sample_id,
         "messages": [{"role": "user", "content": content}],

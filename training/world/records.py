@@ -103,7 +103,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class WorldSample:
-    """A sample: its parts, then the question as one more text part; the answers in asked order.
+    """A sample: its parts, then what asks (`asked`); the answers in asked order.
 
     options: of a multiple-choice question, without their letters.
     """
@@ -114,6 +114,12 @@ class WorldSample:
     question: str
     asks: tuple[Ask, ...]
     options: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[tuple[str, bool], ...]:
+        """The text parts that ask, and whether each is evidence: the options are."""
+        question, _, options = self.question.partition("\n")
+        return ((question, False), (f"\n{options}", True)) if options else ((question, False),)
 
     @property
     def response(self) -> str:
