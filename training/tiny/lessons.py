@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from omnitrace_core.backends.base import Backend
 from omnitrace_core.reader import SampleReader
 from training.world.decoded import as_ready
-from training.world.lexicon import LETTERS
 from training.world.records import WorldSample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of the loss: words that only the evidence (or an option) tells weigh 1, the rest this much.
+# Of the loss: words that only the evidence tells weigh 1, the rest of the sentence this much.
 PLAIN_WEIGHT = 0.3
 
 
@@ -63,10 +62,6 @@ def _answer(tokenizer: Any, sample: WorldSample) -> tuple[list[int], list[float]
     values = {
         tokenizer(f" {ask.value}", add_special_tokens=False)["input_ids"][0] for ask in sample.asks
     }
-    if sample.options:
-        values |= {
-            tokenizer(f"({letter}", add_special_tokens=False)["input_ids"][1] for letter in LETTERS
-        }
     return ids, [1.0 if token in values else PLAIN_WEIGHT for token in ids]
 
 

@@ -145,14 +145,11 @@ def make_sample(task: str, level: int, seed: str) -> WorldSample:
 
 
 def _as_choice(scene: Scene, sample_id: str, task: str, ask: Ask) -> WorldSample:
-    """The same question with four options, one of them right."""
+    """The same question with four options: the answer is one of them, said as ever."""
     pool = next(words for words in _POOLS if ask.value in words)
     others = scene.rng.sample([word for word in pool if word != ask.value], len(LETTERS) - 1)
     options = [ask.value, *others]
     scene.rng.shuffle(options)
-    letter = LETTERS[options.index(ask.value)]
     lines = [f"{key}. {word}" for key, word in zip(LETTERS, options, strict=True)]
     question = "\n".join([ask.question, *lines])
-    answer = f"{ask.answer[:-1]} ({letter})."
-    chosen = Ask(question, answer, ask.evidence, ask.value)
-    return WorldSample(sample_id, task, tuple(scene.parts), question, (chosen,), tuple(options))
+    return WorldSample(sample_id, task, tuple(scene.parts), question, (ask,), tuple(options))
