@@ -38,6 +38,8 @@ from omnitrace_core.spans import Segmenter
 
 PROJECTIONS: tuple[Projection, ...] = ("mass", "peak")
 POOLS = ("joint", "per_modality")
+# What `benchmarks.planted_tuning` chose on a split of its own: those of configs/quickstart.yaml.
+CHOSEN = CurationOptions(gamma=1.0, coverage=0.7)
 # A unit counts for the reference if leaving it out costs this share of what the costliest does.
 CAUSAL_SHARE = 0.3
 # Parts of speech that say something, for the comparison of precisions.
@@ -93,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             whole += case.trace.response == case.sample.response
             _score_baselines(board, case)
             _score_signals(board, case)
+            _score_chosen(board, case)
             top_units += _score_reference(board, tracer, case)
             if half is not None:
                 same += same_unit(half, case, args.signals[0])
@@ -175,6 +178,16 @@ def _score_signals(board: Board, case: Case) -> None:
                     case,
                     lambda evidence, place, span, sources=sources: f1(sources[span], evidence),
                 )
+
+
+def _score_chosen(board: Board, case: Case) -> None:
+    for signal in case.trace.folds:
+        sources = chosen(case, signal, "mass", CHOSEN)
+        board.add(
+            f"{signal} as chosen",
+            case,
+            lambda evidence, place, span, sources=sources: f1(sources[span], evidence),  # type: ignore[misc]
+        )
 
 
 def _score_reference(board: Board, tracer: BatchTracer, case: Case) -> list[float]:

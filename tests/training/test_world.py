@@ -84,7 +84,7 @@ def test_conflicts_follow_the_rule() -> None:
     for seed in SEEDS:
         sample = make_sample("conflict", 3, seed)
         (ask,) = sample.asks
-        caption = next(part for part in sample.parts if isinstance(part, Text)).text
+        rule, caption = (part.text for part in sample.parts if isinstance(part, Text))
         kind = ask.answer.split()[1]
         shown = next(
             shape.colour
@@ -93,7 +93,7 @@ def test_conflicts_follow_the_rule() -> None:
             for shape in part.shapes
             if shape.kind == kind
         )
-        trusts_text = caption.startswith("Trust the caption.")
+        trusts_text = rule == "Trust the caption."
         assert (ask.value in caption) == trusts_text
         assert (ask.value == shown) != trusts_text
         followed.add(trusts_text)

@@ -49,7 +49,7 @@ def as_ready(
     media: dict[int, DecodedMedia] = {}
     for index, part in enumerate(sample.parts):
         if isinstance(part, Text):
-            content.append(MessagePart("text", text=part.text, evidence=not part.names))
+            content.append(MessagePart("text", text=part.text, evidence=not part.instructs))
             continue
         media[index] = decoded(part, reader.rules, reader.media)
         kind = {Picture: "image", Recording: "audio", Clip: "video"}[type(part)]

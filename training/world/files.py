@@ -48,7 +48,7 @@ def world_row(dest: Path, sample: WorldSample) -> Row:
 def _part(dest: Path, name: str, part: Part) -> Row:
     """The part as it stands in a message; its medium is written."""
     if isinstance(part, Text):
-        return {"type": "text", "text": part.text, "evidence": not part.names}
+        return {"type": "text", "text": part.text, "evidence": not part.instructs}
     if isinstance(part, Picture):
         from PIL import Image
 

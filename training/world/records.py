@@ -13,10 +13,10 @@ from omnitrace_core.records import Box, LabelSource, Modality
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text part. names: whether it only names what follows, and is no evidence of anything."""
+    """A text part. instructs: whether it names what follows, or rules, and is no evidence."""
 
     text: str
-    names: bool = False
+    instructs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def _pictures(scene: Scene, names: Sequence[str | None]) -> list[tuple[str, str,
     made = []
     for name, kind, colour in zip(names, kinds, colours, strict=True):
         if name is not None:
-            scene.add(Text(f"The picture from {name}:", names=True))
+            scene.add(Text(f"The picture from {name}:", instructs=True))
         index = scene.add(Picture((Shape(kind, colour),), scene.seed()))
         made.append((kind, colour, Evidence(index, "image")))
     return made
@@ -194,10 +194,10 @@ def conflict(scene: Scene) -> list[Ask]:
     trusts_text = scene.rng.random() < 0.5
     rule = f"Trust the {'caption' if trusts_text else 'picture'}."
     caption = f"The {kind} is {said}."
-    text = f"{rule} {caption}"
-    in_text = scene.add(Text(text))
+    scene.add(Text(rule, instructs=True))
+    in_text = scene.add(Text(f" {caption}"))
     in_picture = scene.add(Picture((Shape(kind, shown),), scene.seed()))
-    by_text = Evidence(in_text, "text", chars=(len(rule) + 1, len(text)))
+    by_text = Evidence(in_text, "text", chars=(1, 1 + len(caption)))
     by_picture = Evidence(in_picture, "image")
     if trusts_text:
         return [_colour_of(kind, said, by_text)]
