@@ -67,8 +67,14 @@ def _in_float32(eager: Eager) -> Eager:
     """What the model gave in bfloat16; from here on nothing is rounded any more."""
     layers = copy.deepcopy(eager.layers).float()  # the model itself stays as it is
     values = [value.float() for value in eager.values]
-    attention, gradient = eager.attention.float(), eager.gradient.float()
-    return replace(eager, attention=attention, gradient=gradient, values=values, layers=layers)
+    return replace(
+        eager,
+        attention=eager.attention.float(),
+        gradient=eager.gradient.float(),
+        directions=eager.directions.float(),
+        values=values,
+        layers=layers,
+    )
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tracing
+from benchmarks import precision, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -135,3 +135,13 @@ def test_measured_steps_span_the_response() -> None:
     assert spread(64, 3) == [0, 31, 63]
     assert spread(64, 1) == [32]
     assert spread(2, 5) == [0, 1]
+
+
+def test_bfloat16_rows_are_within_one_percent_of_the_weights_own(tiny_model: str) -> None:
+    """In float32 every signal; in the model's own precision those of attention alone."""
+    found = precision.differences(tiny_model)
+    assert set(found) == {"attmean", "attraw", "attgrads", "attnorm", "attodds"}
+    for name, (narrow, wide, eager) in found.items():
+        assert 0 < wide < 0.01, name
+        assert narrow < eager, "more precise than eager attention on the same weights"
+        assert narrow < (0.03 if name in ("attgrads", "attodds") else 0.01), name
