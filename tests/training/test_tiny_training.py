@@ -137,3 +137,25 @@ def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in same)
     again._one_step()
     assert load_backend(ModelOptions(path=str(tmp_path))).model is not None
+
+
+def test_a_run_is_shipped_in_half_precision_with_its_own_words(
+    folder: Path, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+
+    from training.tiny.ship import ship
+    from training.tiny.train import LOG
+
+    (folder / LOG).write_text('{"step": 1}\n')
+    (tmp_path / "README.md").write_text("written by hand")
+    dest = ship(folder, tmp_path)
+    with safe_open(dest / "model.safetensors", "pt") as weights:
+        dtypes = {weights.get_tensor(name).dtype for name in weights.keys()}  # noqa: SIM118
+    assert dtypes == {torch.float16}
+    before, after = (load_backend(ModelOptions(path=str(path))) for path in (folder, dest))
+    assert before.tokenizer.get_vocab() == after.tokenizer.get_vocab()
+    assert before.rules == after.rules
+    assert (dest / LOG).read_text() == '{"step": 1}\n'
+    assert (dest / "README.md").read_text() == "written by hand"
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in dest.iterdir())
