@@ -2,10 +2,10 @@
 
 Held-out samples of the planted world are answered and traced by the model that was trained in it.
 Prints the accuracy of each task, and the F1 of chosen against planted units for every signal,
-projection and pooling, beside baselines that do not look into the model (one unit at random, all
-units, the k-th unit for the k-th sentence) and the causal reference that leaves one unit out at a
-time. On correctly answered sentences; on all of them, where a wrong answer counts as evidence
-missed, it is in the JSON. Intervals are 95 % bootstrap intervals over samples.
+projection and pooling, beside baselines that do not look into the model (what one unit at random
+would have on average, all units, the k-th unit for the k-th sentence) and the causal reference that
+leaves one unit out at a time. On correctly answered sentences; on all of them, where a wrong answer
+counts as evidence missed, it is in the JSON. Intervals are 95 % bootstrap intervals over samples.
 """
 
 from __future__ import annotations
@@ -78,8 +78,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--tasks", nargs="+", default=[t for group in GROUPS.values() for t in group]
     )
     parser.add_argument("--per-task", type=int, default=60)
-    parser.add_argument("--level", type=int, default=4, help="items per sample; training had 2-6")
-    parser.add_argument("--seed", default="held-out", help="any word; another one is another split")
+    parser.add_argument(
+        "--level",
+        type=int,
+        default=4,
+        help="items per sample; training had 2-6 (pictures: at most 4)",
+    )
+    parser.add_argument("--seed", default="report", help="any word; another one is another split")
     parser.add_argument("--precision", action="store_true", help="compare bfloat16 with float32")
     parser.add_argument("--output", type=Path, help="JSON of all that was measured")
     args = parser.parse_args(argv)

@@ -101,7 +101,7 @@ def bootstrap(
 
 
 def normalised(statement: str) -> str:
-    """A statement without what does not change it: case, white space, its last full stop."""
+    """A statement without what does not change it: case, white space, full stops at its end."""
     return " ".join(statement.lower().split()).rstrip(".")
 
 

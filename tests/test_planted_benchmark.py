@@ -126,3 +126,12 @@ def test_a_right_answer_counts(untrained: str) -> None:
     board.add("none", right, lambda evidence, place, span: planted.f1([], evidence))
     assert board.right["truth"]["text_where"] == [[1.0] * len(truth)]
     assert board.right["none"]["text_where"] == [[0.0] * len(truth)]
+
+
+def test_the_chosen_settings_are_those_of_the_quickstart() -> None:
+    from pipeline.config import load_config
+
+    config = load_config("configs/quickstart.yaml")
+    assert config.curation == planted.CHOSEN
+    assert config.trace.signals[0] == "attodds"
+    assert config.trace.projection == "mass"

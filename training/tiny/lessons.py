@@ -17,7 +17,7 @@ from training.world.records import WorldSample
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of the loss: words that only the evidence tells weigh 1, the rest of the sentence this much.
+# Of the loss: the word that each ask is about weighs 1, the rest of the sentence this much.
 PLAIN_WEIGHT = 0.3
 
 

@@ -101,7 +101,7 @@ def _lesson(
     with torch.no_grad():
         embeddings = model.get_input_embeddings().weight
         vectors = {word: embeddings[_id(backend, word)] for said in words for word in said}
-        zero = torch.zeros(embeddings.shape[1])
+        zero = embeddings.new_zeros(embeddings.shape[1])
         targets = torch.stack([sum((vectors[word] for word in said), zero) for said in words])
     losses = [(features - targets).square().sum(-1).mean()]
     right = total = 0
@@ -112,7 +112,7 @@ def _lesson(
         with torch.no_grad():
             names = embeddings[[_id(backend, word) for word in pool]]
         scores = torch.cosine_similarity(features[rows][:, None], names[None], dim=-1)
-        target = torch.tensor(wanted)
+        target = torch.tensor(wanted, device=features.device)
         losses.append(torch.nn.functional.cross_entropy(scores * _SHARPNESS, target))
         right += int((scores.argmax(-1) == target).sum())
         total += len(wanted)

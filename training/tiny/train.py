@@ -1,7 +1,9 @@
 """Train the thinker in the planted world: `python -m training.tiny.train DEST --minutes 45`.
 
-Seeded, and resumable: DEST holds a checkpoint that the same command goes on from. The log, one JSON
-line per report, has the loss and the accuracy of every task on held-out samples.
+Resumable: DEST holds a checkpoint that the same command goes on from. Samples and first weights
+come from the seed; how far a run is in its schedule is told by its own clock, so another machine
+ends with other weights. The log, one JSON line per report, has the loss and the accuracy of every
+task on samples that are watched, not trained on; `benchmarks.planted` reports on others.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _LEARNING_RATE, _LEAST_RATE, _WARM_UP_STEPS = 2e-3, 2e-5, 30
 # sentences look like, wash out the planted queries and keys, and move words and towers apart.
 _PLANTED_RATE, _WORD_RATE = 0.1, 0.3
 _HIGHEST_LEVEL = 6
-_HELD_OUT, _HELD_OUT_LEVEL = 32, 4
+_WATCHED, _WATCHED_LEVEL = 32, 4
 # What a step's samples are drawn from together: they fit into one batch and cost about the same.
 # Tasks that are learned late are named more than once.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -85,7 +87,8 @@ class Training:
         from omnitrace_core.backends import load_backend
 
         self.dest, self.plan = dest, plan
-        if not (dest / "config.json").exists():
+        begins = not (dest / "config.json").exists()
+        if begins:
             tokenizer = make_planted_tokenizer()
             model = make_planted_thinker(tokenizer, plan.seed, plan.circuit)
             save_thinker(dest, model, tokenizer, SIZES)
@@ -99,11 +102,11 @@ class Training:
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.spent_s = 0, 0.0
         if (dest / CHECKPOINT).exists():
-            held = torch.load(dest / CHECKPOINT, weights_only=True)
+            held = torch.load(dest / CHECKPOINT, weights_only=True, map_location=self.model.device)
             self.model.load_state_dict(held["model"])
             self.optimizer.load_state_dict(held["optimizer"])
             self.step, self.spent_s = held["step"], held["spent_s"]
-        else:
+        elif begins:
             align_towers(self.backend, self.reader, plan.seed, plan.tower_steps)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -174,7 +177,7 @@ class Training:
         return warm * (_LEAST_RATE + (_LEARNING_RATE - _LEAST_RATE) * falling)
 
     def report(self, loss: float) -> None:
-        """Log and print the accuracy on value words of each task's held-out samples."""
+        """Log and print the accuracy on value words of each task's watched samples."""
         line = {
             "step": self.step,
             "minutes": round(self.spent_s / 60, 2),
@@ -195,7 +198,7 @@ class Training:
         with torch.no_grad():
             for task in tasks:
                 samples = [
-                    make_sample(task, _HELD_OUT_LEVEL, f"held-out-{k}") for k in range(_HELD_OUT)
+                    make_sample(task, _WATCHED_LEVEL, f"watched-{k}") for k in range(_WATCHED)
                 ]
                 lesson = make_lesson(self.backend, self.reader, samples)
                 found[task] = round(loss_and_accuracy(self.model, lesson)[1], 3)
@@ -226,7 +229,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=45, help="of training, reports apart")
     parser.add_argument("--batch", type=int, default=12, help="samples of each family in a step")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
-    parser.add_argument("--no-circuit", action="store_true", help="plain random weights")
+    parser.add_argument(
+        "--no-circuit",
+        action="store_true",
+        help="no planted attention; towers are aligned all the same",
+    )
     parser.add_argument("--report-s", type=float, default=180)
     args = parser.parse_args(argv)
     families = tuple(args.families)

@@ -1,8 +1,9 @@
 """The world's tasks: which parts a sample has, and what is asked of it in which order.
 
 The order of the asks is shuffled against the order of their evidence, so that knowing the order
-explains nothing. `level` counts the items of a sample; the training raises it, the out-of-range
-split goes above it.
+explains nothing (but for `conflict`, whose caption comes first). `level` counts the items of a
+sample, as far as a task can have that many; the training raises it, the out-of-range split goes
+above it.
 """
 
 from __future__ import annotations
