@@ -16,6 +16,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,8 +157,6 @@ def same_unit(half: BatchTracer, case: Case, signal: str) -> list[float]:
 
 
 def _with_response(case: Case) -> ReadySample:
-    from dataclasses import replace
-
     sample = replace(case.ready.sample, response_token_ids=case.trace.token_ids)
     return replace(case.ready, sample=sample)
 

@@ -1,7 +1,7 @@
 """What bfloat16 weights change: rows of the replay, and of eager attention, against float32 rows.
 
-Run from the repository's root: `python -m benchmarks.precision`. The tiny model of random weights,
-six samples of all modalities, one known response each; float32 rows come from the same bfloat16
+Run from the repository's root: `python -m benchmarks.precision [--model omnitrace-tiny]`. By default
+the tiny model of random weights; six samples of all modalities, one known response each; float32 rows come from the same bfloat16
 weights by eager attention and one backward per token. Prints, for each signal, the mean difference
 of rows over the prompt, relative to their mean: for the replay in either `trace.precision`, and for
 eager attention.
@@ -9,13 +9,16 @@ eager attention.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
@@ -77,10 +80,14 @@ def _in_float32(eager: Eager) -> Eager:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", help="a folder or omnitrace-tiny; else random weights")
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        found = differences(str(build_tiny(Path(folder) / "model")))
+        path = model_location(args.model) if args.model else str(build_tiny(Path(folder) / "model"))
+        found = differences(path)
     print(f"{'signal':10}{'model':>9}{'float32':>9}{'eager':>9}   (trace.precision, and eager)")
     for name, (ours, wide, eager) in found.items():
         print(f"{name:10}{ours:9.2%}{wide:9.2%}{eager:9.2%}")

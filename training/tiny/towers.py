@@ -10,7 +10,7 @@ Symbols: N tokens of a batch, D model width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -121,14 +121,10 @@ def _lesson(
 
 def _of_pool(words: Sequence[Words], pool: Sequence[str]) -> tuple[list[int], list[int]]:
     """Tokens that say a word of the pool, and which."""
-    pairs: Iterator[tuple[int, int]] = (
+    said_of = [
         (row, pool.index(word)) for row, said in enumerate(words) for word in said if word in pool
-    )
-    rows, wanted = [], []
-    for row, index in pairs:
-        rows.append(row)
-        wanted.append(index)
-    return rows, wanted
+    ]
+    return [row for row, _ in said_of], [index for _, index in said_of]
 
 
 def _features(model: Any, inputs: Any) -> Tensor:
