@@ -1,10 +1,10 @@
 """What bfloat16 weights change: rows of the replay, and of eager attention, against float32 rows.
 
-Run from the repository's root: `python -m benchmarks.precision [--model omnitrace-tiny]`. By default
-the tiny model of random weights; six samples of all modalities, one known response each; float32 rows come from the same bfloat16
-weights by eager attention and one backward per token. Prints, for each signal, the mean difference
-of rows over the prompt, relative to their mean: for the replay in either `trace.precision`, and for
-eager attention.
+Run from the repository's root: `python -m benchmarks.precision [--model omnitrace-tiny]`; without a
+model, the tiny one of random weights. Six samples of all modalities, one known response each;
+float32 rows come from the same bfloat16 weights by eager attention and one backward per token.
+Prints, for each signal, the mean difference of rows over the prompt, relative to their mean: for
+the replay in either `trace.precision`, and for eager attention.
 """
 
 from __future__ import annotations
