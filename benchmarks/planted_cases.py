@@ -24,7 +24,15 @@ from training.world.tasks import make_sample
 
 # Tasks by what their evidence is; `mixed` has all kinds.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "text": ("text_where", "text_who", "text_summary", "text_choice", "text_count", "text_compare"),
+    "text": (
+        "text_where",
+        "text_who",
+        "text_summary",
+        "text_both",
+        "text_choice",
+        "text_count",
+        "text_compare",
+    ),
     "image": (
         *("image_lookup", "image_whose", "image_regions", "image_choice"),
         *("image_count", "conflict"),

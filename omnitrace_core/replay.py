@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.caches import keep_prompt
 from omnitrace_core.errors import BackendError
+from omnitrace_core.readout import norm_scale, read_out
 from omnitrace_core.signals import Signal
 from omnitrace_core.tap import Tap, tapped
 
@@ -94,12 +95,13 @@ class Pass:
     """A tapped pass over q tokens, whose answers may not be known yet.
 
     start: how many response tokens come before its own. hidden: [B, q, D], the decoder's output;
-    before_norm: the same before its last norm, if that is where all families have it.
+    norm, before_norm: its last norm and what that was given, if it is where all families have it.
     """
 
     start: int
     tap: Tap
     hidden: Tensor
+    norm: Any = None
     before_norm: Tensor | None = None
 
 
@@ -133,17 +135,20 @@ def run_decoder(
             use_cache=True,
             omnitrace_tap=tap,
         )
-    return Pass(start, tap, output.last_hidden_state, *before_norm[-1:])
+    norm = getattr(decoder, "norm", None)
+    return Pass(start, tap, output.last_hidden_state, norm, *before_norm[-1:])
 
 
 def finish(pass_: Pass, head: nn.Module, targets: Tensor, rows_bytes: int) -> Slice:
     """The rows of a pass, now that the tokens it produces are known. targets: [B, q] long."""
     import torch
 
-    rows = pass_.tap.finish(pass_.hidden, pass_.before_norm, head, targets)
+    tap, hidden = pass_.tap, pass_.hidden.detach()
     with torch.no_grad():
-        logprobs = _logprobs(head, pass_.hidden.detach(), targets, rows_bytes)
-    return Slice(pass_.start, rows, logprobs)
+        logprobs, odds = read_out(head, hidden, targets, rows_bytes, with_odds=tap.wants_odds)
+        if odds is not None:
+            odds *= norm_scale(pass_.norm, pass_.before_norm, hidden)
+    return Slice(pass_.start, tap.finish(pass_.hidden, head, targets, odds), logprobs)
 
 
 @contextmanager
@@ -192,18 +197,3 @@ def _padded(responses: Sequence[Sequence[int]]) -> Tensor:
     for row, response in enumerate(responses):
         targets[row, : len(response)] = torch.tensor(list(response), dtype=torch.long)
     return targets
-
-
-def _logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, most_bytes: int) -> Tensor:
-    """Log probability of each target: [B, q] float32; logits are made a few positions at a time."""
-    import torch
-
-    weight: Any = head.weight
-    vocabulary = int(weight.shape[0])
-    step = max(1, most_bytes // (2 * 4 * vocabulary * hidden.shape[0]))
-    parts = []
-    for start in range(0, hidden.shape[1], step):
-        logits = head(hidden[:, start : start + step]).float()
-        chosen = logits.gather(-1, targets[:, start : start + step, None]).squeeze(-1)
-        parts.append(chosen - logits.logsumexp(dim=-1))
-    return torch.cat(parts, dim=1)

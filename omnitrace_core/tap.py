@@ -67,8 +67,7 @@ class Tap:
         self._rows: dict[str, Tensor] = {}
         self._seen: set[int] = set()
         self._wants_gradient = any(signal.gradient for signal in signals.values())
-        self._wants_odds = any(signal.odds for signal in signals.values())
-        self._norm = getattr(decoder, "norm", None)
+        self.wants_odds = any(signal.odds for signal in signals.values())
         self._waiting: list[_Layer] = []  # read only when the answers are known
         self._output: Tensor | None = None
 
@@ -83,7 +82,7 @@ class Tap:
 
         self._seen.add(layer.index)
         takes_gradient = self._wants_gradient and layer.index == self._n_layers - 1
-        if not (self._wants_odds or takes_gradient):
+        if not (self.wants_odds or takes_gradient):
             output = self._read(layer, None, None)
             return attend() if output is None else output
         self._waiting.append(layer)
@@ -94,12 +93,13 @@ class Tap:
         return self._output
 
     def finish(
-        self, hidden: Tensor, before_norm: Tensor | None, head: nn.Module, targets: Tensor
+        self, hidden: Tensor, head: nn.Module, targets: Tensor, odds: Tensor | None
     ) -> dict[str, Tensor]:
         """The rows by signal, [B, q, K] float32, padding 0.
 
-        hidden: [B, q, D], the decoder's output; before_norm: the same before its last norm; head:
-        maps it to logits; targets: [B, q] long, the tokens that these queries produce.
+        hidden: [B, q, D], the decoder's output; head: maps it to logits; targets: [B, q] long, the
+        tokens that these queries produce; odds: [B, q, D] float32, the gradient of their log odds
+        by the residual stream, needed if `wants_odds`.
 
         Raises:
             BackendError: a layer never passed by, or a signal gave no proper rows.
@@ -107,16 +107,13 @@ class Tap:
         """
         import torch
 
-        gradient = odds = None
+        gradient = None
         if self._output is not None:
             with torch.enable_grad():
                 # Only the targets' rows of the head: d logit / d hidden is that row.
                 logits = (hidden * head.weight[targets]).sum()  # type: ignore[index]
             gradient = torch.autograd.grad(logits, self._output)[0].transpose(1, 2)
         with torch.no_grad():
-            if self._wants_odds:
-                direction = _odds_direction(hidden, head, targets, self._rows_bytes)
-                odds = direction * _norm_scale(self._norm, before_norm, hidden)
             for layer in self._waiting:
                 self._read(layer, gradient if layer.index == self._n_layers - 1 else None, odds)
         missing = self._n_layers - len(self._seen)
@@ -275,61 +272,6 @@ class _Reading:
         return weight
 
 
-def _odds_direction(hidden: Tensor, head: nn.Module, targets: Tensor, most_bytes: int) -> Tensor:
-    """d log odds(y_t) / d hidden, [B, q, D] float32: its row of the head against all others'.
-
-    log odds = logit(y_t) - logsumexp of the others: unlike log p, they do not flatten out where the
-    model is sure. Logits are made a few positions at a time.
-    """
-    import torch
-
-    weight: Any = head.weight
-    step = max(1, most_bytes // (3 * 4 * int(weight.shape[0]) * hidden.shape[0]))
-    parts = []
-    for start in range(0, hidden.shape[1], step):
-        asked = targets[:, start : start + step]
-        logits = head(hidden[:, start : start + step]).float()
-        logits.scatter_(-1, asked[..., None], float("-inf"))
-        others = logits.softmax(dim=-1).to(weight.dtype) @ weight
-        parts.append(weight[asked].float() - others.float())
-    return torch.cat(parts, dim=1)
-
-
-# How far the last norm's output may be from its input times weights times one number, relative to
-# its size: an RMS norm is that but for rounding, which in bfloat16 is some 0.3 %.
-_NORM_TOLERANCE = 0.03
-
-
-def _norm_scale(norm: Any, given: Tensor | None, hidden: Tensor) -> Tensor:
-    """What an RMS norm multiplied its input by, [B, q, D] float32, as if that did not depend on it.
-
-    norm: the module; given, hidden: its input and output, [B, q, D].
-
-    Raises:
-        BackendError: there is none, or it is of another kind.
-    """
-    import torch
-
-    if norm is None or given is None:
-        raise BackendError(
-            "signals of the odds need the decoder's last norm, `norm`: there is none"
-        )
-    # Of ones, which are of size 1 as they are, an RMS norm gives its weights.
-    weights: Tensor = norm(torch.ones_like(given[:1, :1])).float()
-    weighted = given.float() * weights
-    wanted = hidden.float()
-    size: Tensor = (wanted * weighted).sum(-1, keepdim=True)
-    size = size / weighted.square().sum(-1, keepdim=True).clamp_min(1e-30)
-    apart = (weighted * size - wanted).norm() / wanted.norm().clamp_min(1e-30)
-    if float(apart) > _NORM_TOLERANCE:
-        raise BackendError(
-            f"signals of the odds follow an RMS norm, and the decoder's last norm, "
-            f"{type(norm).__name__}, is none (its output is {float(apart):.0%} off); choose "
-            "another signal for this model"
-        )
-    return weights * size
-
-
 def _grouped(rows: Tensor, of_groups: Tensor) -> Tensor:
     """Products of each head's rows with its group's matrix, which is not repeated.
 
@@ -359,7 +301,6 @@ def _tapped_attention(
 ) -> tuple[Tensor, None]:
     """The same attention as ever; the tap computes it, or looks on."""
     import torch
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     tap: Tap | None = kwargs.pop("omnitrace_tap", None)
     if tap is None:
@@ -378,11 +319,24 @@ def _tapped_attention(
             raise BackendError(f"this model's attention uses {name}, which the tap does not follow")
     layer = _Layer(module, query, key, value, mask, kwargs["scaling"])
 
-    def attend() -> Tensor:
-        output: Tensor = sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
-        return output
+    return tap.observe(layer, partial(_attend, layer)), None
 
-    return tap.observe(layer, attend), None
+
+def _attend(layer: _Layer) -> Tensor:
+    """What SDPA gives, [B, q, H, d]. Keys and values are not repeated: queries of a group stack."""
+    import torch
+
+    batch, heads, queries, width = layer.query.shape
+    groups = layer.key.shape[1]
+    per_group = heads // groups
+    output = torch.nn.functional.scaled_dot_product_attention(
+        layer.query.reshape(batch, groups, per_group * queries, width),
+        layer.key,
+        layer.value,
+        attn_mask=layer.visible.repeat(1, 1, per_group, 1),
+        scale=layer.scaling,
+    )
+    return output.view(batch, heads, queries, -1).transpose(1, 2)
 
 
 def _tapped_mask(*args: Any, **kwargs: Any) -> Tensor | None:

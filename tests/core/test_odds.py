@@ -13,7 +13,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.replay import check_layers
 from omnitrace_core.signals import LayerView, Signal
-from omnitrace_core.tap import _norm_scale
+from omnitrace_core.readout import norm_scale
 from tests.core.samples import one_of_each
 
 
@@ -34,7 +34,7 @@ def test_the_scale_is_that_of_the_norm_even_at_zeros() -> None:
     given[:, :, ::5] = 0
     wanted = norm.weight * given.square().mean(-1, keepdim=True).rsqrt()
     with torch.no_grad():
-        found = _norm_scale(norm, given, norm(given))
+        found = norm_scale(norm, given, norm(given))
     torch.testing.assert_close(found, wanted.detach(), atol=1e-5, rtol=1e-4)
 
 
@@ -50,7 +50,7 @@ def test_another_norm_is_refused(tracer: BatchTracer) -> None:
 def test_a_decoder_without_a_last_norm_is_refused() -> None:
     hidden = torch.ones(1, 2, 4)
     with pytest.raises(BackendError, match="there is none"):
-        _norm_scale(None, None, hidden)
+        norm_scale(None, None, hidden)
 
 
 @pytest.mark.parametrize("make", ["normed", "scaled"])

@@ -60,7 +60,9 @@ def _answer(tokenizer: Any, sample: WorldSample) -> tuple[list[int], list[float]
     ids: list[int] = tokenizer(sample.response, add_special_tokens=False)["input_ids"]
     ids.append(int(tokenizer.eos_token_id))
     values = {
-        tokenizer(f" {ask.value}", add_special_tokens=False)["input_ids"][0] for ask in sample.asks
+        tokenizer(f" {value}", add_special_tokens=False)["input_ids"][0]
+        for ask in sample.asks
+        for value in ask.values
     }
     return ids, [1.0 if token in values else PLAIN_WEIGHT for token in ids]
 

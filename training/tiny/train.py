@@ -1,9 +1,10 @@
-"""Train the thinker in the planted world: `python -m training.tiny.train DEST --minutes 45`.
+"""Train the thinker in the planted world: `python -m training.tiny.train DEST --seed 0`.
 
-Resumable: DEST holds a checkpoint that the same command goes on from. Samples and first weights
-come from the seed; how far a run is in its schedule is told by its own clock, so another machine
-ends with other weights. The log, one JSON line per report, has the loss and the accuracy of every
-task on samples that are watched, not trained on; `benchmarks.planted` reports on others.
+Resumable: DEST holds a checkpoint that the same command goes on from, and more `--steps` go on from
+a finished run. First weights, samples and schedule follow from the arguments alone, so a run ends
+the same wherever sums are rounded alike. The log, one JSON line per report, has the loss and the
+accuracy of every task on samples that are watched, not trained on; `benchmarks.planted` reports on
+others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import ModelOptions
 from omnitrace_core.reader import SampleReader
 from training.tiny.build import save_thinker
@@ -33,19 +35,20 @@ _LEARNING_RATE, _LEAST_RATE, _WARM_UP_STEPS = 2e-3, 2e-5, 30
 # What was set up before learns this much slower: at full speed the first steps, which learn what
 # sentences look like, wash out the planted queries and keys, and move words and towers apart.
 _PLANTED_RATE, _WORD_RATE = 0.1, 0.3
-_HIGHEST_LEVEL = 6
+_HIGHEST_LEVEL, _MOST_PICTURES = 6, 4
+STEPS = 1_000
 _WATCHED, _WATCHED_LEVEL = 32, 4
 # What a step's samples are drawn from together: they fit into one batch and cost about the same.
 # Tasks that are learned late are named more than once.
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "facts": ("text_where", "text_who", "text_summary"),
+    "facts": ("text_where", "text_who", "text_summary", "text_both"),
     "text": (
-        *("text_where", "text_who", "text_summary", "text_choice", "text_choice"),
-        *("text_count", "text_count", "text_compare", "text_compare"),
+        *("text_where", "text_who", "text_summary", "text_both"),
+        *("text_choice", "text_choice", "text_count", "text_compare"),
     ),
     "image": (
-        *("image_lookup", "image_regions", "image_choice", "conflict"),
-        *("image_whose", "image_whose", "image_choice", "image_count", "image_count"),
+        *("image_lookup", "image_regions", "image_count"),
+        *("image_whose", "image_whose", "image_choice", "image_choice", "conflict", "conflict"),
     ),
     "audio": ("audio_after", "audio_choice", "audio_choice"),
     "video": ("video_lookup",),
@@ -67,19 +70,36 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A training run. batch: samples of a family in a step; families: those that may be drawn."""
+    """A training run.
+
+    batch: samples of a family in a step; families: those that may be drawn; report_every: steps.
+    """
 
     seed: int
-    minutes: float
+    steps: int
     batch: int
     families: tuple[str, ...]
     circuit: bool
-    report_s: float
+    report_every: int = 100
     tower_steps: int = 100
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What a run that goes on may not change."""
+        return {
+            "seed": self.seed,
+            "batch": self.batch,
+            "families": list(self.families),
+            "circuit": self.circuit,
+        }
 
 
 class Training:
-    """The model, its optimiser, and how far it has come."""
+    """The model, its optimiser, and how far it has come.
+
+    Raises:
+        ConfigError: `dest` holds a run of another plan.
+    """
 
     def __init__(self, dest: Path, plan: Plan) -> None:
         import torch
@@ -87,8 +107,11 @@ class Training:
         from omnitrace_core.backends import load_backend
 
         self.dest, self.plan = dest, plan
-        begins = not (dest / "config.json").exists()
-        if begins:
+        held = None
+        if (dest / CHECKPOINT).exists():
+            held = torch.load(dest / CHECKPOINT, weights_only=True, map_location="cpu")
+            _check_same(plan, held["plan"], dest)
+        else:
             tokenizer = make_planted_tokenizer()
             model = make_planted_thinker(tokenizer, plan.seed, plan.circuit)
             save_thinker(dest, model, tokenizer, SIZES)
@@ -101,12 +124,11 @@ class Training:
         self.reader = SampleReader(self.backend.rules)
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.spent_s = 0, 0.0
-        if (dest / CHECKPOINT).exists():
-            held = torch.load(dest / CHECKPOINT, weights_only=True, map_location=self.model.device)
+        if held is not None:
             self.model.load_state_dict(held["model"])
             self.optimizer.load_state_dict(held["optimizer"])
             self.step, self.spent_s = held["step"], held["spent_s"]
-        elif begins:
+        else:
             align_towers(self.backend, self.reader, plan.seed, plan.tower_steps)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -121,23 +143,19 @@ class Training:
         return [{"params": weights, "share": share} for weights, share in shares]
 
     def run(self) -> None:
-        """Train until the time is spent, reporting and saving on the way."""
-        reported = self.spent_s
-        while self.spent_s < 60 * self.plan.minutes:
+        """Train until the steps are done, reporting and saving on the way."""
+        while self.step < self.plan.steps:
             begun = time.perf_counter()
             loss = self._one_step()
             self.spent_s += time.perf_counter() - begun
-            if self.spent_s - reported > self.plan.report_s:
-                reported = self.spent_s
+            if self.step % self.plan.report_every == 0 or self.step == self.plan.steps:
                 self.report(float(loss))
                 self.save()
-        self.report(float("nan"))
-        self.save()
 
     def _one_step(self) -> Tensor:
         import torch
 
-        done = min(self.spent_s / (60 * self.plan.minutes), 1.0)
+        done = self.step / self.plan.steps
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(done) * group["share"]
         draw = Random(f"{self.plan.seed}/{self.step}")
@@ -169,7 +187,7 @@ class Training:
         allowed = [name for name in weights if name in self.plan.families]
         allowed = allowed or list(self.plan.families)
         (family,) = draw.choices(allowed, [weights.get(name, 1) for name in allowed])
-        return family, highest
+        return family, min(highest, _MOST_PICTURES) if family == "image" else highest
 
     def _rate(self, done: float) -> float:
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
@@ -181,7 +199,7 @@ class Training:
         line = {
             "step": self.step,
             "minutes": round(self.spent_s / 60, 2),
-            "loss": None if math.isnan(loss) else round(loss, 4),
+            "loss": round(loss, 4),
             **self.accuracy(),
         }
         print(json.dumps(line), flush=True)
@@ -209,8 +227,12 @@ class Training:
         """Write the weights, and all that is needed to go on."""
         import torch
 
-        self.model.save_pretrained(self.dest)
+        self.model.save_pretrained(self.dest / "partial")
+        for path in (self.dest / "partial").iterdir():
+            path.replace(self.dest / path.name)
+        (self.dest / "partial").rmdir()
         state = {
+            "plan": self.plan.fixed,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -221,12 +243,22 @@ class Training:
         partial.replace(self.dest / CHECKPOINT)
 
 
+def _check_same(plan: Plan, held: dict[str, Any], dest: Path) -> None:
+    """Raises: ConfigError: a checkpoint of another plan."""
+    for name, value in plan.fixed.items():
+        if held.get(name) != value:
+            raise ConfigError(
+                f"{dest}: was trained with {name} {held.get(name)}, not {value}; give the same, or "
+                "another folder"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, or go on."""
     parser = argparse.ArgumentParser(description="Train the thinker in the planted world.")
     parser.add_argument("dest", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=45, help="of training, reports apart")
+    parser.add_argument("--steps", type=int, default=STEPS, help="more than before: go on")
     parser.add_argument("--batch", type=int, default=12, help="samples of each family in a step")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument(
@@ -234,10 +266,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="no planted attention; towers are aligned all the same",
     )
-    parser.add_argument("--report-s", type=float, default=180)
+    parser.add_argument("--report-every", type=int, default=100, help="steps")
     args = parser.parse_args(argv)
-    families = tuple(args.families)
-    plan = Plan(args.seed, args.minutes, args.batch, families, not args.no_circuit, args.report_s)
+    families, circuit = tuple(args.families), not args.no_circuit
+    plan = Plan(args.seed, args.steps, args.batch, families, circuit, args.report_every)
     Training(args.dest, plan).run()
 
 

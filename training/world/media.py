@@ -6,6 +6,7 @@ Symbols: all pictures and frames are SIDE x SIDE pixels; a second of a clip is F
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,10 @@ def _mask(kind: str, x: float, y: float, radius: float) -> NDArray[np.bool_]:
         return np.maximum(across, np.abs(down)) <= radius * 0.9
     if kind == "triangle":
         return (np.abs(down) <= radius) & (across <= (down + radius) / 2)
+    if kind == "diamond":
+        return across + np.abs(down) <= radius
+    if kind == "ring":
+        return (across**2 + down**2 <= radius**2) & (across**2 + down**2 >= (radius / 2) ** 2)
     bar = radius / 3
     return (np.minimum(across, np.abs(down)) <= bar) & (np.maximum(across, np.abs(down)) <= radius)
 
@@ -103,6 +108,7 @@ def _play(sounds: tuple[str | None, ...], rng: np.random.Generator) -> Wave:
     return (wave + rng.normal(0, _NOISE_LEVEL, wave.size)).astype(np.float32)
 
 
+@cache
 def _sound(name: str) -> NDArray[np.float64]:
     """One second of a sound, with a tenth of a second's silence at its end."""
     pitch, overtones, swells = _TIMBRES[name]

@@ -92,13 +92,13 @@ class Evidence:
 class Ask:
     """A question and its answer in one sentence, with all that the answer rests on.
 
-    value: the word of the answer that only the evidence tells.
+    values: the words of the answer that only the evidence tells.
     """
 
     question: str
     answer: str
     evidence: tuple[Evidence, ...]
-    value: str
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ from training.world.records import (
     Text,
 )
 
+_SHAPES_OF_CLIP = 4  # longer clips show some again
+
 
 @dataclass(slots=True)
 class Scene:
@@ -49,8 +51,17 @@ class Scene:
         return len(self.parts) - 1
 
     def pick(self, words: tuple[str, ...], n: int) -> list[str]:
-        """`n` different words that no other part of the sample uses."""
+        """`n` different words that no other part of the sample uses.
+
+        Raises:
+            ValueError: there are not so many.
+        """
         free = [word for word in words if word not in self.taken]
+        if n > len(free):
+            raise ValueError(
+                f"a sample of {n} items more than the {len(free)} that are left of {words[0]}, "
+                f"{words[1]} and so on; ask for a lower level"
+            )
         chosen = self.rng.sample(free, n)
         self.taken.update(chosen)
         return chosen
@@ -93,18 +104,28 @@ def facts(scene: Scene, n: int, places: list[str] | None = None) -> list[Fact]:
 def where(fact: Fact) -> Ask:
     """Where a thing is."""
     answer = f"The {fact.thing} is in the {fact.place}."
-    return Ask(f"Where is the {fact.thing}?", answer, (fact.evidence,), fact.place)
+    return Ask(f"Where is the {fact.thing}?", answer, (fact.evidence,), (fact.place,))
 
 
 def who(fact: Fact) -> Ask:
     """Who brought a thing where it is."""
     answer = f"The {fact.thing} came from {fact.name}."
-    return Ask(f"Who brought the {fact.thing}?", answer, (fact.evidence,), fact.name)
+    return Ask(f"Who brought the {fact.thing}?", answer, (fact.evidence,), (fact.name,))
 
 
 def tell(fact: Fact) -> Ask:
     """A summary's sentence on one person."""
-    return Ask(f"Tell of {fact.name}.", fact.sentence, (fact.evidence,), fact.thing)
+    return Ask(f"Tell of {fact.name}.", fact.sentence, (fact.evidence,), (fact.thing,))
+
+
+def where_both(first: Fact, second: Fact) -> Ask:
+    """Where two things are, in one sentence: it rests on both."""
+    question = f"Where are the {first.thing} and the {second.thing}?"
+    answer = (
+        f"The {first.thing} is in the {first.place} and the {second.thing} in the {second.place}."
+    )
+    evidence = (first.evidence, second.evidence)
+    return Ask(question, answer, evidence, (first.place, second.place))
 
 
 def same_place(first: Fact, second: Fact) -> Ask:
@@ -114,7 +135,7 @@ def same_place(first: Fact, second: Fact) -> Ask:
     value = "together" if same else "apart"
     evidence = (first.evidence, second.evidence)
     answer = f"{pair[0].upper()}{pair[1:]} are {value}."
-    return Ask(f"Are {pair} together?", answer, evidence, value)
+    return Ask(f"Are {pair} together?", answer, evidence, (value,))
 
 
 def count_in(place: str, among: list[Fact]) -> Ask:
@@ -122,7 +143,7 @@ def count_in(place: str, among: list[Fact]) -> Ask:
     evidence = tuple(fact.evidence for fact in among if fact.place == place)
     number = NUMBERS[len(evidence)]
     answer = f"In the {place} there are {number} things."
-    return Ask(f"How many things are in the {place}?", answer, evidence, number)
+    return Ask(f"How many things are in the {place}?", answer, evidence, (number,))
 
 
 def pictures(scene: Scene, n: int) -> list[Ask]:
@@ -134,7 +155,7 @@ def whose_picture(scene: Scene, n: int) -> list[Ask]:
     """`n` pictures with the name of who brought them, asked for by what they show."""
     names = scene.pick(NAMES, n)
     return [
-        Ask(f"Who brought the {kind}?", f"The {kind} came from {name}.", (evidence,), name)
+        Ask(f"Who brought the {kind}?", f"The {kind} came from {name}.", (evidence,), (name,))
         for name, (kind, _, evidence) in zip(names, _pictures(scene, names), strict=True)
     ]
 
@@ -172,7 +193,8 @@ def regions(scene: Scene, n: int) -> list[Ask]:
 
 def count_shapes(scene: Scene, n: int) -> list[Ask]:
     """`n` pictures, some of the same shape: how many show it rests on all that do."""
-    kinds = [scene.rng.choice(SHAPES[:3]) for _ in range(n)]
+    among = SHAPES[: max(3, n - 1)]
+    kinds = [scene.rng.choice(among) for _ in range(n)]
     scene.taken.update(kinds)
     colours = scene.pick(tuple(COLOURS), n)
     shown = [
@@ -184,24 +206,28 @@ def count_shapes(scene: Scene, n: int) -> list[Ask]:
         evidence = tuple(Evidence(index, "image") for name, index in shown if name == kind)
         answer = f"The number of pictures with a {kind} is {NUMBERS[count]}."
         question = f"How many pictures show a {kind}?"
-        asks.append(Ask(question, answer, evidence, NUMBERS[count]))
+        asks.append(Ask(question, answer, evidence, (NUMBERS[count],)))
     return asks
 
 
-def conflict(scene: Scene) -> list[Ask]:
-    """A caption and its picture say different colours; a rule says which to follow."""
+def conflict(scene: Scene, n: int) -> list[Ask]:
+    """A caption and its picture say different colours; a rule says which to follow.
+
+    Beside `n` other pictures, all in any order.
+    """
     kind, (said, shown) = scene.pick(SHAPES, 1)[0], scene.pick(tuple(COLOURS), 2)
     trusts_text = scene.rng.random() < 0.5
-    rule = f"Trust the {'caption' if trusts_text else 'picture'}."
-    caption = f"The {kind} is {said}."
-    scene.add(Text(rule, instructs=True))
-    in_text = scene.add(Text(f" {caption}"))
-    in_picture = scene.add(Picture((Shape(kind, shown),), scene.seed()))
-    by_text = Evidence(in_text, "text", chars=(1, 1 + len(caption)))
-    by_picture = Evidence(in_picture, "image")
+    scene.add(Text(f"Trust the {'caption' if trusts_text else 'picture'}.", instructs=True))
+    caption = f" The {kind} is {said}."
+    parts: list[Part] = [Text(caption), Picture((Shape(kind, shown),), scene.seed())]
+    others = zip(scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n), strict=True)
+    parts += [Picture((Shape(*other),), scene.seed()) for other in others]
+    order = scene.rng.sample(range(len(parts)), len(parts))
+    indexes = {place: scene.add(parts[place]) for place in order}
     if trusts_text:
-        return [_colour_of(kind, said, by_text)]
-    return [_colour_of(kind, shown, by_picture)]
+        evidence = Evidence(indexes[0], "text", chars=(1, len(caption)))
+        return [_colour_of(kind, said, evidence)]
+    return [_colour_of(kind, shown, Evidence(indexes[1], "image"))]
 
 
 def recording(scene: Scene, n: int) -> list[Ask]:
@@ -213,7 +239,7 @@ def recording(scene: Scene, n: int) -> list[Ask]:
 
 def clip(scene: Scene, n: int, sound: bool) -> list[Ask]:
     """A clip of `n` shapes, a second each; with sound, also a sound in each second."""
-    kinds = scene.pick(SHAPES, min(n, len(SHAPES)))
+    kinds = scene.pick(SHAPES, min(n, _SHAPES_OF_CLIP))
     colours = scene.pick(tuple(COLOURS), len(kinds))
     # A shape that is shown again some seconds later carries the same fact twice: a group.
     order = kinds + [scene.rng.choice(kinds) for _ in range(n - len(kinds))]
@@ -242,7 +268,7 @@ def clip(scene: Scene, n: int, sound: bool) -> list[Ask]:
 
 
 def _colour_of(kind: str, colour: str, *evidence: Evidence) -> Ask:
-    return Ask(f"What colour is the {kind}?", f"The {kind} is {colour}.", evidence, colour)
+    return Ask(f"What colour is the {kind}?", f"The {kind} is {colour}.", evidence, (colour,))
 
 
 def _after_sounds(sounds: list[str], index: int, modality: Modality) -> list[Ask]:
@@ -254,7 +280,7 @@ def _after_sounds(sounds: list[str], index: int, modality: Modality) -> list[Ask
                 Evidence(index, modality, time=(k, k + 1)),
                 Evidence(index, modality, time=(k + 1, k + 2)),
             ),
-            after,
+            (after,),
         )
         for k, (before, after) in enumerate(pairwise(sounds))
     ]
@@ -267,5 +293,5 @@ def _sounded_with(kind: str, sound: str, index: int, second: int) -> Ask:
         f"What sounded with the {kind}?",
         f"The {kind} came with a {sound}.",
         (Evidence(index, "video", time=time), Evidence(index, "video", time=time, sound=True)),
-        sound,
+        (sound,),
     )

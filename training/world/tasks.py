@@ -1,9 +1,8 @@
 """The world's tasks: which parts a sample has, and what is asked of it in which order.
 
 The order of the asks is shuffled against the order of their evidence, so that knowing the order
-explains nothing (but for `conflict`, whose caption comes first). `level` counts the items of a
-sample, as far as a task can have that many; the training raises it, the out-of-range split goes
-above it.
+explains nothing. `level` counts the items of a sample, as far as a task can have that many; the
+training raises it, the out-of-range split goes above it.
 """
 
 from __future__ import annotations
@@ -33,6 +32,14 @@ def text_who(scene: Scene, level: int) -> list[Ask]:
 def text_summary(scene: Scene, level: int) -> list[Ask]:
     """What some people did, in the order in which they are asked for."""
     return [sources.tell(fact) for fact in sources.facts(scene, level)]
+
+
+def text_both(scene: Scene, level: int) -> list[Ask]:
+    """Where two things are, in one sentence: two-unit evidence."""
+    made = sources.facts(scene, max(level, 2))
+    scene.rng.shuffle(made)
+    pairs = zip(made[::2], made[1::2], strict=False)
+    return [sources.where_both(first, second) for first, second in pairs]
 
 
 def text_count(scene: Scene, level: int) -> list[Ask]:
@@ -66,24 +73,22 @@ def image_whose(scene: Scene, level: int) -> list[Ask]:
 
 def image_regions(scene: Scene, level: int) -> list[Ask]:
     """The colours of shapes that share one picture."""
-    return sources.regions(scene, min(max(level, 2), 3))
+    return sources.regions(scene, min(2 + level // 4, 4))
 
 
 def image_count(scene: Scene, level: int) -> list[Ask]:
     """How many pictures show a shape."""
-    return sources.count_shapes(scene, min(max(level, 2), 4))
+    return sources.count_shapes(scene, min(max(level, 2), len(SHAPES)))
 
 
 def conflict(scene: Scene, level: int) -> list[Ask]:
     """A caption against its picture, beside other pictures."""
-    asks = sources.conflict(scene)
-    sources.pictures(scene, min(level, len(SHAPES)) - 1)
-    return asks
+    return sources.conflict(scene, min(level, len(SHAPES)) - 1)
 
 
 def audio_after(scene: Scene, level: int) -> list[Ask]:
     """What sounded right after another sound. Of fewer than five, order explains too much."""
-    return sources.recording(scene, min(max(level, 5), 7))
+    return sources.recording(scene, min(max(level, 5), len(SOUNDS) - 1))
 
 
 def video_lookup(scene: Scene, level: int) -> list[Ask]:
@@ -101,7 +106,7 @@ def mixed(scene: Scene, level: int) -> list[Ask]:
     makers: list[Callable[[], list[Ask]]] = [
         lambda: [sources.where(fact) for fact in sources.facts(scene, max(level - 1, 2))],
         lambda: sources.pictures(scene, 2),
-        lambda: sources.recording(scene, 3),
+        lambda: sources.recording(scene, 4),
         lambda: sources.clip(scene, 2, sound=False),
     ]
     scene.rng.shuffle(makers)
@@ -113,7 +118,7 @@ def mixed(scene: Scene, level: int) -> list[Ask]:
 TASKS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
-        *(text_where, text_who, text_summary, text_count, text_compare),
+        *(text_where, text_who, text_summary, text_both, text_count, text_compare),
         *(image_lookup, image_whose, image_regions, image_count, conflict),
         *(audio_after, video_lookup, video_sound, mixed),
     )
@@ -133,6 +138,7 @@ def make_sample(task: str, level: int, seed: str) -> WorldSample:
 
     Raises:
         KeyError: no such task.
+        ValueError: the world has not so many words as the level asks for.
     """
     scene = Scene(Random(f"{task}/{level}/{seed}"))
     asks = {**TASKS, **CHOICES}[task](scene, level)
@@ -147,9 +153,10 @@ def make_sample(task: str, level: int, seed: str) -> WorldSample:
 
 def _as_choice(scene: Scene, sample_id: str, task: str, ask: Ask) -> WorldSample:
     """The same question with four options: the answer is one of them, said as ever."""
-    pool = next(words for words in _POOLS if ask.value in words)
-    others = scene.rng.sample([word for word in pool if word != ask.value], len(LETTERS) - 1)
-    options = [ask.value, *others]
+    (value,) = ask.values
+    pool = next(words for words in _POOLS if value in words)
+    others = scene.rng.sample([word for word in pool if word != value], len(LETTERS) - 1)
+    options = [value, *others]
     scene.rng.shuffle(options)
     lines = [f"{key}. {word}" for key, word in zip(LETTERS, options, strict=True)]
     question = "\n".join([ask.question, *lines])
