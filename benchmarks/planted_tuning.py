@@ -9,9 +9,11 @@ group is drowned by a larger one.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,20 @@ def score(
     return found
 
 
+Ranked = tuple[float, Projection, CurationOptions, dict[str, float]]
+
+
+def write_grid(path: Path, ranked: Sequence[Ranked], n_samples: int) -> None:
+    """The scores of every combination, best first."""
+    rows = [
+        {"mean": mean, "projection": projection, "pools": options.pools, "groups": groups}
+        | {name: getattr(options, name) for name in GRID}
+        for mean, projection, options, groups in ranked
+    ]
+    told = json.dumps({"samples": n_samples, "grid": rows}, indent=1)
+    path.write_text(told + "\n", encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Answer once, curate in every way, print the best ways."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -66,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--per-task", type=int, default=20)
     parser.add_argument("--levels", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--seed", default="tuning", help="any word but that of the reported split")
+    parser.add_argument("--output", type=Path, help="JSON of the whole grid")
     parser.add_argument("--show", type=int, default=8, help="how many of the best")
     args = parser.parse_args(argv)
     tracer, segmenter = load_tracer(args.model, [args.signal], "float32"), Segmenter(SpanOptions())
@@ -76,11 +93,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for level in args.levels
         for case in answer(tracer, segmenter, task, level, args.seed, args.per_task)
     ]
-    ranked = []
+    ranked: list[Ranked] = []
     for projection, options in settings():
         found = score(cases, args.signal, projection, options)
         ranked.append((float(np.mean(list(found.values()))), projection, options, found))
     ranked.sort(key=lambda row: -row[0])
+    if args.output:
+        write_grid(args.output, ranked, len(cases))
     default = score(cases, args.signal, "mass", CurationOptions())
     ranked[args.show :] = []
     rows = [*ranked, (float(np.mean(list(default.values()))), "mass", CurationOptions(), default)]
