@@ -10,10 +10,10 @@ import torch
 from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.readout import norm_scale
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.replay import check_layers
 from omnitrace_core.signals import LayerView, Signal
-from omnitrace_core.readout import norm_scale
 from tests.core.samples import one_of_each
 
 
