@@ -128,6 +128,7 @@ class Signal:
     rows: LayerView -> [B, c, K] float32 or None if the layer adds nothing. Their sum over layers is
     non-negative, or, with `signed`, what is below 0 in it counts as 0.
     weights: of a signal that is a weight per (layer, head), (n_layers, n_heads) -> [L, H].
+    parts: of a signal that is made of others' rows and has none of its own; see `mean_of_shares`.
     """
 
     rows: Callable[[LayerView], Tensor | None]
@@ -135,6 +136,7 @@ class Signal:
     odds: bool = False
     signed: bool = False
     weights: Callable[[int, int], Tensor] | None = None
+    parts: tuple[Signal, ...] = ()
 
 
 def weighted_heads(weights: Callable[[int, int], Tensor]) -> Signal:
@@ -150,6 +152,32 @@ def weighted_heads(weights: Callable[[int, int], Tensor]) -> Signal:
         return view.weighted(of_layer) if bool(of_layer.any()) else None
 
     return Signal(rows, weights=weights)
+
+
+def mean_of_shares(*parts: Signal) -> Signal:
+    """The mean of signals, each as shares: a token's row is scaled to sum to 1 over all slots.
+
+    parts: signals with rows of their own.
+    """
+    return Signal(
+        lambda view: None,
+        gradient=any(part.gradient for part in parts),
+        odds=any(part.odds for part in parts),
+        parts=parts,
+    )
+
+
+def plain_signals(signals: Mapping[str, Signal]) -> dict[str, Signal]:
+    """The signals whose rows are read of the layers: parts in the place of what is made of them.
+
+    A part that is also a signal of its own is read once.
+    """
+    plain = {name: signal for name, signal in signals.items() if not signal.parts}
+    for name, signal in signals.items():
+        for k, part in enumerate(signal.parts):
+            if not any(part is known for known in plain.values()):
+                plain[f"{name}/{k}"] = part
+    return plain
 
 
 def check_shape(signals: Mapping[str, Signal], config: object) -> None:
@@ -221,12 +249,17 @@ def _attodds(view: LayerView) -> Tensor:
     return total
 
 
+_ATTMEAN = weighted_heads(_all_heads)
+_ATTODDS = Signal(_attodds, odds=True, signed=True)
+
 SIGNALS: dict[str, Signal] = {
-    "attmean": weighted_heads(_all_heads),
+    "attmean": _ATTMEAN,
     "attraw": weighted_heads(_last_layer),
     "attgrads": Signal(_attgrads, gradient=True),
     "attnorm": Signal(_attnorm),
-    "attodds": Signal(_attodds, odds=True, signed=True),
+    "attodds": _ATTODDS,
+    # Where a model looks, and what it says because of that: each is blind where the other sees.
+    "attboth": mean_of_shares(_ATTMEAN, _ATTODDS),
 }
 
 

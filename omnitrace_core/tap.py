@@ -19,7 +19,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.errors import BackendError, TraceError
-from omnitrace_core.signals import LayerView, Signal
+from omnitrace_core.signals import LayerView, Signal, plain_signals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,6 +63,7 @@ class Tap:
         self._n_layers = int(config.num_hidden_layers)
         self._n_heads = int(config.num_attention_heads)
         self._signals = signals
+        self._plain = plain_signals(signals)
         self._rows_bytes = rows_bytes
         self._rows: dict[str, Tensor] = {}
         self._seen: set[int] = set()
@@ -122,11 +123,25 @@ class Tap:
                 f"{missing} of {self._n_layers} decoder layers did not go through the tapped "
                 "attention; this model's attention cannot be traced by the replay"
             )
-        for name, signal in self._signals.items():
+        for name, signal in self._plain.items():
             if signal.signed and name in self._rows:
                 self._rows[name].relu_()
             self._check(name)
-        return {name: self._rows[name] for name in self._signals}
+        return {name: self._rows_of(name, signal) for name, signal in self._signals.items()}
+
+    def _rows_of(self, name: str, signal: Signal) -> Tensor:
+        """A signal's rows, or the mean of its parts' shares, [B, q, K]."""
+        if not signal.parts:
+            return self._rows[name]
+        names = [
+            next(key for key, plain in self._plain.items() if plain is part)
+            for part in signal.parts
+        ]
+        shares = (_shares(self._rows[key]) for key in names)
+        total = next(shares)
+        for share in shares:
+            total += share
+        return total.div_(len(names))
 
     def _read(self, layer: _Layer, gradient: Tensor | None, odds: Tensor | None) -> Tensor | None:
         """Hand the layer to every signal, a few queries at a time.
@@ -162,7 +177,7 @@ class Tap:
                 None if gradient is None else partial(reading.times_values, gradient[:, :, part]),
                 None if odds is None else partial(reading.odds_effect, odds[:, part]),
             )
-            for name, signal in self._signals.items():
+            for name, signal in self._plain.items():
                 rows = signal.rows(view)
                 if rows is not None:
                     self._add(name, rows, part, (batch, queries, slots))
@@ -270,6 +285,11 @@ class _Reading:
             )
         weight: Tensor = projection.weight.float()
         return weight
+
+
+def _shares(rows: Tensor) -> Tensor:
+    """Rows scaled to sum to 1, a row of zeros left as it is. [B, q, K] float32."""
+    return rows / rows.sum(dim=-1, keepdim=True).clamp_min(1e-30)
 
 
 def _grouped(rows: Tensor, of_groups: Tensor) -> Tensor:

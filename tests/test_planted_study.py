@@ -21,7 +21,7 @@ from omnitrace_core.spans import Segmenter
 
 @pytest.fixture(scope="module")
 def tracer() -> BatchTracer:
-    return load_tracer("omnitrace-tiny", ["attodds", "attmean"], "float32")
+    return load_tracer("omnitrace-tiny", ["attodds", "attmean", "attboth"], "float32")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,11 @@ def test_the_direct_way_is_the_signal(tracer: BatchTracer, case: Case) -> None:
     """Autograd through the whole decoder gives what the closed form of one replay does."""
     index = tracer.backend.prepare([case.ready]).unit_index[0]
     rows = planted_paths.rows_of(tracer.backend, case)
-    for name, signal in ((str(Way()), "attodds"), ("attmean", "attmean")):
+    for name, signal in (
+        (str(Way()), "attodds"),
+        ("attmean", "attmean"),
+        ("attmean and odds, mean of shares", "attboth"),
+    ):
         fold = fold_rows(rows[name], index, len(case.ready.units))
         told = case.trace.folds[signal]
         largest = told.mass.max()

@@ -146,15 +146,24 @@ def attodds(eager: Eager) -> torch.Tensor:
     return total.relu()
 
 
+def attboth(eager: Eager) -> torch.Tensor:
+    """The mean of two rows, each scaled to sum to 1 over all slots."""
+    rows = torch.empty_like(eager.attention[0, 0])
+    for t, (attention, odds) in enumerate(zip(attmean(eager), attodds(eager), strict=True)):
+        rows[t] = (attention / attention.sum() + odds / odds.sum()) / 2
+    return rows
+
+
 ROWS: dict[str, Callable[[Eager], torch.Tensor]] = {
     "attmean": attmean,
     "attraw": attraw,
     "attgrads": attgrads,
     "attnorm": attnorm,
     "attodds": attodds,
+    "attboth": attboth,
 }
 # Largest difference allowed, in units of the row's maximum.
-TOLERANCE = {"attgrads": 1e-4, "attodds": 1e-4}
+TOLERANCE = {"attgrads": 1e-4, "attodds": 1e-4, "attboth": 1e-4}
 
 
 class EagerOracle:

@@ -159,7 +159,10 @@ def test_rows_are_the_same_however_few_are_alive(
 # own, what is measured is what the model rounds upstream; attgrads sums signed terms, which doubles
 # it. In float32 only the towers' rounding is left.
 BFLOAT16_DIFFERENCE = {
-    "model": {"attmean": 0.01, "attraw": 0.01, "attnorm": 0.01, "attgrads": 0.03, "attodds": 0.05},
+    "model": {
+        **{"attmean": 0.01, "attraw": 0.01, "attnorm": 0.01},
+        **{"attgrads": 0.03, "attodds": 0.05, "attboth": 0.05},
+    },
     "float32": dict.fromkeys(SIGNALS, 0.01),
 }
 

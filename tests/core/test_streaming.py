@@ -17,7 +17,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from tests.core.samples import one_of_each
 
-SIGNALS = ("attmean", "attgrads", "attnorm", "attraw", "attodds")
+SIGNALS = ("attmean", "attgrads", "attnorm", "attraw", "attodds", "attboth")
 
 
 def make_tracer(path: str, **decode: Any) -> BatchTracer:

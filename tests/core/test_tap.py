@@ -149,7 +149,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("signals", [("attmean",), ("attmean", "attodds")])
+@pytest.mark.parametrize("signals", [("attmean",), ("attmean", "attodds"), ("attboth", "attmean")])
 def test_nothing_large_is_ever_alive(tiny_model: str, signals: tuple[str, ...]) -> None:
     """A prompt of T positions and n tokens: no T x T, no L x H x T x n, no H x n x T at once."""
     words = " ".join(f"word{index}" for index in range(400))

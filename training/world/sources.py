@@ -152,10 +152,10 @@ def pictures(scene: Scene, n: int) -> list[Ask]:
 
 
 def whose_picture(scene: Scene, n: int) -> list[Ask]:
-    """`n` pictures with the name of who brought them, asked for by what they show."""
+    """`n` pictures with the name of who showed them, asked for by what is on them."""
     names = scene.pick(NAMES, n)
     return [
-        Ask(f"Who brought the {kind}?", f"The {kind} came from {name}.", (evidence,), (name,))
+        Ask(f"Who showed the {kind}?", f"The {kind} was shown by {name}.", (evidence,), (name,))
         for name, (kind, _, evidence) in zip(names, _pictures(scene, names), strict=True)
     ]
 
@@ -163,7 +163,7 @@ def whose_picture(scene: Scene, n: int) -> list[Ask]:
 def _pictures(scene: Scene, names: Sequence[str | None]) -> list[tuple[str, str, Evidence]]:
     """Pictures of one shape each: the shape, its colour, and where they are seen.
 
-    names: of each, who brought it, in a line before it; None for no line.
+    names: of each, who showed it, in a line before it; None for no line.
     """
     kinds, colours = scene.pick(SHAPES, len(names)), scene.pick(tuple(COLOURS), len(names))
     made = []
