@@ -15,7 +15,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -40,9 +40,13 @@ from omnitrace_core.spans import Segmenter
 
 PROJECTIONS: tuple[Projection, ...] = ("mass", "peak")
 POOLS = ("joint", "per_modality")
+# The signal of configs/quickstart.yaml.
+SIGNAL = "attboth"
 # What `benchmarks.planted_tuning` chose on a split of its own: those of configs/quickstart.yaml.
 CHOSEN = CurationOptions(gamma=1.0, coverage=0.7)
 SETTINGS = {"as chosen": CHOSEN, "as in the paper": CurationOptions(preset="paper")}
+# What does not look into the model.
+BASELINES = ("random unit", "all units", "order")
 # A unit counts for the reference if leaving it out costs this share of what the costliest does.
 CAUSAL_SHARE = 0.3
 # Parts of speech that say something, for the comparison of precisions.
@@ -91,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", action="store_true", help="compare bfloat16 with float32")
     parser.add_argument("--output", type=Path, help="JSON of all that was measured")
     args = parser.parse_args(argv)
-    tracer = load_tracer(args.model, args.signals, "float32")
-    half = load_tracer(args.model, args.signals, "bfloat16") if args.precision else None
+    tracer = load_tracer(args.model, dict.fromkeys([SIGNAL, *args.signals]), "float32")
+    half = load_tracer(args.model, [SIGNAL], "bfloat16") if args.precision else None
     segmenter = Segmenter(SpanOptions())
     board, answers, top_units, same = Board(), {}, [], []
     for task in args.tasks:
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _score_settings(board, case)
             top_units += _score_reference(board, tracer, case)
             if half is not None:
-                same += same_unit(half, case, args.signals[0])
+                same += same_unit(half, case, SIGNAL)
         answers[task] = {"samples": args.per_task, "exact": whole / args.per_task}
         answers[task] |= {"sentences": asked, "right": right / asked}
         print(f"{task:15}{whole / args.per_task:7.1%} exact {right / asked:7.1%} of sentences")
@@ -114,6 +118,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {"arguments": {k: str(v) for k, v in vars(args).items()}, "answers": answers}
     results["right"] = _table(board.right, "correctly answered sentences")
     results["all"] = _summary(board.all)
+    results["apart"] = {name: apart(results[name]) for name in ("right", "all")}
+    for name, of_group in results["apart"].items():
+        told = ", ".join(f"{group} {'yes' if above else 'NO'}" for group, above in of_group.items())
+        print(f"{SIGNAL} as chosen above every baseline, intervals apart ({name}): {told}")
     results["causal_top"] = {"sentences": len(top_units), "share": _mean(top_units)}
     print(
         f"leaving one unit out names the planted unit first in {_mean(top_units):.1%} of "
@@ -127,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.output.write_text(told + "\n", encoding="utf-8")
 
 
-def load_tracer(model: str, signals: Sequence[str], dtype: str) -> BatchTracer:
+def load_tracer(model: str, signals: Iterable[str], dtype: str) -> BatchTracer:
     """The model on a CPU, with all signals in one replay."""
     return BatchTracer(
         ModelOptions(path=model, device="cpu", dtype=dtype),  # type: ignore[arg-type]
@@ -215,6 +223,16 @@ def _score_reference(board: Board, tracer: BatchTracer, case: Case) -> list[floa
         for evidence, span in pairs
         if span is not None and len(evidence) == 1 and len(evidence[0]) == 1
     ]
+
+
+def apart(found: dict[str, dict[str, list[float]]]) -> dict[str, bool]:
+    """By group, whether the chosen signal's interval lies above that of every baseline."""
+    best = found[f"{SIGNAL} as chosen"]
+    return {
+        group: best[group][1] > max(found[name][group][2] for name in BASELINES)
+        for group in GROUPS
+        if group in best
+    }
 
 
 def _without_nan(value: object) -> object:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.planted import POOLS, PROJECTIONS, chosen, load_tracer
+from benchmarks.planted import POOLS, PROJECTIONS, SIGNAL, chosen, load_tracer
 from benchmarks.planted_cases import GROUPS, Case, answer
 from omnitrace_core.curation import Projection
 from omnitrace_core.metrics import f1
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Answer once, curate in every way, print the best ways."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="omnitrace-tiny")
-    parser.add_argument("--signal", default="attodds")
+    parser.add_argument("--signal", default=SIGNAL)
     parser.add_argument("--per-task", type=int, default=20)
     parser.add_argument("--levels", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--seed", default="tuning", help="any word but that of the reported split")

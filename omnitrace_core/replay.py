@@ -69,7 +69,7 @@ def replay(
     batch, n = targets.shape
     keep_prompt(prompt.cache, prompt.attention_mask.shape[1] - 1)
     slots = prompt.attention_mask.shape[1] + n
-    of_token = 4 * len(plain_signals(signals) | signals) * slots
+    of_token = 4 * len({**plain_signals(signals), **signals}) * slots
     if any(signal.odds for signal in signals.values()):
         # Queries of all layers wait until the answers are known.
         of_token += 4 * decoder.config.num_hidden_layers * decoder.config.hidden_size  # type: ignore

@@ -87,9 +87,10 @@ def test_it_runs_and_reports(
     planted.main([*asked, "--precision", "--output", str(output)])
     told = json.loads(output.read_text())
     assert set(told["answers"]) == {"text_where", "audio_after"}
+    assert told["apart"]["all"] == {"text": False, "audio": False}
     methods = set(told["all"])
-    assert {"random unit", "all units", "order", "leave one out"} < methods
-    assert {f"attodds {way}" for way in ("mass joint", "peak per_modality")} < methods
+    assert {*planted.BASELINES, "leave one out"} < methods
+    assert {f"attboth {way}" for way in ("mass joint", "peak per_modality")} < methods
     # An untrained model answers nothing right: every statement's evidence is missed.
     assert told["all"]["order"]["text"][0] == 0.0
     assert "exact" in capsys.readouterr().out
@@ -98,7 +99,7 @@ def test_it_runs_and_reports(
 def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
     """Right answers, scored by their spans' sources: found by causes and signal, not by chance."""
     output = tmp_path / "planted.json"
-    asked = ["--tasks", "text_where", "image_lookup", "--per-task", "6", "--signals", "attodds"]
+    asked = ["--tasks", "text_where", "image_lookup", "--per-task", "6", "--signals", "attboth"]
     planted.main([*asked, "--output", str(output)])
     told = json.loads(output.read_text())
     assert told["answers"]["text_where"]["right"] > 0.8
@@ -107,7 +108,8 @@ def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
     for group in ("text", "image"):
         score = {method: row[group][0] for method, row in told["right"].items()}
         assert score["leave one out"] > 0.8
-        assert score["attodds mass joint"] > 0.8
+        assert score["attboth as chosen"] > 0.8
+        assert told["apart"]["right"][group]
         assert max(score[name] for name in ("random unit", "all units", "order")) < 0.7
 
 
@@ -133,5 +135,5 @@ def test_the_chosen_settings_are_those_of_the_quickstart() -> None:
 
     config = load_config("configs/quickstart.yaml")
     assert config.curation == planted.CHOSEN
-    assert config.trace.signals[0] == "attodds"
+    assert config.trace.signals[0] == planted.SIGNAL
     assert config.trace.projection == "mass"
