@@ -36,7 +36,7 @@ _LEARNING_RATE, _LEAST_RATE, _WARM_UP_STEPS = 2e-3, 2e-5, 30
 # sentences look like, wash out the planted queries and keys, and move words and towers apart.
 _PLANTED_RATE, _WORD_RATE = 0.1, 0.3
 _HIGHEST_LEVEL, _MOST_PICTURES = 6, 4
-STEPS = 1_400
+STEPS = 1_000
 _WATCHED, _WATCHED_LEVEL = 32, 4
 # What a step's samples are drawn from together: they fit into one batch and cost about the same.
 # Tasks that are learned late are named more than once.
@@ -58,12 +58,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 # From which part of the training on, how often each family is drawn, and the highest level. All
 # kinds of evidence from the start: what one does not need, training on it alone would unlearn.
 STAGES: tuple[tuple[float, dict[str, int], int], ...] = (
-    (0.00, {"image": 2, "audio": 2, "video": 1, "sound": 3}, 4),
-    (0.20, {"image": 3, "audio": 2, "video": 1, "sound": 3, "mixed": 2}, 5),
-    (0.50, {"image": 3, "audio": 1, "video": 1, "sound": 3, "mixed": 2}, _HIGHEST_LEVEL),
+    (0.00, {"image": 2, "audio": 2, "video": 1, "sound": 2}, 4),
+    (0.25, {"image": 3, "audio": 2, "video": 1, "sound": 2, "mixed": 2}, 5),
+    (0.50, {"image": 3, "audio": 1, "video": 1, "sound": 2, "mixed": 2}, _HIGHEST_LEVEL),
 )
 # Every step also has text, twice the samples: it is cheap, and its lookups take the most examples.
-_FACTS_UNTIL = 0.20
+_FACTS_UNTIL = 0.25
 _FAMILIES_OF_STEP = 3
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
@@ -191,7 +191,7 @@ class Training:
 
     def _rate(self, done: float) -> float:
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        falling = 0.5 + 0.5 * math.cos(math.pi * done)
+        falling = 0.5 + 0.5 * math.cos(math.pi * max(0.0, 2 * done - 1))
         return warm * (_LEAST_RATE + (_LEARNING_RATE - _LEAST_RATE) * falling)
 
     def report(self, loss: float) -> None:

@@ -38,7 +38,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (245, 245, 245),
     "black": (15, 15, 15),
 }
-SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
+SHAPES = ("circle", "square", "triangle", "cross")
 SOUNDS = _words("bell horn whistle buzzer siren click chirp hum gong rattle")
 NUMBERS = _words("zero one two three four five six seven eight nine ten eleven twelve")
 LETTERS = "ABCD"

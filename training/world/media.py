@@ -83,10 +83,6 @@ def _mask(kind: str, x: float, y: float, radius: float) -> NDArray[np.bool_]:
         return np.maximum(across, np.abs(down)) <= radius * 0.9
     if kind == "triangle":
         return (np.abs(down) <= radius) & (across <= (down + radius) / 2)
-    if kind == "diamond":
-        return across + np.abs(down) <= radius
-    if kind == "ring":
-        return (across**2 + down**2 <= radius**2) & (across**2 + down**2 >= (radius / 2) ** 2)
     bar = radius / 3
     return (np.minimum(across, np.abs(down)) <= bar) & (np.maximum(across, np.abs(down)) <= radius)
 

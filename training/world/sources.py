@@ -34,8 +34,6 @@ from training.world.records import (
     Text,
 )
 
-_SHAPES_OF_CLIP = 4  # longer clips show some again
-
 
 @dataclass(slots=True)
 class Scene:
@@ -147,32 +145,44 @@ def count_in(place: str, among: list[Fact]) -> Ask:
 
 
 def pictures(scene: Scene, n: int) -> list[Ask]:
-    """`n` pictures of one shape each, no two alike in shape and none in colour."""
-    return [_colour_of(*shown) for shown in _pictures(scene, [None] * n)]
+    """`n` pictures of one shape each, no two alike in shape or colour; noise where shapes end."""
+    shown = _pictures(scene, [""] * n)
+    return [_colour_of(kind, colour, evidence) for _, kind, colour, evidence in shown]
 
 
 def whose_picture(scene: Scene, n: int) -> list[Ask]:
-    """`n` pictures with the name of who showed them, asked for by what is on them."""
+    """`n` pictures with the name of who brought them, asked for by what they show."""
     names = scene.pick(NAMES, n)
     return [
-        Ask(f"Who showed the {kind}?", f"The {kind} was shown by {name}.", (evidence,), (name,))
-        for name, (kind, _, evidence) in zip(names, _pictures(scene, names), strict=True)
+        Ask(f"Who brought the {kind}?", f"The {kind} came from {name}.", (evidence,), (name,))
+        for name, kind, _, evidence in _pictures(scene, names)
     ]
 
 
-def _pictures(scene: Scene, names: Sequence[str | None]) -> list[tuple[str, str, Evidence]]:
-    """Pictures of one shape each: the shape, its colour, and where they are seen.
+def _pictures(scene: Scene, names: Sequence[str]) -> list[tuple[str, str, str, Evidence]]:
+    """Pictures of one shape each: whose, the shape, its colour, and where they are seen.
 
-    names: of each, who showed it, in a line before it; None for no line.
+    names: of each, who brought it, in a line before it; none for no line. When there are more than
+    shapes, the others show noise alone, and are left out of what is returned.
     """
-    kinds, colours = scene.pick(SHAPES, len(names)), scene.pick(tuple(COLOURS), len(names))
     made = []
-    for name, kind, colour in zip(names, kinds, colours, strict=True):
-        if name is not None:
+    for name, shapes in zip(names, _one_each(scene, len(names)), strict=True):
+        if name:
             scene.add(Text(f"The picture from {name}:", instructs=True))
-        index = scene.add(Picture((Shape(kind, colour),), scene.seed()))
-        made.append((kind, colour, Evidence(index, "image")))
+        index = scene.add(Picture(shapes, scene.seed()))
+        made += [(name, shape.kind, shape.colour, Evidence(index, "image")) for shape in shapes]
     return made
+
+
+def _one_each(scene: Scene, n: int) -> list[tuple[Shape, ...]]:
+    """What `n` pictures show: a shape of their own as long as there are shapes, else nothing."""
+    free = sum(kind not in scene.taken for kind in SHAPES)
+    kinds = scene.pick(SHAPES, min(n, free))
+    colours = scene.pick(tuple(COLOURS), len(kinds))
+    shown: list[tuple[Shape, ...]] = [(Shape(*pair),) for pair in zip(kinds, colours, strict=True)]
+    shown += [()] * (n - len(shown))
+    scene.rng.shuffle(shown)
+    return shown
 
 
 def regions(scene: Scene, n: int) -> list[Ask]:
@@ -193,8 +203,7 @@ def regions(scene: Scene, n: int) -> list[Ask]:
 
 def count_shapes(scene: Scene, n: int) -> list[Ask]:
     """`n` pictures, some of the same shape: how many show it rests on all that do."""
-    among = SHAPES[: max(3, n - 1)]
-    kinds = [scene.rng.choice(among) for _ in range(n)]
+    kinds = [scene.rng.choice(SHAPES[:3]) for _ in range(n)]
     scene.taken.update(kinds)
     colours = scene.pick(tuple(COLOURS), n)
     shown = [
@@ -220,8 +229,7 @@ def conflict(scene: Scene, n: int) -> list[Ask]:
     scene.add(Text(f"Trust the {'caption' if trusts_text else 'picture'}.", instructs=True))
     caption = f" The {kind} is {said}."
     parts: list[Part] = [Text(caption), Picture((Shape(kind, shown),), scene.seed())]
-    others = zip(scene.pick(SHAPES, n), scene.pick(tuple(COLOURS), n), strict=True)
-    parts += [Picture((Shape(*other),), scene.seed()) for other in others]
+    parts += [Picture(shapes, scene.seed()) for shapes in _one_each(scene, n)]
     order = scene.rng.sample(range(len(parts)), len(parts))
     indexes = {place: scene.add(parts[place]) for place in order}
     if trusts_text:
@@ -239,7 +247,7 @@ def recording(scene: Scene, n: int) -> list[Ask]:
 
 def clip(scene: Scene, n: int, sound: bool) -> list[Ask]:
     """A clip of `n` shapes, a second each; with sound, also a sound in each second."""
-    kinds = scene.pick(SHAPES, min(n, _SHAPES_OF_CLIP))
+    kinds = scene.pick(SHAPES, min(n, len(SHAPES)))
     colours = scene.pick(tuple(COLOURS), len(kinds))
     # A shape that is shown again some seconds later carries the same fact twice: a group.
     order = kinds + [scene.rng.choice(kinds) for _ in range(n - len(kinds))]

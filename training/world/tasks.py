@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 from training.world import sources
-from training.world.lexicon import COLOURS, LETTERS, PLACES, SHAPES, SOUNDS
+from training.world.lexicon import COLOURS, LETTERS, PLACES, SOUNDS
 from training.world.records import Ask, WorldSample
 from training.world.sources import Scene
 
@@ -63,12 +63,12 @@ def text_compare(scene: Scene, level: int) -> list[Ask]:
 
 def image_lookup(scene: Scene, level: int) -> list[Ask]:
     """The colours of shapes, one to a picture."""
-    return sources.pictures(scene, min(level, len(SHAPES)))
+    return sources.pictures(scene, level)
 
 
 def image_whose(scene: Scene, level: int) -> list[Ask]:
     """Whose picture shows a shape."""
-    return sources.whose_picture(scene, min(level, len(SHAPES)))
+    return sources.whose_picture(scene, level)
 
 
 def image_regions(scene: Scene, level: int) -> list[Ask]:
@@ -78,12 +78,12 @@ def image_regions(scene: Scene, level: int) -> list[Ask]:
 
 def image_count(scene: Scene, level: int) -> list[Ask]:
     """How many pictures show a shape."""
-    return sources.count_shapes(scene, min(max(level, 2), len(SHAPES)))
+    return sources.count_shapes(scene, min(max(level, 2), len(COLOURS)))
 
 
 def conflict(scene: Scene, level: int) -> list[Ask]:
     """A caption against its picture, beside other pictures."""
-    return sources.conflict(scene, min(level, len(SHAPES)) - 1)
+    return sources.conflict(scene, level - 1)
 
 
 def audio_after(scene: Scene, level: int) -> list[Ask]:

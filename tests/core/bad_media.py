@@ -1,0 +1,230 @@
+"""Media that a corpus should not hold, and some that look like it: each with what becomes of it.
+
+Files are made on the spot. `bad_media` lists them; tests of the decoders and of the whole pipeline
+share the list.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.core.media_files import audio_bytes, beep, image_bytes, run_ffmpeg, write_clip
+
+TRACED = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadMedium:
+    """One medium of a sample.
+
+    name: of the case; kind: image, audio or video; uri: where it lies; code: of the error row,
+    TRACED if the medium is odd but sound.
+    """
+
+    name: str
+    kind: str
+    uri: str
+    code: str
+
+
+Make = Callable[[Path], object]
+
+
+def bad_media(folder: Path, outside: Path) -> list[BadMedium]:
+    """Write the files into `folder`; `outside` is a folder that lies outside the roots."""
+    clip = write_clip(folder / "sound.mp4", 20, sound=beep(2.0, [0.5, 1.5]), sound_rate=16_000)
+    made: list[BadMedium] = []
+    for kind, cases in (
+        ("image", _images()),
+        ("audio", _audio()),
+        ("video", _videos(clip.read_bytes())),
+    ):
+        for name, suffix, code, make in cases:
+            path = folder / f"{kind}-{name}{suffix}"
+            make(path)
+            made.append(BadMedium(f"{kind}-{name}", kind, str(path), code))
+    return made + list(_addresses(folder, outside))
+
+
+Rows = Iterator[tuple[str, str, str, Make]]
+
+
+def _images() -> Rows:
+    picture = Image.fromarray(_noise(64, 48))
+    png, jpeg = image_bytes(picture), image_bytes(picture, "JPEG")
+    webp, tiff = image_bytes(picture, "WEBP"), image_bytes(picture, "TIFF")
+    yield "zero-bytes", ".png", "media_empty", _holding(b"")
+    yield "truncated-png", ".png", "media_corrupt", _holding(png[: len(png) // 2])
+    yield "truncated-jpeg", ".jpg", "media_corrupt", _holding(jpeg[: len(jpeg) // 2])
+    yield "truncated-webp", ".webp", "media_corrupt", _holding(webp[: len(webp) // 2])
+    yield "truncated-tiff", ".tif", "media_corrupt", _holding(tiff[: len(tiff) // 2])
+    yield "header-alone", ".png", "media_corrupt", _holding(png[:33])
+    yield "flipped-bits", ".png", "media_corrupt", _holding(_flipped(png))
+    yield "text", ".png", "media_corrupt", _holding(b"This is not a picture.")
+    yield "web-page", ".jpg", "media_corrupt", _holding(b"<!doctype html><html></html>")
+    yield "sound-inside", ".png", "media_corrupt", _holding(audio_bytes(beep(0.2, [0]), 8000))
+    yield "bomb", ".png", "media_too_large", _holding(_png_header(60_000, 60_000))
+    yield "one-row", ".png", "media_error", _holding(image_bytes(Image.new("RGB", (5000, 1))))
+    yield "one-pixel", ".png", TRACED, _holding(image_bytes(Image.new("RGB", (1, 1))))
+    yield "hundred-megapixels", ".png", TRACED, _large_picture
+    yield "wrong-extension", ".gif", TRACED, _holding(jpeg)
+    yield "cmyk", ".jpg", TRACED, _holding(image_bytes(picture.convert("CMYK"), "JPEG"))
+    yield "16-bit", ".png", TRACED, _holding(image_bytes(Image.fromarray(_deep_grey())))
+    yield "palette", ".png", TRACED, _holding(image_bytes(picture.convert("P")))
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    moving = image_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    yield "animated", ".gif", TRACED, _holding(moving)
+
+
+def _audio() -> Rows:
+    tone = beep(1.0, [0.2])
+    wav, flac = audio_bytes(tone, 16_000), audio_bytes(tone, 16_000, "FLAC")
+    ogg, mp3 = audio_bytes(tone, 16_000, "OGG"), audio_bytes(tone, 16_000, "MP3")
+    broken = tone.copy()
+    broken[100] = np.nan
+    yield "zero-bytes", ".wav", "media_empty", _holding(b"")
+    yield "truncated-wav", ".wav", "media_corrupt", _holding(wav[: len(wav) // 2])
+    yield "truncated-flac", ".flac", "media_corrupt", _holding(flac[: len(flac) // 2])
+    yield "truncated-ogg", ".ogg", "media_corrupt", _holding(ogg[: len(ogg) // 3])
+    yield "truncated-mp3", ".mp3", "media_corrupt", _holding(mp3[: len(mp3) // 3])
+    yield "lying-header", ".wav", "media_corrupt", _holding(_lying(wav, 40_000_000))
+    yield "header-alone", ".wav", "media_empty", _holding(audio_bytes(np.zeros(0), 16_000))
+    yield "zero-seconds", ".flac", "media_empty", _holding(audio_bytes(tone[:0], 16_000, "FLAC"))
+    yield "ten-hours", ".wav", "media_too_large", _ten_hours
+    yield "not-numbers", ".wav", "media_corrupt", _holding(audio_bytes(broken, 16_000))
+    yield "text", ".mp3", "media_corrupt", _holding(b"This is not a sound." * 40)
+    yield "picture-inside", ".wav", "media_corrupt", _holding(image_bytes(Image.new("L", (8, 8))))
+    yield "wrong-extension", ".mp3", TRACED, _holding(flac)
+    yield "telephone", ".wav", TRACED, _holding(audio_bytes(beep(1.0, [0.2], 8000), 8000))
+    yield "silence", ".wav", TRACED, _holding(audio_bytes(np.zeros(16_000), 16_000))
+    yield "one-sample", ".wav", TRACED, _holding(audio_bytes(tone[:1], 16_000))
+
+
+def _videos(mp4: bytes) -> Rows:
+    yield "zero-bytes", ".mp4", "media_empty", _holding(b"")
+    yield "truncated", ".mp4", "media_corrupt", _holding(mp4[: len(mp4) // 2])
+    yield "without-index", ".mp4", "media_corrupt", _holding(mp4[: mp4.rindex(b"moov") - 4])
+    yield "broken-index", ".mp4", "media_corrupt", _holding(_lost_chunks(mp4))
+    yield "damaged-frames", ".mp4", "media_corrupt", _holding(_noise_inside(mp4))
+    yield "text", ".mp4", "media_corrupt", _holding(b"This is not a film." * 40)
+    yield "playlist", ".mp4", "media_corrupt", _holding(b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
+    yield "script", ".mp4", "media_corrupt", _holding(b"ffconcat version 1.0\nfile /etc/passwd\n")
+    yield "picture-inside", ".mp4", "media_corrupt", _holding(image_bytes(Image.new("L", (8, 8))))
+    yield "without-video", ".mp4", "media_empty", _sound_alone
+    yield "ten-hours", ".mp4", "media_too_large", _slow_clip
+    yield "without-sound", ".mp4", TRACED, lambda path: write_clip(path, 12)
+    yield "one-frame", ".mp4", TRACED, lambda path: write_clip(path, 1)
+    yield "wrong-extension", ".avi", TRACED, _holding(mp4)
+
+
+def _addresses(folder: Path, outside: Path) -> Iterator[BadMedium]:
+    secret = outside / "secret.png"
+    secret.write_bytes(image_bytes(Image.new("RGB", (32, 32))))
+    link = folder / "link.png"
+    link.symlink_to(secret)
+    os.mkfifo(folder / "pipe.wav")
+    climbing = folder / ".." / outside.name / secret.name
+    for name, uri, code in (
+        ("climbs-out", str(climbing), "media_denied"),
+        ("link-out", str(link), "media_denied"),
+        ("file-url", "file:///etc/passwd", "media_denied"),
+        ("file-of-host", "file://elsewhere/a.png", "media_denied"),
+        ("plain-http", "http://127.0.0.1/a.png", "media_denied"),
+        ("loopback", "https://127.0.0.1/a.png", "media_denied"),
+        ("metadata-service", "https://169.254.169.254/latest", "media_denied"),
+        ("number-as-host", "https://2130706433/a.png", "media_denied"),
+        ("unlisted-host", "https://example.org/a.png?token=hidden", "media_denied"),
+        ("resolves-to-private", "https://localhost/a.png", "media_denied"),
+        ("other-scheme", "ftp://example.org/a.png", "media_denied"),
+        ("folder", str(folder), "media_denied"),
+        ("pipe", str(folder / "pipe.wav"), "media_denied"),
+        ("missing", str(folder / "nowhere.png"), "media_missing"),
+        ("nul", f"{folder}/a\0b.png", "media_missing"),
+    ):
+        yield BadMedium(f"address-{name}", "image", uri, code)
+
+
+def _holding(content: bytes) -> Make:
+    return lambda path: path.write_bytes(content)
+
+
+def _noise(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def _deep_grey() -> np.ndarray:
+    return np.linspace(0, 65_535, 48 * 48).astype(np.uint16).reshape(48, 48)
+
+
+def _flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return (
+        content[:middle]
+        + bytes(255 - byte for byte in content[middle : middle + 64])
+        + (content[middle + 64 :])
+    )
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A small PNG that says it is huge, and unpacks to a lot of zeros."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(10_000_000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def _large_picture(path: Path) -> None:
+    Image.new("1", (10_000, 10_000), 1).save(path)
+
+
+def _lying(wav: bytes, n_bytes: int) -> bytes:
+    """A WAV whose header promises more data than there is."""
+    at = wav.index(b"data") + 4
+    return wav[:at] + struct.pack("<I", n_bytes) + wav[at + 4 :]
+
+
+def _ten_hours(path: Path) -> None:
+    """Ten hours of silence at 1 kHz; a sparse file, so it costs no disk."""
+    header = audio_bytes(np.zeros(0, np.float32), 1000)
+    n_bytes = 36_000 * 1000 * 4
+    path.write_bytes(_lying(header[: header.index(b"data") + 8], n_bytes))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + n_bytes)
+
+
+def _lost_chunks(mp4: bytes) -> bytes:
+    """An index whose chunks lie beyond the end of the file."""
+    at = mp4.index(b"stco") + 8
+    n = struct.unpack(">I", mp4[at : at + 4])[0]
+    return mp4[: at + 4] + struct.pack(">I", 0x7000_0000) * n + mp4[at + 4 + 4 * n :]
+
+
+def _noise_inside(mp4: bytes) -> bytes:
+    at = mp4.index(b"mdat") + 200
+    return mp4[:at] + np.random.default_rng(1).bytes(600) + mp4[at + 600 :]
+
+
+def _sound_alone(path: Path) -> None:
+    wav = path.with_suffix(".wav")
+    wav.write_bytes(audio_bytes(beep(1.0, [0.2]), 16_000))
+    run_ffmpeg("-i", wav, "-c:a", "aac", path)
+    wav.unlink()
+
+
+def _slow_clip(path: Path) -> None:
+    write_clip(path, 10, fps=1 / 3600)

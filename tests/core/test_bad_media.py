@@ -1,0 +1,43 @@
+"""Hostile and broken media, one by one: each a clear error of its own code, or rightly decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from omnitrace_core.errors import MediaError
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import Part
+from tests.core.bad_media import TRACED, BadMedium, bad_media
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[BadMedium]:
+    root = tmp_path_factory.mktemp("media")
+    (root / "inside").mkdir()
+    (root / "outside").mkdir()
+    return bad_media(root / "inside", root / "outside")
+
+
+def test_each_ends_as_it_should(cases: list[BadMedium]) -> None:
+    folder = Path(cases[0].uri).parent
+    options = MediaOptions(roots=(str(folder),))
+    wrong = []
+    for case in cases:
+        part = Part(case.kind, uri=case.uri)  # type: ignore[arg-type]
+        try:
+            decode_part(part, options, MediaRules())
+            code, message = TRACED, ""
+        except MediaError as error:
+            code, message = error.code, str(error)
+        if code != case.code:
+            wrong.append((case.name, code, case.code, message))
+        elif message:
+            assert "hidden" not in message, "a query may hold a secret"
+            assert len(message) < 1000
+    assert not wrong
+    assert sum(case.code != TRACED for case in cases) >= 40
+    assert len({case.name for case in cases}) == len(cases)
