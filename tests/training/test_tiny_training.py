@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from omnitrace_core.backends import load_backend
+from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import ModelOptions
 from omnitrace_core.reader import SampleReader
 from training.tiny.build import save_thinker
@@ -136,6 +138,8 @@ def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:
     same = zip(training.model.parameters(), again.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in same)
     again._one_step()
+    with pytest.raises(ConfigError, match="seed 0, not 1"):
+        Training(tmp_path, dataclasses.replace(plan, seed=1))
     assert load_backend(ModelOptions(path=str(tmp_path))).model is not None
 
 

@@ -23,7 +23,7 @@ from omnitrace_core.records import (
 )
 from training.world.decoded import as_ready
 from training.world.files import write_world
-from training.world.lexicon import COLOURS, SHAPES, SOUNDS
+from training.world.lexicon import COLOURS, PLACES, SHAPES, SOUNDS
 from training.world.media import SAMPLE_RATE, draw_picture, play, quadrant_box
 from training.world.records import Clip, Evidence, Picture, Recording, Shape, Text, WorldSample
 from training.world.tasks import TASK_NAMES, make_sample
@@ -81,8 +81,27 @@ def position(item: Evidence) -> tuple[float, float]:
     return (float(item.part), float(start))
 
 
+def test_pictures_go_on_where_shapes_end() -> None:
+    """Out of range there are more pictures than shapes: the others show noise, and are no answer."""
+    sample = make_sample("image_lookup", 7, "more")
+    shown = [len(part.shapes) for part in sample.parts if isinstance(part, Picture)]
+    assert len(shown) == 7
+    assert sorted(shown) == [0] * (7 - len(SHAPES)) + [1] * len(SHAPES)
+    assert shown != sorted(shown), "in any order"
+    for ask in sample.asks:
+        (item,) = ask.evidence
+        part = sample.parts[item.part]
+        assert isinstance(part, Picture)
+        assert part.shapes[0].kind in ask.question
+
+
+def test_a_level_beyond_the_words_says_so() -> None:
+    with pytest.raises(ValueError, match="lower level"):
+        make_sample("text_where", len(PLACES) + 1, "far")
+
+
 def test_conflicts_follow_the_rule() -> None:
-    followed = set()
+    followed, first = set(), set()
     for seed in SEEDS:
         sample = make_sample("conflict", 3, seed)
         (ask,) = sample.asks
@@ -99,7 +118,9 @@ def test_conflicts_follow_the_rule() -> None:
         assert (ask.values[0] in caption) == trusts_text
         assert (ask.values == (shown,)) != trusts_text
         followed.add(trusts_text)
-    assert followed == {True, False}
+        places = [k for k, part in enumerate(sample.parts) if isinstance(part, Text)]
+        first.add(places[1] < len(sample.parts) - 1)
+    assert followed == first == {True, False}
 
 
 def test_shapes_are_where_they_are_said_to_be() -> None:
