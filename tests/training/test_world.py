@@ -82,7 +82,7 @@ def position(item: Evidence) -> tuple[float, float]:
 
 
 def test_pictures_go_on_where_shapes_end() -> None:
-    """Out of range there are more pictures than shapes: the others show noise, and are no answer."""
+    """Out of range there are more pictures than shapes: the others show noise alone."""
     sample = make_sample("image_lookup", 7, "more")
     shown = [len(part.shapes) for part in sample.parts if isinstance(part, Picture)]
     assert len(shown) == 7
