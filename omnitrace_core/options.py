@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from omnitrace_core.web_address import host_pattern
 
 
 class Options(BaseModel):
@@ -168,6 +177,17 @@ class MediaOptions(Options):
     roots: tuple[str, ...] = Field(
         (), description="Folders local media may lie in; empty allows any local path."
     )
+    web_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts that https media may come from: names, or *.example.com for all below "
+        "example.com; empty allows none. http is never read.",
+    )
+    web_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        le=86_400,
+        description="Most seconds for one web file, redirects and download together.",
+    )
     max_bytes: int = Field(2 * 1024**3, ge=1, description="Largest media file in bytes.")
     max_image_pixels: int = Field(
         178_956_970, ge=1, description="Largest image, and largest video frame, in pixels."
@@ -183,6 +203,12 @@ class MediaOptions(Options):
         4_200_000, ge=1, description="Pixel budget of all sampled frames of a video (paper)."
     )
     video_sound: bool = Field(True, description="Use the sound track of videos that have one.")
+
+    @field_validator("web_hosts")
+    @classmethod
+    def _in_normal_form(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """Spelling and order change neither what is allowed nor the run's fingerprint."""
+        return tuple(sorted({host_pattern(host) for host in hosts}))
 
 
 class AsrOptions(Options):

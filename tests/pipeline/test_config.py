@@ -145,6 +145,7 @@ def test_fingerprint_ignores_what_cannot_change_records(config_file: str, overri
         "spans.level=clause",
         "curation.gamma=1",
         "media.video_fps=1",
+        "media.web_hosts=[media.example.com]",
         "asr.engine=given",
     ],
 )
