@@ -9,6 +9,7 @@
     │   ├── MediaError             media_error
     │   │   ├── MediaMissing       media_missing
     │   │   ├── MediaDenied        media_denied
+    │   │   ├── MediaTimeout       media_timeout
     │   │   ├── MediaTooLarge      media_too_large
     │   │   ├── MediaEmpty         media_empty
     │   │   └── MediaCorrupt       media_corrupt
@@ -82,6 +83,12 @@ class MediaDenied(MediaError):
     """The address is not one this run may read."""
 
     code = "media_denied"
+
+
+class MediaTimeout(MediaError):
+    """The media was not all here in time."""
+
+    code = "media_timeout"
 
 
 class MediaTooLarge(MediaError):

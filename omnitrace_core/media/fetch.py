@@ -1,11 +1,13 @@
-"""Getting at a part's bytes, within the limits: inline, a local file, or an object store.
+"""Getting at a part's bytes, within the limits: inline, a local file, an object store, the web.
 
-Local files must lie under `media.roots` when roots are given, with symlinks resolved first.
+Local files must lie under `media.roots` when roots are given, with symlinks resolved first; of the
+web only the hosts in `media.web_hosts` are read (`web.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -13,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from omnitrace_core.errors import (
@@ -24,28 +26,29 @@ from omnitrace_core.errors import (
     MediaMissing,
     MediaTooLarge,
 )
+from omnitrace_core.media.web import WebReader
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
+from omnitrace_core.web_address import is_web, shown_address
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# Only these leave the machine: a general URL opener would also fetch from web and file servers
-# that a sample's author chose. `memory` stays inside the process.
+# Of fsspec's only these leave the machine: a general URL opener would also fetch from web and file
+# servers that a sample's author chose. `memory` stays inside the process.
 _OBJECT_STORES = frozenset(
     {
         *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"),
         *("hdfs", "hf", "memory", "oci", "oss"),
     }
 )
-_LONGEST_NAME = 200
 
 
 def media_name(part: Part) -> str:
     """How messages name a part's media: its address, or that it came inline."""
     if part.data is not None or not part.uri:
         return f"inline {part.type}"
-    return part.uri if len(part.uri) <= _LONGEST_NAME else part.uri[:_LONGEST_NAME] + "…"
+    return shown_address(part.uri)
 
 
 def read_media(part: Part, options: MediaOptions) -> bytes:
@@ -55,17 +58,21 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
         InvalidSample: the part has neither an address nor inline bytes.
         MediaMissing: no file or object there.
         MediaDenied: not an address this run may read.
-        MediaTooLarge: more than `media.max_bytes`; nothing was read.
+        MediaTimeout: a web server was too slow for `media.web_timeout_s`.
+        MediaTooLarge: more than `media.max_bytes`; no more than that was read.
         MediaEmpty: zero bytes.
-        MediaError: the file or the store could not be read.
+        MediaError: the file, the store or the web server could not be read.
     """
     if part.data is not None:
         _check_size(len(part.data), part, options)
         return part.data
-    store = _open_store(part)
-    if store is None:
+    if _is_local(part):
         return _local_path(part, options).read_bytes()
-    filesystem, address = store
+    if is_web(part.uri):
+        buffer = io.BytesIO()
+        WebReader(options).copy(part.uri, buffer)
+        return buffer.getvalue()
+    filesystem, address = _open_store(part)
     with _store_errors(part):
         _check_object(filesystem, address, part, options)
         content: bytes = filesystem.cat_file(address)
@@ -80,21 +87,29 @@ def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
 
     Raises: as `read_media`.
     """
-    store = _open_store(part) if part.data is None else None
-    if part.data is None and store is None:
+    if part.data is None and _is_local(part):
         yield _local_path(part, options)
         return
     with tempfile.TemporaryDirectory(prefix="omnitrace-") as folder:
         path = Path(folder, "media")
-        if store is None:
-            path.write_bytes(read_media(part, options))
-        else:
-            filesystem, address = store
-            with _store_errors(part):
-                _check_object(filesystem, address, part, options)
-                with filesystem.open(address, "rb") as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
+        with path.open("wb") as target:
+            _copy_media(part, options, target)
         yield path
+
+
+def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
+    """Write media that is not a local file into one."""
+    if part.data is not None:
+        target.write(read_media(part, options))
+        return
+    if is_web(part.uri):
+        WebReader(options).copy(part.uri, target)
+        return
+    filesystem, address = _open_store(part)
+    with _store_errors(part):
+        _check_object(filesystem, address, part, options)
+        with filesystem.open(address, "rb") as source:
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def sha256_of(media: bytes | Path) -> str:
@@ -157,20 +172,18 @@ def _check_roots(path: Path, options: MediaOptions, name: str) -> None:
         )
 
 
-def _open_store(part: Part) -> tuple[AbstractFileSystem, str] | None:
-    """The file system and address of a part in an object store; None for a local path."""
-    name = media_name(part)
+def _is_local(part: Part) -> bool:
+    """Whether a part's address is a path. Raises: InvalidSample: it has none."""
     if not part.uri:
         raise InvalidSample(f"{part.type} part has neither uri nor data; give one of them")
     scheme, mark, _ = part.uri.partition("://")
-    scheme = scheme.lower()
-    if not mark or scheme == "file":
-        return None
-    if scheme in ("http", "https"):
-        raise MediaDenied(
-            f"{name}: web addresses are not fetched; download the file first and give its path "
-            "or its address in an object store"
-        )
+    return not mark or scheme.lower() == "file"
+
+
+def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
+    """The file system and address of a part in an object store."""
+    name = media_name(part)
+    scheme = part.uri.partition("://")[0].lower()
     if scheme not in _OBJECT_STORES:
         raise MediaDenied(
             f"{name}: addresses of {scheme}:// are not read; use a path or one of "
