@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import ConfigError
+from omnitrace_core.web_address import shown_address
 from pipeline.io import Storage
 
 Row: TypeAlias = dict[str, object]
@@ -86,7 +87,7 @@ def _asked(sample: Row) -> list[str]:
     for message in _list(sample["messages"]):
         lines.append(f"{message['role']}:")
         for part in _list(message["content"]):
-            said = part["text"] if part["type"] == "text" else part["uri"]
+            said = part["text"] if part["type"] == "text" else shown_address(str(part["uri"] or ""))
             lines.append(f"  [{index}] {part['type']}: {_short(said)}")
             index += 1
     return lines

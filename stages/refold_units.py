@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from omnitrace_core.errors import MediaError, MediaMissing, SampleError, TraceError
 from omnitrace_core.media import decode_part
+from omnitrace_core.media.fetch import media_name
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import Positions
 from omnitrace_core.reader import SampleReader
@@ -114,8 +115,8 @@ class UnitRefolder:
         decoded = decode_part(part, self._reader.media, self._reader.rules)
         if decoded.sha256 != info["sha256"]:
             raise MediaError(
-                f"{part.uri} is not the file that was traced (SHA-256 {info['sha256']} then, "
-                f"{decoded.sha256} now); put the old one back, or run again"
+                f"{media_name(part)} is not the file that was traced (SHA-256 {info['sha256']} "
+                f"then, {decoded.sha256} now); put the old one back, or run again"
             )
         return decoded
 
