@@ -15,7 +15,6 @@ from omnitrace_core.input_parts import default_evidence
 from omnitrace_core.records import PART_TYPES, Message, Modality, Part, Sample
 from omnitrace_core.row_checks import read_labels, read_options, read_segments
 from omnitrace_core.row_shape import INGEST_ERROR, MessageRow, PartRow, SampleRow, clip, fit_row
-from omnitrace_core.web_address import shown_address
 
 __all__ = ["ID_KEYS", "ROLES", "named", "normalise", "parse_any", "rejected_row", "to_sample"]
 
@@ -161,8 +160,7 @@ def _check_media_part(row: PartRow, where: str) -> None:
         raise InvalidSample(f"{where} ({kind}) has neither uri nor data; give one of them")
     if uri and data is not None:
         raise InvalidSample(
-            f"{where} ({kind}) has both uri {clip(shown_address(uri))} and data "
-            f"({len(data):,} bytes); give one"
+            f"{where} ({kind}) has both uri {clip(uri)} and data ({len(data):,} bytes); give one"
         )
     if row["text"]:
         raise InvalidSample(

@@ -29,6 +29,8 @@ from typing import (
 
 import numpy as np
 
+from omnitrace_core.web_address import is_web, shown_address
+
 Int32 = Annotated[int, "int32"]
 Int64 = Annotated[int, "int64"]
 
@@ -239,6 +241,9 @@ class _ShortRepr(reprlib.Repr):
         super().__init__()
         self.maxstring = self.maxother = 80
         self.maxlevel = 3
+
+    def repr_str(self, value: str, level: int) -> str:
+        return super().repr_str(shown_address(value) if is_web(value) else value, level)
 
     def repr_bytes(self, value: bytes, level: int) -> str:
         return f"<{len(value):,} bytes>"

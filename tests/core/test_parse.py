@@ -95,6 +95,14 @@ TEXT = {"type": "text", "text": "abc"}
             row_with({"type": "image", "uri": "a", "data": b"12"}),
             r"both uri 'a' and data \(2 bytes\)",
         ),
+        (
+            row_with({"type": "image", "uri": "https://h/a?sig=x", "data": b"12"}),
+            r"both uri 'https://h/a\?…' and data",
+        ),
+        (
+            row_with({"type": "text", "text": "a", "uri": "https://h/a?sig=x"}),
+            r"uri 'https://h/a\?…'",
+        ),
         (row_with({**AUDIO, "text": "caption"}), "has text 'caption'"),
         (row_with({"type": "image", "uri": "a", "segments": [SEGMENT]}), "speech segments"),
         (row_with({**AUDIO, "segments": [{**SEGMENT, "end_s": -1.0}]}), r"segments\[0\]: seconds"),

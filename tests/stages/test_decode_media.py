@@ -17,7 +17,7 @@ from omnitrace_core.records import DecodedImage
 from stages.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
-from tests.stages.chunks import codes_of, read_chunk, user
+from tests.stages.chunks import codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
 
 
@@ -89,3 +89,14 @@ def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
     unit = state_rows(chunked)[2].units[0]
     assert (unit.kind, unit.transcript) == ("audio_chunk", "hello")
     assert state_rows(chunked)[4].units == ()
+
+
+def test_web_media_from_hosts_that_are_not_listed(tmp_path: Path) -> None:
+    part = {"type": "image", "uri": "https://media.example.com/a.png?sig=SECRET"}
+    chunk = read_chunk(tmp_path, [{"sample_id": "web", "messages": [user(part)]}])
+    decoded = DecodeMedia(*_reading())(chunk)
+    assert codes_of(decoded) == ["media_denied"]
+    (error,) = errors_of(decoded)
+    assert error is not None
+    assert "media.web_hosts" in error["message"]
+    assert "SECRET" not in error["message"]
