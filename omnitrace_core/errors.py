@@ -9,19 +9,23 @@
     │   ├── MediaError             media_error
     │   │   ├── MediaMissing       media_missing
     │   │   ├── MediaDenied        media_denied
-    │   │   ├── MediaTimeout       media_timeout
     │   │   ├── MediaTooLarge      media_too_large
     │   │   ├── MediaEmpty         media_empty
-    │   │   └── MediaCorrupt       media_corrupt
+    │   │   ├── MediaCorrupt       media_corrupt
+    │   │   ├── MediaTimeout       media_timeout
+    │   │   ├── MediaMemory        media_memory
+    │   │   └── MediaCrashed       media_crashed
     │   ├── SpeechError            speech_error
     │   └── TraceError             trace_error
     │       ├── ResponseEmpty      response_empty
     │       └── OutOfMemory        out_of_memory
+    ├── InternalError          a fault of ours in another process: recorded, under the code internal
     └── FatalError             this process or run cannot go on: re-raised, never recorded
         ├── ConfigError            a setting is wrong (exit code 2, before any work)
         ├── InputSchemaError       the input is not samples (exit code 2, before any work)
         ├── UnknownName            a name is in none of our tables; the message lists the valid ones
         ├── BackendError           the model cannot be loaded or is not what the backend expects
+        ├── DecoderError           the process that decodes media does not start
         └── RunError               the pipeline broke a promise (rows lost, parts that disagree)
 
 A sample error carries a stable `code`; tools group error rows by it. Messages say what was wrong,
@@ -85,12 +89,6 @@ class MediaDenied(MediaError):
     code = "media_denied"
 
 
-class MediaTimeout(MediaError):
-    """The media was not all here in time."""
-
-    code = "media_timeout"
-
-
 class MediaTooLarge(MediaError):
     """The media is above one of the limits in `media.*`."""
 
@@ -107,6 +105,24 @@ class MediaCorrupt(MediaError):
     """The bytes are not a readable file of the claimed kind."""
 
     code = "media_corrupt"
+
+
+class MediaTimeout(MediaError):
+    """Fetching and decoding took longer than they may."""
+
+    code = "media_timeout"
+
+
+class MediaMemory(MediaError):
+    """Decoding takes more memory than it may, or than there is."""
+
+    code = "media_memory"
+
+
+class MediaCrashed(MediaError):
+    """The process that decoded the media died."""
+
+    code = "media_crashed"
 
 
 class SpeechError(SampleError):
@@ -133,6 +149,10 @@ class OutOfMemory(TraceError):
     code = "out_of_memory"
 
 
+class InternalError(OmniTraceError):
+    """Something nobody foresaw, raised in another process; the message holds its traceback."""
+
+
 class FatalError(OmniTraceError):
     """The process or the run cannot go on."""
 
@@ -151,6 +171,10 @@ class UnknownName(FatalError):
 
 class BackendError(FatalError):
     """The model cannot be loaded, or is not what its backend expects."""
+
+
+class DecoderError(FatalError):
+    """The process that decodes media does not start."""
 
 
 class RunError(FatalError):

@@ -203,6 +203,20 @@ class MediaOptions(Options):
         4_200_000, ge=1, description="Pixel budget of all sampled frames of a video (paper)."
     )
     video_sound: bool = Field(True, description="Use the sound track of videos that have one.")
+    isolate: bool | None = Field(
+        None,
+        description="Decode in a supervised child process; None: runs do, OmniTracer does not.",
+    )
+    decode_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds to fetch and decode one image, audio or video in; needs isolate.",
+    )
+    decode_memory_mib: int = Field(
+        4096,
+        ge=256,
+        description="MiB that the decoding process may hold; needs isolate (and Linux).",
+    )
 
     @field_validator("web_hosts")
     @classmethod

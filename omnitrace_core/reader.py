@@ -11,13 +11,14 @@ from functools import cached_property
 from omnitrace_core.asr import SpeechEngine, load_engine
 from omnitrace_core.extents import Extent, extent_of
 from omnitrace_core.language import Language, load_language
-from omnitrace_core.media import decode_sample
+from omnitrace_core.media import Supervisor, decode_part, decode_parts
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import (
     DecodedAudio,
     DecodedMedia,
     DecodedVideo,
+    Part,
     ReadySample,
     Sample,
     Segment,
@@ -28,7 +29,10 @@ from omnitrace_core.units import Speech, build_units
 
 
 class SampleReader:
-    """Decodes media, finds speech and cuts source units for one model family's media rules."""
+    """Decodes media, finds speech and cuts source units for one model family's media rules.
+
+    isolate: whether media are decoded in a child process where `media.isolate` leaves it open.
+    """
 
     def __init__(
         self,
@@ -37,12 +41,16 @@ class SampleReader:
         units: UnitOptions | None = None,
         asr: AsrOptions | None = None,
         spans: SpanOptions | None = None,
+        *,
+        isolate: bool = False,
     ) -> None:
         self.rules = rules
         self.media = media or MediaOptions()
         self.units = units or UnitOptions()
         self.asr = asr or AsrOptions()
         self.spans = spans or SpanOptions()
+        asked = self.media.isolate
+        self._isolate = isolate if asked is None else asked
 
     def read(self, sample: Sample) -> ReadySample:
         """All three steps for one sample.
@@ -56,7 +64,13 @@ class SampleReader:
 
     def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
         """Decoded media by part index. Raises: MediaError."""
-        return decode_sample(sample, self.media, self.rules)
+        return decode_parts(sample.parts, self.decode_part)
+
+    def decode_part(self, part: Part) -> DecodedMedia:
+        """One media part, in this process or in a child. Raises: MediaError."""
+        if self._isolate:
+            return self._supervisor.decode_part(part)
+        return decode_part(part, self.media, self.rules)
 
     def speech(
         self, sample: Sample, media: Mapping[int, DecodedMedia]
@@ -91,6 +105,10 @@ class SampleReader:
     ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
         """Source units from the extents of media alone, and notes on fallbacks."""
         return build_units(sample, extents, speech, self._split_text, self.units)
+
+    @cached_property
+    def _supervisor(self) -> Supervisor:
+        return Supervisor(self.media, self.rules)
 
     @cached_property
     def _engine(self) -> SpeechEngine:

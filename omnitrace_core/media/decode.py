@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from omnitrace_core.errors import MediaError, SampleError, UnknownPartType
+from collections.abc import Callable, Sequence
+
+from omnitrace_core.errors import MediaMemory, SampleError, UnknownPartType
 from omnitrace_core.media.audio import decode_audio
 from omnitrace_core.media.fetch import media_name
 from omnitrace_core.media.image import decode_image
@@ -38,18 +40,28 @@ def decode_sample(
 ) -> dict[int, DecodedMedia]:
     """Fetch and decode all media parts of a sample, by part index.
 
-    Raises: as `decode_part`; the message names the part by index and address.
+    Raises: as `decode_parts`.
+    """
+    return decode_parts(sample.parts, lambda part: decode_part(part, options, rules))
+
+
+def decode_parts(
+    parts: Sequence[Part], decode: Callable[[Part], DecodedMedia]
+) -> dict[int, DecodedMedia]:
+    """All media parts among these, by part index. decode: how to, in this process or another.
+
+    Raises: as `decode` does; the message of a SampleError names the part by index and address.
     """
     decoded: dict[int, DecodedMedia] = {}
-    for index, part in enumerate(sample.parts):
+    for index, part in enumerate(parts):
         if part.type == "text":
             continue
         try:
-            decoded[index] = decode_part(part, options, rules)
+            decoded[index] = decode(part)
         except SampleError as error:
             raise type(error)(f"part {index}: {error}") from error
         except MemoryError as error:
-            raise MediaError(
+            raise MediaMemory(
                 f"part {index}: {media_name(part)}: does not fit in memory; lower media.max_*"
             ) from error
     return decoded

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from omnitrace_core.errors import (
@@ -42,6 +42,7 @@ _OBJECT_STORES = frozenset(
         *("hdfs", "hf", "memory", "oci", "oss"),
     }
 )
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 def media_name(part: Part) -> str:
@@ -90,10 +91,9 @@ def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
     if part.data is None and _is_local(part):
         yield _local_path(part, options)
         return
-    with tempfile.TemporaryDirectory(prefix="omnitrace-") as folder:
-        path = Path(folder, "media")
-        with path.open("wb") as target:
-            _copy_media(part, options, target)
+    with _temporary_file() as (path, target):
+        _copy_media(part, options, target)
+        target.flush()
         yield path
 
 
@@ -110,6 +110,21 @@ def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
         _check_object(filesystem, address, part, options)
         with filesystem.open(address, "rb") as source:
             shutil.copyfileobj(source, target, 1 << 20)
+
+
+@contextmanager
+def _temporary_file() -> Iterator[tuple[Path, BinaryIO]]:
+    """A file to write, and the path to read it by.
+
+    Where the system lets a file be opened again by its descriptor it has no name, so that nothing
+    is left of it when this process is killed.
+    """
+    if _DESCRIPTORS.is_dir():
+        with tempfile.TemporaryFile(prefix="omnitrace-") as file:
+            yield _DESCRIPTORS / str(file.fileno()), cast(BinaryIO, file)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="omnitrace-") as named:
+            yield Path(named.name), cast(BinaryIO, named.file)
 
 
 def sha256_of(media: bytes | Path) -> str:

@@ -20,6 +20,7 @@ HEAVY = ("ray", "torch", "transformers", "spacy", "decord", "librosa", "silero_v
         "omnitrace_core.tracer",
         "omnitrace_core.refold",
         "omnitrace_core.heatmaps",
+        "omnitrace_core.media.child",
         "pipeline.cli",
     ],
 )
