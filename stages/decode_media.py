@@ -15,7 +15,10 @@ from stages.schema import STATE
 
 
 class DecodeMedia:
-    """Decodes each sample's media; what travels on is what the model will see, not the files."""
+    """Decodes each sample's media; what travels on is what the model will see, not the files.
+
+    Decoders run in a child process of the actor: one that hangs or crashes costs its sample.
+    """
 
     def __init__(
         self,
@@ -25,7 +28,7 @@ class DecodeMedia:
         asr: AsrOptions,
         spans: SpanOptions,
     ) -> None:
-        self._reader = SampleReader(rules, media, units, asr, spans)
+        self._reader = SampleReader(rules, media, units, asr, spans, isolate=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `media`, `media_info` and `decode_s`; drops inline media bytes."""

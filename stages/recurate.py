@@ -133,7 +133,7 @@ class Recurate:
         # What is made anew: heat maps and traces may be taken over as they are stored.
         made = {"heatmaps": change.draws, "store": new.trace.store if traces else "none"}
         self._trace = new.trace.model_copy(update=made)
-        reader = SampleReader(rules, new.media, new.units, new.asr, new.spans)
+        reader = SampleReader(rules, new.media, new.units, new.asr, new.spans, isolate=True)
         signals = new.trace.signals
         self._refolder = UnitRefolder(reader, old.units, signals, listens=change.listens)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.errors import MediaError, MediaMissing, SampleError, TraceError
-from omnitrace_core.media import decode_part
 from omnitrace_core.media.fetch import media_name
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import Positions
@@ -112,7 +111,7 @@ class UnitRefolder:
                 "its sound came inline, and the bytes of inline media are not stored, so no speech "
                 "can be found in it; keep units.audio as it was, or run again"
             )
-        decoded = decode_part(part, self._reader.media, self._reader.rules)
+        decoded = self._reader.decode_part(part)
         if decoded.sha256 != info["sha256"]:
             raise MediaError(
                 f"{media_name(part)} is not the file that was traced (SHA-256 {info['sha256']} "

@@ -127,6 +127,9 @@ def test_file_that_is_no_config(tmp_path: Path, text: str) -> None:
         "model.replicas=3",
         "model.batch_tokens=5",
         "model.device=cuda",
+        "media.isolate=false",
+        "media.decode_timeout_s=5",
+        "media.decode_memory_mib=1000",
     ],
 )
 def test_fingerprint_ignores_what_cannot_change_records(config_file: str, override: str) -> None:

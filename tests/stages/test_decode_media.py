@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import wave
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 
+from omnitrace_core.media import Supervisor
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import DecodedImage
@@ -21,9 +25,20 @@ from tests.stages.chunks import codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
 
 
-def _reading(**units: Any) -> tuple[Any, ...]:
+def _reading(media: MediaOptions | None = None, **units: Any) -> tuple[Any, ...]:
     asr = AsrOptions(engine="given")
-    return MediaRules(), MediaOptions(), UnitOptions(**units), asr, SpanOptions()
+    return MediaRules(), media or MediaOptions(), UnitOptions(**units), asr, SpanOptions()
+
+
+# What the odd decoder of tests/core is told, and what becomes of the sample.
+ORDERS = {
+    "pid": None,
+    "abort": "media_crashed",
+    "sleep 600": "media_timeout",
+    "pid again": None,
+    "grow": "media_memory",
+    "raise it": "internal",
+}
 
 
 def _png() -> bytes:
@@ -70,6 +85,39 @@ def test_media_are_decoded_once_and_files_do_not_travel(tmp_path: Path) -> None:
     assert rows[0]["media_info"][0]["uri"].endswith("a.png")
     assert rows[0]["media_info"][0]["sha256"] == rows[1]["media_info"][0]["sha256"]
     assert sound.media[0].duration_s == 2.0  # type: ignore[union-attr]
+
+
+def test_a_decoder_that_hangs_or_dies_costs_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage goes on with the chunk, and with the next one."""
+    parts = [{"type": "image", "data": order.encode()} for order in ORDERS]
+    rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
+    monkeypatch.setattr(
+        "omnitrace_core.reader.Supervisor",
+        partial(Supervisor, decoder="tests.core.odd_decoders:decode"),
+    )
+    media = MediaOptions(decode_timeout_s=1, decode_memory_mib=300)
+    stage = DecodeMedia(*_reading(media))
+    chunk = read_chunk(tmp_path, rows)
+    for _ in range(2):
+        decoded = stage(chunk)
+        assert codes_of(decoded) == list(ORDERS.values())
+    errors = [error for error in errors_of(decoded) if error]
+    assert all(error["stage"] == "decode_media" for error in errors)
+    assert all(error["message"].startswith("part 0: inline image: ") for error in errors[:-1])
+    assert "KeyError: 'it'" in errors[-1]["message"]
+    pids = {row.media[0].sha256 for row in state_rows(decoded) if not row.failed}  # type: ignore[union-attr]
+    assert str(os.getpid()) not in pids
+
+
+def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
+    chunk = _chunk(tmp_path)
+    stages = [DecodeMedia(*_reading(MediaOptions(isolate=asked))) for asked in (True, False)]
+    isolated, plain = (samples_of(stage(chunk)) for stage in stages)
+    for mine, other in zip(isolated, plain, strict=True):
+        mine.pop("decode_s"), other.pop("decode_s")
+        assert mine == other
 
 
 def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
