@@ -50,7 +50,7 @@ def build(
         read_samples, batch_size=1, batch_format="pyarrow", num_cpus=given.io_cpus
     )
 
-    # 1:1. Actors, because decoders and their limits are set up once.
+    # 1:1. Actors, because each keeps a child process that decodes; one core, they take turns.
     decoded = samples.map_batches(
         DecodeMedia,
         fn_constructor_args=reading,

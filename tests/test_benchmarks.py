@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import precision, tracing
+from benchmarks import media, precision, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -145,3 +145,17 @@ def test_bfloat16_rows_are_within_one_percent_of_the_weights_own(tiny_model: str
         assert 0 < wide < 0.01, name
         assert narrow < eager, "more precise than eager attention on the same weights"
         assert narrow < (0.03 if name in ("attgrads", "attodds", "attboth") else 0.01), name
+
+
+@pytest.mark.slow
+def test_media_beside_the_bare_libraries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "media.json"
+    media.main(["--round-s", "0", "--rounds", "1", "--output", str(output)])
+    told = json.loads(output.read_text())
+    kinds = [row["name"].split()[0] for row in told["results"]]
+    assert kinds == ["image", "image", "audio", "audio", "video", "the", "video", "speech"]
+    assert all(row["bare_per_s"] > 0 and row["ours_per_s"] > 0 for row in told["results"])
+    assert told["child"]["large_ms"] > 0
+    assert "speech (vad)" in capsys.readouterr().out

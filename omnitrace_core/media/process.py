@@ -28,6 +28,14 @@ _LINGER_S = 1.0
 # What is kept of what decoders print, and what of it goes into a message.
 _TAIL_BYTES = 4096
 _TAIL_LINES, _TAIL_CHARS = 5, 400
+# One decoder per core is the pipeline's rule; more threads would share that core. glibc gives the
+# memory of every image back to the kernel unless told to keep some, and clearing it anew takes a
+# third of the time of a photo.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
 # With the parent's own import paths, so that both run the same code; -m would put others first.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
@@ -157,8 +165,7 @@ class DecoderProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=(descriptor,),
                 start_new_session=True,
-                # One decoder per core is the pipeline's rule; more threads would share that core.
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **_ENVIRONMENT},
             )
         except OSError as error:
             started.set_exception(error)

@@ -18,6 +18,8 @@ from omnitrace_core.media.wire import Reply, Request
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedMedia, Part
 
+# An idle child that holds more MiB than this, or than half of its limit, is replaced.
+_MOST_IDLE_MIB = 1024
 DECODER = "omnitrace_core.media.decode:decode_part"
 
 
@@ -25,8 +27,8 @@ class Supervisor:
     """Decodes parts in a child process that it starts, watches, kills and replaces.
 
     The child is started with the first part and decodes many. It is replaced after a crash, a
-    deadline or too much memory, and when what its libraries keep comes to half of its limit. A part
-    that fails where others were decoded before is tried once more in a new child: what an earlier
+    deadline or too much memory, and when its libraries keep too much of what they were given. A
+    part that it dies of after it decoded others is tried once more in a new child: what an earlier
     part left behind must not be blamed on it. Calls from several threads wait for each other.
 
     Media in `memory://`, which is a process's own, cannot be had.
@@ -96,9 +98,8 @@ class Supervisor:
     def _replace_worn(self) -> None:
         """Do away with a child that died while it was idle, or holds on to too much memory."""
         child = self._child
-        if child is not None and (
-            not child.alive or child.memory_mib > self._options.decode_memory_mib / 2
-        ):
+        most_mib = min(_MOST_IDLE_MIB, self._options.decode_memory_mib / 2)
+        if child is not None and (not child.alive or child.memory_mib > most_mib):
             self._stop()
 
     def _stop(self) -> None:

@@ -1,0 +1,258 @@
+"""Media decoding: samples per second of one core, beside the bare library and in a child process.
+
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.media`. Makes its own media.
+The bare call does the least that comes to the same size: Pillow opens, converts and resizes;
+soundfile reads and soxr resamples; decord reads as many frames (and the sound, where there is some)
+and Pillow resizes them; silero-vad is called on a waveform. Ours adds limits, checks for truncated
+files, a hash and true times; the child adds the way there and back. Rates are of processor time, of
+both processes together. Raw numbers: benchmarks/out/media.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from omnitrace_core.asr import load_engine
+from omnitrace_core.media import Supervisor, decode_part
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, MediaOptions
+from omnitrace_core.records import (
+    DecodedAudio,
+    DecodedImage,
+    DecodedMedia,
+    DecodedVideo,
+    Modality,
+    Part,
+)
+from tests.core.media_files import audio_bytes, beep, image_bytes, run_ffmpeg, write_clip
+
+OUTPUT = Path(__file__).parent / "out" / "media.json"
+OPTIONS, RULES = MediaOptions(), MediaRules()
+LARGE_BYTES = 100_000_000
+
+Bare = Callable[[Path, Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Samples per second of a core: the bare library's, ours in this process, and ours in a child.
+
+    child_per_s: None for what no child does. added_ms: what the child adds to a sample.
+    """
+
+    name: str
+    bare_per_s: float
+    ours_per_s: float
+    child_per_s: float | None = None
+
+    @property
+    def added_ms(self) -> float:
+        """What the child adds to a sample."""
+        return 1e3 / (self.child_per_s or self.ours_per_s) - 1e3 / self.ours_per_s
+
+    def line(self) -> str:
+        """A row of the table."""
+        row = f"{self.name:24}{self.bare_per_s:10.1f}{self.ours_per_s:10.1f}"
+        row += f"{self.ours_per_s / self.bare_per_s:8.2f}"
+        if self.child_per_s is None:
+            return row
+        share = self.child_per_s / self.ours_per_s
+        return f"{row}{self.child_per_s:10.1f}{share:8.2f}{self.added_ms:10.1f}"
+
+
+def make_files(folder: Path) -> list[tuple[str, Modality, Path, Bare]]:
+    """A file of each kind: what it is, its type, its path, and how it is read without us."""
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8))
+    icon, photo = folder / "icon.png", folder / "photo.jpg"
+    icon.write_bytes(image_bytes(coarse.resize((112, 84))))
+    photo.write_bytes(image_bytes(coarse.resize((1600, 1200)), "JPEG", quality=90))
+    recording, model_rate = folder / "recording.wav", folder / "16k.wav"
+    recording.write_bytes(audio_bytes(beep(30, range(30), 44_100), 44_100))
+    model_rate.write_bytes(audio_bytes(beep(30, range(30)), 16_000))
+    clip = write_clip(folder / "clip.mp4", 50, size=(640, 360))
+    sound = beep(5, range(5), 44_100)
+    sounding = write_clip(folder / "sounding.mp4", 50, size=(640, 360), sound=sound)
+    wide = folder / "4k.mp4"
+    made = "-f lavfi -i testsrc2=s=3840x2160:r=25:d=2 -preset ultrafast -pix_fmt yuv420p"
+    run_ffmpeg(*made.split(), wide)
+    return [
+        ("image 112x84 PNG", "image", icon, bare_image),
+        ("image 1600x1200 JPEG", "image", photo, bare_image),
+        ("audio 30 s, 44.1 kHz", "audio", recording, bare_audio),
+        ("audio 30 s, 16 kHz", "audio", model_rate, bare_audio),
+        ("video 5 s, 640x360", "video", clip, bare_video),
+        ("the same, with sound", "video", sounding, bare_video),
+        ("video 2 s, 3840x2160", "video", wide, bare_video),
+    ]
+
+
+def bare_image(path: Path, like: DecodedImage) -> object:
+    """Pillow alone."""
+    height, width, _ = like.pixels.shape
+    with Image.open(path) as image:
+        return np.array(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+
+
+def bare_audio(path: Path, like: DecodedAudio) -> object:
+    """soundfile alone, and soxr where the file has another rate than the model."""
+    import librosa
+    import soundfile
+
+    waveform, rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")
+    if rate == like.sample_rate:
+        return waveform
+    return librosa.resample(waveform, orig_sr=rate, target_sr=like.sample_rate, res_type="soxr_hq")
+
+
+def bare_video(path: Path, like: DecodedVideo) -> object:
+    """decord alone: frames evenly spread, and the sound if it is asked for."""
+    import decord
+
+    n_frames, height, width, _ = like.frames.shape
+    reader = decord.VideoReader(str(path), num_threads=1)
+    picks = np.linspace(0, len(reader) - 1, n_frames).round().astype(int)
+    frames = [
+        Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
+        for frame in reader.get_batch(picks).asnumpy()
+    ]
+    if like.sound is None:
+        return np.stack([np.asarray(frame) for frame in frames])
+    track = decord.AudioReader(str(path), sample_rate=like.sound.sample_rate, mono=True)
+    return np.stack([np.asarray(frame) for frame in frames]), track[:].asnumpy()
+
+
+def cpu_s(child: int | None = None) -> float:
+    """Processor time of this process, and of a child, so far."""
+    if child is None:
+        return time.process_time()
+    told = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return time.process_time() + (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rates(
+    works: Sequence[Callable[[], object]], round_s: float, n_rounds: int, child: int | None = None
+) -> list[float]:
+    """Calls of each per second of processor time, the best of some rounds that take turns.
+
+    child: a process whose time counts, too.
+    """
+    best = [0.0] * len(works)
+    for work in works:
+        work()
+    for _ in range(n_rounds):
+        for index, work in enumerate(works):
+            started, n_calls = cpu_s(child), 0
+            until = time.perf_counter() + round_s
+            while time.perf_counter() < until or not n_calls:
+                work()
+                n_calls += 1
+            # A child's time is told in hundredths of a second.
+            best[index] = max(best[index], n_calls / max(cpu_s(child) - started, 0.01))
+    return best
+
+
+def measure_media(folder: Path, round_s: float, n_rounds: int) -> list[Result]:
+    """All kinds of media; prints each as it is done."""
+    results = []
+    with Supervisor(OPTIONS, RULES) as supervisor:
+        for name, kind, path, bare in make_files(folder):
+            part = Part(kind, uri=str(path))
+            like = decode_part(part, OPTIONS, RULES)
+            works = [
+                lambda bare=bare, path=path, like=like: bare(path, like),
+                lambda part=part: decode_part(part, OPTIONS, RULES),
+                lambda part=part: supervisor.decode_part(part),
+            ]
+            supervisor.decode_part(part)
+            results.append(Result(name, *rates(works, round_s, n_rounds, supervisor.pid)))
+            print(results[-1].line(), flush=True)
+    return results
+
+
+def measure_speech(round_s: float, n_rounds: int) -> Result:
+    """The engine `vad` on 30 s of noise in bursts, beside silero-vad alone."""
+    import torch
+
+    with warnings.catch_warnings():
+        # torch deprecates the form that silero-vad's weights come in.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import silero_vad
+
+        detector = silero_vad.load_silero_vad()
+
+    loud = np.repeat(np.random.default_rng(0).random(60) > 0.4, 8_000)
+    noise = np.random.default_rng(1).normal(0, 0.2, loud.size) * loud
+    waveform = np.clip(noise, -1, 1).astype(np.float32)
+    audio = DecodedAudio(waveform, 16_000, 0.0, 30.0, "")
+    engine = load_engine(AsrOptions(engine="vad"))
+    part = Part("audio", uri="noise.wav")
+    works = [
+        lambda: silero_vad.get_speech_timestamps(torch.from_numpy(waveform), detector),
+        lambda: engine.segments(audio, part),
+    ]
+    result = Result("speech (vad) in 30 s", *rates(works, round_s, n_rounds))
+    print(result.line(), flush=True)
+    return result
+
+
+def large_image(
+    part: Part, options: MediaOptions, rules: MediaRules, *, want_sound: bool
+) -> DecodedMedia:
+    """A decoder that costs nothing and yields 100 MB."""
+    return DecodedImage(np.empty((LARGE_BYTES // 3, 1, 3), np.uint8), 1, 1, "")
+
+
+def measure_child() -> dict[str, float]:
+    """What the child costs beside decoding: its start, and a large array's way back."""
+    part = Part("image", data=image_bytes(Image.new("RGB", (56, 56))))
+    with Supervisor(OPTIONS, RULES) as supervisor:
+        start_ms = _took_ms(supervisor, part)
+    with Supervisor(OPTIONS, RULES, "benchmarks.media:large_image") as supervisor:
+        large_ms = min(_took_ms(supervisor, part) for _ in range(10))
+    print(
+        f"\nby the clock: start with a first image {start_ms:.0f} ms, 100 MB back {large_ms:.0f} ms"
+    )
+    return {"start_ms": start_ms, "large_ms": large_ms, "large_bytes": LARGE_BYTES}
+
+
+def _took_ms(supervisor: Supervisor, part: Part) -> float:
+    started = time.perf_counter()
+    supervisor.decode_part(part)
+    return 1e3 * (time.perf_counter() - started)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure everything."""
+    parser = argparse.ArgumentParser(description="Media decoded per second on one core.")
+    parser.add_argument("--round-s", type=float, default=1.0, help="seconds of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
+    asked = parser.parse_args(arguments)
+    heads = f"{'samples/s':24}{'bare':>10}{'ours':>10}{'ratio':>8}{'child':>10}{'ratio':>8}"
+    print(f"{heads}{'added ms':>10}")
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure_media(Path(folder), asked.round_s, asked.rounds)
+    results.append(measure_speech(asked.round_s, asked.rounds))
+    told = {"machine": platform.machine(), "numpy": np.__version__, "child": measure_child()}
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(result) for result in results]
+    asked.output.write_text(json.dumps({**told, "results": rows}, indent=2) + "\n")
+    print(f"raw numbers: {asked.output}")
+
+
+if __name__ == "__main__":
+    main()
