@@ -144,13 +144,13 @@ def test_a_crash_costs_one_part(odd: Supervisor) -> None:
 
 
 def test_a_hang_costs_one_part_and_its_time() -> None:
-    with Supervisor(MediaOptions(decode_timeout_s=0.5), RULES, ODD) as supervisor:
+    with Supervisor(MediaOptions(decode_timeout_s=3), RULES, ODD) as supervisor:
         pid = int(do(supervisor, "pid").sha256)
         started = time.monotonic()
         for order in ("sleep 600", "kill SIGSTOP"):
-            with pytest.raises(MediaTimeout, match=r"a\.png: .*media\.decode_timeout_s=0\.5"):
+            with pytest.raises(MediaTimeout, match=r"a\.png: .*media\.decode_timeout_s=3,"):
                 do(supervisor, order)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
         assert gone(pid)
         assert do(supervisor, "pid").sha256 != str(pid)
 
