@@ -16,6 +16,7 @@
     │   │   ├── MediaMemory        media_memory
     │   │   └── MediaCrashed       media_crashed
     │   ├── SpeechError            speech_error
+    │   │   └── SpeechUnavailable  speech_unavailable
     │   └── TraceError             trace_error
     │       ├── ResponseEmpty      response_empty
     │       └── OutOfMemory        out_of_memory
@@ -129,6 +130,12 @@ class SpeechError(SampleError):
     """A speech engine failed on this sample's audio."""
 
     code = "speech_error"
+
+
+class SpeechUnavailable(SpeechError):
+    """The speech service did not answer, however often it was asked."""
+
+    code = "speech_unavailable"
 
 
 class TraceError(SampleError):

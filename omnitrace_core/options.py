@@ -6,6 +6,7 @@ Defaults are DESIGN's; where a number comes from the paper its section is named.
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -225,10 +226,68 @@ class MediaOptions(Options):
         return tuple(sorted({host_pattern(host) for host in hosts}))
 
 
+# The settings of `asr` that name models.
+SPEECH_MODELS = ("model", "vad_model", "punc_model", "embedding")
+
+
 class AsrOptions(Options):
-    """The speech engine behind units.audio = chunks."""
+    """The speech engine behind units.audio = chunks, and how its sentences are joined to chunks.
+
+    A model is a local directory, or a hub id with its pinned commit: name@<40 digits>.
+    """
 
     engine: str = Field(
-        "vad", description="given (segments in the sample) or vad (speech intervals, no words)."
+        "vad",
+        description="given (segments in the sample), vad (speech intervals, no words), paraformer, "
+        "whisper, scribe.",
     )
+    model: str | None = Field(
+        None, description="Model of paraformer and whisper; scribe: its model's name (scribe_v2)."
+    )
+    vad_model: str | None = Field(
+        None, description="paraformer: FunASR model that finds speech; null takes silero-vad."
+    )
+    punc_model: str | None = Field(
+        None, description="paraformer: FunASR model that punctuates; null leaves words bare."
+    )
+    language: str | None = Field(
+        None, description="whisper, scribe: language spoken, such as en; null detects it."
+    )
+    device: str = Field(
+        "cpu", description="paraformer, whisper, embedding: cpu, cuda, cuda:0; auto takes a GPU."
+    )
+    threads: int = Field(1, ge=1, description="Torch threads of a local engine.")
+    batch_s: float = Field(
+        60.0, gt=0, description="Most seconds of padded speech in one batch of a local engine."
+    )
+    chunking: Literal["auto", "join", "none"] = Field(
+        "auto",
+        description="Join segments to chunks; auto: those with text, except given ones; none: "
+        "segments are chunks.",
+    )
+    embedding: str | None = Field(
+        None,
+        description="Sentence embedding model that says where chunks part (paper: bge-m3); null "
+        "goes by pauses and punctuation.",
+    )
+    min_chunk_s: float = Field(5.0, ge=0, description="A chunk this short goes on (paper: 5 s).")
     max_chunk_s: float = Field(60.0, gt=0, description="Longest speech chunk (paper: 60 s).")
+    base_url: str | None = Field(
+        None, description="scribe: another server's address; null takes ElevenLabs' own."
+    )
+    timeout_s: float = Field(240.0, gt=0, description="scribe: longest wait for one answer.")
+    retries: int = Field(
+        3, ge=0, le=10, description="scribe: further tries when it is busy or out of order."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _safe_address(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        parts = urlsplit(address)
+        if "@" in parts.netloc:
+            raise ValueError("credentials do not belong in an address; set ELEVENLABS_API_KEY")
+        if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("only https, or this machine itself, may be sent the API key")
+        return address

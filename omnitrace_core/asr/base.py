@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from omnitrace_core.errors import FatalError, SpeechError
+from omnitrace_core.media.fetch import media_name
 from omnitrace_core.records import DecodedAudio, Part, Segment
 
 
@@ -19,3 +21,14 @@ class SpeechEngine(Protocol):
             SpeechError: this sound cannot be segmented.
         """
         ...
+
+
+def as_speech_error(engine: str, part: Part, error: Exception) -> SpeechError:
+    """What a library raised on one sound as that sample's error.
+
+    Raises:
+        FatalError: the device is broken: no other sound would fare better.
+    """
+    if "CUDA error" in str(error) and "out of memory" not in str(error):
+        raise FatalError(f"{engine}: the device is broken ({error})") from error
+    return SpeechError(f"{media_name(part)}: {engine} failed: {error!r}")

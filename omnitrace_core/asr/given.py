@@ -20,7 +20,7 @@ class GivenSegments:
 
         Raises:
             SpeechError: no segments were given, or they are empty, out of order, overlapping or
-                outside the file.
+                outside the file, or have words that are out of order or outside their segment.
         """
         if part.segments is None:
             raise SpeechError(
@@ -47,7 +47,25 @@ def _check(segments: tuple[Segment, ...], duration_s: float, name: str) -> None:
             )
         if not segment.end_s <= duration_s + _END_SLACK_S:
             raise SpeechError(f"{where} ends after the media does ({duration_s:.3f} s)")
+        _check_words(segment, where)
         before = segment.end_s
+
+
+def _check_words(segment: Segment, where: str) -> None:
+    """Words may overlap, as transcribers let them, but stand in order within their segment."""
+    before = segment.start_s - _END_SLACK_S
+    for index, word in enumerate(segment.words):
+        said = f"{where}: word {index} {word.text!r} [{word.start_s}, {word.end_s}] s"
+        if not word.start_s <= word.end_s:
+            raise SpeechError(f"{said} ends before it starts")
+        if not word.start_s >= before:
+            raise SpeechError(
+                f"{said} starts before its segment or the word before it; give words in order, "
+                "each within its segment"
+            )
+        if not word.end_s <= segment.end_s + _END_SLACK_S:
+            raise SpeechError(f"{said} ends after its segment does")
+        before = word.start_s
 
 
 def _clip(segment: Segment, low: float, high: float) -> Segment:

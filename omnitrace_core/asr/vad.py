@@ -9,15 +9,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from omnitrace_core.asr.sound import RATE, at_rate, end_of
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media.fetch import media_name
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, Segment
+from omnitrace_core.records import DecodedAudio, Part, Segment
 
 if TYPE_CHECKING:
     from torch.jit import ScriptModule
 
-_RATE = 16_000
 # A pause this long ends a chunk: longer than stops inside words, shorter than between sentences.
 _PAUSE_MS = 300
 # silero's own splitting needs room for a pause to be found in.
@@ -39,20 +39,20 @@ class VoiceActivity:
         import torch
 
         silero = _import_silero()
-        waveform = _at_rate(audio)
+        waveform = at_rate(audio)
         try:
             found = silero.get_speech_timestamps(
                 torch.tensor(waveform),
                 self._detector,
-                sampling_rate=_RATE,
+                sampling_rate=RATE,
                 min_silence_duration_ms=_PAUSE_MS,
                 max_speech_duration_s=max(self._max_chunk_s, _SHORTEST_SPLIT_S),
             )
         except (RuntimeError, ValueError) as error:
             raise SpeechError(f"{media_name(part)}: silero-vad failed: {error}") from error
-        limit_s = min(audio.start_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
+        limit_s = end_of(audio)
         spans = [
-            (audio.start_s + s["start"] / _RATE, min(audio.start_s + s["end"] / _RATE, limit_s))
+            (audio.start_s + s["start"] / RATE, min(audio.start_s + s["end"] / RATE, limit_s))
             for s in found
         ]
         return tuple(piece for low, high in spans for piece in _split(low, high, self._max_chunk_s))
@@ -76,17 +76,6 @@ def _import_silero() -> ModuleType:
     module = import_module("silero_vad")
     torch.set_num_threads(n_threads)
     return module
-
-
-def _at_rate(audio: DecodedAudio) -> Float32:
-    if audio.sample_rate == _RATE:
-        return audio.waveform
-    import librosa
-
-    resampled: Float32 = librosa.resample(
-        audio.waveform, orig_sr=audio.sample_rate, target_sr=_RATE, res_type="soxr_hq"
-    )
-    return resampled
 
 
 def _split(low: float, high: float, longest_s: float) -> list[Segment]:

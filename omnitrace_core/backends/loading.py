@@ -38,8 +38,7 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
     ensure_torchvision()
     import transformers
 
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
+    hide_progress()
     device = choose_device(options.device)
     try:
         model = getattr(transformers, class_name).from_pretrained(
@@ -60,6 +59,14 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
             "give a directory or hub id with safetensors weights of this architecture"
         ) from error
     return model.to(device).eval().requires_grad_(False)
+
+
+def hide_progress() -> None:
+    """No bars of transformers where nobody watches them."""
+    import transformers
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
 
 
 def choose_device(device: str) -> str:

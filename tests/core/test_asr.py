@@ -14,27 +14,8 @@ from omnitrace_core.errors import SpeechError, UnknownName
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
-from omnitrace_core.records import DecodedAudio, Part, PartOptions, Segment, Word
-from tests.core.media_files import DATA
-
-# Two sentences of synthetic English speech (see tests/data/README.md), between pauses of 1, 2, 1 s.
-SPEECH = ((1.0, 4.045), (6.045, 9.645))
-
-
-def decode_speech(**asked: float) -> tuple[DecodedAudio, Part]:
-    part = Part("audio", uri=str(DATA / "two_sentences.flac"), options=PartOptions(**asked))
-    audio = decode_part(part, MediaOptions(), MediaRules())
-    assert isinstance(audio, DecodedAudio)
-    return audio, part
-
-
-def covered_s(segments: tuple[Segment, ...], intervals: tuple[tuple[float, float], ...]) -> float:
-    """Seconds of `intervals` that lie in the segments."""
-    return sum(
-        max(0.0, min(s.end_s, high) - max(s.start_s, low))
-        for s in segments
-        for low, high in intervals
-    )
+from omnitrace_core.records import DecodedAudio, Part, Segment, Word
+from tests.core.speech_sounds import SPEECH, covered_s, decode_speech, long_speech
 
 
 class TestTable:
@@ -65,7 +46,7 @@ class TestTable:
         assert isinstance(load_engine(AsrOptions(engine="everything")), Everything)
         # What is built in cannot be replaced from outside.
         assert not isinstance(load_engine(AsrOptions(engine="vad")), Everything)
-        with pytest.raises(UnknownName, match="everything, given, vad"):
+        with pytest.raises(UnknownName, match="everything, given, paraformer, scribe, vad"):
             load_engine(AsrOptions(engine="nothing"))
 
 
@@ -88,6 +69,17 @@ class TestVad:
         silent = sum(high - low for low, high in pauses)
         assert covered_s(segments, pauses) < 0.1 * silent
         assert torch.get_num_threads() == n_threads
+
+    def test_speech_and_silence_of_a_longer_sound(self, engine: SpeechEngine) -> None:
+        """Sentences at two levels between silences of 0.5 to 8 s that hold faint noise."""
+        audio, spoken, silent = long_speech()
+        segments = engine.segments(audio, Part("audio"))
+        assert covered_s(segments, spoken) >= 0.95 * sum(high - low for low, high in spoken)
+        assert covered_s(segments, silent) < 0.1 * sum(high - low for low, high in silent)
+        # A long silence is never inside a chunk.
+        for low, high in silent:
+            middle = (low + high) / 2
+            assert high - low < 1.0 or not any(s.start_s < middle < s.end_s for s in segments)
 
     def test_times_are_on_the_files_clock(self, engine: SpeechEngine) -> None:
         whole = engine.segments(*decode_speech())
@@ -167,6 +159,22 @@ class TestGiven:
             ((Segment(3, 5), Segment(4, 6)), "segment 1 .* starts before 5 s"),
             ((Segment(3, 50),), r"segment 0 .* ends after the media does \(10.000 s\)"),
             ((Segment(3, float("inf")),), "segment 0 .* ends after the media does"),
+            (
+                (Segment(1, 2, "a", (Word("a", 1.5, 2.5),)),),
+                r"segment 0 .*: word 0 'a' \[1.5, 2.5\] s ends after its segment does",
+            ),
+            (
+                (Segment(1, 2, "a", (Word("a", 0.5, 1.5),)),),
+                "segment 0 .*: word 0 'a' .* starts before its segment or the word before it",
+            ),
+            (
+                (Segment(1, 2, "a b", (Word("a", 1.5, 1.6), Word("b", 1.2, 1.3))),),
+                "segment 0 .*: word 1 'b' .* starts before its segment or the word before it",
+            ),
+            (
+                (Segment(1, 2, "a", (Word("a", float("nan"), 1.6),)),),
+                "segment 0 .*: word 0 'a' .* ends before it starts",
+            ),
         ],
     )
     def test_nonsense_is_an_error(self, given: tuple[Segment, ...], message: str) -> None:

@@ -1,0 +1,56 @@
+"""Real speech for tests, and how much of it segments cover."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import DecodedAudio, Float32, Part, PartOptions, Segment
+from tests.core.media_files import DATA
+
+# Two sentences of synthetic English speech (see tests/data/README.md), between pauses of 1, 2, 1 s.
+SPEECH = ((1.0, 4.045), (6.045, 9.645))
+
+
+def decode_speech(**asked: float) -> tuple[DecodedAudio, Part]:
+    part = Part("audio", uri=str(DATA / "two_sentences.flac"), options=PartOptions(**asked))
+    audio = decode_part(part, MediaOptions(), MediaRules())
+    assert isinstance(audio, DecodedAudio)
+    return audio, part
+
+
+def covered_s(segments: tuple[Segment, ...], intervals: tuple[tuple[float, float], ...]) -> float:
+    """Seconds of `intervals` that lie in the segments."""
+    return sum(
+        max(0.0, min(s.end_s, high) - max(s.start_s, low))
+        for s in segments
+        for low, high in intervals
+    )
+
+
+def long_speech() -> tuple[
+    DecodedAudio, tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]
+]:
+    """A sound of some two minutes, the intervals that are spoken in it, and those that are not."""
+    audio, _ = decode_speech()
+    rate = audio.sample_rate
+    sentences = [audio.waveform[round(low * rate) : round(high * rate)] for low, high in SPEECH]
+    noise = np.random.default_rng(0)
+    pieces: list[Float32] = []
+    spoken: list[tuple[float, float]] = []
+    silent: list[tuple[float, float]] = []
+    at_s = 0.0
+    for number in range(16):
+        pause_s = (2.0, 0.5, 8.0, 1.0, 4.0)[number % 5]
+        pieces.append(noise.normal(0, 1e-4, round(pause_s * rate)).astype(np.float32))
+        silent.append((at_s, at_s + pause_s))
+        at_s += pause_s
+        sentence = sentences[number % 2] * np.float32(0.3 if number % 3 else 1.0)
+        pieces.append(sentence)
+        spoken.append((at_s, at_s + len(sentence) / rate))
+        at_s += len(sentence) / rate
+    waveform = np.concatenate(pieces)
+    sound = DecodedAudio(waveform, rate, 0.0, len(waveform) / rate, "")
+    return sound, tuple(spoken), tuple(silent)

@@ -1,0 +1,125 @@
+"""Words with times: order, sentences, punctuation, batches."""
+
+from __future__ import annotations
+
+import pytest
+
+from omnitrace_core.asr.pieces import cut_pieces, make_batches, transcribe
+from omnitrace_core.asr.words import (
+    ends_sentence,
+    join_texts,
+    punctuate,
+    sentences,
+    spread,
+    tidy_words,
+)
+from omnitrace_core.records import Float32, Segment, Word
+from tests.core.speech_sounds import decode_speech
+
+
+@pytest.mark.parametrize(
+    ("texts", "joined"),
+    [
+        (["one", " two ", "", "three."], "one two three."),
+        (["你", "好", "\uff0c", "世界"], "你好\uff0c世界"),
+        (["你好", "world", "again"], "你好world again"),
+        (["안녕", "세계"], "안녕 세계"),
+        ([], ""),
+    ],
+)
+def test_texts_are_joined_as_their_script_is_written(texts: list[str], joined: str) -> None:
+    assert join_texts(texts) == joined
+
+
+@pytest.mark.parametrize("text", ["Yes.", "Yes?", '"Yes!"', "好。", "好\uff1f」", "well…", "so.) "])
+def test_ends_of_sentences(text: str) -> None:
+    assert ends_sentence(text)
+
+
+@pytest.mark.parametrize("text", ["", "yes", "yes,", "3.5", "好\uff0c", "a.b"])
+def test_no_ends_of_sentences(text: str) -> None:
+    assert not ends_sentence(text)
+
+
+def test_words_become_orderly() -> None:
+    words = [
+        Word(" early", -1.0, 0.5),
+        Word("", 0.5, 0.6),
+        Word("back", 0.4, 0.4),
+        Word("long", 0.6, 3.0),
+        Word("over", 2.0, 2.5),
+        Word("late", 9.0, 9.5),
+        Word("later", 11.0, 12.0),
+    ]
+    tidy = tidy_words(words, 0.0, 10.0)
+    expected = [
+        Word("early", 0.0, 0.5),
+        Word("back", 0.5, pytest.approx(0.52)),
+        Word("long", 0.6, 3.0),
+        Word("over", 3.0, pytest.approx(3.02)),
+        # Behind the end of the sound: kept as a text alone.
+        Word("late later", 9.0, 9.5),
+    ]
+    assert tidy == expected
+    assert all(0.0 <= a.start_s < a.end_s <= 10.0 for a in tidy)
+
+
+def test_sentences_end_with_their_punctuation() -> None:
+    words = [Word("One", 0, 1), Word("two.", 3, 4), Word("Three", 4, 5)]
+    assert sentences(words) == (
+        Segment(0, 4, "One two.", tuple(words[:2])),
+        Segment(4, 5, "Three", (words[2],)),
+    )
+    assert sentences([]) == ()
+
+
+def test_words_without_punctuation_part_at_pauses() -> None:
+    words = [Word("one", 0, 1), Word("two", 1.2, 2), Word("three", 2.4, 3)]
+    assert [s.text for s in sentences(words)] == ["one two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "punctuated", "found"),
+    [
+        (["the", "man", "walks"], " The man, walks.", ["The", "man,", "walks."]),
+        (["你", "好", "a", "b"], "你好\uff0ca b。", ["你", "好\uff0c", "a", "b。"]),
+        (["it's", "so"], "It's so?!", ["It's", "so?!"]),
+        (["one"], '"One"', ['One"']),
+        (["one", "two"], "one three", None),
+        (["one"], "one two", None),
+        (["one", "two"], "one", None),
+        (["one"], "", None),
+    ],
+)
+def test_punctuation_goes_to_words(
+    texts: list[str], punctuated: str, found: list[str] | None
+) -> None:
+    assert punctuate(texts, punctuated) == found
+
+
+def test_spread_follows_the_length_of_words() -> None:
+    assert spread(["ab", "abcd"], 1.0, 4.0) == [Word("ab", 1.0, 2.0), Word("abcd", 2.0, 4.0)]
+    assert spread([], 1.0, 4.0) == []
+
+
+def test_batches_hold_like_lengths_within_the_budget() -> None:
+    assert make_batches([5.0, 1.0, 4.0, 1.0, 70.0], 10.0) == [[1, 3], [2, 0], [4]]
+    assert make_batches([1.0] * 5, 2.0) == [[0, 1], [2, 3], [4]]
+    assert make_batches([], 10.0) == []
+
+
+def test_pieces_are_heard_in_batches_and_told_in_order() -> None:
+    audio, _ = decode_speech(audio_start=1.0, audio_end=9.0)
+    pieces = cut_pieces(audio, [(0.0, 4.0), (4.5, 4.5), (5.0, 6.0), (8.5, 12.0)])
+    assert [(p.start_s, p.length_s) for p in pieces] == [(1.0, 3.0), (5.0, 1.0), (8.5, 0.5)]
+    assert all(piece.waveform.flags.writeable for piece in pieces)
+
+    def recognise(waves: list[Float32]) -> list[list[Word]]:
+        return [[Word(f"{len(wave)}", 0.1, 0.2)] for wave in waves]
+
+    words = transcribe(pieces, recognise, 2.0)
+    assert [(word.text, word.start_s) for word in words] == [
+        ("48000", 1.1),
+        ("16000", 5.1),
+        ("8000", 8.6),
+    ]
