@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.extents import Extent, extent_of
 from omnitrace_core.language import Language, load_language
 from omnitrace_core.media import Supervisor, decode_part, decode_parts
@@ -75,7 +76,12 @@ class SampleReader:
     def speech(
         self, sample: Sample, media: Mapping[int, DecodedMedia]
     ) -> dict[int, tuple[Segment, ...]]:
-        """Speech by part index; empty unless `units.audio` is chunks. Raises: SpeechError."""
+        """Chunks of speech by part index; empty unless `units.audio` is chunks.
+
+        Raises:
+            SpeechError: the speech engine failed on a sound.
+            BackendError: a speech or embedding model cannot be loaded.
+        """
         if self.units.audio != "chunks":
             return {}
         found: dict[int, tuple[Segment, ...]] = {}
@@ -83,7 +89,7 @@ class SampleReader:
             decoded = media.get(index)
             sound = decoded.sound if isinstance(decoded, DecodedVideo) else decoded
             if isinstance(sound, DecodedAudio):
-                found[index] = self._engine.segments(sound, part)
+                found[index] = self._chunker.chunks(self._engine.segments(sound, part))
         return found
 
     def ready(
@@ -113,6 +119,10 @@ class SampleReader:
     @cached_property
     def _engine(self) -> SpeechEngine:
         return load_engine(self.asr)
+
+    @cached_property
+    def _chunker(self) -> SpeechChunker:
+        return SpeechChunker(self.asr)
 
     @cached_property
     def _language(self) -> Language:

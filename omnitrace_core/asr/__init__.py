@@ -11,16 +11,22 @@ from importlib.metadata import entry_points
 
 from omnitrace_core.asr.base import SpeechEngine
 from omnitrace_core.asr.given import GivenSegments
+from omnitrace_core.asr.paraformer import Paraformer
+from omnitrace_core.asr.scribe import Scribe
 from omnitrace_core.asr.vad import VoiceActivity
+from omnitrace_core.asr.whisper import Whisper
 from omnitrace_core.errors import UnknownName
 from omnitrace_core.options import AsrOptions
 
-__all__ = ["ENTRY_POINTS", "SpeechEngine", "load_engine"]
+__all__ = ["ENTRY_POINTS", "SpeechEngine", "engine_loader", "load_engine"]
 
 ENTRY_POINTS = "omnitrace.asr"
 _ENGINES: Mapping[str, Callable[[AsrOptions], SpeechEngine]] = {
     "given": lambda options: GivenSegments(),
+    "paraformer": Paraformer,
+    "scribe": Scribe,
     "vad": VoiceActivity,
+    "whisper": Whisper,
 }
 
 
@@ -29,13 +35,23 @@ def load_engine(options: AsrOptions) -> SpeechEngine:
 
     Raises:
         UnknownName: neither built in nor an installed entry point.
+        BackendError: a package, a model or a key that the engine needs is missing.
     """
-    if options.engine in _ENGINES:
-        return _ENGINES[options.engine](options)
+    return engine_loader(options.engine)(options)
+
+
+def engine_loader(name: str) -> Callable[[AsrOptions], SpeechEngine]:
+    """What makes the engine of this name.
+
+    Raises:
+        UnknownName: neither built in nor an installed entry point.
+    """
+    if name in _ENGINES:
+        return _ENGINES[name]
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if options.engine in plugins:
-        engine: SpeechEngine = plugins[options.engine].load()(options)
-        return engine
+    if name in plugins:
+        loader: Callable[[AsrOptions], SpeechEngine] = plugins[name].load()
+        return loader
     raise UnknownName(
-        f"asr.engine={options.engine!r}; valid engines: {', '.join(sorted({*_ENGINES, *plugins}))}"
+        f"asr.engine={name!r}; valid engines: {', '.join(sorted({*_ENGINES, *plugins}))}"
     )

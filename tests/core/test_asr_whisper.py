@@ -1,0 +1,105 @@
+"""The engine whisper: transformers' own pipeline on a tiny Whisper of random weights."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from omnitrace_core.asr import load_engine, whisper
+from omnitrace_core.errors import BackendError, SpeechError
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
+from omnitrace_core.reader import SampleReader
+from omnitrace_core.records import DecodedAudio, Message, Part, Sample
+from tests.core import tiny_speech
+from tests.core.speech_sounds import decode_speech, long_speech
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_speech.build_whisper(tmp_path_factory.mktemp("whisper") / "model")
+
+
+def options(folder: str, **settings: object) -> AsrOptions:
+    told = {"engine": "whisper", "model": folder, "language": "en", **settings}
+    return AsrOptions.model_validate(told)
+
+
+def test_sentences_and_words_end_to_end(folder: str) -> None:
+    audio, part = decode_speech()
+    engine = load_engine(options(folder))
+    segments = engine.segments(audio, part)
+    words = [word for segment in segments for word in segment.words]
+    assert words
+    # Each of the two sentences was heard, on the clock of the file, and nothing in between.
+    assert {word.start_s < 5 for word in words} == {True, False}
+    assert all(0.9 < w.start_s < w.end_s < 9.8 for w in words)
+    assert all(a.end_s <= b.start_s for a, b in pairwise(words))
+    said = {word.text for word in words}
+    assert said <= {"the", "man", "walks.", "angel", "forest,", "museum?"}
+    assert engine.segments(audio, part) == segments
+
+
+def test_long_sounds_are_heard_in_stretches_that_fit(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[float] = []
+    plain = whisper._recognise
+
+    def seen(model: object, language: object, size: int, waves: list[np.ndarray]) -> object:
+        lengths.extend(len(wave) / 16_000 for wave in waves)
+        assert (language, size) == ("en", 2)
+        return plain(model, language, size, waves)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(whisper, "_recognise", seen)
+    audio, spoken, _ = long_speech()
+    segments = load_engine(options(folder, batch_s=60)).segments(audio, Part("audio"))
+    assert len(lengths) > 5
+    assert max(lengths) <= 28.5
+    assert segments[-1].end_s > spoken[-1][0]
+    assert all(a.end_s <= b.start_s for a, b in pairwise(segments))
+
+
+def test_no_speech_loads_no_model() -> None:
+    silence = DecodedAudio(np.zeros(32_000, np.float32), 16_000, 0.0, 2.0, "")
+    engine = load_engine(options("nobody/whisper@" + "0" * 40))
+    assert engine.segments(silence, Part("audio")) == ()
+
+
+def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> None:
+    _, part = decode_speech()
+    _, quiet = decode_speech(audio_start=0.0, audio_end=0.9)
+    sample = Sample("s", (Message("user", (part, quiet)),))
+    reader = SampleReader(
+        MediaRules(), MediaOptions(), UnitOptions(audio="chunks"), options(folder)
+    )
+    ready = reader.read(sample)
+    kinds = [(unit.part_index, unit.kind) for unit in ready.units]
+    # The two sentences, 8.6 s with their pause, are joined by what they say or by their pause.
+    assert set(kinds) == {(0, "audio_chunk"), (1, "audio_bin")}
+    assert all(unit.transcript for unit in ready.units if unit.part_index == 0)
+    assert "part 1: no speech found, its sound is cut into time bins" in ready.notes
+
+
+def test_a_word_without_an_end_ends_with_its_stretch() -> None:
+    word = whisper._word({"text": " late", "timestamp": (1.0, None)}, 1.5)
+    assert (word.text, word.start_s, word.end_s) == (" late", 1.0, 1.5)
+
+
+def test_an_odd_language_is_this_sounds_error(folder: str) -> None:
+    with pytest.raises(SpeechError, match=r"whisper failed: .*xx"):
+        load_engine(options(folder, language="xx")).segments(*decode_speech())
+
+
+def test_models_that_cannot_serve(folder: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("others")
+    blind = tiny_speech.build_whisper(root / "blind", word_times=False)
+    with pytest.raises(BackendError, match="names no alignment_heads"):
+        load_engine(options(blind)).segments(*decode_speech())
+    (root / "empty").mkdir()
+    with pytest.raises(BackendError, match=r"asr\.model=.* cannot be loaded as Whisper"):
+        load_engine(options(str(root / "empty"))).segments(*decode_speech())
+    with pytest.raises(BackendError, match=r"asr\.model='openai/whisper-tiny' .* its commit"):
+        load_engine(options("openai/whisper-tiny"))
