@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.head_weights import head_weights_identity
 from omnitrace_core.options import (
+    SPEECH_MODELS,
     AsrOptions,
     CurationOptions,
     DecodeOptions,
@@ -84,6 +85,9 @@ class RayOptions(Options):
     decode_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
     audio_actors: int = Field(1, ge=1, description="Actors that find speech and cut units.")
     audio_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
+    audio_gpus: float = Field(
+        0, ge=0, description="GPUs of each, for a speech model with asr.device=cuda."
+    )
     trace_cpus: float = Field(1, gt=0, description="CPUs of each model replica (torch threads).")
     curate_actors: int = Field(1, ge=1, description="Actors that cut spans and curate sources.")
     curate_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
@@ -204,6 +208,8 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
     "trace": {"rows_mib", "head_files"},
     "media": {"isolate", "decode_timeout_s", "decode_memory_mib"},
+    # Not batch_s and device: padding and half precision change what speech models hear.
+    "asr": {"threads", "timeout_s", "retries"},
 }
 
 
@@ -241,8 +247,14 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     roots = tuple(os.path.abspath(root) for root in config.media.roots)
     media = config.media.model_copy(update={"roots": roots})
     trace = config.trace.model_copy(update={"head_files": _head_files(config)})
-    changed = {"model": model, "spans": spans, "media": media, "trace": trace}
+    heard = {key: _absolute_or_none(getattr(config.asr, key)) for key in SPEECH_MODELS}
+    asr = config.asr.model_copy(update=heard)
+    changed = {"model": model, "spans": spans, "media": media, "trace": trace, "asr": asr}
     return config.model_copy(update=changed)
+
+
+def _absolute_or_none(path: str | None) -> str | None:
+    return None if path is None else _absolute(path)
 
 
 def _absolute(path: str) -> str:

@@ -60,13 +60,15 @@ def build(
         compute=ActorPoolStrategy(size=given.decode_actors),
     )
 
-    # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once.
+    # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. A GPU only
+    # for a speech model that runs on one.
     ready = decoded.map_batches(
         ChunkAudio,
         fn_constructor_args=reading,
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.audio_cpus,
+        num_gpus=given.audio_gpus,
         compute=ActorPoolStrategy(size=given.audio_actors),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from omnitrace_core.errors import RunError
 from pipeline.config import RunConfig, fingerprint
 from pipeline.io import Storage, absolute
-from pipeline.model_files import model_identity
+from pipeline.model_files import model_identity, speech_identity
 
 Today = Callable[[], datetime.date]
 
@@ -43,7 +43,10 @@ def identify(config: RunConfig, today: Today = utc_today) -> RunIdentity:
         ConfigError: the model is neither a directory nor a pinned hub id.
         RunError: the record of the run's first day cannot be read.
     """
-    shaped = fingerprint(config, model_identity(config.model))
+    models = [model_identity(config.model)]
+    if config.units.audio == "chunks":
+        models += speech_identity(config.asr)
+    shaped = fingerprint(config, "\0".join(models))
     told = f"{absolute(config.input.path)}\0{shaped}"
     # Not all digits, or readers of the folder name would take it for a number.
     run_id = config.run.id or f"r{hashlib.sha256(told.encode()).hexdigest()[:12]}"

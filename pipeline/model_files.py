@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.options import ModelOptions
+from omnitrace_core.options import SPEECH_MODELS, AsrOptions, ModelOptions
 
 _NEEDED = {
     "safetensors weights": ("*.safetensors",),
@@ -43,6 +43,15 @@ def model_identity(options: ModelOptions) -> str:
             "give a directory, or pin the commit shown on the model's page"
         )
     return f"{options.path}@{options.revision}"
+
+
+def speech_identity(options: AsrOptions) -> list[str]:
+    """What changes when the content of a local speech or embedding model does.
+
+    Models of a hub are pinned by their names.
+    """
+    paths = [getattr(options, key) for key in SPEECH_MODELS]
+    return [_hash_folder(Path(path)) for path in paths if path is not None and Path(path).is_dir()]
 
 
 def _hash_folder(folder: Path) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omnitrace_core.asr import load_engine
+from omnitrace_core.asr import engine_loader, load_engine
+from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.language import load_language
@@ -92,13 +93,27 @@ def _check_names(config: RunConfig) -> MediaRules:
     try:
         signals = {name: load_signal(name) for name in config.trace.signals}
         check_shape(signals, decoder_shape(config.model))
-        load_engine(config.asr)
+        _check_speech(config)
         load_language(config.spans.pipeline)
         rules = media_rules(config.model)
     except (BackendError, UnknownName) as error:
         raise ConfigError(str(error)) from error
     check_model_files(config.model)
     return rules
+
+
+def _check_speech(config: RunConfig) -> None:
+    """The engine and its models are there, where it is used; its name is valid in any case."""
+    if config.units.audio != "chunks":
+        engine_loader(config.asr.engine)
+        return
+    load_engine(config.asr)
+    SpeechChunker(config.asr)
+    if config.asr.device not in ("auto", "cpu") and not config.ray.audio_gpus:
+        raise ConfigError(
+            f"asr.device={config.asr.device!r} and ray.audio_gpus=0: an actor uses only GPUs that "
+            "it owns; set ray.audio_gpus (a share will do), or asr.device=cpu"
+        )
 
 
 def check_writable(output: Storage) -> None:

@@ -78,15 +78,17 @@ def needed_cpus(config: RunConfig) -> int:
 
 def _check_gpus(config: RunConfig) -> None:
     """A local Ray never gets more GPUs than it has: waiting for them would take for ever."""
-    needed = config.model.replicas * config.model.gpus_per_replica
+    model, given = config.model, config.ray
+    needed = model.replicas * model.gpus_per_replica + given.audio_actors * given.audio_gpus
     if needed == 0 or config.ray.address is not None:
         return
     found = ray.cluster_resources().get("GPU", 0)
     if found < needed:
         raise ConfigError(
-            f"model.replicas={config.model.replicas} x model.gpus_per_replica="
-            f"{config.model.gpus_per_replica} needs {needed:g} GPUs and this machine has "
-            f"{found:g}; set model.gpus_per_replica=0 to run on CPUs, or ray.address to a cluster"
+            f"model.replicas={model.replicas} x model.gpus_per_replica={model.gpus_per_replica} + "
+            f"ray.audio_actors={given.audio_actors} x ray.audio_gpus={given.audio_gpus:g} needs "
+            f"{needed:g} GPUs and this machine has {found:g}; set model.gpus_per_replica=0 and "
+            "ray.audio_gpus=0 to run on CPUs, or ray.address to a cluster"
         )
 
 

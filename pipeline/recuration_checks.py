@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 
 from omnitrace_core.asr import load_engine
-from omnitrace_core.errors import ConfigError, UnknownName
+from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.language import load_language
 from omnitrace_core.options import TraceOptions
 from pipeline.config import RunConfig
@@ -145,5 +146,6 @@ def check_tools(change: Change) -> None:
             load_language(change.new.spans.pipeline)
         if change.listens:
             load_engine(change.new.asr)
-    except UnknownName as error:
+            SpeechChunker(change.new.asr)
+    except (BackendError, UnknownName) as error:
         raise ConfigError(str(error)) from error

@@ -130,6 +130,9 @@ def test_file_that_is_no_config(tmp_path: Path, text: str) -> None:
         "media.isolate=false",
         "media.decode_timeout_s=5",
         "media.decode_memory_mib=1000",
+        "asr.threads=4",
+        "asr.retries=0",
+        "asr.timeout_s=9",
     ],
 )
 def test_fingerprint_ignores_what_cannot_change_records(config_file: str, override: str) -> None:
@@ -150,6 +153,8 @@ def test_fingerprint_ignores_what_cannot_change_records(config_file: str, overri
         "media.video_fps=1",
         "media.web_hosts=[media.example.com]",
         "asr.engine=given",
+        "asr.batch_s=1",
+        "asr.min_chunk_s=1",
     ],
 )
 def test_fingerprint_sees_what_can(config_file: str, override: str) -> None:
@@ -181,9 +186,11 @@ def test_local_paths_become_absolute_for_workers(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     local = load_config(
-        config_file, ["model.path=here", "spans.pipeline=here", "media.roots=[media]"]
+        config_file,
+        ["model.path=here", "spans.pipeline=here", "media.roots=[media]", "asr.model=here"],
     )
     given = with_absolute_paths(local)
+    assert (given.asr.model, given.asr.punc_model) == (str(tmp_path / "here"), None)
     assert given.model.path == given.spans.pipeline == str(tmp_path / "here")
     assert given.media.roots == (str(tmp_path / "media"),)
     named = load_config(config_file, ["model.path=org/model", "spans.pipeline=en_core_web_sm"])

@@ -44,6 +44,20 @@ def test_run_id_depends_on_input_and_settings_only(tmp_path: Path) -> None:
     assert not run_id.isdigit()
 
 
+def test_speech_models_count_by_their_content_where_they_are_used(tmp_path: Path) -> None:
+    folder = tmp_path / "paraformer"
+    folder.mkdir()
+
+    def of(audio: str) -> str:
+        config = config_for(tmp_path, units={"audio": audio}, asr={"model": str(folder)})
+        return identify(config, lambda: DAY).fingerprint
+
+    before = of("chunks"), of("bins")
+    (folder / "model.pt").write_bytes(b"other weights")
+    assert of("chunks") != before[0]
+    assert of("bins") == before[1]
+
+
 def test_unreadable_record_of_the_first_day(tmp_path: Path) -> None:
     config = config_for(tmp_path)
     identity = identify(config, lambda: DAY)
