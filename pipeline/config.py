@@ -208,7 +208,7 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
     "trace": {"rows_mib", "head_files"},
     "media": {"isolate", "decode_timeout_s", "decode_memory_mib"},
-    # Not batch_s and device: padding and half precision change what speech models hear.
+    # Not batch_s and device: padding and half precision may change what models hear.
     "asr": {"threads", "timeout_s", "retries"},
 }
 
