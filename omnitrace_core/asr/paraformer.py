@@ -136,6 +136,7 @@ def _punctuated(punctuator: _Model | None, words: list[Word]) -> list[Word]:
     (result,) = punctuator.generate(input=[" " + " ".join(texts)])
     marked = punctuate(texts, str(result["text"]).replace("<unk>", ""))
     if marked is None:
+        log.warning("asr.punc_model changed the words of a transcript, which is left bare")
         return words
     return [Word(text, w.start_s, w.end_s) for text, w in zip(marked, words, strict=True)]
 

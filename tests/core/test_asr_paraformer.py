@@ -14,7 +14,7 @@ from omnitrace_core.asr import load_engine, paraformer
 from omnitrace_core.asr.words import join_texts
 from omnitrace_core.errors import BackendError, FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Part, Segment
+from omnitrace_core.records import DecodedAudio, Part, Segment, Word
 from tests.core.media_files import DATA
 from tests.core.speech_sounds import decode_speech
 
@@ -61,6 +61,22 @@ def test_speech_punctuation_and_words_end_to_end(folders: dict[str, str]) -> Non
     spoken = {word.text.strip(".,?。、\uff0c\uff1f").lower() for word in words}
     known = {word.replace("@@", "") for word in tiny_speech.WORDS}
     assert any(word in known for word in spoken)
+
+
+def test_a_paraformer_that_was_not_trained_for_times(tmp_path: Path) -> None:
+    check(
+        heard({"model": tiny_speech.build_paraformer(tmp_path / "asr", own_times=False)}), 0.9, 9.8
+    )
+
+
+def test_punctuation_that_changes_the_words_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    class Rewriter:
+        def generate(self, **given: object) -> list[dict[str, str]]:
+            return [{"text": "Something else."}]
+
+    words = [Word("some", 0, 1), Word("thing", 1, 2)]
+    assert paraformer._punctuated(Rewriter(), words) == words  # type: ignore[arg-type]
+    assert "changed the words of a transcript" in caplog.text
 
 
 def test_the_same_words_every_time(folders: dict[str, str]) -> None:

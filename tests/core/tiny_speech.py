@@ -31,6 +31,14 @@ _ENCODER = {
     "normalize_before": True,
     "selfattention_layer_type": "sanm",
 }
+_PREDICTOR = {"idim": WIDTH, "threshold": 1.0, "l_order": 1, "r_order": 1, "tail_threshold": 0.45}
+_OF_TIMES = {
+    "smooth_factor2": 0.25,
+    "noise_threshold2": 0.01,
+    "upsample_times": 3,
+    "use_cif1_cnn": False,
+    "upsample_type": "cnn_blstm",
+}
 _TOKENIZER = {
     "tokenizer": "CharTokenizer",
     "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
@@ -38,10 +46,10 @@ _TOKENIZER = {
 _FRAMES = {"fs": 16_000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
 
 
-def build_paraformer(folder: Path) -> str:
-    """A BiCifParaformer, which gives word times by itself."""
+def build_paraformer(folder: Path, *, own_times: bool = True) -> str:
+    """A Paraformer. own_times: the bidirectional kind, which is trained to say when words are."""
     config = {
-        "model": "BiCifParaformer",
+        "model": "BiCifParaformer" if own_times else "Paraformer",
         "model_conf": {"ctc_weight": 0.0, "predictor_bias": 1, "sampling_ratio": 0.75},
         "encoder": "SANMEncoder",
         "encoder_conf": _ENCODER,
@@ -52,19 +60,8 @@ def build_paraformer(folder: Path) -> str:
             "self_attention_dropout_rate": 0.0,
             "src_attention_dropout_rate": 0.0,
         },
-        "predictor": "CifPredictorV3",
-        "predictor_conf": {
-            "idim": WIDTH,
-            "threshold": 1.0,
-            "l_order": 1,
-            "r_order": 1,
-            "tail_threshold": 0.45,
-            "smooth_factor2": 0.25,
-            "noise_threshold2": 0.01,
-            "upsample_times": 3,
-            "use_cif1_cnn": False,
-            "upsample_type": "cnn_blstm",
-        },
+        "predictor": "CifPredictorV3" if own_times else "CifPredictorV2",
+        "predictor_conf": _PREDICTOR | (_OF_TIMES if own_times else {}),
         "frontend": "WavFrontend",
         "frontend_conf": {**_FRAMES, "lfr_m": 7, "lfr_n": 6},
         **_TOKENIZER,
