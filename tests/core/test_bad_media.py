@@ -24,7 +24,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[BadMedium]:
 
 def test_each_ends_as_it_should(cases: list[BadMedium]) -> None:
     folder = Path(cases[0].uri).parent
-    options = MediaOptions(roots=(str(folder),))
+    options = MediaOptions(roots=(str(folder),), web_hosts=("localhost",))
     wrong = []
     for case in cases:
         part = Part(case.kind, uri=case.uri)  # type: ignore[arg-type]
