@@ -17,9 +17,7 @@ from benchmarks.planted_cases import GROUPS
 
 # Rows of the second table, as `benchmarks.planted` names them.
 METHODS = (
-    "attboth as chosen",
     "attboth mass joint",
-    "attodds as chosen",
     "attodds mass joint",
     "attmean mass joint",
     "attmean peak joint",

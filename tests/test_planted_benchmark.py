@@ -108,7 +108,7 @@ def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
     for group in ("text", "image"):
         score = {method: row[group][0] for method, row in told["right"].items()}
         assert score["leave one out"] > 0.8
-        assert score["attboth as chosen"] > 0.8
+        assert score[planted.CHOSEN_METHOD] > 0.8
         assert told["apart"]["right"][group]
         assert max(score[name] for name in ("random unit", "all units", "order")) < 0.7
 

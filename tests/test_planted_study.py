@@ -89,11 +89,11 @@ def test_learned_heads_are_a_signal(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_models_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = {"text_where": {"samples": 40, "exact": 0.975, "sentences": 80, "right": 1.0}}
     few = {"text_where": {"samples": 40, "exact": 0.1, "sentences": 80, "right": 0.1}}
-    right = {"attodds as chosen": {"text": [0.9, 0.85, 0.95], "text_where": [0.9, 0.85, 0.95]}}
+    right = {"attodds mass joint": {"text": [0.9, 0.85, 0.95], "text_where": [0.9, 0.85, 0.95]}}
     for name, told in (("seed-0", answers), ("seed-1", few)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"answers": told, "right": right}))
     planted_runs.main([str(tmp_path / "seed-0.json"), str(tmp_path / "seed-1.json")])
     lines = capsys.readouterr().out.splitlines()
     assert "| text_where | 98% | 10% |" in lines
-    assert "| attodds as chosen | seed-0 | 0.90 [0.85 0.95] |  |  |  |  |" in lines
-    assert "| attodds as chosen | seed-1 |  |  |  |  |  |" in lines
+    assert "| attodds mass joint | seed-0 | 0.90 [0.85 0.95] |  |  |  |  |" in lines
+    assert "| attodds mass joint | seed-1 |  |  |  |  |  |" in lines
