@@ -105,7 +105,7 @@ def _audio() -> Rows:
     yield "wrong-extension", ".mp3", TRACED, _holding(flac)
     yield "telephone", ".wav", TRACED, _holding(audio_bytes(beep(1.0, [0.2], 8000), 8000))
     yield "silence", ".wav", TRACED, _holding(audio_bytes(np.zeros(16_000), 16_000))
-    yield "one-sample", ".wav", TRACED, _holding(audio_bytes(tone[:1], 16_000))
+    yield "tenth-of-a-second", ".wav", TRACED, _holding(audio_bytes(tone[:1600], 16_000))
 
 
 def _videos(mp4: bytes) -> Rows:
@@ -227,4 +227,4 @@ def _sound_alone(path: Path) -> None:
 
 
 def _slow_clip(path: Path) -> None:
-    write_clip(path, 10, fps=1 / 3600)
+    write_clip(path, 12, video_filter="setpts=N*4000/TB")

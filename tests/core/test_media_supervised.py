@@ -273,10 +273,15 @@ def test_the_child_outlives_the_thread_that_started_it(odd: Supervisor) -> None:
 
 def test_an_interrupt_leaves_nothing_half_done(odd: Supervisor) -> None:
     pid = int(do(odd, "pid").sha256)
-    timer = threading.Timer(0.3, signal.raise_signal, (signal.SIGINT,))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        do(odd, "sleep 600")
+    # A shell starts what it runs in the background with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer = threading.Timer(0.3, signal.raise_signal, (signal.SIGINT,))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            do(odd, "sleep 600")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert gone(pid)
     assert do(odd, "pid").notes == ("pid",)
 

@@ -101,6 +101,6 @@ def config_of(folder: Path, model: str, roots: Path) -> Row:
         "media": {
             "roots": [str(roots)],
             "web_hosts": ["localhost"],
-            "decode_timeout_s": 30,
+            "decode_timeout_s": 15,
         },
     }
