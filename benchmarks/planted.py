@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="items per sample; training had 2-6 (pictures: at most 4)",
     )
     parser.add_argument("--seed", default="report", help="any word; another one is another split")
+    parser.add_argument("--files", action="store_true", help="media as files, through decoders")
     parser.add_argument("--precision", action="store_true", help="compare bfloat16 with float32")
     parser.add_argument("--output", type=Path, help="JSON of all that was measured")
     args = parser.parse_args(argv)
@@ -101,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     board, answers, top_units, same = Board(), {}, [], []
     for task in args.tasks:
         asked = right = whole = 0
-        for case in answer(tracer, segmenter, task, args.level, args.seed, args.per_task):
+        place = (task, args.level, args.seed, args.per_task)
+        for case in answer(tracer, segmenter, *place, files=args.files):
             asked += len(case.spans)
             right += sum(span is not None for span in case.spans)
             whole += case.trace.response == case.sample.response

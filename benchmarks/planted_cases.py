@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import SampleError
 from omnitrace_core.metrics import Item, evidence_items, match_statements
 from omnitrace_core.options import UnitOptions
+from omnitrace_core.parse import parse_any
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import (
     SOUND_KINDS,
@@ -19,6 +23,7 @@ from omnitrace_core.records import (
 )
 from omnitrace_core.spans import Segmenter
 from training.world.decoded import as_ready
+from training.world.files import write_world
 from training.world.records import Ask, WorldSample
 from training.world.tasks import make_sample
 
@@ -68,19 +73,41 @@ class Case:
 
 
 def answer(
-    tracer: BatchTracer, segmenter: Segmenter, task: str, level: int, seed: str, n: int
+    tracer: BatchTracer,
+    segmenter: Segmenter,
+    task: str,
+    level: int,
+    seed: str,
+    n: int,
+    *,
+    files: bool = False,
 ) -> Iterator[Case]:
-    """Let the model answer `n` samples of a task. Raises: SampleError."""
+    """Let the model answer `n` samples of a task. Raises: SampleError.
+
+    files: through PNG, WAV and MP4 files, and the decoders of the pipeline.
+    """
     units = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
     reader = SampleReader(tracer.backend.rules, units=units)
     samples = [make_sample(task, level, f"{seed}-{number}") for number in range(n)]
     for start in range(0, n, _BATCH):
         batch = samples[start : start + _BATCH]
-        ready = [as_ready(sample, reader) for sample in batch]
+        ready = read_files(batch, reader) if files else [as_ready(s, reader) for s in batch]
         for sample, item, trace in zip(batch, ready, tracer.trace(ready), strict=True):
             if isinstance(trace, SampleError):
                 raise trace
             yield _as_case(sample, item, trace, segmenter)
+
+
+def read_files(samples: Sequence[WorldSample], reader: SampleReader) -> list[ReadySample]:
+    """Write samples with their media, and read them as the pipeline does."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = write_world(folder, samples).read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        for part in (part for row in rows for part in row["messages"][0]["content"]):
+            if part["type"] != "text":
+                part[part["type"]] = str(folder / part[part["type"]])
+        return [reader.read(parse_any(row)) for row in rows]
 
 
 def _as_case(

@@ -3,7 +3,7 @@
 What attention could find if it were known which heads to ask. A weight for every head is learned
 so that attention weighted by it, added up over a sentence's tokens, puts its mass on the planted
 units; on a split of its own. DEST is a file for the signal `heads:DEST.json`, which is reported as
-any other: `python -m benchmarks.planted --signals attodds heads:DEST.json`.
+any other: `python -m benchmarks.planted --signals heads:DEST.json`.
 
 Symbols: L layers, H heads, m units of a sample, c of them candidates.
 """

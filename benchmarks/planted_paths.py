@@ -1,4 +1,4 @@
-"""Why `attodds` is what it is: `python -m benchmarks.planted_paths`.
+"""Why `attodds` and `attboth` are what they are: `python -m benchmarks.planted_paths`.
 
 attodds weighs what attention reads by the gradient of the token's log odds on the direct way to the
 output. Here that gradient is taken in other ways too, by autograd through the whole decoder: of the

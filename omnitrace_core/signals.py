@@ -157,6 +157,8 @@ def weighted_heads(weights: Callable[[int, int], Tensor]) -> Signal:
 def mean_of_shares(*parts: Signal) -> Signal:
     """The mean of signals, each as shares: a token's row is scaled to sum to 1 over all slots.
 
+    A row that is 0 everywhere stays so, and the mean's sum is smaller by that.
+
     parts: signals with rows of their own.
     """
     return Signal(
@@ -190,7 +192,7 @@ def check_shape(signals: Mapping[str, Signal], config: object) -> None:
     """
     n_layers = getattr(config, "num_hidden_layers", None)
     n_heads = getattr(config, "num_attention_heads", None)
-    for name, signal in signals.items():
+    for name, signal in plain_signals(signals).items():
         if signal.weights is None or n_layers is None or n_heads is None:
             continue
         shape = tuple(signal.weights(n_layers, n_heads).shape)

@@ -100,7 +100,7 @@ def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
     """Right answers, scored by their spans' sources: found by causes and signal, not by chance."""
     output = tmp_path / "planted.json"
     asked = ["--tasks", "text_where", "image_lookup", "--per-task", "6", "--signals", "attboth"]
-    planted.main([*asked, "--output", str(output)])
+    planted.main([*asked, "--files", "--output", str(output)])
     told = json.loads(output.read_text())
     assert told["answers"]["text_where"]["right"] > 0.8
     assert told["causal_top"]["sentences"] > 10

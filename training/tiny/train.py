@@ -1,10 +1,10 @@
 """Train the thinker in the planted world: `python -m training.tiny.train DEST --seed 0`.
 
 Resumable: DEST holds a checkpoint that the same command goes on from, and more `--steps` go on from
-a finished run. First weights, samples and schedule follow from the arguments alone, so a run ends
-the same wherever sums are rounded alike. The log, one JSON line per report, has the loss and the
-accuracy of every task on samples that are watched, not trained on; `benchmarks.planted` reports on
-others.
+a finished run (at the rate that its place in the longer schedule has). First weights, samples and
+schedule follow from the arguments alone, so a run ends the same wherever sums are rounded alike.
+The log, one JSON line per report, has the loss and the accuracy of every task on samples that are
+watched, not trained on; `benchmarks.planted` reports on others.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Plan:
             "batch": self.batch,
             "families": list(self.families),
             "circuit": self.circuit,
+            "tower_steps": self.tower_steps,
         }
 
 
@@ -128,6 +129,7 @@ class Training:
             self.model.load_state_dict(held["model"])
             self.optimizer.load_state_dict(held["optimizer"])
             self.step, self.spent_s = held["step"], held["spent_s"]
+            _cut_log(dest / LOG, self.step)
         else:
             align_towers(self.backend, self.reader, plan.seed, plan.tower_steps)
 
@@ -241,6 +243,14 @@ class Training:
         partial = self.dest / f"{CHECKPOINT}.partial"
         torch.save(state, partial)
         partial.replace(self.dest / CHECKPOINT)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Leave out what was reported after the checkpoint: it is done again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _check_same(plan: Plan, held: dict[str, Any], dest: Path) -> None:

@@ -151,10 +151,18 @@ def pictures(scene: Scene, n: int) -> list[Ask]:
 
 
 def whose_picture(scene: Scene, n: int) -> list[Ask]:
-    """`n` pictures with the name of who brought them, asked for by what they show."""
+    """`n` pictures with the name of who brought them, asked for by what they show.
+
+    The answer rests on the picture, and on the line before it.
+    """
     names = scene.pick(NAMES, n)
     return [
-        Ask(f"Who brought the {kind}?", f"The {kind} came from {name}.", (evidence,), (name,))
+        Ask(
+            f"Who brought the {kind}?",
+            f"The {kind} came from {name}.",
+            (_line_before(scene, evidence), evidence),
+            (name,),
+        )
         for name, kind, _, evidence in _pictures(scene, names)
     ]
 
@@ -168,10 +176,17 @@ def _pictures(scene: Scene, names: Sequence[str]) -> list[tuple[str, str, str, E
     made = []
     for name, shapes in zip(names, _one_each(scene, len(names)), strict=True):
         if name:
-            scene.add(Text(f"The picture from {name}:", instructs=True))
+            scene.add(Text(f"The picture from {name}:"))
         index = scene.add(Picture(shapes, scene.seed()))
         made += [(name, shape.kind, shape.colour, Evidence(index, "image")) for shape in shapes]
     return made
+
+
+def _line_before(scene: Scene, picture: Evidence) -> Evidence:
+    """The text part that stands before a picture, all of it."""
+    line = scene.parts[picture.part - 1]
+    assert isinstance(line, Text)
+    return Evidence(picture.part - 1, "text", chars=(0, len(line.text)))
 
 
 def _one_each(scene: Scene, n: int) -> list[tuple[Shape, ...]]:

@@ -7,7 +7,7 @@ training raises it, the out-of-range split goes above it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from training.world import sources
@@ -106,7 +106,7 @@ def mixed(scene: Scene, level: int) -> list[Ask]:
     makers: list[Callable[[], list[Ask]]] = [
         lambda: [sources.where(fact) for fact in sources.facts(scene, max(level - 1, 2))],
         lambda: sources.pictures(scene, 2),
-        lambda: sources.recording(scene, 4),
+        lambda: sources.recording(scene, max(level - 2, 4)),
         lambda: sources.clip(scene, 2, sound=False),
     ]
     scene.rng.shuffle(makers)
@@ -142,21 +142,31 @@ def make_sample(task: str, level: int, seed: str) -> WorldSample:
     """
     scene = Scene(Random(f"{task}/{level}/{seed}"))
     asks = {**TASKS, **CHOICES}[task](scene, level)
+    told = [value for ask in asks for value in ask.values]
     scene.rng.shuffle(asks)
     asks = asks[: scene.rng.randint(1, min(3, len(asks)))]
     sample_id = f"{task}-{level}-{seed}"
     if task in CHOICES:
-        return _as_choice(scene, sample_id, task, asks[0])
+        return _as_choice(scene, sample_id, task, asks[0], told)
     question = " ".join(ask.question for ask in asks)
     return WorldSample(sample_id, task, tuple(scene.parts), question, tuple(asks))
 
 
-def _as_choice(scene: Scene, sample_id: str, task: str, ask: Ask) -> WorldSample:
-    """The same question with four options: the answer is one of them, said as ever."""
+def _as_choice(
+    scene: Scene, sample_id: str, task: str, ask: Ask, told: Sequence[str]
+) -> WorldSample:
+    """The same question with four options: the answer is one of them, said as ever.
+
+    told: what the sample tells, in answer to any question. Wrong options are of these first, so
+    that the right one is not the only one that can be found in the sample.
+    """
     (value,) = ask.values
     pool = next(words for words in _POOLS if value in words)
-    others = scene.rng.sample([word for word in pool if word != value], len(LETTERS) - 1)
-    options = [value, *others]
+    wrong = [word for word in dict.fromkeys(told) if word != value]
+    scene.rng.shuffle(wrong)
+    rest = [word for word in pool if word not in {value, *wrong}]
+    wrong += scene.rng.sample(rest, max(0, len(LETTERS) - 1 - len(wrong)))
+    options = [value, *wrong[: len(LETTERS) - 1]]
     scene.rng.shuffle(options)
     lines = [f"{key}. {word}" for key, word in zip(LETTERS, options, strict=True)]
     question = "\n".join([ask.question, *lines])
