@@ -73,9 +73,11 @@ def test_planted_heads_look_back(folder: Path) -> None:
         assert rows[head, 30:].max(dim=-1).values.mean() > (0.9 if near else 0.3)
 
 
-def test_lessons_weigh_what_the_evidence_tells(folder: Path) -> None:
+@pytest.mark.parametrize("task", ["text_where", "text_both", "text_summary", "audio_after"])
+def test_lessons_weigh_what_the_evidence_tells(folder: Path, task: str) -> None:
+    """Once per ask and value, though what one ask names may be the answer of another."""
     backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
-    samples = [make_sample("text_where", 3, f"lesson-{k}") for k in range(3)]
+    samples = [make_sample(task, 5, f"lesson-{k}") for k in range(8)]
     lesson = make_lesson(backend, SampleReader(backend.rules), samples)
     for row, sample in enumerate(samples):
         kept = lesson.weights[row] > 0
@@ -141,6 +143,27 @@ def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="seed 0, not 1"):
         Training(tmp_path, dataclasses.replace(plan, seed=1))
     assert load_backend(ModelOptions(path=str(tmp_path))).model is not None
+
+
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    plan = Plan(3, 4, 2, ("facts", "audio"), circuit=True, report_every=2, tower_steps=1)
+    Training(tmp_path / "whole", plan).run()
+    stopped = Training(tmp_path / "stopped", plan)
+    stopped._one_step()
+    stopped._one_step()
+    stopped.save()
+    stopped.report(0.0)
+    stopped._one_step()  # what comes after the checkpoint is lost
+    stopped.report(0.0)
+    again = Training(tmp_path / "stopped", plan)
+    again.run()
+    ends = [
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["model"]
+        for name in ("whole", "stopped")
+    ]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    lines = (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
 
 
 def test_a_run_is_shipped_in_half_precision_with_its_own_words(

@@ -26,7 +26,8 @@ class Lesson:
     """Prompts and right responses.
 
     inputs: of the model's forward, prompt and response together. targets: [B, n] long; weights:
-    [B, n] float32, 0 on padding, 1 on value words.
+    [B, n] float32, 0 on padding, 1 on value words, where they answer and not where a question's
+    word is said again.
     """
 
     inputs: dict[str, Any]
@@ -57,14 +58,16 @@ def make_lesson(backend: Backend, reader: SampleReader, samples: Sequence[WorldS
 
 def _answer(tokenizer: Any, sample: WorldSample) -> tuple[list[int], list[float]]:
     """Tokens of the right response with the end token, and what each weighs."""
-    ids: list[int] = tokenizer(sample.response, add_special_tokens=False)["input_ids"]
-    ids.append(int(tokenizer.eos_token_id))
-    values = {
-        tokenizer(f" {value}", add_special_tokens=False)["input_ids"][0]
-        for ask in sample.asks
-        for value in ask.values
-    }
-    return ids, [1.0 if token in values else PLAIN_WEIGHT for token in ids]
+    encoded = tokenizer(sample.response, add_special_tokens=False, return_offsets_mapping=True)
+    values, at = set(), 0
+    for ask in sample.asks:
+        values |= {at + ask.answer.rindex(f" {value}") + 1 for value in ask.values}
+        at += len(ask.answer) + 1
+    weights = [
+        1.0 if any(start <= value < end for value in values) else PLAIN_WEIGHT
+        for start, end in encoded["offset_mapping"]
+    ]
+    return [*encoded["input_ids"], int(tokenizer.eos_token_id)], [*weights, PLAIN_WEIGHT]
 
 
 def loss_and_accuracy(model: Any, lesson: Lesson) -> tuple[Tensor, float]:

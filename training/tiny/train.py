@@ -129,9 +129,9 @@ class Training:
             self.model.load_state_dict(held["model"])
             self.optimizer.load_state_dict(held["optimizer"])
             self.step, self.spent_s = held["step"], held["spent_s"]
-            _cut_log(dest / LOG, self.step)
         else:
             align_towers(self.backend, self.reader, plan.seed, plan.tower_steps)
+        _cut_log(dest / LOG, self.step)
 
     def _groups(self) -> list[dict[str, Any]]:
         """The optimiser's groups: what was set up before learns slower."""
@@ -192,6 +192,7 @@ class Training:
         return family, min(highest, _MOST_PICTURES) if family == "image" else highest
 
     def _rate(self, done: float) -> float:
+        """The full rate for half of the steps, then less and less."""
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         falling = 0.5 + 0.5 * math.cos(math.pi * max(0.0, 2 * done - 1))
         return warm * (_LEAST_RATE + (_LEARNING_RATE - _LEAST_RATE) * falling)

@@ -113,7 +113,8 @@ def who(fact: Fact) -> Ask:
 
 def tell(fact: Fact) -> Ask:
     """A summary's sentence on one person."""
-    return Ask(f"Tell of {fact.name}.", fact.sentence, (fact.evidence,), (fact.thing,))
+    told = (fact.thing, fact.place)
+    return Ask(f"Tell of {fact.name}.", fact.sentence, (fact.evidence,), told)
 
 
 def where_both(first: Fact, second: Fact) -> Ask:
