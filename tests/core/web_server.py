@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import threading
@@ -16,6 +17,9 @@ from omnitrace_core.web_address import Address
 # Key and certificate for media.example.com and other.example.com.
 PEM = Path(__file__).resolve().parents[1] / "data" / "web_server.pem"
 PUBLIC = "93.184.216.34"
+URL = "https://media.example.com/a.png"
+LISTED = ("media.example.com", "third.example.com")
+BODY = bytes(range(256)) * 700  # several blocks
 HOSTS = ("media.example.com", "other.example.com", "third.example.com")
 
 # What is sent after a request: bytes, or what does the sending.
@@ -118,3 +122,11 @@ def serve_web() -> Iterator[Web]:
         yield Web(server)
     finally:
         server.close()
+
+
+def get(web: Web, url: str = URL, **options: object) -> bytes:
+    """What a reader writes, with the options of `media.*`."""
+    target = io.BytesIO()
+    chosen = MediaOptions(**{"web_hosts": LISTED, "web_timeout_s": 30, **options})
+    web.reader(chosen).copy(url, target)
+    return target.getvalue()

@@ -1,0 +1,17 @@
+"""What tests of several files start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.core.web_server import BODY, Web, answer, serve_web
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web of one server with BODY at URL."""
+    with serve_web() as web:
+        web.answers["/a.png"] = answer(200, BODY)
+        yield web
