@@ -11,7 +11,7 @@ from omnitrace_core.media.image import decode_image
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.video import decode_video
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedMedia, Part, Sample
+from omnitrace_core.records import DecodedMedia, Part
 
 
 def decode_part(
@@ -33,16 +33,6 @@ def decode_part(
     if part.type == "video":
         return decode_video(part, options, rules, want_sound=want_sound)
     raise UnknownPartType(f"{part.type!r} is not a media type; use image, audio or video")
-
-
-def decode_sample(
-    sample: Sample, options: MediaOptions, rules: MediaRules
-) -> dict[int, DecodedMedia]:
-    """Fetch and decode all media parts of a sample, by part index.
-
-    Raises: as `decode_parts`.
-    """
-    return decode_parts(sample.parts, lambda part: decode_part(part, options, rules))
 
 
 def decode_parts(
