@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,14 @@ from omnitrace_core.batching import Item, batches
 from omnitrace_core.caches import can_keep_prompt
 from omnitrace_core.curation import candidate_units
 from omnitrace_core.detokenize import decode_response
-from omnitrace_core.errors import ConfigError, FatalError, OutOfMemory, SampleError, TraceError
+from omnitrace_core.errors import (
+    ConfigError,
+    DeviceBroken,
+    FatalError,
+    OutOfMemory,
+    SampleError,
+    TraceError,
+)
 from omnitrace_core.folding import SampleFolds
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
@@ -94,11 +101,39 @@ class BatchTracer:
         Raises:
             FatalError: the process cannot go on (a broken device, a model that cannot be tapped).
         """
+        return self.trace_prepared(self.prepare(ready))
+
+    def prepare(self, ready: Sequence[ReadySample]) -> list[Item | SampleError]:
+        """Make each sample's model inputs, on the CPU; another thread may trace meanwhile.
+
+        Raises:
+            FatalError: the process cannot go on.
+        """
+        items: list[Item | SampleError] = []
+        for index, sample in enumerate(ready):
+            try:
+                items.append(self._item(index, sample))
+            except FatalError:
+                raise
+            except SampleError as error:
+                items.append(error)
+            except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
+                items.append(_as_sample_error(sample, 0, error))
+        return items
+
+    def trace_prepared(
+        self, prepared: Sequence[Item | SampleError]
+    ) -> list[TokenTrace | SampleError]:
+        """Trace what `prepare` made; its errors stay where they are.
+
+        Raises:
+            FatalError: the process cannot go on.
+        """
         import torch
 
         # Whatever mode the caller is in: tensors of inference mode take no gradient.
         with self._lock, torch.inference_mode(False):
-            return self._trace(ready)
+            return self._trace(prepared)
 
     def stream(self, ready: ReadySample, instructions: str = "exclude") -> Iterator[StreamedToken]:
         """Answer (or follow the known response of) one sample, token by token as they come.
@@ -133,22 +168,18 @@ class BatchTracer:
                 return
             yield token
 
-    def _trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
-        results: list[TokenTrace | SampleError | None] = [None] * len(ready)
+    def _trace(self, prepared: Sequence[Item | SampleError]) -> list[TokenTrace | SampleError]:
+        results: dict[int, TokenTrace | SampleError] = {}
         items: list[Item] = []
-        for index, sample in enumerate(ready):
-            try:
-                items.append(self._item(index, sample))
-            except FatalError:
-                raise
-            except SampleError as error:
-                results[index] = error
-            except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
-                results[index] = _as_sample_error(sample, 0, error)
+        for place, item in enumerate(prepared):
+            if isinstance(item, SampleError):
+                results[place] = item
+            else:
+                items.append(replace(item, index=place))
         for batch in batches(items, self._batch_tokens):
             for item, outcome in zip(batch, self._trace_guarded(batch), strict=True):
                 results[item.index] = outcome
-        return [result for result in results if result is not None]
+        return [results[place] for place in range(len(prepared))]
 
     def _item(self, index: int, ready: ReadySample) -> Item:
         encoded = self.backend.encode(ready)
@@ -252,7 +283,7 @@ def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> Sam
     if _is_out_of_memory(error):
         return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
     if _is_broken(error):
-        raise FatalError(f"{where}: the device is broken ({error})") from error
+        raise DeviceBroken(f"{where}: the device is broken ({error})") from error
     log.exception("%s failed", where)
     return TraceError(f"{where}: {type(error).__name__}: {error}")
 

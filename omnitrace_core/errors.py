@@ -17,9 +17,10 @@
     │   │   └── MediaCrashed       media_crashed
     │   ├── SpeechError            speech_error
     │   │   └── SpeechUnavailable  speech_unavailable
-    │   └── TraceError             trace_error
-    │       ├── ResponseEmpty      response_empty
-    │       └── OutOfMemory        out_of_memory
+    │   ├── TraceError             trace_error
+    │   │   ├── ResponseEmpty      response_empty
+    │   │   └── OutOfMemory        out_of_memory
+    │   └── Quarantined            quarantined
     ├── InternalError          a fault of ours in another process: recorded, under the code internal
     └── FatalError             this process or run cannot go on: re-raised, never recorded
         ├── ConfigError            a setting is wrong (exit code 2, before any work)
@@ -27,7 +28,10 @@
         ├── UnknownName            a name is in none of our tables; the message lists the valid ones
         ├── BackendError           the model cannot be loaded or is not what the backend expects
         ├── DecoderError           the process that decodes media does not start
+        ├── DeviceBroken           the model's device will not work again in this process
         └── RunError               the pipeline broke a promise (rows lost, parts that disagree)
+            ├── LeaseHeld              another driver is at work on the run
+            └── LeaseLost              another driver took the run over
 
 A sample error carries a stable `code`; tools group error rows by it. Messages say what was wrong,
 the value met, and the remedy.
@@ -156,6 +160,12 @@ class OutOfMemory(TraceError):
     code = "out_of_memory"
 
 
+class Quarantined(SampleError):
+    """Processes died, time and again, while they worked on this sample alone."""
+
+    code = "quarantined"
+
+
 class InternalError(OmniTraceError):
     """Something nobody foresaw, raised in another process; the message holds its traceback."""
 
@@ -184,5 +194,17 @@ class DecoderError(FatalError):
     """The process that decodes media does not start."""
 
 
+class DeviceBroken(FatalError):
+    """The model's device will not work again in this process; another process may be luckier."""
+
+
 class RunError(FatalError):
     """The pipeline broke one of its promises."""
+
+
+class LeaseHeld(RunError):
+    """Another driver is at work on the run, and alive."""
+
+
+class LeaseLost(RunError):
+    """Another driver took the run over; this one must not commit."""

@@ -132,6 +132,14 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved config and the plan; do nothing"
     )
+    parser.add_argument(
+        "--address", help="Ray cluster to run on: auto or an address, as ray.address in the config"
+    )
+    parser.add_argument(
+        "--break-lease",
+        action="store_true",
+        help="take the run over at once, even if another driver is at work on it",
+    )
 
 
 def _validate(arguments: Arguments) -> int:
@@ -149,17 +157,24 @@ def _run(arguments: Arguments) -> int:
     from pipeline.config import load_config
     from pipeline.prepare import prepare
     from pipeline.run import run
+    from pipeline.settled import settled
     from pipeline.summary import config_text, plan_text, verdict_text
-    from pipeline.verdict import is_finished
 
-    job = prepare(load_config(arguments.config, arguments.overrides))
-    if arguments.dry_run:
-        print(f"{config_text(job.config)}\n\n{plan_text(job)}")
-        return 0
-    nothing_to_do = is_finished(job)
-    print("this run is finished: nothing to do" if nothing_to_do else plan_text(job), flush=True)
-    verdict = run(job)
-    print(verdict_text(job, verdict))
+    overrides = arguments.overrides
+    if arguments.address is not None:
+        overrides = [*overrides, f"ray.address={arguments.address}"]
+    config = load_config(arguments.config, overrides)
+    if not arguments.dry_run and (done := settled(config)) is not None:
+        folder, verdict = done
+        print("this run is finished: nothing to do")
+    else:
+        job = prepare(config)
+        if arguments.dry_run:
+            print(f"{config_text(job.config)}\n\n{plan_text(job)}")
+            return 0
+        print(plan_text(job), flush=True)
+        folder, verdict = job.folder, run(job, take_lease=arguments.break_lease)
+    print(verdict_text(folder, verdict))
     return int(verdict.exit_code or 0)
 
 
@@ -205,7 +220,7 @@ def _curate(arguments: Arguments) -> int:
         "this run is finished: nothing to do" if nothing_to_do else recuration_text(job), flush=True
     )
     verdict = recurate(job, arguments.workers)
-    print(verdict_text(job, verdict))
+    print(verdict_text(job.folder, verdict))
     return int(verdict.exit_code or 0)
 
 

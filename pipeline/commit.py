@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from omnitrace_core.errors import RunError
 from pipeline.io import Storage
+from pipeline.lease import check_epoch
 from pipeline.plan import Chunk
 from pipeline.table_writer import encoding
 from stages.chunk import rows_of
@@ -19,6 +21,8 @@ from stages.read_samples import row_key
 from stages.schema import PART_FILE
 
 PARTS = "_parts"
+EPOCH = b"omnitrace.epoch"  # in a part's metadata: the driver it was made for
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Committed:
     shard: str
     n_rows: int
     n_error: int
+    n_tokens: int = 0
+    trace_s: float = 0.0
 
 
 COMMITTED = pa.schema(
@@ -37,10 +43,12 @@ COMMITTED = pa.schema(
         ("shard", pa.string()),
         ("n_rows", pa.int64()),
         ("n_error", pa.int64()),
+        ("n_tokens", pa.int64()),
+        ("trace_s", pa.float64()),
     ]
 )
 # Does the work of chunks, in any order, and yields each when its part is written.
-Execute = Callable[[Sequence[Chunk]], Iterator[Committed]]
+Execute = Callable[[Sequence[Chunk]], Generator[Committed, None, None]]
 
 
 def part_name(chunk_key: str) -> str:
@@ -48,22 +56,37 @@ def part_name(chunk_key: str) -> str:
     return f"{PARTS}/{chunk_key}.parquet"
 
 
-def commit_chunk(table: pa.Table, folder: Storage) -> pa.Table:
+def commit_chunk(table: pa.Table, folder: Storage, epoch: int | None = None) -> pa.Table:
     """Last step of the graph: write a chunk of RECORD rows as one part; returns a `Committed` row.
 
-    Writing it again gives the same part.
+    A part is never replaced: whoever comes second, after a retry or for an earlier driver, leaves
+    the first one's, so that all who publish a chunk publish the same bytes.
+
+    epoch: of the driver that the chunk is done for; None checks nothing.
 
     Raises:
         RunError: a row of the chunk is missing, or one is there that is not its own.
+        LeaseLost: the run has another driver by now.
     """
     chunk = table.select(["chunk_key", "shard", "first_row", "n_rows"]).to_pylist()[0]
     part = pa.Table.from_struct_array(rows_of(table)).cast(PART_FILE)
     check_part(part, chunk["shard"], chunk["first_row"], chunk["n_rows"])
-    with folder.writing(part_name(chunk["chunk_key"])) as path:
-        pq.write_table(part, path, **encoding(part.schema))
-    n_error = count_status(part)["error"]
-    row = {**chunk, "n_error": n_error}
-    return pa.Table.from_pylist([{n: row[n] for n in COMMITTED.names}], schema=COMMITTED)
+    if epoch is not None:
+        check_epoch(folder, epoch)
+        part = part.replace_schema_metadata({**(part.schema.metadata or {}), EPOCH: str(epoch)})
+    try:
+        with folder.writing(part_name(chunk["chunk_key"]), only_new=True) as path:
+            pq.write_table(part, path, **encoding(part.schema))
+    except FileExistsError:
+        log.info("chunk %s was committed already", chunk["chunk_key"])
+    return pa.Table.from_pylist([{**_counts(part), **chunk}], schema=COMMITTED)
+
+
+def _counts(part: pa.Table) -> dict[str, object]:
+    sample = part.column("sample").combine_chunks()
+    n_tokens = pc.sum(sample.field("n_generated_tokens")).as_py() or 0
+    trace_s = pc.sum(pc.struct_field(sample.field("timings"), "trace_s")).as_py() or 0.0
+    return {"n_error": count_status(part)["error"], "n_tokens": n_tokens, "trace_s": trace_s}
 
 
 def read_part(folder: Storage, chunk: Chunk) -> pa.Table:

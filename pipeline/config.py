@@ -72,6 +72,12 @@ class RunOptions(Options):
     max_error_fraction: float = Field(
         0.5, ge=0, le=1, description="Exit code 4 if a larger share of the rows are errors."
     )
+    min_rows_to_stop: int = Field(
+        1000, ge=1, description="From so many rows on, too many errors end the run early."
+    )
+    lease_s: float = Field(
+        60, ge=1, description="Another driver takes over a run whose own is silent for so long."
+    )
 
 
 class RayOptions(Options):

@@ -6,7 +6,8 @@ blocks can split a chunk or merge two. Stages do not know what they run on; this
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 
@@ -18,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from omnitrace_core.errors import RunError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions
+from pipeline.attempt_log import StoredAttempts
 from pipeline.commit import Committed, Execute, commit_chunk
 from pipeline.config import RunConfig, with_absolute_paths
 from pipeline.io import Storage
@@ -37,6 +39,7 @@ def build(
     rules: MediaRules,
     provenance: Provenance,
     folder: Storage,
+    epoch: int,
 ) -> Dataset:
     """The Ray Data chain for a window of chunks; every row of its result is a committed chunk."""
     given = config.ray
@@ -73,15 +76,23 @@ def build(
     )
 
     # 1:1. One model per replica: with whole GPUs, Ray never packs two models on one. A fixed pool,
-    # since an elastic one may stay small; two chunks in flight, so that one waits while one runs.
+    # since an elastic one may stay small. Two chunks in two threads: one has the device, while the
+    # inputs of the other are made. A lost actor's chunks go to another, however often (the stage
+    # counts).
+    attempts = StoredAttempts(folder, epoch)
     traced = ready.map_batches(
         TraceDecode,
-        fn_constructor_args=(replica_model(config.model), config.decode, config.trace),
+        fn_constructor_args=(replica_model(config.model), config.decode, config.trace, attempts),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.trace_cpus,
         num_gpus=config.model.gpus_per_replica,
-        compute=ActorPoolStrategy(size=config.model.replicas, max_tasks_in_flight_per_actor=2),
+        compute=ActorPoolStrategy(
+            size=config.model.replicas,
+            max_tasks_in_flight_per_actor=2,
+            max_concurrent_calls_per_actor=2,
+            enable_true_multi_threading=True,
+        ),
     )
 
     # 1:1. Actors, because the part-of-speech pipeline is loaded once.
@@ -100,9 +111,9 @@ def build(
         compute=ActorPoolStrategy(size=given.curate_actors),
     )
 
-    # 1:1. One atomic write per chunk; a retried task writes the same part again.
+    # 1:1. One atomic write per chunk; a retried task leaves the part that is there.
     return curated.map_batches(
-        partial(commit_chunk, folder=folder),
+        partial(commit_chunk, folder=folder, epoch=epoch),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
@@ -128,16 +139,18 @@ def plan_row(chunk: Chunk) -> pa.Table:
 
 
 def executor(
-    config: RunConfig, rules: MediaRules, provenance: Provenance, folder: Storage
+    config: RunConfig, rules: MediaRules, provenance: Provenance, folder: Storage, epoch: int
 ) -> Execute:
     """A function that runs the graph over a window of chunks and yields each as it is committed."""
     config = with_absolute_paths(config)
 
-    def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
-        dataset = build(chunks, config, rules, provenance, folder)
+    def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        dataset = build(chunks, config, rules, provenance, folder, epoch)
         try:
-            for row in dataset.iter_rows():
-                yield Committed(**row)
+            # Closed when we are: a dataset that is only forgotten goes on for a while.
+            with closing(iter(dataset.iter_rows())) as rows:
+                for row in rows:
+                    yield Committed(**row)
         except RayError as error:
             raise RunError(f"a stage failed: {root_cause(error)}") from error
 

@@ -56,10 +56,19 @@ def identify(config: RunConfig, today: Today = utc_today) -> RunIdentity:
 
 
 def remember(identity: RunIdentity) -> None:
-    """Note the day on which the run began, so that it stays one run after midnight."""
-    if _first_day(identity.output, identity.run_id) is None:
-        record = {"run_id": identity.run_id, "run_date": identity.date.isoformat()}
-        identity.output.write(_record(identity.run_id), json.dumps(record).encode())
+    """Note the day on which the run began, so that it stays one run after midnight.
+
+    Raises:
+        RunError: another driver noted another day meanwhile.
+    """
+    record = {"run_id": identity.run_id, "run_date": identity.date.isoformat()}
+    if identity.output.create(_record(identity.run_id), json.dumps(record).encode()):
+        return
+    if (noted := _first_day(identity.output, identity.run_id)) != identity.date:
+        raise RunError(
+            f"run {identity.run_id} was begun on {noted} by another driver while this one planned "
+            f"to begin it on {identity.date}; run the same command again"
+        )
 
 
 def _first_day(output: Storage, run_id: str) -> datetime.date | None:

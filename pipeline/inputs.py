@@ -53,13 +53,13 @@ def scan_input(path: str) -> list[Scan]:
     Raises:
         InputSchemaError: there is no input, or a shard cannot be read as samples.
     """
-    storage, names = list_shards(path)
+    storage, shards = list_shards(path)
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        return list(pool.map(lambda name: _scan(storage, name), names))
+        return list(pool.map(lambda name: _scan(storage, name, shards[name]), shards))
 
 
-def list_shards(path: str) -> tuple[Storage, list[str]]:
-    """The folder of the input and the names of its shards in it, sorted.
+def list_shards(path: str) -> tuple[Storage, dict[str, str]]:
+    """The folder of the input, and the identity of each shard in it by name, sorted.
 
     Raises:
         InputSchemaError: nothing is there, or no shard is.
@@ -67,21 +67,22 @@ def list_shards(path: str) -> tuple[Storage, list[str]]:
     storage = Storage(path)
     if storage.is_file():
         parent, _, name = storage.root.rpartition("/")
-        return Storage(parent), [name]
-    names = [name for name in storage.tree(".parquet") if not _hidden(name)]
-    if not names:
+        folder = Storage(parent)
+        return folder, {name: folder.identity(name)}
+    listed = storage.tree_listing(".parquet")
+    shards = {name: listed[name] for name in sorted(listed) if not _hidden(name)}
+    if not shards:
         found = "holds no .parquet shard" if storage.exists() else "does not exist"
         raise InputSchemaError(f"input.path={path!r} {found}; {REMEDY}")
-    return storage, names
+    return storage, shards
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _scan(storage: Storage, name: str) -> Scan:
+def _scan(storage: Storage, name: str, identity: str) -> Scan:
     uri = storage.url(name)
-    identity = storage.identity(name)
     try:
         with storage.open(name) as file, pq.ParquetFile(file) as shard:
             if problems := schema_problems(shard.schema_arrow):

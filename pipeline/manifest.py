@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from omnitrace_core.errors import RunError
 from pipeline.io import Storage
 from pipeline.plan import shard_label
 
 MANIFESTS = "_manifests"
+_READERS = 16  # threads: on object storage reading is mostly waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Manifest:
 
     by_code, by_stage: how many error rows of each code, and of each stage. files: rows by file.
     chunk_samples: rows of each chunk but the last, which may be shorter; 0 where it is not known.
+    epoch: the driver that published it; 0 where there was no lease.
     """
 
     number: int
@@ -36,6 +39,7 @@ class Manifest:
     files: dict[str, int]
     schema_version: int
     chunk_samples: int = 0
+    epoch: int = 0
 
 
 def manifest_name(number: int) -> str:
@@ -49,16 +53,18 @@ def write_manifest(folder: Storage, manifest: Manifest) -> None:
     folder.write(manifest_name(manifest.number), content)
 
 
-def read_manifests(folder: Storage) -> dict[str, Manifest]:
+def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Manifest]:
     """All manifests of a run by input shard.
+
+    with_chunks: also the keys of their chunks, most of a manifest's size.
 
     Raises:
         RunError: one of them is not a manifest, or two speak of one shard.
     """
     needed = {field.name for field in fields(Manifest) if field.default is MISSING}
     known = {field.name for field in fields(Manifest)}
-    found: dict[str, Manifest] = {}
-    for name in folder.names(MANIFESTS, suffix=".json"):
+
+    def read(name: str) -> Manifest:
         address = f"{MANIFESTS}/{name}"
         try:
             told = json.loads(folder.read(address))
@@ -68,6 +74,13 @@ def read_manifests(folder: Storage) -> dict[str, Manifest]:
                 f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "
                 "its shard will be done anew"
             ) from error
+        return manifest if with_chunks else replace(manifest, chunk_keys=[])
+
+    found: dict[str, Manifest] = {}
+    names = folder.names(MANIFESTS, suffix=".json")
+    with ThreadPoolExecutor(_READERS) as pool:
+        manifests = list(pool.map(read, names))
+    for manifest in manifests:
         if manifest.shard in found:
             raise RunError(
                 f"two manifests in {folder.url(MANIFESTS)} speak of {manifest.shard}: "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.inputs import Duplicate, Scan, find_duplicates
 
@@ -63,12 +63,28 @@ class Plan:
     @property
     def n_chunks(self) -> int:
         """Chunks of the whole input."""
-        return sum(-(-shard.n_rows // self.chunk_samples) for shard in self.shards)
+        return sum(self.n_chunks_of(shard) for shard in self.shards)
+
+    def n_chunks_of(self, shard: Shard) -> int:
+        """Chunks of a shard."""
+        return -(-shard.n_rows // self.chunk_samples)
 
     @property
     def digest(self) -> str:
         """Hash of all shards' keys and numbers: two plans with the same one publish the same."""
         return _hash(*((shard.key, shard.number) for shard in self.shards))
+
+    @property
+    def inputs(self) -> str:
+        """Hash of all that a listing of the input tells, and of what shapes the records."""
+        listed = {shard.name: shard.identity for shard in self.shards}
+        return inputs_digest(listed, self.fingerprint, self.chunk_samples)
+
+    def numbered(self, published: Mapping[str, int]) -> Plan:
+        """The same plan with the numbers that its shards were published under meanwhile."""
+        numbers = assign_numbers([shard.name for shard in self.shards], published)
+        shards = [replace(shard, number=numbers[shard.name]) for shard in self.shards]
+        return replace(self, shards=tuple(shards))
 
     def chunks(self, shard: Shard) -> Iterator[Chunk]:
         """The shard's chunks in order; made when asked for, so that a plan stays small."""
@@ -80,6 +96,11 @@ class Plan:
                 shard.uri, shard.identity, first_row, n_rows, self.fingerprint, _told(inside)
             )
             yield Chunk(key, shard.name, shard.uri, first_row, n_rows, inside)
+
+
+def inputs_digest(listed: Mapping[str, str], fingerprint: str, chunk_samples: int) -> str:
+    """Hash of the input's shards, each with its identity, and of what shapes the records."""
+    return _hash(sorted(listed.items()), fingerprint, chunk_samples)
 
 
 def make_plan(

@@ -62,7 +62,7 @@ def prepare(config: RunConfig, today: Today = utc_today) -> Job:
     identity = identify(config, today)
     rules = _check_names(config)
     scans = scan_input(config.input.path)
-    manifests = read_manifests(identity.folder)
+    manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
     plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)
     return Job(config, identity, plan, manifests, rules)

@@ -6,29 +6,43 @@ after the files it speaks of, and the parts go after the manifest.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pyarrow as pa
 
 from pipeline.commit import PARTS, part_name, read_part
 from pipeline.io import PARTIAL, Storage
 from pipeline.manifest import MANIFESTS, Manifest, manifest_name, write_manifest
-from pipeline.plan import Plan, Shard, shard_label
+from pipeline.plan import Chunk, Plan, Shard, shard_label
 from pipeline.table_writer import table_name, writing_shard
 from stages.schema import SCHEMA_VERSION, TABLES
 
+_READ_AHEAD = 8
 
-def publish_shard(folder: Storage, plan: Plan, shard: Shard, tables: Sequence[str]) -> Manifest:
+
+def publish_shard(
+    folder: Storage,
+    plan: Plan,
+    shard: Shard,
+    tables: Sequence[str],
+    check: Callable[[], None] = lambda: None,
+    epoch: int = 0,
+) -> Manifest:
     """Publish a shard whose chunks all have parts; returns its manifest.
 
-    tables: those that this run keeps. Memory: one part and one row group of each table.
+    tables: those that this run keeps. check: raises if this process may not publish (any more).
+    epoch: of the driver. Memory: a few parts and one row group of each table.
 
     Raises:
         RunError: a part does not hold its chunk's rows.
     """
     chunks = list(plan.chunks(shard))
     with writing_shard(folder, shard.number, tables) as files:
-        for chunk in chunks:
-            files.add(read_part(folder, chunk))
+        for part in _parts(folder, chunks):
+            files.add(part)
+        check()
     manifest = declare(
         folder,
         shard,
@@ -37,10 +51,26 @@ def publish_shard(folder: Storage, plan: Plan, shard: Shard, tables: Sequence[st
         fingerprint=plan.fingerprint,
         chunk_samples=plan.chunk_samples,
         chunk_keys=[chunk.key for chunk in chunks],
+        epoch=epoch,
     )
-    for chunk in chunks:
-        folder.delete(part_name(chunk.key))
+    folder.delete_many([part_name(chunk.key) for chunk in chunks])
     return manifest
+
+
+def _parts(folder: Storage, chunks: Sequence[Chunk]) -> Iterator[pa.Table]:
+    """The chunks' parts in order, read a few ahead: on object storage reading is mostly waiting."""
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        coming: deque[Future[pa.Table]] = deque()
+        try:
+            for chunk in chunks:
+                coming.append(pool.submit(read_part, folder, chunk))
+                if len(coming) == _READ_AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
 
 
 def declare(
@@ -52,6 +82,7 @@ def declare(
     fingerprint: str,
     chunk_samples: int,
     chunk_keys: Sequence[str],
+    epoch: int = 0,
 ) -> Manifest:
     """Write the manifest of a shard whose files are there; files of other tables go first.
 
@@ -81,6 +112,7 @@ def declare(
         files={table_name(name, shard.number): count for name, count in n_rows.items()},
         schema_version=SCHEMA_VERSION,
         chunk_samples=chunk_samples,
+        epoch=epoch,
     )
     write_manifest(folder, manifest)
     return manifest

@@ -5,20 +5,24 @@ from __future__ import annotations
 import datetime
 import json
 import platform
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 
 from omnitrace_core import __version__
+from omnitrace_core.errors import LeaseLost
+from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, Execute
+from pipeline.error_watch import ErrorWatch
 from pipeline.identity import remember
-from pipeline.plan import Chunk, Shard
+from pipeline.lease import Lease, holding
+from pipeline.manifest import read_manifests
 from pipeline.prepare import Job, check_writable
 from pipeline.progress import Progress
 from pipeline.publish import publish_shard, retire
+from pipeline.schedule import Schedule
+from pipeline.stop_signals import stopping_on_signals
 from pipeline.verdict import (
     Exit,
     Stop,
@@ -35,37 +39,61 @@ from stages.schema import SCHEMA_VERSION
 _VERSIONS = ("omnitrace", "ray", "pyarrow", "torch", "transformers", "spacy", "decord")
 
 
-def run(job: Job, execute: Execute | None = None) -> Verdict:
+def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -> Verdict:
     """Finish the job: a finished one is left alone, an interrupted one is continued.
 
-    execute: does the work of a window of chunks; by default the graph on Ray.
+    execute: does the work of a window of chunks; by default the graph on Ray. take_lease: take the
+    run over from whoever works on it. SIGTERM ends it as Ctrl-C does, in the main thread.
 
     Raises:
         ConfigError: the output cannot be written, or Ray cannot be had.
+        LeaseHeld: another driver works on the run, and is alive.
+        LeaseLost: another driver took the run over.
         RunError: a stage broke, or rows were lost; what was committed stays and is not redone.
     """
     if is_finished(job):
         return judge(job)
-    _begin(job)
+    check_writable(job.identity.output)
+    with (
+        stopping_on_signals(),
+        holding(job.folder, job.config.run.lease_s, take=take_lease) as lease,
+    ):
+        return _run(_as_it_stands(job), lease, execute)
+
+
+def _run(job: Job, lease: Lease, execute: Execute | None) -> Verdict:
+    if is_finished(job):
+        return judge(job)
     stopped = None
     try:
-        _work(job, execute)
-    except KeyboardInterrupt:
-        stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command continues the run")
+        _begin(job)
+        stopped = _work(job, lease, execute)
+    except KeyboardInterrupt as stop:
+        stopped = Stop(Exit.INCOMPLETE, f"{_cause(stop)}; the same command continues the run")
+    except LeaseLost:
+        # The folder is another's: what it says of the run is not ours to write.
+        raise
     except Exception as error:
         write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
         raise
     verdict = judge(job, stopped or _lost(job))
     if verdict.finished:
-        # Parts of other plans: shards that changed, chunks of another size.
+        # Parts of other plans: shards that changed, chunks of another size. And what was counted.
         job.folder.delete_folder(PARTS)
+        job.folder.delete_folder(ATTEMPTS)
     write_verdict(job.folder, verdict)
     return verdict
 
 
+def _as_it_stands(job: Job) -> Job:
+    """The job with what others published since it was planned."""
+    manifests = read_manifests(job.folder, with_chunks=False)
+    numbers = {name: manifest.number for name, manifest in manifests.items()}
+    return replace(job, manifests=manifests, plan=job.plan.numbered(numbers))
+
+
 def _begin(job: Job) -> None:
     """From here on the run's folder says that it is going on, and holds nothing stale."""
-    check_writable(job.identity.output)
     # A date given in the config needs no remembering, and must not bind runs without one.
     if job.config.run.date is None:
         remember(job.identity)
@@ -75,42 +103,48 @@ def _begin(job: Job) -> None:
         del job.manifests[name]
 
 
-def _work(job: Job, execute: Execute | None) -> None:
-    parts = set(job.folder.names(PARTS, suffix=".parquet"))
-    unfinished = {shard.name: shard for shard in job.plan.shards if not job.is_published(shard)}
-    left: Counter[str] = Counter()
-    n_rows = 0
-    for chunk in _pending(job, unfinished.values(), parts):
-        left[chunk.shard] += 1
-        n_rows += chunk.n_rows
-    for shard in unfinished.values():
-        if left[shard.name] == 0:
-            _publish(job, shard)
-    if not left.total():
-        return
-    pending = _pending(job, unfinished.values(), parts)
-    ray = _ray(job) if execute is None else nullcontext()
-    with closing(Progress(left.total(), n_rows)) as progress, ray:
-        execute = execute or _graph(job)
-        while window := list(islice(pending, job.config.run.window_chunks)):
-            for committed in execute(window):
-                progress.update(committed)
-                left[committed.shard] -= 1
-                if left[committed.shard] == 0:
-                    _publish(job, unfinished[committed.shard])
+def _work(job: Job, lease: Lease, execute: Execute | None) -> Stop | None:
+    """Do what is left, and publish each shard as it completes; says why if it ends early."""
+    shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
+    n_chunks = sum(job.plan.n_chunks_of(shard) for shard in shards)
+    n_rows = sum(shard.n_rows for shard in shards)
+    parts = {name.removesuffix(".parquet") for name in job.folder.names(PARTS, suffix=".parquet")}
+    errors = ErrorWatch(job.config.run, job.manifests.values())
+    with ExitStack() as stack:
+        replicas = job.config.model.replicas
+        progress = stack.enter_context(closing(Progress(n_chunks, n_rows, replicas)))
+        schedule = Schedule(job.plan, shards, parts, progress.skip)
+        while True:
+            window = schedule.window(job.config.run.window_chunks)
+            _publish(job, lease, schedule)
+            if not window:
+                return None
+            if execute is None:
+                stack.enter_context(_ray(job))
+                execute = _graph(job, lease.epoch)
+            # Closed at once when we leave, so that no stage goes on behind our back.
+            with closing(execute(window)) as coming:
+                for committed in coming:
+                    lease.check()
+                    progress.update(committed)
+                    schedule.committed(committed.shard)
+                    _publish(job, lease, schedule)
+                    if reason := errors.too_many(committed):
+                        return Stop(Exit.INCOMPLETE, reason)
 
 
-def _pending(job: Job, shards: Iterable[Shard], parts: set[str]) -> Iterator[Chunk]:
-    """Chunks that have no part yet, in the order of the plan."""
-    for shard in shards:
-        for chunk in job.plan.chunks(shard):
-            if f"{chunk.key}.parquet" not in parts:
-                yield chunk
-
-
-def _publish(job: Job, shard: Shard) -> None:
+def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:
     tables = kept_tables(job.config.trace)
-    job.manifests[shard.name] = publish_shard(job.folder, job.plan, shard, tables)
+    for shard in schedule.complete():
+        lease.check()
+        manifest = publish_shard(
+            job.folder, job.plan, shard, tables, check=lease.check, epoch=lease.epoch
+        )
+        job.manifests[shard.name] = replace(manifest, chunk_keys=[])
+
+
+def _cause(stop: KeyboardInterrupt) -> str:
+    return f"stopped by {stop.args[0]}" if stop.args else "interrupted"
 
 
 def _lost(job: Job) -> Stop | None:
@@ -125,17 +159,20 @@ def _lost(job: Job) -> Stop | None:
     )
 
 
-def _graph(job: Job) -> Execute:
+def _graph(job: Job, epoch: int) -> Execute:
     from pipeline.graph import executor
 
     provenance = Provenance(job.identity.fingerprint, __version__)
-    return executor(job.config, job.rules, provenance, job.folder)
+    return executor(job.config, job.rules, provenance, job.folder, epoch)
 
 
-def _ray(job: Job) -> AbstractContextManager[None]:
+@contextmanager
+def _ray(job: Job) -> Iterator[None]:
     from pipeline.ray_session import ray_session
 
-    return ray_session(job.config)
+    # Ray puts a handler of its own for SIGTERM in place of ours.
+    with ray_session(job.config), stopping_on_signals():
+        yield
 
 
 def describe(job: Job) -> dict[str, object]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import yaml
 
 from pipeline.config import RunConfig
-from pipeline.manifest import Manifest
+from pipeline.io import Storage
 from pipeline.prepare import Job
 from pipeline.recuration import Recuration
-from pipeline.verdict import Verdict, Work
+from pipeline.verdict import Verdict
 from stages.record_columns import kept_tables
 from stages.recurate import Change
 
@@ -67,7 +67,7 @@ def _read(change: Change) -> list[str]:
     return [name + positions * (name == "traces") for name in columns]
 
 
-def verdict_text(work: Work, verdict: Verdict) -> str:
+def verdict_text(folder: Storage, verdict: Verdict) -> str:
     """How the run ended, its error rows by code, and the files it wrote."""
     lines = [
         f"run {verdict.run_id}: {verdict.reason}",
@@ -76,20 +76,13 @@ def verdict_text(work: Work, verdict: Verdict) -> str:
     ]
     lines += [f"  error {code}: {count}" for code, count in verdict.by_code.items()]
     lines += [f"  errors in stage {stage}: {count}" for stage, count in verdict.by_stage.items()]
-    lines += [f"  {line}" for line in _files(work)]
+    lines += [f"  {line}" for line in _files(folder, verdict)]
     return "\n".join(lines)
 
 
-def _files(work: Work) -> list[str]:
-    final: list[Manifest] = [
-        work.manifests[shard.name] for shard in work.plan.shards if work.is_published(shard)
-    ]
-    rows: dict[str, list[int]] = {}
-    for manifest in final:
-        for name, n_rows in manifest.files.items():
-            rows.setdefault(name.partition("/")[0], []).append(n_rows)
+def _files(folder: Storage, verdict: Verdict) -> list[str]:
     tables = [
-        f"{work.folder.url(table)}/*.parquet  ({len(counts)} files, {sum(counts)} rows)"
-        for table, counts in rows.items()
+        f"{folder.url(table)}/*.parquet  ({told['files']} files, {told['rows']} rows)"
+        for table, told in verdict.tables.items()
     ]
-    return [*tables, work.folder.url("verdict.json")]
+    return [*tables, folder.url("verdict.json")]

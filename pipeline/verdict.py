@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 from omnitrace_core.errors import (
     ConfigError,
     InputSchemaError,
+    LeaseHeld,
+    LeaseLost,
     RunError,
     UnknownName,
 )
@@ -35,7 +37,9 @@ class Exit(IntEnum):
 
 
 def exit_code_of(error: Exception) -> Exit:
-    """What the user set or handed in is usage; all else is a crash."""
+    """What the user set or handed in is usage, another driver's run incomplete, the rest a crash."""
+    if isinstance(error, LeaseHeld | LeaseLost):
+        return Exit.INCOMPLETE
     usage = isinstance(error, ConfigError | InputSchemaError | UnknownName)
     return Exit.USAGE if usage else Exit.CRASH
 
@@ -53,7 +57,8 @@ class Verdict:
     """How a run stands.
 
     finished: every input row is published. exit_code: null while the run is going on. plan: hash of
-    the input and settings it speaks of.
+    the input and settings it speaks of. inputs: hash of what a listing of the input tells. tables:
+    files and rows of each.
     """
 
     run_id: str
@@ -69,6 +74,8 @@ class Verdict:
     by_stage: dict[str, int]
     n_shards: int
     n_published: int
+    inputs: str = ""
+    tables: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class Work(Protocol):
@@ -112,7 +119,7 @@ def judge(work: Work, stopped: Stop | None = None) -> Verdict:
             "this is a fault of the pipeline, please report it"
         )
     limit = work.config.run.max_error_fraction
-    exit_code, reason = _decide(finished, n_error, n_rows, limit, stopped)
+    exit_code, reason = decide(finished, n_error, n_rows, limit, stopped)
     return Verdict(
         run_id=work.run_id,
         plan=plan.digest,
@@ -127,12 +134,19 @@ def judge(work: Work, stopped: Stop | None = None) -> Verdict:
         by_stage=_total(item.by_stage for item in final),
         n_shards=len(plan.shards),
         n_published=len(final),
+        inputs=plan.inputs,
+        tables=_tables(final),
     )
 
 
-def _decide(
-    finished: bool, n_error: int, n_rows: int, max_error_fraction: float, stopped: Stop | None
+def decide(
+    finished: bool,
+    n_error: int,
+    n_rows: int,
+    max_error_fraction: float,
+    stopped: Stop | None = None,
 ) -> tuple[int | None, str]:
+    """Exit code (null while the run goes on) and reason."""
     if stopped is not None:
         return stopped.exit_code, stopped.reason
     if not finished:
@@ -143,6 +157,16 @@ def _decide(
             f"run.max_error_fraction={max_error_fraction}"
         )
     return Exit.DONE, "done"
+
+
+def _tables(final: Iterable[Manifest]) -> dict[str, dict[str, int]]:
+    tables: dict[str, dict[str, int]] = {}
+    for manifest in final:
+        for name, n_rows in manifest.files.items():
+            table = tables.setdefault(name.partition("/")[0], {"files": 0, "rows": 0})
+            table["files"] += 1
+            table["rows"] += n_rows
+    return tables
 
 
 def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -66,7 +66,7 @@ def _samples(
         "error_stage": [error.stage if error else "" for error in errors],
         "error_code": [error.code if error else "" for error in errors],
         "message": [error.message if error else "" for error in errors],
-        "attempts": [1] * n,
+        "attempts": rows.field("attempts").fill_null(1),
         "notes": _notes(rows, outcomes),
         "timings": _timings(rows, outcomes),
         "traced_by": rows.field("traced_by"),

@@ -201,8 +201,12 @@ def with_results(
     *,
     fields: Sequence[str],
     drop: Sequence[str] = (),
+    columns_too: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
-    """Put one result per sample into the chunk; None leaves the sample's error as it is."""
+    """Put one result per sample into the chunk; None leaves the sample's error as it is.
+
+    columns_too: whole columns, which samples in error have as well.
+    """
     rows = rows_of(table)
     columns = {name: rows.field(name) for name in STATE.names}
     for name in fields:
@@ -210,6 +214,7 @@ def with_results(
         columns[name] = pa.array(values, type=STATE.field(name).type)
     for name in drop:
         columns[name] = pa.nulls(len(rows), STATE.field(name).type)
+    columns.update(columns_too or {})
     errors = [
         error_row(result) if isinstance(result, RowError) else old
         for result, old in zip(results, columns["error"].to_pylist(), strict=True)

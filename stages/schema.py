@@ -244,6 +244,7 @@ STATE = pa.struct(
         ("decode_s", pa.float64()),
         ("speech_s", pa.float64()),
         ("trace_s", pa.float64()),
+        ("attempts", pa.int32()),  # at tracing its chunk, the last one included
     ]
 )
 

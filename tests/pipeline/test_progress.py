@@ -26,7 +26,7 @@ def test_line_has_counts_rate_and_eta() -> None:
 
 def test_terminal_line_renews_itself() -> None:
     stream = _Terminal()
-    progress = Progress(1, 4, stream)
+    progress = Progress(1, 4, stream=stream)
     progress.update(_chunk())
     progress.close()
     assert stream.getvalue().startswith("\r1/1 chunks")
@@ -36,7 +36,7 @@ def test_terminal_line_renews_itself() -> None:
 
 def test_logs_get_plain_lines_and_not_one_per_chunk() -> None:
     stream = io.StringIO()
-    progress = Progress(1000, 4000, stream)
+    progress = Progress(1000, 4000, stream=stream)
     for _ in range(1000):
         progress.update(_chunk())
     progress.close()

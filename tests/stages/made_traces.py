@@ -15,6 +15,7 @@ from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from omnitrace_core.refold import refold
 from omnitrace_core.units import assign_units, empty_unit_notes
+from stages.attempts import AttemptLog
 from stages.trace_decode import TraceDecode
 
 TRACED_BY = {
@@ -132,7 +133,10 @@ class MadeTracer:
         self.asked: list[ReadySample] = []
         self.calls: list[int] = []
 
-    def trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+    def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+        return ready
+
+    def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         self.calls.append(len(ready))
         self.asked += ready
         return [self._one(item) for item in ready]
@@ -146,11 +150,10 @@ class MadeTracer:
         return make_trace(ready, self.options)
 
 
-def trace_stage(tracer: MadeTracer) -> TraceDecode:
+def trace_stage(tracer: MadeTracer, attempts: AttemptLog | None = None) -> TraceDecode:
     """The trace stage around a made-up tracer, without loading a model."""
     stage = TraceDecode.__new__(TraceDecode)
-    stage._tracer = tracer
-    stage._traced_by = TRACED_BY
+    stage._take(tracer, TRACED_BY, attempts)
     return stage
 
 

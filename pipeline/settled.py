@@ -1,0 +1,50 @@
+"""A finished run, seen from two listings and a verdict: what a rerun with nothing to do costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+from omnitrace_core.errors import RunError
+from pipeline.config import RunConfig
+from pipeline.identity import Today, identify, utc_today
+from pipeline.inputs import list_shards
+from pipeline.io import Storage
+from pipeline.manifest import MANIFESTS
+from pipeline.plan import inputs_digest
+from pipeline.verdict import VERDICT, Verdict, decide
+
+
+def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdict] | None:
+    """Folder and verdict of the run, if its input is as it was when it was finished.
+
+    No shard and no manifest is opened: the input is listed, and so are the manifests.
+
+    Raises:
+        ConfigError, InputSchemaError, RunError: as of `prepare`, as far as they are met.
+    """
+    identity = identify(config, today)
+    verdict = _stored(identity.folder)
+    if verdict is None or not verdict.finished:
+        return None
+    _, listed = list_shards(config.input.path)
+    digest = inputs_digest(listed, identity.fingerprint, config.run.chunk_samples)
+    n_manifests = len(identity.folder.names(MANIFESTS, suffix=".json"))
+    if verdict.inputs != digest or n_manifests != verdict.n_shards:
+        return None
+    # Judged by the limit of the day.
+    limit = config.run.max_error_fraction
+    exit_code, reason = decide(True, verdict.n_error, verdict.n_rows, limit)
+    return identity.folder, replace(verdict, exit_code=exit_code, reason=reason)
+
+
+def _stored(folder: Storage) -> Verdict | None:
+    try:
+        told = json.loads(folder.read(VERDICT))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
+    known = {field.name for field in fields(Verdict)}
+    # One that an older version wrote is no ground to skip the work on.
+    return Verdict(**told) if told.keys() == known else None

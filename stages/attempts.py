@@ -1,0 +1,134 @@
+"""Attempts at a chunk, counted where they outlive the process that makes them.
+
+A stage that can be killed by a sample (a model, on a device) says what it is about to do before it
+does it. From the third attempt at a chunk on, it does the chunk sample by sample and says which, so
+that a sample that has killed two processes becomes an error row instead of a loop without end.
+
+A process that dies together with its driver (a machine that goes down) may have died of that, and
+not of the sample: such a death counts half.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+from omnitrace_core.errors import Quarantined
+
+ONE_BY_ONE_FROM = 3
+DEADLY = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class AttemptLog(Protocol):
+    """Small files in the run's folder."""
+
+    @property
+    def epoch(self) -> int:
+        """Which driver of the run the process works for."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """What was written last, if anything was."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace it as a whole."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Forget it."""
+        ...
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known of a chunk that is not done.
+
+    number: attempts so far, this one included. current: row key of the sample at work, when they
+    are done one by one. deaths: by row key; a half for each that the driver died, too.
+    """
+
+    epoch: int
+    number: int = 0
+    current: str | None = None
+    deaths: dict[str, float] = field(default_factory=dict)
+
+
+class Attempt:
+    """One attempt at a chunk; `row` is asked before each sample, `done` ends it."""
+
+    def __init__(self, record: Record, keep: Callable[[Record | None], None]) -> None:
+        self._record = record
+        self._keep = keep
+        keep(record)
+
+    @property
+    def number(self) -> int:
+        """1 for the first."""
+        return self._record.number
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether to do the chunk's samples one after another, each announced by `row`."""
+        return self.number >= ONE_BY_ONE_FROM
+
+    def row(self, row_key: str) -> None:
+        """Say that work on this sample alone begins. Raises: Quarantined if it is deadly."""
+        deaths = self._record.deaths.get(row_key, 0.0)
+        if deaths >= DEADLY:
+            raise Quarantined(
+                f"{row_key}: the process that worked on it died {self.number - 1} times, and on "
+                "this sample alone as often as is allowed; look for it in Ray's logs, and give a "
+                "mended sample in a run of another run.id"
+            )
+        self._record.current = row_key
+        self._keep(self._record)
+
+    def done(self) -> None:
+        """All of the chunk is done: its attempts no longer matter."""
+        self._keep(None)
+
+
+class Attempts:
+    """Counts one stage's attempts at chunks; without a log every attempt is the first."""
+
+    def __init__(self, stage: str, log: AttemptLog | None) -> None:
+        self._stage, self._log = stage, log
+
+    def begin(self, chunk_key: str) -> Attempt:
+        """Count an attempt at this chunk before it begins. Raises: OSError of the storage."""
+        store = self._log
+        if store is None:
+            return Attempt(Record(0, 1), lambda record: None)
+        name = f"{chunk_key}.{self._stage}.json"
+
+        def keep(record: Record | None) -> None:
+            if record is None:
+                store.delete(name)
+            else:
+                store.write(name, json.dumps(asdict(record)).encode())
+
+        record = _known(store.read(name)) or Record(store.epoch)
+        if record.number:
+            log.warning("chunk %s: attempt %d (%s)", chunk_key, record.number + 1, self._stage)
+        if record.current is not None:
+            weight = 1.0 if record.epoch == store.epoch else 0.5
+            record.deaths[record.current] = record.deaths.get(record.current, 0.0) + weight
+        record.epoch, record.current = store.epoch, None
+        record.number += 1
+        return Attempt(record, keep)
+
+
+def _known(content: bytes | None) -> Record | None:
+    if content is None:
+        return None
+    try:
+        return Record(**json.loads(content))
+    except (ValueError, TypeError):
+        # Not ours to judge: counting begins anew.
+        return None

@@ -1,0 +1,130 @@
+"""Attempts at chunks, counted through deaths of processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from omnitrace_core.errors import Quarantined
+from stages.attempts import Attempt, Attempts
+
+
+class Log:
+    """A log in memory; `at(epoch)` is the same log as a later driver's processes see it."""
+
+    def __init__(self, epoch: int = 1, kept: dict[str, bytes] | None = None) -> None:
+        self.epoch = epoch
+        self.kept = {} if kept is None else kept
+
+    def at(self, epoch: int) -> Log:
+        return Log(epoch, self.kept)
+
+    def read(self, name: str) -> bytes | None:
+        return self.kept.get(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self.kept[name] = content
+
+    def delete(self, name: str) -> None:
+        self.kept.pop(name, None)
+
+
+def begin(log: Log) -> Attempt:
+    return Attempts("trace", log).begin("chunk")
+
+
+def die_at(log: Log, row: str) -> None:
+    """An attempt whose process dies at a sample (from the third on), or anywhere before."""
+    attempt = begin(log)
+    for key in "abc":
+        if attempt.one_by_one:
+            attempt.row(key)
+        if key == row:
+            return
+
+
+def test_what_is_done_leaves_nothing() -> None:
+    log = Log()
+    attempt = begin(log)
+    assert (attempt.number, attempt.one_by_one) == (1, False)
+    assert list(log.kept) == ["chunk.trace.json"]
+    attempt.done()
+    assert log.kept == {}
+    assert begin(log).number == 1
+
+
+def test_third_attempt_goes_one_by_one() -> None:
+    log = Log()
+    numbers = []
+    for _ in range(4):
+        attempt = begin(log)
+        numbers.append((attempt.number, attempt.one_by_one))
+    assert numbers == [(1, False), (2, False), (3, True), (4, True)]
+
+
+def test_two_deaths_on_a_sample_alone_are_its_end() -> None:
+    log = Log()
+    for _ in range(4):
+        die_at(log, "b")
+    attempt = begin(log)
+    assert attempt.number == 5
+    attempt.row("a")
+    with pytest.raises(Quarantined, match=r"^b: the process that worked on it died 4 times"):
+        attempt.row("b")
+    attempt.row("c")
+    attempt.done()
+    assert log.kept == {}
+
+
+def test_several_deadly_samples_end_too() -> None:
+    log = Log()
+    for _ in range(20):
+        attempt = begin(log)
+        quarantined = []
+        for key in "abc":
+            try:
+                if attempt.one_by_one:
+                    attempt.row(key)
+            except Quarantined:
+                quarantined.append(key)
+            else:
+                if key in "ac":
+                    break
+        else:
+            break
+    assert quarantined == ["a", "c"]
+    assert attempt.number == 7
+
+
+def test_deaths_with_the_driver_count_half() -> None:
+    log = Log()
+    for epoch in range(1, 6):
+        die_at(log.at(epoch), "b")
+    # The first two were of the whole chunk; three on this sample, each together with its driver.
+    begin(log.at(6)).row("b")
+    attempt = begin(log.at(7))
+    with pytest.raises(Quarantined):
+        attempt.row("b")
+
+
+def test_stages_and_chunks_count_apart() -> None:
+    log = Log()
+    begin(log)
+    assert Attempts("other", log).begin("chunk").number == 1
+    assert Attempts("trace", log).begin("other").number == 1
+    assert begin(log).number == 2
+
+
+def test_spoilt_record_counts_anew() -> None:
+    log = Log()
+    for content in (b"{", b"[]", b'{"wrong": 1}'):
+        log.kept["chunk.trace.json"] = content
+        assert begin(log).number == 1
+
+
+def test_without_a_log_nothing_is_counted() -> None:
+    attempts = Attempts("trace", None)
+    for _ in range(3):
+        attempt = attempts.begin("chunk")
+        assert attempt.number == 1
+        attempt.row("a")
+    attempt.done()
