@@ -13,6 +13,7 @@
     │   │   ├── MediaEmpty         media_empty
     │   │   ├── MediaCorrupt       media_corrupt
     │   │   ├── MediaTimeout       media_timeout
+    │   │   ├── MediaUnavailable   media_unavailable
     │   │   ├── MediaMemory        media_memory
     │   │   └── MediaCrashed       media_crashed
     │   ├── SpeechError            speech_error
@@ -24,11 +25,13 @@
     ├── InternalError          a fault of ours in another process: recorded, under the code internal
     └── FatalError             this process or run cannot go on: re-raised, never recorded
         ├── ConfigError            a setting is wrong (exit code 2, before any work)
+        │   └── StoreCredentials   object storage knows no credentials, or refuses them
         ├── InputSchemaError       the input is not samples (exit code 2, before any work)
         ├── UnknownName            a name is in none of our tables; the message lists the valid ones
         ├── BackendError           the model cannot be loaded or is not what the backend expects
         ├── DecoderError           the process that decodes media does not start
         ├── DeviceBroken           the model's device will not work again in this process
+        ├── StoreUnavailable       object storage does not answer, however often it was asked
         └── RunError               the pipeline broke a promise (rows lost, parts that disagree)
             ├── LeaseHeld              another driver is at work on the run
             └── LeaseLost              another driver took the run over
@@ -118,6 +121,12 @@ class MediaTimeout(MediaError):
     code = "media_timeout"
 
 
+class MediaUnavailable(MediaError):
+    """The object store did not answer, however often it was asked."""
+
+    code = "media_unavailable"
+
+
 class MediaMemory(MediaError):
     """Decoding takes more memory than it may, or than there is."""
 
@@ -178,6 +187,10 @@ class ConfigError(FatalError):
     """A setting is wrong."""
 
 
+class StoreCredentials(ConfigError, PermissionError):
+    """Object storage needs credentials that it was not given, or refuses those it was given."""
+
+
 class InputSchemaError(FatalError):
     """The input cannot be read as samples."""
 
@@ -196,6 +209,10 @@ class DecoderError(FatalError):
 
 class DeviceBroken(FatalError):
     """The model's device will not work again in this process; another process may be luckier."""
+
+
+class StoreUnavailable(FatalError, OSError):
+    """Object storage did not answer, however often it was asked."""
 
 
 class RunError(FatalError):

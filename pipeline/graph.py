@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from typing import Any, cast
 
 import pyarrow as pa
 import ray.data
@@ -31,6 +32,8 @@ from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.schema import CHUNK_PLAN
 from stages.trace_decode import TraceDecode
+
+Rows = Generator[dict[str, Any], None, None]
 
 
 def build(
@@ -148,7 +151,7 @@ def executor(
         dataset = build(chunks, config, rules, provenance, folder, epoch)
         try:
             # Closed when we are: a dataset that is only forgotten goes on for a while.
-            with closing(iter(dataset.iter_rows())) as rows:
+            with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:
                 for row in rows:
                     yield Committed(**row)
         except RayError as error:

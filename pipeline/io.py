@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from omnitrace_core.errors import ConfigError
+from pipeline.stores import PARTIAL, AnyStore, LocalStore, Taken, identity_of, store_of
+
+__all__ = ["PARTIAL", "Storage", "absolute"]
 
 
 class Storage:
     """A folder; names in it are relative and use `/`.
 
     Cheap to make and to send to workers: the filesystem is opened where it is used. Credentials
-    come from the environment, as each filesystem defines it.
+    come from the environment, as each filesystem defines it. Anything here can raise
+    `StoreUnavailable` (an OSError) or `StoreCredentials` (a ConfigError) where that is S3.
     """
 
     def __init__(self, root: str) -> None:
@@ -35,139 +33,143 @@ class Storage:
         return Storage, (self.root,)
 
     @cached_property
-    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        # Listings must be what is there now, not what was there when this process began.
+    def _opened(self) -> tuple[AnyStore, str]:
         try:
-            fs, path = fsspec.core.url_to_fs(
-                self.root, use_listings_cache=False, skip_instance_cache=True
-            )
+            return store_of(self.root)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"{self.root}: no such kind of storage ({error})") from error
-        return fs, path.rstrip("/")
 
     @property
-    def is_local(self) -> bool:
-        """Whether the folder is on this machine's own file system."""
-        return isinstance(self._opened[0], LocalFileSystem)
+    def _store(self) -> AnyStore:
+        return self._opened[0]
 
     def _path(self, name: str) -> str:
         path = self._opened[1]
         return f"{path}/{name}" if name else path
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on this machine's own file system."""
+        return isinstance(self._store, LocalStore)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether `create`, `swap` and `writing(only_new=True)` hold against other writers.
+
+        Elsewhere they ask first and then write, so that two writers can both be told yes.
+        """
+        return self._store.is_conditional
+
     def url(self, name: str) -> str:
         """Full address of a file."""
         return f"{self.root}/{name}" if name else self.root
 
+    # --- looking ----------------------------------------------------------------------------
+
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly in a folder, sorted; a missing folder has none."""
-        fs = self._opened[0]
-        try:
-            entries = fs.ls(self._path(folder), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        files = [str(entry["name"]) for entry in entries if entry["type"] == "file"]
-        bare = [name.rstrip("/").rsplit("/", 1)[-1] for name in files]
-        return sorted(name for name in bare if name.endswith(suffix))
+        return sorted(self.listing(folder, suffix))
+
+    def listing(self, folder: str = "", suffix: str = "") -> dict[str, str]:
+        """As `names`, each with its `identity`; S3: one request per 1,000 files."""
+        found = self._store.listing(self._path(folder), deep=False)
+        return {name: told for name, told in found.items() if name.endswith(suffix)}
 
     def tree(self, suffix: str) -> list[str]:
         """Names of all files below the root that end so, sorted."""
-        fs, path = self._opened
-        return sorted(
-            str(name)[len(path) :].lstrip("/") for name in fs.find(path) if name.endswith(suffix)
-        )
+        return sorted(self.tree_listing(suffix))
+
+    def tree_listing(self, suffix: str) -> dict[str, str]:
+        """As `tree`, each with its `identity`; S3: one request per 1,000 files."""
+        found = self._store.listing(self._path(""), deep=True)
+        return {name: told for name, told in found.items() if name.endswith(suffix)}
 
     def is_file(self, name: str = "") -> bool:
         """Whether this is a file."""
-        return bool(self._opened[0].isfile(self._path(name)))
+        info = self._store.info(self._path(name))
+        return info is not None and info["type"] == "file"
 
     def exists(self, name: str = "") -> bool:
         """Whether there is a file or folder of this name."""
-        return bool(self._opened[0].exists(self._path(name)))
+        return self._store.info(self._path(name)) is not None
+
+    def identity(self, name: str) -> str:
+        """What changes when the file's content does: its ETag, or its size and time.
+
+        Raises: FileNotFoundError.
+        """
+        info = self._store.info(self._path(name))
+        if info is None:
+            raise FileNotFoundError(self.url(name))
+        return identity_of(info)
+
+    # --- reading ----------------------------------------------------------------------------
 
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading."""
-        handle: IO[bytes] = self._opened[0].open(self._path(name), "rb")
-        return handle
+        """A file for reading. Raises: FileNotFoundError."""
+        return self._store.open(self._path(name))
 
     def read(self, name: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
-        try:
-            content: bytes = self._opened[0].cat_file(self._path(name))
-        except NotADirectoryError as error:
-            raise FileNotFoundError(self.url(name)) from error
-        return content
+        return self._store.read(self._path(name))
 
-    def identity(self, name: str) -> str:
-        """What changes when the file's content does: its ETag, or its size and time."""
-        info = self._opened[0].info(self._path(name))
-        for key in ("ETag", "etag", "md5Hash", "crc32c"):
-            if info.get(key):
-                return str(info[key]).strip('"')
-        times = [info[key] for key in ("mtime", "LastModified", "created") if info.get(key)]
-        return f"{info['size']}-{times[0] if times else 'unknown'}"
+    def read_tagged(self, name: str) -> tuple[bytes, str]:
+        """A whole file, and the tag of exactly this version of it, for `swap`.
+
+        Raises: FileNotFoundError.
+        """
+        return self._store.read_tagged(self._path(name))
+
+    # --- writing ----------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def writing(self, name: str, only_new: bool = False) -> Iterator[Path]:
         """A local path to write; the file appears under its name, whole, when the block ends well.
 
-        Local folders: a temporary neighbour, then `os.replace`. Others: a temporary file here, then
-        one upload, which object stores make visible only when it is complete.
+        only_new: only if nothing is there by then, or else FileExistsError when the block ends.
+        Local folders: a temporary neighbour, which is then given its name. Others: a temporary
+        file here, then an upload, which object stores make visible only when it is complete.
+
+        Raises: FileExistsError.
         """
-        if self.is_local:
-            target = Path(self._path(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
-        else:
-            folder = tempfile.mkdtemp(prefix="omnitrace-")
-            partial = Path(folder) / "upload"
         try:
-            yield partial
-            if self.is_local:
-                _flush(partial)
-                os.replace(partial, target)
-            else:
-                self._opened[0].put_file(str(partial), self._path(name))
-        finally:
-            partial.unlink(missing_ok=True)
-            if not self.is_local:
-                partial.parent.rmdir()
+            with self._store.writing(self._path(name), only_new) as path:
+                yield path
+        except Taken as error:
+            raise FileExistsError(f"{self.url(name)} is there already") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file."""
         with self.writing(name) as path:
             path.write_bytes(content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a whole file only if nothing is there; whether it was written."""
+        return self._store.create(self._path(name), content)
+
+    def swap(self, name: str, content: bytes, tag: str) -> str | None:
+        """Replace a file only if it is still the version that `tag` names; returns the new tag.
+
+        None: it is another version by now, or gone.
+        """
+        return self._store.swap(self._path(name), content, tag)
+
     def copy(self, name: str, to: Storage) -> None:
         """Copy a file to the same name in another folder. Raises: FileNotFoundError."""
-        fs, path = self._opened[0], self._path(name)
         with to.writing(name) as copy:
-            if self.is_local:
-                shutil.copyfile(path, copy)  # within the kernel
-            else:
-                fs.get_file(path, str(copy))
+            self._store.copy_out(self._path(name), copy)
 
     def delete(self, name: str) -> None:
         """Delete a file; it is no error if it is gone already."""
-        try:
-            self._opened[0].rm_file(self._path(name))
-        except FileNotFoundError:
-            return
+        self.delete_many([name])
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        """Delete files; it is no error if some are gone already. S3: 1,000 a request."""
+        self._store.delete([self._path(name) for name in names])
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder with all that is in it; it is no error if it is gone already."""
-        try:
-            self._opened[0].rm(self._path(name), recursive=True)
-        except FileNotFoundError:
-            return
-
-
-PARTIAL = ".partial"
-
-
-def _flush(path: Path) -> None:
-    """Put the content on disk before its name, so that a power cut cannot leave an empty file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+        self._store.delete_folder(self._path(name))
 
 
 def absolute(path: str) -> str:

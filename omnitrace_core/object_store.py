@@ -1,0 +1,74 @@
+"""Opening files by fsspec address; S3 with our own retries, whoever opens it.
+
+The one place where the other layers get a file system from an address. What S3 may do wrong and how
+often it is asked again is in `s3_retries.py`; other stores retry as their fsspec package does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    from omnitrace_core.s3 import RetryingS3
+
+# What must hold for a write to S3 to be done, as PutObject says it; empty: nothing.
+Condition = dict[str, str]
+S3_SCHEMES = frozenset({"s3", "s3a"})
+
+
+def connect(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of an address, and the path in it.
+
+    Its listings are what is there now, not what was there when this process began.
+
+    Raises:
+        ImportError: the package that reads such addresses is not installed.
+        ValueError: there is no such kind of address.
+    """
+    if url.partition("://")[0].lower() in S3_SCHEMES:
+        return s3_files(), url.partition("://")[2].rstrip("/")
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+    return fs, str(path)
+
+
+def s3_files() -> RetryingS3:
+    """This process's connection to S3, as the AWS variables now say.
+
+    One for all: a client takes 50 ms to make and keeps connections open.
+    """
+    told = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return _s3_files(os.getpid(), tuple(told))
+
+
+@lru_cache(maxsize=8)
+def _s3_files(pid: int, told: tuple[tuple[str, str], ...]) -> RetryingS3:
+    """pid: a forked child cannot use its parent's connections."""
+    from omnitrace_core.s3 import RetryingS3
+
+    return RetryingS3(use_listings_cache=False, skip_instance_cache=True)
+
+
+def if_absent() -> Condition:
+    """Write only where nothing is."""
+    return {"IfNoneMatch": "*"}
+
+
+def if_tag(tag: str) -> Condition:
+    """Write only over the version of this tag."""
+    return {"IfMatch": f'"{tag}"'}
+
+
+@contextmanager
+def open_file(url: str) -> Iterator[IO[bytes]]:
+    """A file for reading, by its address; on S3 a read that breaks off is done again."""
+    fs, path = connect(url)
+    with fs.open(path, "rb") as file:
+        yield file

@@ -1,0 +1,276 @@
+"""What `Storage` does in a way of its own on this machine's disk, in S3, and elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from omnitrace_core.object_store import S3_SCHEMES, connect, if_absent, if_tag
+
+PARTIAL = ".partial"
+_LOCK = ".lock"
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+class Taken(FileExistsError):
+    """Something is there where only a new file may be written."""
+
+
+class AnyStore:
+    """Files on any file system of fsspec; whether something is there is asked before writing.
+
+    So two writers can both believe to be the first, which the kinds below rule out.
+    """
+
+    is_conditional = False
+
+    def __init__(self, fs: fsspec.AbstractFileSystem) -> None:
+        self.fs = fs
+
+    def info(self, path: str) -> Mapping[str, Any] | None:
+        """What is known of a file or folder, if there is one."""
+        # Not `fs.exists` or `fs.isfile`: they take every error for a no.
+        try:
+            info: Mapping[str, Any] = self.fs.info(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return info
+
+    def listing(self, path: str, deep: bool) -> dict[str, str]:
+        """Identity of each file in a folder (deep: and below it) by its name there."""
+        try:
+            if deep:
+                entries = list(self.fs.find(path, detail=True).values())
+            else:
+                entries = self.fs.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        prefix = f"{path.rstrip('/')}/"
+        return {
+            str(entry["name"]).removeprefix(prefix): identity_of(entry)
+            for entry in entries
+            if entry["type"] == "file" and str(entry["name"]).startswith(prefix)
+        }
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file for reading. Raises: FileNotFoundError."""
+        handle: IO[bytes] = self.fs.open(path, "rb")
+        return handle
+
+    def read(self, path: str) -> bytes:
+        """A whole file. Raises: FileNotFoundError."""
+        content: bytes = self.fs.cat_file(path)
+        return content
+
+    def read_tagged(self, path: str) -> tuple[bytes, str]:
+        """A whole file, and what names this version of it. Raises: FileNotFoundError."""
+        content = self.read(path)
+        return content, tag_of(content)
+
+    @contextmanager
+    def writing(self, path: str, only_new: bool) -> Iterator[Path]:
+        """A temporary file here, then one upload. Raises: Taken."""
+        with tempfile.TemporaryDirectory(prefix="omnitrace-") as folder:
+            partial = Path(folder) / "upload"
+            yield partial
+            self.upload(partial, path, only_new)
+
+    def upload(self, source: Path, path: str, only_new: bool) -> None:
+        """Write a file that is whole here. Raises: Taken."""
+        if only_new and self.info(path) is not None:
+            raise Taken(path)
+        self.fs.put_file(str(source), path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file if nothing is there; whether it was written."""
+        try:
+            with self.writing(path, only_new=True) as partial:
+                partial.write_bytes(content)
+        except Taken:
+            return False
+        return True
+
+    def swap(self, path: str, content: bytes, tag: str) -> str | None:
+        """Replace a file that is still of this tag; the new tag, or None if it is another."""
+        try:
+            if self.read_tagged(path)[1] != tag:
+                return None
+        except FileNotFoundError:
+            return None
+        with self.writing(path, only_new=False) as partial:
+            partial.write_bytes(content)
+        return tag_of(content)
+
+    def copy_out(self, path: str, copy: Path) -> None:
+        """Copy a file to this machine. Raises: FileNotFoundError."""
+        self.fs.get_file(path, str(copy))
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete files; it is no error if they are gone already."""
+        for path in paths:
+            try:
+                self.fs.rm_file(path)
+            except FileNotFoundError:
+                continue
+
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder with all that is in it; it is no error if it is gone already."""
+        try:
+            self.fs.rm(path, recursive=True)
+        except FileNotFoundError:
+            return
+
+
+class LocalStore(AnyStore):
+    """This machine's own file system, or one that is mounted here."""
+
+    is_conditional = True
+
+    @contextmanager
+    def writing(self, path: str, only_new: bool) -> Iterator[Path]:
+        """A temporary neighbour, then a new name for it, which is all or nothing."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
+        try:
+            yield partial
+            _flush(partial)
+            if only_new:
+                _link(partial, target)
+            else:
+                os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, path: str) -> bytes:
+        """A whole file. Raises: FileNotFoundError."""
+        try:
+            return Path(path).read_bytes()
+        except (NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(path) from error
+
+    def swap(self, path: str, content: bytes, tag: str) -> str | None:
+        """As elsewhere, but compared and replaced under a lock that all who swap here take."""
+        if not Path(path).parent.is_dir():
+            return None
+        with _locked(Path(path)):
+            return super().swap(path, content, tag)
+
+    def copy_out(self, path: str, copy: Path) -> None:
+        """Copy a file within the kernel. Raises: FileNotFoundError."""
+        shutil.copyfile(path, copy)
+
+
+class S3Store(AnyStore):
+    """S3, which checks the condition of a write itself."""
+
+    is_conditional = True
+
+    def listing(self, path: str, deep: bool) -> dict[str, str]:
+        """One request per 1,000 files."""
+        try:
+            found = self.fs.listed(path, deep)
+        except FileNotFoundError:  # the bucket
+            return {}
+        return {name: identity_of(info) for name, info in found.items()}
+
+    def read(self, path: str) -> bytes:
+        """A whole file. Raises: FileNotFoundError."""
+        return self.read_tagged(path)[0]
+
+    def read_tagged(self, path: str) -> tuple[bytes, str]:
+        """A whole file and its ETag, of one answer. Raises: FileNotFoundError."""
+        tagged: tuple[bytes, str] = self.fs.read_tagged(path)
+        return tagged
+
+    def upload(self, source: Path, path: str, only_new: bool) -> None:
+        """One request, or an upload in parts. Raises: Taken."""
+        if self.fs.upload(source, path, if_absent() if only_new else {}) is None:
+            raise Taken(path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file if nothing is there; whether it was written."""
+        return self.fs.put_content(path, content, if_absent()) is not None
+
+    def swap(self, path: str, content: bytes, tag: str) -> str | None:
+        """Replace a file that is still of this tag; the new tag, or None if it is another."""
+        new: str | None = self.fs.put_content(path, content, if_tag(tag))
+        return new
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete files, 1,000 a request."""
+        self.fs.delete_all(paths)
+
+    def delete_folder(self, path: str) -> None:
+        """Delete all files below a folder."""
+        self.fs.delete_all([f"{path}/{name}" for name in self.fs.listed(path, True)])
+
+
+def store_of(root: str) -> tuple[AnyStore, str]:
+    """What does the work in a folder, and the folder's path there.
+
+    Raises:
+        ImportError: the package that reads such addresses is not installed.
+        ValueError: there is no such kind of address.
+    """
+    fs, path = connect(root)
+    if root.partition("://")[0].lower() in S3_SCHEMES:
+        return S3Store(fs), path
+    kind = LocalStore if isinstance(fs, LocalFileSystem) else AnyStore
+    return kind(fs), path.rstrip("/")
+
+
+def identity_of(info: Mapping[str, Any]) -> str:
+    """What changes when a file's content does: its ETag, or its size and time."""
+    for key in ("ETag", "etag", "md5Hash", "crc32c"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    times = [info[key] for key in ("mtime", "LastModified", "created") if info.get(key)]
+    return f"{info['size']}-{times[0] if times else 'unknown'}"
+
+
+def tag_of(content: bytes) -> str:
+    """Names a version of a file where the file system has no name for it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the hidden lock file beside a file; the system lets go of it when a holder dies."""
+    with target.with_name(f".{target.name}{_LOCK}").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _link(partial: Path, target: Path) -> None:
+    """Give a file its name if the name is free. Raises: Taken."""
+    try:
+        os.link(partial, target)
+    except FileExistsError as error:
+        raise Taken(str(target)) from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A disk without hard links, such as some that are mounted from elsewhere.
+        with _locked(target):
+            if target.exists():
+                raise Taken(str(target)) from error
+            os.replace(partial, target)
+
+
+def _flush(path: Path) -> None:
+    """Put the content on disk before its name, so that a power cut cannot leave an empty file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,120 @@
+"""A real S3 server for tests: SeaweedFS on loopback, with ports and a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+KEY, SECRET = "omnitrace-tests", "not-a-secret-of-anyone"
+_READY_S = 60.0
+
+
+def binary() -> str | None:
+    """SeaweedFS's program, beside this Python or on the path."""
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Run the server on a folder; yields its address, and stops it at the end."""
+    program = binary()
+    assert program is not None
+    ports = _free_ports(5)
+    settings = folder / "s3.json"
+    access = {"credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+    settings.write_text(json.dumps({"identities": [{"name": "tests", **access}]}))
+    (folder / "data").mkdir()
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [program, *_flags(folder, settings, ports)], stdout=log, stderr=log, cwd=folder
+        )
+    try:
+        _wait(server, ports[-1], folder / "log")
+        yield f"http://127.0.0.1:{ports[-1]}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def environment(address: str) -> dict[str, str]:
+    """The AWS variables that lead to the server."""
+    return {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def _flags(folder: Path, settings: Path, ports: list[int]) -> list[str]:
+    master, volume, filer, metrics, s3 = ports
+    return [
+        "server",
+        "-s3",
+        f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        *_with_grpc("master", master),
+        *_with_grpc("volume", volume),
+        *_with_grpc("filer", filer),
+        *_with_grpc("s3", s3),
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={settings}",
+        f"-metricsPort={metrics}",
+        # Each bucket takes volumes of its own: small ones, and many.
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=200",
+        "-master.telemetry=false",
+    ]
+
+
+def _with_grpc(part: str, port: int) -> tuple[str, str]:
+    return f"-{part}.port={port}", f"-{part}.port.grpc={port + 10_000}"
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now, each with the one 10,000 above it (SeaweedFS takes pairs)."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", 0))
+            port = low.getsockname()[1]
+            try:
+                high.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            if port not in found:
+                found.append(port)
+    return found
+
+
+def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until the server answers, which may be with an error: it refuses callers without a key."""
+    end = time.monotonic() + _READY_S
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
+            return
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            if answer.code < 500:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"SeaweedFS did not come up:\n{log.read_text(errors='replace')[-3000:]}")
