@@ -32,6 +32,9 @@ _CLOCKS_APART_S = 300.0
 _WATCH_S = 0.5
 _RENEWALS = 3  # in a time to live
 
+# Owners that are this very process, and at work.
+_ours: set[str] = set()
+
 log = logging.getLogger(__name__)
 
 
@@ -159,6 +162,7 @@ class Lease:
 
     def start(self) -> None:
         """Begin to renew it from a thread of its own."""
+        _ours.add(self._holder.owner)
         self._thread.start()
 
     def check(self) -> None:
@@ -189,6 +193,7 @@ class Lease:
     def release(self) -> None:
         """Give it back, so that the next driver need not wait. Does nothing if it is lost."""
         self._ended.set()
+        _ours.discard(self._holder.owner)
         if self._thread.is_alive():
             self._thread.join()
         with self._guard:
@@ -271,6 +276,8 @@ def _is_free(holder: Holder) -> bool:
     if holder.released:
         return True
     if holder.machine and holder.machine == _machine():
+        if holder.pid == os.getpid() and holder.started == _started(holder.pid):
+            return holder.owner not in _ours
         return _started(holder.pid) != holder.started
     return time.time() - holder.renewed_at > holder.ttl_s + _CLOCKS_APART_S
 
@@ -292,7 +299,7 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """When a process began, in ticks since the boot; empty if there is no such process."""
     try:
-        # Behind the name in brackets, which may hold anything: first the state, then 18 more fields.
+        # Behind the name in brackets, which may hold anything: the state, then 18 more fields.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

@@ -100,7 +100,7 @@ def _set_context(quiet: bool) -> None:
     context.raise_original_map_exception = True
     # What no stage foresaw stops the run; dropping blocks in silence is not an answer.
     context.max_errored_blocks = 0
-    # A node that is lost while its actors start must not end the run; a model that never loads must.
+    # A node lost while its actors start must not end the run; a model that never loads must.
     context.max_consecutive_actor_init_deaths = 3
     # Spot capacity may take hours to come; what we wait for is said in the log (see waiting.py).
     context.execution_no_progress_timeout_s = -1

@@ -37,7 +37,7 @@ class Exit(IntEnum):
 
 
 def exit_code_of(error: Exception) -> Exit:
-    """What the user set or handed in is usage, another driver's run incomplete, the rest a crash."""
+    """Usage: what the user set or handed in. Incomplete: another driver's run. Else a crash."""
     if isinstance(error, LeaseHeld | LeaseLost):
         return Exit.INCOMPLETE
     usage = isinstance(error, ConfigError | InputSchemaError | UnknownName)

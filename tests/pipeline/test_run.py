@@ -192,8 +192,9 @@ def _count_steps(job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None) 
 
         return change_or_die
 
-    monkeypatch.setattr("pipeline.io.os.replace", stepped(os.replace, "write"))
-    monkeypatch.setattr(Storage, "delete", stepped(Storage.delete, "delete"))
+    monkeypatch.setattr("pipeline.stores.os.replace", stepped(os.replace, "write"))
+    monkeypatch.setattr("pipeline.stores.os.link", stepped(os.link, "write"))
+    monkeypatch.setattr(Storage, "delete_many", stepped(Storage.delete_many, "delete"))
     monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
     run(job, Worker(job.folder))
     return steps
@@ -313,8 +314,8 @@ def test_object_store_gives_the_same(folder: Path) -> None:
     remote = job_for(config_for(folder, output={"path": "memory://bucket/output"}))
     verdict = run(remote, Worker(remote.folder))
     assert verdict.exit_code == 0
-    names = [name for name in local.folder.tree("") if not name.endswith(".json")]
-    assert [name for name in remote.folder.tree("") if not name.endswith(".json")] == names
+    names = local.folder.tree(".parquet")
+    assert remote.folder.tree(".parquet") == names
     for name in names:
         assert remote.folder.read(name) == local.folder.read(name)
     assert is_finished(job_for(config_for(folder, output={"path": "memory://bucket/output"})))
