@@ -8,7 +8,7 @@ DEMO := out/demo
 # OpenMP threads of one would starve the others.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check format setup clean
+.PHONY: demo test faults check format setup clean
 
 demo: setup
 	rm -rf $(DEMO)
@@ -19,6 +19,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# What `make test` does once, five times over: kills, lost nodes, full disks, failing storage.
+faults: setup
+	for round in 1 2 3 4 5; do $(BIN)/pytest -m slow tests/pipeline || exit 1; done
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -135,6 +135,10 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", help="Ray cluster to run on: auto or an address, as ray.address in the config"
     )
+    _break_lease_argument(parser)
+
+
+def _break_lease_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--break-lease",
         action="store_true",
@@ -196,6 +200,7 @@ def _curate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings and what changes; do nothing"
     )
+    _break_lease_argument(parser)
 
 
 def _positive(text: str) -> int:
@@ -219,7 +224,7 @@ def _curate(arguments: Arguments) -> int:
     print(
         "this run is finished: nothing to do" if nothing_to_do else recuration_text(job), flush=True
     )
-    verdict = recurate(job, arguments.workers)
+    verdict = recurate(job, arguments.workers, take_lease=arguments.break_lease)
     print(verdict_text(job.folder, verdict))
     return int(verdict.exit_code or 0)
 

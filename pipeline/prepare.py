@@ -116,14 +116,14 @@ def _check_speech(config: RunConfig) -> None:
         )
 
 
-def check_writable(output: Storage) -> None:
-    """Write and delete a small file. Raises: ConfigError."""
-    probe = "_runs/.writable"
+def check_writable(output: Storage, called: str = "output.path=") -> None:
+    """Write and delete a small file. called: the folder in messages. Raises: ConfigError."""
+    probe = ".writable"
     try:
         output.write(probe, b"")
         output.delete(probe)
     except OSError as error:
         raise ConfigError(
-            f"output.path={output.root!r} cannot be written ({error}); "
+            f"{called}{output.root!r} cannot be written ({error}); "
             "give a folder or bucket that this user may write to"
         ) from error

@@ -12,8 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
+from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, part_name, read_part
 from pipeline.io import PARTIAL, Storage
+from pipeline.lease import LEASE
 from pipeline.manifest import MANIFESTS, Manifest, manifest_name, write_manifest
 from pipeline.plan import Chunk, Plan, Shard, shard_label
 from pipeline.table_writer import table_name, writing_shard
@@ -145,6 +147,8 @@ def _orphans(folder: Storage, final: set[str]) -> Iterator[str]:
         for name in folder.names(table):
             if name.endswith(PARTIAL) or name.removesuffix(".parquet") not in final:
                 yield f"{table}/{name}"
-    for place in (PARTS, MANIFESTS):
+    for place in (PARTS, MANIFESTS, ATTEMPTS):
         for name in folder.names(place, suffix=PARTIAL):
             yield f"{place}/{name}"
+    # But the lease's: a heartbeat may be about to give it its name.
+    yield from (name for name in folder.names(suffix=PARTIAL) if LEASE not in name)

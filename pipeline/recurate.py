@@ -16,15 +16,18 @@ from dataclasses import asdict, replace
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 
-from omnitrace_core.errors import ConfigError, RunError
+from omnitrace_core.errors import LeaseLost, RunError
 from pipeline.commit import Committed
-from pipeline.manifest import Manifest, manifest_name
+from pipeline.lease import Lease, holding
+from pipeline.manifest import Manifest, manifest_name, read_manifests
 from pipeline.plan import Shard
+from pipeline.prepare import check_writable
 from pipeline.progress import Progress
 from pipeline.publish import retire
 from pipeline.recurate_shard import Report, recurate_shard
 from pipeline.recuration import Recuration
 from pipeline.run import installed_versions
+from pipeline.stop_signals import stopping_on_signals
 from pipeline.stored_run import RUN_JSON
 from pipeline.verdict import (
     Exit,
@@ -40,23 +43,36 @@ from stages.schema import SCHEMA_VERSION
 _POLL_S = 0.2
 
 
-def recurate(job: Recuration, workers: int | None = None) -> Verdict:
+def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = False) -> Verdict:
     """Finish the job: what is published already is left alone.
 
     workers: processes, at most one per shard; 1 works in this process, None takes one per CPU.
+    take_lease: take the destination over from whoever works on it.
 
     Raises:
         ConfigError: the destination cannot be written.
+        LeaseHeld: another process works on the destination, and is alive.
+        LeaseLost: another process took it over.
         RunError: the run cannot be read back, or rows were lost; what was published stays.
     """
     if is_finished(job):
         return _judge(job)
-    _begin(job)
+    check_writable(job.folder, "DEST ")
+    held = holding(job.folder, job.config.run.lease_s, take=take_lease)
+    with stopping_on_signals(), held as lease:
+        job.manifests.update(read_manifests(job.folder))
+        return _recurate(job, lease, workers or os.cpu_count() or 1)
+
+
+def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
     stopped = None
     try:
-        _work(job, workers or os.cpu_count() or 1)
+        _begin(job)
+        _work(job, lease, workers)
     except KeyboardInterrupt:
         stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command does what is missing")
+    except LeaseLost:
+        raise
     except Exception as error:
         write_verdict(job.folder, _judge(job, Stop(exit_code_of(error), str(error))))
         raise
@@ -76,13 +92,7 @@ def _judge(job: Recuration, stopped: Stop | None = None) -> Verdict:
 
 def _begin(job: Recuration) -> None:
     """From here on the folder says what it is and that it is going on, and holds nothing stale."""
-    try:
-        job.folder.write(RUN_JSON, json.dumps(describe(job), indent=1).encode())
-    except OSError as error:
-        raise ConfigError(
-            f"DEST {job.folder.root!r} cannot be written ({error}); give a folder or bucket that "
-            "this user may write to"
-        ) from error
+    job.folder.write(RUN_JSON, json.dumps(describe(job), indent=1).encode())
     write_verdict(job.folder, _judge(job))
     # What other settings made goes first: were it replaced bit by bit, a crash could leave files of
     # these beside a manifest of those.
@@ -93,16 +103,17 @@ def _begin(job: Recuration) -> None:
         del job.manifests[name]
 
 
-def _work(job: Recuration, workers: int) -> None:
+def _work(job: Recuration, lease: Lease, workers: int) -> None:
     shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
     if not shards:
         return
     n_chunks = sum(len(job.run.manifests[shard.name].chunk_keys) for shard in shards)
     with closing(Progress(n_chunks, sum(shard.n_rows for shard in shards))) as progress:
         if min(workers, len(shards)) > 1:
-            _in_processes(job, shards, min(workers, len(shards)), progress.update)
+            _in_processes(job, lease, shards, min(workers, len(shards)), progress.update)
             return
         for shard in shards:
+            lease.check()
             job.manifests[shard.name] = recurate_shard(job, shard, progress.update)
 
 
@@ -137,7 +148,9 @@ def describe(job: Recuration) -> dict[str, object]:
 # --- processes ---------------------------------------------------------------------------------
 
 
-def _in_processes(job: Recuration, shards: Sequence[Shard], workers: int, report: Report) -> None:
+def _in_processes(
+    job: Recuration, lease: Lease, shards: Sequence[Shard], workers: int, report: Report
+) -> None:
     # Spawned, not forked: Arrow's and the tagger's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     told, stop = context.SimpleQueue(), context.Event()
@@ -147,6 +160,7 @@ def _in_processes(job: Recuration, shards: Sequence[Shard], workers: int, report
             while waiting:
                 done, waiting = wait(waiting, _POLL_S, FIRST_COMPLETED)
                 _pass_on(told, report)
+                lease.check()
                 for manifest in (future.result() for future in done):
                     job.manifests[manifest.shard] = manifest
         except BrokenProcessPool as error:

@@ -56,18 +56,20 @@ def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -
     check_writable(job.identity.output)
     with (
         stopping_on_signals(),
+        # Ray goes down last: who is told to stop may have seconds to say where the run stands.
+        ExitStack() as work,
         holding(job.folder, job.config.run.lease_s, take=take_lease) as lease,
     ):
-        return _run(_as_it_stands(job), lease, execute)
+        return _run(_as_it_stands(job), lease, execute, work)
 
 
-def _run(job: Job, lease: Lease, execute: Execute | None) -> Verdict:
+def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Verdict:
     if is_finished(job):
         return judge(job)
     stopped = None
     try:
         _begin(job)
-        stopped = _work(job, lease, execute)
+        stopped = _work(job, lease, execute, work)
     except KeyboardInterrupt as stop:
         stopped = Stop(Exit.INCOMPLETE, f"{_cause(stop)}; the same command continues the run")
     except LeaseLost:
@@ -103,16 +105,17 @@ def _begin(job: Job) -> None:
         del job.manifests[name]
 
 
-def _work(job: Job, lease: Lease, execute: Execute | None) -> Stop | None:
-    """Do what is left, and publish each shard as it completes; says why if it ends early."""
+def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Stop | None:
+    """Do what is left, and publish each shard as it completes; says why if it ends early.
+
+    work: where Ray, and what runs on it, is kept until the end.
+    """
     shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
     n_chunks = sum(job.plan.n_chunks_of(shard) for shard in shards)
     n_rows = sum(shard.n_rows for shard in shards)
     parts = {name.removesuffix(".parquet") for name in job.folder.names(PARTS, suffix=".parquet")}
     errors = ErrorWatch(job.config.run, job.manifests.values())
-    with ExitStack() as stack:
-        replicas = job.config.model.replicas
-        progress = stack.enter_context(closing(Progress(n_chunks, n_rows, replicas)))
+    with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
         schedule = Schedule(job.plan, shards, parts, progress.skip)
         while True:
             window = schedule.window(job.config.run.window_chunks)
@@ -120,17 +123,15 @@ def _work(job: Job, lease: Lease, execute: Execute | None) -> Stop | None:
             if not window:
                 return None
             if execute is None:
-                stack.enter_context(_ray(job))
+                work.enter_context(_ray(job))
                 execute = _graph(job, lease.epoch)
-            # Closed at once when we leave, so that no stage goes on behind our back.
-            with closing(execute(window)) as coming:
-                for committed in coming:
-                    lease.check()
-                    progress.update(committed)
-                    schedule.committed(committed.shard)
-                    _publish(job, lease, schedule)
-                    if reason := errors.too_many(committed):
-                        return Stop(Exit.INCOMPLETE, reason)
+            for committed in work.enter_context(closing(execute(window))):
+                lease.check()
+                progress.update(committed)
+                schedule.committed(committed.shard)
+                _publish(job, lease, schedule)
+                if reason := errors.too_many(committed):
+                    return Stop(Exit.INCOMPLETE, reason)
 
 
 def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:

@@ -165,7 +165,11 @@ class LocalStore(AnyStore):
         """As elsewhere, but compared and replaced under a lock that all who swap here take."""
         if not Path(path).parent.is_dir():
             return None
-        with _locked(Path(path)):
+        target = Path(path)
+        with _locked(target):
+            # What writers left that were killed: nobody else writes one while we hold the lock.
+            for left in target.parent.glob(f".{target.name}.*{PARTIAL}"):
+                left.unlink(missing_ok=True)
             return super().swap(path, content, tag)
 
     def copy_out(self, path: str, copy: Path) -> None:

@@ -66,17 +66,19 @@ def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY)
 class Worker:
     """Does chunks one after another; `done` are the keys of those it did.
 
-    say: put into each span's text, to tell one run's records from another's.
+    say: put into each span's text, to tell one run's records from another's. epoch: of the driver
+    that they are done for; None checks no lease.
     """
 
-    def __init__(self, folder: Storage, say: str = "") -> None:
+    def __init__(self, folder: Storage, say: str = "", epoch: int | None = None) -> None:
         self.folder = folder
         self.say = say
+        self.epoch = epoch
         self.done: list[str] = []
 
     def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Committed]:
         for chunk in chunks:
-            row = commit_chunk(self.records(chunk), self.folder).to_pylist()[0]
+            row = commit_chunk(self.records(chunk), self.folder, self.epoch).to_pylist()[0]
             self.done.append(chunk.key)
             yield Committed(**row)
 

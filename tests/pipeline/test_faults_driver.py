@@ -1,0 +1,153 @@
+"""Drivers that are killed, stopped, doubled, or run out of disk: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.drivers import (
+    Case,
+    assert_exactly_once,
+    kill_group,
+    make_case,
+    wait_until,
+)
+from tests.stages.chunks import text_row, write_shard
+
+pytestmark = pytest.mark.slow
+
+IDS = [f"s{number}" for number in range(24)]
+# One repeats an id, one has none.
+SHARDS = {"a": [*IDS[:9], None], "b": [*IDS[9:18], IDS[0]], "c": IDS[18:]}
+
+
+@pytest.fixture
+def case(tmp_path: Path, tiny_model: str) -> Case:
+    return make_case(tmp_path, tiny_model, SHARDS)
+
+
+def assert_complete(case: Case) -> None:
+    codes = assert_exactly_once(case)
+    assert codes.pop("a.parquet:9") == "missing_sample_id"
+    assert codes.pop("b.parquet:9") == "duplicate_sample_id"
+    assert set(codes.values()) == {""}, codes
+
+
+def test_drivers_killed_at_random(case: Case) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)
+    killed = []
+    for _ in range(5):
+        driver = case.start()
+        # From within the start, to well into the work.
+        if chance.random() < 0.6:
+            before = case.parts() + case.published()
+            wait_until(lambda seen=before: case.parts() + case.published() > seen, driver)
+        time.sleep(chance.random() * 3)
+        if driver.poll() is None:
+            kill_group(driver)
+            killed.append((case.parts(), case.published()))
+    assert case.finish() == 0, f"seed {seed}, {killed}: {case.log()}"
+    assert_complete(case)
+    assert killed, "nothing was killed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_driver_that_is_told_to_stop(case: Case, number: signal.Signals) -> None:
+    driver = case.start()
+    try:
+        wait_until(case.at_work, driver)
+        os.kill(driver.pid, number)
+        assert driver.wait(60) == 4, case.log()
+    finally:
+        kill_group(driver)
+    assert case.root is not None
+    verdict = json.loads((case.root / "verdict.json").read_text())
+    assert (verdict["exit_code"], verdict["finished"]) == (4, False)
+    assert verdict["reason"].startswith(f"stopped by {number.name}")
+    assert json.loads((case.root / "_lease.json").read_text())["released"] is True
+    assert case.finish() == 0, case.log()
+    assert_complete(case)
+
+
+def test_two_drivers_on_one_output(case: Case) -> None:
+    drivers = [case.start(), case.start()]
+    try:
+        codes = sorted(driver.wait(400) for driver in drivers)
+    finally:
+        for driver in drivers:
+            kill_group(driver)
+    assert codes == [0, 4], case.log()
+    assert "is being worked on by process" in case.log()
+    assert_complete(case)
+
+
+def test_driver_that_sleeps_through_its_lease(case: Case) -> None:
+    """Its workers commit on for a while, and it wakes when another driver has done its work."""
+    sleeper = case.start()
+    try:
+        wait_until(case.at_work, sleeper)
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        assert case.finish() == 0, case.log()
+        assert_complete(case)
+        assert case.root is not None
+        before = {path: path.stat().st_mtime_ns for path in case.root.rglob("*.parquet")}
+        os.kill(sleeper.pid, signal.SIGCONT)
+        assert sleeper.wait(60) == 4, case.log()
+        assert "lost the lease" in case.log() or "may not commit" in case.log()
+        assert {path: path.stat().st_mtime_ns for path in case.root.rglob("*.parquet")} == before
+    finally:
+        kill_group(sleeper)
+    assert_complete(case)
+
+
+def test_lease_can_be_broken(case: Case) -> None:
+    holder = case.start()
+    try:
+        wait_until(case.at_work, holder)
+        assert case.finish("--break-lease") == 0, case.log()
+        assert holder.wait(60) == 4, case.log()
+    finally:
+        kill_group(holder)
+    assert_complete(case)
+
+
+def test_disk_that_is_full(case: Case) -> None:
+    """A real file system of half a megabyte, which grows afterwards."""
+    output = case.folder / "output"
+    output.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(output)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        assert case.finish() == 1, case.log()
+        assert "No space left on device" in case.log()
+        assert not list(output.rglob("*.partial"))
+        grow = ["mount", "-o", "remount,size=64m", str(output)]
+        subprocess.run(grow, check=True)
+        assert case.finish() == 0, case.log()
+        assert_complete(case)
+    finally:
+        subprocess.run(["umount", str(output)], check=True)
+
+
+def test_input_and_settings_that_change_between_two_runs(case: Case) -> None:
+    driver = case.start()
+    wait_until(lambda: case.published() >= 1, driver)
+    kill_group(driver)
+    rows = [text_row(f"new{number}") for number in range(3)]
+    write_shard(case.folder / "input" / "a.parquet", rows)
+    assert case.finish() == 0, case.log()
+    codes = assert_exactly_once(case)
+    # The first row with this id is gone, so the second one is no repetition.
+    assert set(codes.values()) == {""}
+    case.tree["curation"] = {"p_min": 0.2}
+    assert case.finish() == 0, case.log()
+    assert set(assert_exactly_once(case).values()) == {""}

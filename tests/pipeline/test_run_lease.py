@@ -1,0 +1,276 @@
+"""Runs that another driver takes over, that stop early, or that were finished long ago."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from omnitrace_core.errors import InputSchemaError, LeaseHeld, LeaseLost, RunError
+from pipeline.commit import EPOCH, Committed, commit_chunk
+from pipeline.inputs import list_shards
+from pipeline.io import Storage
+from pipeline.lease import LEASE, holding
+from pipeline.manifest import read_manifests
+from pipeline.plan import Chunk
+from pipeline.prepare import Job
+from pipeline.run import run
+from pipeline.schedule import Schedule
+from pipeline.settled import settled
+from pipeline.verdict import Exit
+from tests.pipeline.made_runs import (
+    DAY,
+    Worker,
+    assert_complete,
+    config_for,
+    job_for,
+    row_keys,
+    rows,
+    write_input,
+)
+
+
+def told(job: Job) -> dict[str, object]:
+    verdict: dict[str, object] = json.loads(job.folder.read("verdict.json"))
+    return verdict
+
+
+# --- two drivers -------------------------------------------------------------------------------
+
+
+def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    epochs = []
+
+    def look(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        worker = Worker(job.folder, epoch=2)
+        for committed in worker(chunks):
+            part = Path(job.folder.root, "_parts", f"{committed.chunk_key}.parquet")
+            epochs.append((pq.read_schema(part).metadata or {}).get(EPOCH))
+            yield committed
+
+    with holding(job.folder, 60):
+        pass
+    run(job, look)
+    assert set(epochs) == {b"2"}
+    assert {item.epoch for item in read_manifests(job.folder).values()} == {2}
+    assert_complete(job)
+
+
+def test_run_that_another_driver_works_on_is_left_alone(folder: Path) -> None:
+    job = job_for(config_for(folder, run={"lease_s": 1.5}))
+    with holding(job.folder, 1.5), pytest.raises(LeaseHeld, match="is being worked on by process"):
+        run(job, Worker(job.folder))
+    assert job.folder.tree(".parquet") == []
+    assert job.folder.names() == [LEASE] or LEASE in job.folder.names()
+    assert run(job, Worker(job.folder)).exit_code == 0
+    assert_complete(job)
+
+
+def test_driver_whose_lease_is_taken_writes_nothing_more(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+
+    def robbed(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        for number, committed in enumerate(Worker(job.folder, say="old")(chunks)):
+            if number == 2:
+                other = job_for(config)
+                run(other, Worker(other.folder, say="new"), take_lease=True)
+                seen.update(other.folder.tree_listing(""))
+            yield committed
+
+    seen: dict[str, str] = {}
+    with pytest.raises(LeaseLost, match="epoch 1 may not commit"):
+        run(job, _checked(job, robbed))
+    assert job.folder.tree_listing("") == seen
+    assert told(job)["exit_code"] == 0
+    assert_complete(job)
+
+
+def _checked(job: Job, execute: object) -> object:
+    """As a graph whose workers look at the lease before each commit."""
+
+    def checked(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        for committed in execute(chunks):  # type: ignore[operator]
+            chunk = next(item for item in chunks if item.key == committed.chunk_key)
+            worker = Worker(job.folder)
+            commit_chunk(worker.records(chunk), job.folder, epoch=1)
+            yield committed
+
+    return checked
+
+
+def test_part_is_never_replaced(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    chunk = next(job.plan.chunks(job.plan.shards[0]))
+    first, second = Worker(job.folder, say="first"), Worker(job.folder, say="second")
+    list(first([chunk]))
+    again = list(second([chunk]))
+    assert [item.chunk_key for item in again] == [chunk.key]
+    run(job, Worker(job.folder, say="rest"))
+    assert_complete(job)
+    assert {row["text"] for row in rows(job.folder, "spans")} == {"first", "rest"}
+
+
+def test_plan_is_numbered_by_what_others_published_meanwhile(folder: Path) -> None:
+    """Planned before the other driver published, run afterwards: it takes over their numbers."""
+    config = config_for(folder)
+    late = job_for(config)
+    early = job_for(config)
+    write_input(folder / "input", A=["x"])
+    other = job_for(config)
+    run(early, Worker(early.folder))
+    run(other, Worker(other.folder))
+    (folder / "input" / "A.parquet").unlink()
+    worker = Worker(late.folder)
+    assert run(late, worker).exit_code == 0
+    assert worker.done == []
+    assert_complete(late)
+
+
+def test_another_day_noted_meanwhile(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    record = {"run_id": job.run_id, "run_date": "2025-01-01"}
+    job.identity.output.write(f"_runs/{job.run_id}.json", json.dumps(record).encode())
+    with pytest.raises(RunError, match=r"was begun on 2025-01-01 .* run the same command again"):
+        run(job, Worker(job.folder))
+
+
+# --- stopping early ----------------------------------------------------------------------------
+
+
+def test_too_many_errors_stop_a_run_early(folder: Path) -> None:
+    write_input(folder / "input", a=[None, None, "1", "2"], b=["3", "4"], c=["5"])
+    limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 3, "chunk_samples": 2}
+    job = job_for(config_for(folder, run=limits))
+    worker = Worker(job.folder)
+    verdict = run(job, worker)
+    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert "stopped early: 2 of the first 4 rows are errors" in verdict.reason
+    assert len(worker.done) == 2
+    assert told(job)["reason"] == verdict.reason
+    # With the limit raised, the same run goes on; the limit shapes no record.
+    patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 0.5}))
+    assert patient.folder.root == job.folder.root
+    assert run(patient, Worker(job.folder)).exit_code == 0
+    assert len(row_keys(job.folder)) == 7
+
+
+def test_few_rows_do_not_stop_a_run(folder: Path) -> None:
+    write_input(folder / "input", a=[None, None, "1", "2"], b=["3", "4"], c=["5"])
+    limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 100}
+    job = job_for(config_for(folder, run=limits))
+    verdict = run(job, Worker(job.folder))
+    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, True)
+    assert "2 of 7 rows are errors" in verdict.reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> None:
+    job = job_for(config_for(folder))
+    before = signal.getsignal(number)
+
+    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        yield from Worker(job.folder)(chunks[:1])
+        os.kill(os.getpid(), number)
+        raise AssertionError("it goes on")
+
+    verdict = run(job, stopped)
+    assert verdict.exit_code == Exit.INCOMPLETE
+    assert verdict.reason == f"stopped by {number.name}; the same command continues the run"
+    assert json.loads(job.folder.read(LEASE))["released"] is True
+    assert signal.getsignal(number) == before
+    run(job_for(config_for(folder)), Worker(job.folder))
+    assert_complete(job)
+
+
+# --- finished runs -----------------------------------------------------------------------------
+
+
+def test_finished_run_is_known_by_two_listings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(folder, run={"max_error_fraction": 0.5})
+    assert settled(config, lambda: DAY) is None
+    job = job_for(config)
+    verdict = run(job, Worker(job.folder))
+    listed, read = [], []
+    monkeypatch.setattr(Storage, "open", lambda *_: pytest.fail("a shard was opened"))
+    real_listing, real_read = Storage.listing, Storage.read
+    monkeypatch.setattr(
+        Storage, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
+    )
+    monkeypatch.setattr(Storage, "read", lambda *given: read.append(given[1]) or real_read(*given))
+    found = settled(config, lambda: DAY)
+    assert found is not None
+    assert (found[0].root, found[1]) == (job.folder.root, verdict)
+    assert len(listed) == 1
+    assert read == [f"_runs/{job.run_id}.json", "verdict.json"]
+    strict = settled(config_for(folder, run={"max_error_fraction": 0.1}), lambda: DAY)
+    assert strict is not None
+    assert (strict[1].exit_code, strict[1].n_error) == (4, 2)
+
+
+@pytest.mark.parametrize("change", ["shard", "settings", "manifest", "verdict", "older"])
+def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    assert settled(config, lambda: DAY) is not None
+    if change == "shard":
+        write_input(folder / "input", d=["9"])
+    elif change == "settings":
+        config = config_for(folder, run={"chunk_samples": 3})
+    elif change == "manifest":
+        job.folder.delete("_manifests/shard-00000.json")
+    elif change == "verdict":
+        job.folder.delete("verdict.json")
+    else:
+        verdict = {key: value for key, value in told(job).items() if key != "inputs"}
+        job.folder.write("verdict.json", json.dumps(verdict).encode())
+    assert settled(config, lambda: DAY) is None
+
+
+def test_input_that_is_gone(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    for path in (folder / "input").iterdir():
+        path.unlink()
+    with pytest.raises(InputSchemaError, match=r"holds no .parquet shard"):
+        settled(config, lambda: DAY)
+
+
+def test_listing_tells_what_each_file_is(folder: Path) -> None:
+    storage, shards = list_shards(str(folder / "input"))
+    assert list(shards) == ["a.parquet", "b.parquet", "c.parquet"]
+    assert shards == {name: storage.identity(name) for name in shards}
+
+
+# --- the schedule ------------------------------------------------------------------------------
+
+
+def test_schedule_holds_only_what_is_under_way(folder: Path) -> None:
+    write_input(folder / "input", **{f"s{n}": ["x"] * 5 for n in range(4)})
+    job = job_for(config_for(folder))
+    shards = job.plan.shards
+    chunks = {shard.name: list(job.plan.chunks(shard)) for shard in shards}
+    done = {item.key for item in [*chunks["s0.parquet"], chunks["s1.parquet"][0]]}
+    skipped: list[tuple[int, int]] = []
+    schedule = Schedule(job.plan, shards, done, lambda *told: skipped.append(told))
+    names = []
+    while window := schedule.window(2):
+        names += [shard.name for shard in schedule.complete()]
+        for chunk in window:
+            schedule.committed(chunk.shard)
+        names += [shard.name for shard in schedule.complete()]
+        assert len(schedule._under_way) <= 2
+    names += [shard.name for shard in schedule.complete()]
+    assert names == [shard.name for shard in shards]
+    assert sum(n for n, _ in skipped) == 4
+    assert sum(n for _, n in skipped) == 7
