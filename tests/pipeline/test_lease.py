@@ -184,7 +184,7 @@ def test_storage_that_fails_loses_the_lease_only_after_its_time(
 
 def test_spoilt_lease_says_so(folder: Storage, clock: Clock) -> None:
     folder.write(LEASE, b"{}")
-    with pytest.raises(RunError, match="is not a lease .* delete it and run again"):
+    with pytest.raises(RunError, match=r"is not a lease .* delete it and run again"):
         take(folder, clock)
 
 
