@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
-from omnitrace_core.media.container import HEAD_BYTES, check_complete, check_kind
-from omnitrace_core.media.fetch import media_name, read_media, sha256_of
+from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
+from omnitrace_core.media.container import (
+    HEAD_BYTES,
+    TRACKS,
+    Kind,
+    check_complete,
+    check_kind,
+    sound_end_s,
+)
+from omnitrace_core.media.fetch import media_name, media_path, sha256_of
+from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.track import read_native
+from omnitrace_core.media.waveform import cut_range, to_model_rate
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part
 
@@ -25,86 +37,91 @@ _UNKNOWN_LENGTH = 1 << 62
 _MP3_SLACK = 4 * 1152
 
 
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """An interval of a file's sound: [n] float32 at `rate`, from `start_s` of `duration_s` on."""
+
+    mono: Float32
+    rate: int
+    start_s: float
+    duration_s: float
+
+
 def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedAudio:
     """Fetch and decode an audio part, cut to its audio_start and audio_end.
+
+    MP4, M4A, MOV, Matroska, WebM and bare AAC give their sound track, also if they have pictures.
 
     Raises:
         InvalidSample: audio_start or audio_end make no interval.
         MediaTooLarge: longer than `media.max_audio_s`, by the header, before decoding.
-        MediaEmpty: no samples, or none in the interval.
-        MediaCorrupt: not an audio file that libsndfile reads, truncated, or not finite.
+        MediaEmpty: no sound track, no samples, or none in the interval.
+        MediaCorrupt: not an audio file that is read here, truncated, or not finite.
         MediaError: fetching failed (see `read_media`).
     """
+    name = media_name(part)
+    with media_path(part, options) as path:
+        with path.open("rb") as file:
+            kind = check_kind(file.read(HEAD_BYTES), "audio", name)
+            check_complete(file, kind, name)
+            if kind in TRACKS:
+                sound = _read_track(path, file, kind, part, options)
+            else:
+                sound = _read_file(file, kind, part, options)
+        sha256 = sha256_of(path)
+    notes: list[str] = []
+    waveform = to_model_rate(sound.mono, sound.rate, rules.sample_rate, name, notes)
+    return DecodedAudio(
+        waveform, rules.sample_rate, sound.start_s, sound.duration_s, sha256, tuple(notes)
+    )
+
+
+def _read_track(
+    path: Path, file: BinaryIO, kind: Kind, part: Part, options: MediaOptions
+) -> _Sound:
+    """The sound track of a container, which FFmpeg decodes whole."""
+    name = media_name(part)
+    told_s, is_exact = sound_end_s(file, kind)
+    if is_exact and not told_s:
+        raise MediaEmpty(f"{name}: no sound track, or an empty one")
+    _check_duration(told_s, options, name)
+    track = read_native(path, name, "leave it out")
+    if track is None:
+        raise MediaEmpty(f"{name}: no sound track, or an empty one")
+    mono, rate = track.mono, track.rate
+    if is_exact:
+        mono = track.cut_to(told_s, name)
+    _check_duration(len(mono) / rate, options, name)
+    first, end = _asked_frames(part, len(mono), rate, name)
+    return _Sound(mono[first:end], rate, first / rate, len(mono) / rate)
+
+
+def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions) -> _Sound:
+    """What libsndfile reads."""
     import soundfile
 
     name = media_name(part)
-    content = read_media(part, options)
-    kind = check_kind(content[:HEAD_BYTES], "audio", name)
-    check_complete(io.BytesIO(content), kind, name)
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as sound:
+        # By its descriptor: a name that ends in .raw would count for more than the file's bytes.
+        with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as sound:
             duration_s = _checked_duration(sound, options, name)
-            rate = sound.samplerate
-            start_s, end_s = cut_range(
-                part.options.audio_start, part.options.audio_end, duration_s, name
-            )
-            first = round(start_s * rate)
-            mono = _read_mono(sound, first, round(end_s * rate) - first, name)
+            first, end = _asked_frames(part, sound.frames, sound.samplerate, name)
+            mono = _read_mono(sound, first, end - first, name)
+            return _Sound(mono, sound.samplerate, first / sound.samplerate, duration_s)
     except soundfile.SoundFileError as error:
         # LibsndfileError's own text names a memory address.
         cause = getattr(error, "error_string", str(error))
         raise MediaCorrupt(
             f"{name}: cannot be read as audio ({kind.name if kind else 'unknown format'}: "
-            f"{cause}); convert it to WAV, FLAC, MP3 or OGG"
+            f"{cause}); convert it to WAV, FLAC, MP3, OGG or M4A"
         ) from error
-    notes: list[str] = []
-    waveform = to_model_rate(mono, rate, rules.sample_rate, name, notes)
-    return DecodedAudio(
-        waveform, rules.sample_rate, first / rate, duration_s, sha256_of(content), tuple(notes)
-    )
 
 
-def cut_range(
-    start: float | None, end: float | None, duration_s: float, name: str
-) -> tuple[float, float]:
-    """The interval of [0, duration_s] that a part's start and end options ask for.
-
-    Raises:
-        InvalidSample: negative, or the end is not after the start.
-        MediaEmpty: it begins after the media ends.
-    """
-    start_s = 0.0 if start is None else start
-    end_s = duration_s if end is None else min(end, duration_s)
-    if start_s < 0 or (end is not None and not start_s < end):
-        raise InvalidSample(f"{name}: [{start}, {end}] s is no interval; start must be before end")
-    if start_s >= end_s:
-        raise MediaEmpty(f"{name}: lasts {duration_s:.3f} s, nothing is left from {start_s} s on")
-    return start_s, end_s
-
-
-def to_model_rate(
-    mono: Float32, rate: int, model_rate: int, name: str, notes: list[str]
-) -> Float32:
-    """A waveform at the model's sample rate, in [-1, 1]; what was clipped is added to `notes`.
-
-    Raises:
-        MediaCorrupt: samples that are not finite numbers.
-        MediaEmpty: no samples.
-    """
-    if not mono.size:
-        raise MediaEmpty(f"{name}: no audio samples")
-    if not np.isfinite(mono).all():
-        raise MediaCorrupt(f"{name}: the audio has samples that are not finite numbers")
-    if float(np.abs(mono).max()) > 1:
-        notes.append("audio above full scale clipped")
-    if rate != model_rate:
-        import librosa
-
-        # Rounded down: times worked out from the waveform must not lie beyond the file's end.
-        n_samples = max(1, mono.size * model_rate // rate)
-        mono = librosa.resample(mono, orig_sr=rate, target_sr=model_rate, res_type="soxr_hq")
-        mono = mono[:n_samples]
-    return np.clip(mono, -1.0, 1.0).astype(np.float32)
+def _asked_frames(part: Part, n_frames: int, rate: int, name: str) -> tuple[int, int]:
+    """The samples [first, end) that a part's options ask for."""
+    asked = part.options
+    start_s, end_s = cut_range(asked.audio_start, asked.audio_end, n_frames / rate, name)
+    return round(start_s * rate), round(end_s * rate)
 
 
 def _checked_duration(sound: SoundFile, options: MediaOptions, name: str) -> float:
@@ -114,12 +131,16 @@ def _checked_duration(sound: SoundFile, options: MediaOptions, name: str) -> flo
     if sound.frames <= 0:
         raise MediaEmpty(f"{name}: no audio samples")
     duration_s = float(sound.frames / sound.samplerate)
+    _check_duration(duration_s, options, name)
+    return duration_s
+
+
+def _check_duration(duration_s: float, options: MediaOptions, name: str) -> None:
     if duration_s > options.max_audio_s:
         raise MediaTooLarge(
             f"{name}: {duration_s:,.1f} s, above media.max_audio_s={options.max_audio_s:,.1f}; "
             "raise the limit in the config or cut the audio"
         )
-    return duration_s
 
 
 def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float32:
@@ -135,6 +156,7 @@ def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float3
         with np.errstate(invalid="ignore", over="ignore"):
             blocks.append(block.mean(axis=1, dtype=np.float32))
         n_read += len(block)
+        still_working()
     slack = _MP3_SLACK if sound.format == "MP3" else 0
     if n_read < n_frames - slack:
         raise MediaCorrupt(

@@ -16,7 +16,7 @@ from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
 
 # decord's times are float32: an hour is told to a quarter of a millisecond.
-_TIME_SLACK_S = 1e-3
+TIME_SLACK_S = 1e-3
 
 
 def frames_between(
@@ -37,8 +37,8 @@ def frames_between(
             f"{name}: video_start={start}, video_end={end} is no interval of a video that begins "
             f"at {times_s[0]:.3f} s"
         )
-    first = int(np.searchsorted(times_s, low - _TIME_SLACK_S))
-    last = int(np.searchsorted(times_s, high + _TIME_SLACK_S, side="right")) - 1
+    first = int(np.searchsorted(times_s, low - TIME_SLACK_S))
+    last = int(np.searchsorted(times_s, high + TIME_SLACK_S, side="right")) - 1
     if first > last:
         raise MediaEmpty(
             f"{name}: no frame between {low:.3f} and {high:.3f} s; its frames begin at "

@@ -1,4 +1,4 @@
-"""The sound track of a video, on the clock of the file."""
+"""Sound tracks of containers, on the clock of the file: of a video, or for their own sake."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
-from omnitrace_core.media.audio import to_model_rate
 from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.waveform import to_model_rate
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Float32, Part
 
@@ -38,7 +39,7 @@ def read_track(
         MediaTooLarge: the track is longer than `media.max_video_s`.
     """
     name = media_name(part)
-    track = _read_native(path, name)
+    track = read_native(path, name, "set media.video_sound: false")
     if track is None:
         return video
     mono, rate = track.mono, track.rate
@@ -67,23 +68,39 @@ def read_track(
 
 
 @dataclass(frozen=True, slots=True)
-class _Track:
+class Track:
     """A sound track from time 0 of its file on: [n] float32 at `rate`, `n_silent` of them added."""
 
     mono: Float32
     rate: int
     n_silent: int
 
+    def cut_to(self, end_s: float, name: str) -> Float32:
+        """The samples up to where the container says that the track ends.
 
-def _read_native(path: Path, name: str) -> _Track | None:
-    """The track at its own rate, channels mixed.
+        Raises:
+            MediaCorrupt: much less could be decoded.
+        """
+        n_told = round(end_s * self.rate)
+        if n_told - len(self.mono) > 2 * _PADDING:
+            raise MediaCorrupt(
+                f"{name}: damaged: {len(self.mono) / self.rate:.3f} of {end_s:.3f} s of its sound "
+                "could be decoded; copy it again from its source"
+            )
+        return self.mono[:n_told] if len(self.mono) - n_told <= _PADDING else self.mono
+
+
+def read_native(path: Path, name: str, remedy: str) -> Track | None:
+    """The track that FFmpeg takes for the best, at its own rate, channels mixed; None without one.
+
+    remedy: what can be done about one that cannot be decoded, other than to encode it again.
 
     decord's own conversion to another rate restarts its filter at every packet, so the samples are
     taken as they are. It does not tell their rate nor the number of channels: a second reading, at
     a known rate and unmixed, does.
     """
-    native = _open_track(path, -1, mono=True, name=name)
-    known = _open_track(path, _KNOWN_RATE, mono=False, name=name)
+    native = _open_track(path, -1, True, name, remedy)
+    known = _open_track(path, _KNOWN_RATE, False, name, remedy) if native is not None else None
     if native is None or known is None:
         return None
     n_channels, n_known = known.shape
@@ -95,21 +112,24 @@ def _read_native(path: Path, name: str) -> _Track | None:
     # decord has no other way to the samples that does not go one by one.
     mono = native._array[0]
     # FFmpeg mixes two channels to (left + right) / sqrt(2), which overshoots full scale.
-    return _Track(mono / np.sqrt(2, dtype=np.float32) if n_channels == 2 else mono, rate, n_silent)
+    return Track(mono / np.sqrt(2, dtype=np.float32) if n_channels == 2 else mono, rate, n_silent)
 
 
-def _open_track(path: Path, rate: int, *, mono: bool, name: str) -> AudioReader | None:
+def _open_track(path: Path, rate: int, mono: bool, name: str, remedy: str) -> AudioReader | None:
     import decord
 
+    # FFmpeg would write its own account of broken files to stderr; our errors carry the cause.
+    decord.logging.set_level(decord.logging.QUIET)
     try:
-        return decord.AudioReader(str(path), sample_rate=rate, mono=mono)
+        reader = decord.AudioReader(str(path), sample_rate=rate, mono=mono)
     except (decord.DECORDError, RuntimeError) as error:
         if "Can't find audio stream" in str(error):
             return None
         raise MediaCorrupt(
-            f"{name}: its sound track cannot be decoded; encode it again, or set "
-            "media.video_sound: false"
+            f"{name}: its sound track cannot be decoded; encode it again, or {remedy}"
         ) from error
+    still_working()
+    return reader
 
 
 def _nearest_rate(estimate: float) -> int:

@@ -25,8 +25,9 @@ from omnitrace_core.media.container import (
     video_start_s,
 )
 from omnitrace_core.media.fetch import media_name, media_path, sha256_of
+from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.media.sampling import count_frames, frames_between, spread_frames
+from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames
 from omnitrace_core.media.sizes import frame_size
 from omnitrace_core.media.track import read_track
 from omnitrace_core.options import MediaOptions
@@ -38,17 +39,24 @@ if TYPE_CHECKING:
 # Full-size frames taken from one decord reader: while a frame is scaled down it decodes ahead, and
 # it keeps the memory of every frame it ever had in flight (gigabytes at 4K) until it is closed.
 _READER_BYTES = 512 << 20
+# Before this no file begins: decord gives frames without a time one of billions of years ago.
+_NO_TIME_S = 1e6
 # decord's messages open with the time of day and a source line, and may close with a stack.
 _DECORD_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[/[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
 class _Timeline:
-    """Every frame of a video on the file's clock: starts_s, ends_s [n_frames], average rate."""
+    """Every frame that is shown, on the file's clock: starts_s, ends_s [n_frames], average rate.
+
+    n_hidden: frames before them that are decoded and not shown, as clips have them that were cut
+    between keyframes without encoding them again.
+    """
 
     starts_s: NDArray[np.float64]
     ends_s: NDArray[np.float64]
     fps: float
+    n_hidden: int
 
 
 def decode_video(
@@ -115,10 +123,13 @@ def _decode_frames(
     if n > n_range:
         notes.append(f"only {n_range} frame; repeated to {n}")
     with decord_errors(name):
-        width, height = _frame_shape(reader, first, options, name)
+        width, height = _frame_shape(reader, options, name)
         size = frame_size(width, height, n, asked, options, rules, name)
         del reader
-        frames = _scaled_frames(path, picks, size, width * height * 3, name)
+        if timeline.n_hidden:
+            frames = _frames_in_turn(path, picks, size, name)
+        else:
+            frames = _scaled_frames(path, picks, size, width * height * 3, name)
     return DecodedVideo(
         frames=frames,
         frame_times_s=timeline.starts_s[picks],
@@ -142,15 +153,17 @@ def _open_video(path: Path, name: str) -> VideoReader:
     try:
         # One thread: the pipeline runs one decoder per core. The tolerance is a share of the
         # frames; 0 would mean no limit, and a frame that decord made up must be an error.
-        return decord.VideoReader(str(path), num_threads=1, fault_tol="0.000001")
+        reader = decord.VideoReader(str(path), num_threads=1, fault_tol="0.000001")
     except AssertionError as error:
         raise MediaEmpty(f"{name}: no video frames") from error
+    still_working()
+    return reader
 
 
 def _read_timeline(reader: VideoReader, begin_s: float, name: str) -> _Timeline:
     spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)
     starts, ends = spans[:, 0], spans[:, 1]
-    if starts[0] < -1 or (np.diff(starts) <= 0).any():
+    if starts[0] < -_NO_TIME_S or (np.diff(starts) <= 0).any():
         # AVI and MPEG need not carry times, and without them decord also picks wrong frames.
         raise MediaCorrupt(
             f"{name}: the file does not tell when its frames are shown; rewrite it as MP4"
@@ -160,7 +173,13 @@ def _read_timeline(reader: VideoReader, begin_s: float, name: str) -> _Timeline:
         fps = (len(starts) - 1) / float(starts[-1] - starts[0]) if starts[-1] > starts[0] else 1.0
     # Fragmented MP4 and FLV give packets no length: they last one average frame.
     ends = np.where(ends > starts, ends, starts + 1 / fps)
-    return _Timeline(_exact(starts, fps) + begin_s, _exact(ends, fps) + begin_s, fps)
+    n_hidden = int((ends <= TIME_SLACK_S).sum())
+    if n_hidden == len(ends):
+        raise MediaEmpty(f"{name}: its edit list shows no frame")
+    starts, ends = _exact(starts, fps), _exact(ends, fps)
+    # decord's own origin is the first frame that is not hidden.
+    begin_s -= float(starts[0])
+    return _Timeline(starts[n_hidden:] + begin_s, ends[n_hidden:] + begin_s, fps, n_hidden)
 
 
 def _exact(times_s: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
@@ -169,11 +188,9 @@ def _exact(times_s: NDArray[np.float64], fps: float) -> NDArray[np.float64]:
     return np.where(np.abs(times_s - grid) <= np.spacing(np.float32(times_s.max())), grid, times_s)
 
 
-def _frame_shape(
-    reader: VideoReader, index: int, options: MediaOptions, name: str
-) -> tuple[int, int]:
+def _frame_shape(reader: VideoReader, options: MediaOptions, name: str) -> tuple[int, int]:
     """Width and height of the frames, rotation applied."""
-    height, width, _ = reader[index].shape
+    height, width, _ = reader[0].shape
     if width * height > options.max_image_pixels:
         raise MediaTooLarge(
             f"{name}: frames of {width}x{height} = {width * height:,} pixels, above "
@@ -193,6 +210,31 @@ def _scaled_frames(
         for k in range(at, min(at + step, len(picks))):
             frame = Image.fromarray(reader.get_batch([picks[k]]).asnumpy()[0])
             frames[k] = np.asarray(frame.resize(size, Image.Resampling.BICUBIC))
+            still_working()
+    return frames
+
+
+def _frames_in_turn(
+    path: Path, picks: NDArray[np.int64], size: tuple[int, int], name: str
+) -> NDArray[np.uint8]:
+    """As `_scaled_frames`, for files with hidden frames.
+
+    decord leaves these out of what it gives, but counts them when it seeks: so it must not seek.
+    """
+    frames = np.empty((len(picks), size[1], size[0], 3), dtype=np.uint8)
+    reader, at = _open_video(path, name), 0
+    for k, pick in enumerate(picks):
+        if k and pick == picks[k - 1]:
+            frames[k] = frames[k - 1]
+            continue
+        while at < pick:
+            reader.next()
+            still_working()
+            at += 1
+        frame = Image.fromarray(reader.next().asnumpy())
+        frames[k] = np.asarray(frame.resize(size, Image.Resampling.BICUBIC))
+        still_working()
+        at += 1
     return frames
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -104,6 +105,10 @@ def _audio() -> Rows:
     yield "picture-inside", ".wav", "media_corrupt", _holding(image_bytes(Image.new("L", (8, 8))))
     yield "wrong-extension", ".mp3", TRACED, _holding(flac)
     yield "telephone", ".wav", TRACED, _holding(audio_bytes(beep(1.0, [0.2], 8000), 8000))
+    m4a = _aac(tone)
+    yield "truncated-m4a", ".m4a", "media_corrupt", _holding(m4a[: len(m4a) // 2])
+    yield "damaged-m4a", ".m4a", "media_corrupt", _holding(_emptied(m4a))
+    yield "m4a", ".m4a", TRACED, _holding(m4a)
     yield "silence", ".wav", TRACED, _holding(audio_bytes(np.zeros(16_000), 16_000))
     yield "tenth-of-a-second", ".wav", TRACED, _holding(audio_bytes(tone[:1600], 16_000))
 
@@ -214,16 +219,29 @@ def _lost_chunks(mp4: bytes) -> bytes:
     return mp4[: at + 4] + struct.pack(">I", 0x7000_0000) * n + mp4[at + 4 + 4 * n :]
 
 
+def _aac(waveform: np.ndarray) -> bytes:
+    """An M4A file with a sound at 16 kHz."""
+    with tempfile.TemporaryDirectory() as folder:
+        wav, m4a = Path(folder) / "a.wav", Path(folder) / "a.m4a"
+        wav.write_bytes(audio_bytes(waveform, 16_000))
+        run_ffmpeg("-i", wav, "-c:a", "aac", m4a)
+        return m4a.read_bytes()
+
+
+def _emptied(mp4: bytes) -> bytes:
+    """Zeros in place of most of its media."""
+    at = mp4.index(b"mdat") + 4
+    size = int.from_bytes(mp4[at - 8 : at - 4], "big") - 8
+    return mp4[: at + size // 4] + bytes(size - size // 4) + mp4[at + size :]
+
+
 def _noise_inside(mp4: bytes) -> bytes:
     at = mp4.index(b"mdat") + 200
     return mp4[:at] + np.random.default_rng(1).bytes(600) + mp4[at + 600 :]
 
 
 def _sound_alone(path: Path) -> None:
-    wav = path.with_suffix(".wav")
-    wav.write_bytes(audio_bytes(beep(1.0, [0.2]), 16_000))
-    run_ffmpeg("-i", wav, "-c:a", "aac", path)
-    wav.unlink()
+    path.write_bytes(_aac(beep(1.0, [0.2])))
 
 
 def _slow_clip(path: Path) -> None:

@@ -141,39 +141,6 @@ def test_stereo_sound_of_any_rate_equals_the_source(tmp_path: Path, rate: int) -
     assert video.notes == ()
 
 
-@pytest.mark.parametrize(
-    ("before_video", "before_sound", "video_from", "sound_from", "onset"),
-    [
-        # Both late; the picture late; the sound late. The beep is 1.5 s into the sound.
-        (1.5, 1.5, 1.5, 1.5, 3.0),
-        (1.0, 0.0, 1.0, 1.0, 1.5),
-        (0.0, 0.5, 0.0, 0.0, 2.0),
-    ],
-)
-def test_streams_that_begin_late(
-    clips: Path,
-    tmp_path: Path,
-    before_video: float,
-    before_sound: float,
-    video_from: float,
-    sound_from: float,
-    onset: float,
-) -> None:
-    source, shifted = clips / "sounding.mp4", tmp_path / "late.mp4"
-    inputs = ["-itsoffset", before_video, "-i", source, "-itsoffset", before_sound]
-    streams = ["-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"]
-    run_ffmpeg(*map(str, inputs), *streams, shifted)
-    video = decode_video(shifted)
-    np.testing.assert_allclose(
-        video.frame_times_s, video_from + np.array(grey_index(video.frames)) / 10, atol=1e-3
-    )
-    assert video.sound is not None
-    assert video.sound.start_s == pytest.approx(sound_from, abs=1e-3)
-    heard = video.sound.start_s + onset_s(video.sound.waveform, 16_000)
-    assert heard == pytest.approx(onset, abs=0.03)
-    assert bool(video.notes) == (before_sound > before_video)
-
-
 def test_sound_can_be_left_out(clips: Path) -> None:
     part = Part("video", uri=str(clips / "sounding.mp4"))
     without = decode_part(part, DEFAULTS, RULES, want_sound=False)
@@ -199,18 +166,6 @@ def test_other_containers(clips: Path, tmp_path: Path, name: str) -> None:
         video.frame_times_s, np.array(grey_index(video.frames)) / 10, atol=1e-6
     )
     assert video.duration_s == pytest.approx(4.0)
-
-
-def test_times_that_the_file_does_not_tell(clips: Path, tmp_path: Path) -> None:
-    # H.264 with B-frames in AVI: packets carry no presentation times.
-    run_ffmpeg("-i", clips / "silent.mp4", "-c", "copy", tmp_path / "a.avi")
-    with pytest.raises(MediaCorrupt, match="does not tell when its frames are shown"):
-        decode_video(tmp_path / "a.avi")
-    run_ffmpeg("-i", clips / "silent.mp4", "-c:v", "mjpeg", tmp_path / "b.avi")
-    video = decode_video(tmp_path / "b.avi")
-    np.testing.assert_allclose(
-        video.frame_times_s, np.array(grey_index(video.frames)) / 10, atol=1e-6
-    )
 
 
 def test_rotation_is_applied(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""The elements of Matroska and WebM (RFC 8794, RFC 9559): sizes and times, nothing decoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from omnitrace_core.media.iso import read_at
+
+_SEGMENT, _INFO, _CLUSTER, _GROUP = 0x18538067, 0x1549A966, 0x1F43B675, 0xA0
+_TRACKS, _ENTRY = 0x1654AE6B, 0xAE
+_SCALE, _DURATION, _NUMBER, _TYPE = 0x2AD7B1, 0x4489, 0xD7, 0x83
+_TIME, _BLOCKS = 0xE7, (0xA1, 0xA3)
+# Read through rather than passed over, so that elements of unknown size (live writers) are no
+# matter: what they hold follows either way.
+_OPEN = (_SEGMENT, _INFO, _CLUSTER, _GROUP, _TRACKS, _ENTRY)
+_VIDEO = 1
+_DEFAULT_SCALE = 1_000_000
+_MAX_ELEMENTS = 5_000_000
+# Frames are stored in the order of decoding: the first that is shown is among the first.
+_REORDERED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """`body` is a file offset; size None: unknown."""
+
+    id: int
+    body: int
+    size: int | None
+
+
+@dataclass(slots=True)
+class _Header:
+    """What precedes the media: nanoseconds per unit of time, units in all, video track numbers."""
+
+    scale_ns: int = _DEFAULT_SCALE
+    duration: float = 0.0
+    video: tuple[int, ...] = ()
+
+
+def declared_end(file: BinaryIO) -> int:
+    """Where the segment ends; 0 where the writer did not know it."""
+    for element in _elements(file):
+        if element.id == _SEGMENT:
+            return 0 if element.size is None else element.body + element.size
+    return 0
+
+
+def video_start_s(file: BinaryIO) -> float | None:
+    """When the first frame is shown; None without a video track, 0 where nothing can be read."""
+    header = _Header()
+    starts: list[int] = []
+    for track, time in _blocks(file, header):
+        if not header.video:
+            return None
+        if track == header.video[0]:
+            starts.append(time)
+            if len(starts) == _REORDERED:
+                break
+    return min(starts, default=0) * header.scale_ns / 1e9
+
+
+def end_s(file: BinaryIO) -> float:
+    """Seconds of the file by its header; a live recording's by its last block."""
+    header = _Header()
+    latest = 0
+    for _, time in _blocks(file, header):
+        if header.duration:
+            return header.duration * header.scale_ns / 1e9
+        latest = max(latest, time)
+    return latest * header.scale_ns / 1e9
+
+
+def _blocks(file: BinaryIO, header: _Header) -> Iterator[tuple[int, int]]:
+    """Track number and time of every block, in units of time; fills in the header on the way."""
+    number, cluster = 0, 0
+    for element in _elements(file):
+        if element.id == _SCALE:
+            header.scale_ns = _uint(file, element) or _DEFAULT_SCALE
+        elif element.id == _DURATION:
+            form = ">d" if element.size == 8 else ">f"
+            value = read_at(file, element.body, struct.calcsize(form))
+            header.duration = struct.unpack(form, value)[0] if element.size in (4, 8) else 0.0
+        elif element.id == _NUMBER:
+            number = _uint(file, element)
+        elif element.id == _TYPE and _uint(file, element) == _VIDEO:
+            header.video += (number,)
+        elif element.id == _TIME:
+            cluster = _uint(file, element)
+        elif element.id in _BLOCKS:
+            head = read_at(file, element.body, 12)
+            n = _vint_length(head[:1])
+            if n and len(head) >= n + 2:
+                (relative,) = struct.unpack(">h", head[n : n + 2])
+                yield _vint(head[:n]), cluster + relative
+
+
+def _elements(file: BinaryIO) -> Iterator[_Element]:
+    """All elements down to blocks, in the order of the file."""
+    at = 0
+    for _ in range(_MAX_ELEMENTS):
+        head = read_at(file, at, 12)
+        n_id = _vint_length(head[:1])
+        n_size = _vint_length(head[n_id : n_id + 1])
+        if not n_id or not n_size or len(head) < n_id + n_size:
+            return
+        size = _vint(head[n_id : n_id + n_size])
+        unknown = size == (1 << 7 * n_size) - 1
+        body = at + n_id + n_size
+        found = _Element(int.from_bytes(head[:n_id], "big"), body, None if unknown else size)
+        yield found
+        if found.id in _OPEN:
+            at = body
+        elif unknown:
+            return
+        else:
+            at = body + size
+
+
+def _uint(file: BinaryIO, element: _Element) -> int:
+    return int.from_bytes(read_at(file, element.body, min(element.size or 0, 8)), "big")
+
+
+def _vint(data: bytes) -> int:
+    """The value of a variable-length integer, its marker bit left out."""
+    return int.from_bytes(data, "big") & ((1 << 7 * len(data)) - 1)
+
+
+def _vint_length(first: bytes) -> int:
+    """Bytes of a variable-length integer, by its first byte; 0 if that is not one."""
+    return 9 - first[0].bit_length() if first and first[0] else 0

@@ -1,0 +1,137 @@
+"""Frames and sound of a video on one clock, whatever its container does to their times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnitrace_core.errors import MediaCorrupt
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import DecodedVideo, Part, PartOptions
+from tests.core.media_files import beep, grey_index, onset_s, run_ffmpeg, write_clip
+
+OPUS = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "1M", "-c:a", "libopus")
+
+
+def decode_video(path: Path, **asked: object) -> DecodedVideo:
+    part = Part("video", uri=str(path), options=PartOptions(**asked))  # type: ignore[arg-type]
+    decoded = decode_part(part, MediaOptions(), MediaRules())
+    assert isinstance(decoded, DecodedVideo)
+    return decoded
+
+
+def heard_s(video: DecodedVideo) -> float:
+    """When the beep is heard, on the file's clock."""
+    assert video.sound is not None
+    return video.sound.start_s + onset_s(video.sound.waveform, 16_000)
+
+
+@pytest.fixture(scope="module")
+def sounding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 numbered frames at 10 per second, keyframes among them, with a beep at 1.5 s."""
+    path = tmp_path_factory.mktemp("times") / "sounding.mp4"
+    return write_clip(path, 40, sound=beep(4, [1.5], 44_100), output=["-g", "12"])
+
+
+@pytest.mark.parametrize(
+    ("before_video", "before_sound", "video_from", "sound_from", "onset"),
+    [
+        # Both late; the picture late; the sound late. The beep is 1.5 s into the sound.
+        (1.5, 1.5, 1.5, 1.5, 3.0),
+        (1.0, 0.0, 1.0, 1.0, 1.5),
+        (0.0, 0.5, 0.0, 0.0, 2.0),
+    ],
+)
+def test_streams_that_begin_late(
+    sounding: Path,
+    tmp_path: Path,
+    before_video: float,
+    before_sound: float,
+    video_from: float,
+    sound_from: float,
+    onset: float,
+) -> None:
+    source, shifted = sounding, tmp_path / "late.mp4"
+    inputs = ["-itsoffset", before_video, "-i", source, "-itsoffset", before_sound]
+    streams = ["-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"]
+    run_ffmpeg(*map(str, inputs), *streams, shifted)
+    video = decode_video(shifted)
+    np.testing.assert_allclose(
+        video.frame_times_s, video_from + np.array(grey_index(video.frames)) / 10, atol=1e-3
+    )
+    assert video.sound is not None
+    assert video.sound.start_s == pytest.approx(sound_from, abs=1e-3)
+    heard = video.sound.start_s + onset_s(video.sound.waveform, 16_000)
+    assert heard == pytest.approx(onset, abs=0.03)
+    assert bool(video.notes) == (before_sound > before_video)
+
+
+@pytest.mark.parametrize(
+    ("name", "codecs", "slack_s"),
+    [
+        ("a.mov", ("-c", "copy"), 0.005),
+        ("a.mkv", ("-c", "copy"), 0.005),
+        ("a.webm", OPUS, 0.01),
+        ("a.flv", ("-c", "copy"), 0.005),
+        ("frag.mp4", ("-c", "copy", "-movflags", "frag_keyframe+empty_moov+delay_moov"), 0.005),
+        ("cts.mp4", ("-c", "copy", "-movflags", "+negative_cts_offsets"), 0.005),
+    ],
+)
+@pytest.mark.parametrize("late_s", [(1.5, 0.7), (0.7, 1.5), (2.0, 2.0)])
+def test_every_container_keeps_its_clock(
+    sounding: Path,
+    tmp_path: Path,
+    name: str,
+    codecs: tuple[str, ...],
+    slack_s: float,
+    late_s: tuple[float, float],
+) -> None:
+    path, (video_s, sound_s) = tmp_path / name, late_s
+    inputs = ["-itsoffset", str(video_s), "-i", sounding, "-itsoffset", str(sound_s)]
+    run_ffmpeg(*inputs, "-i", sounding, "-map", "0:v", "-map", "1:a", *codecs, path)
+    video = decode_video(path)
+    expected = video_s + np.array(grey_index(video.frames)) / 10
+    np.testing.assert_allclose(video.frame_times_s, expected, atol=2e-3)
+    assert heard_s(video) == pytest.approx(1.5 + sound_s, abs=slack_s)
+
+
+def test_frames_reordered_at_the_start_of_flv(sounding: Path, tmp_path: Path) -> None:
+    """The first frame is shown later than it is decoded; the sound waits for it."""
+    run_ffmpeg("-i", sounding, "-c", "copy", tmp_path / "a.flv")
+    video = decode_video(tmp_path / "a.flv")
+    shift = video.frame_times_s - np.array(grey_index(video.frames)) / 10
+    assert np.ptp(shift) < 2e-3
+    assert heard_s(video) == pytest.approx(1.5 + shift[0], abs=0.005)
+
+
+@pytest.mark.parametrize("cut_s", [0.5, 1.25, 1.75, 2.05])
+@pytest.mark.parametrize("asked", [{}, {"fps": 10.0}, {"video_start": 0.5, "video_end": 1.2}])
+def test_clips_cut_between_keyframes(
+    sounding: Path, tmp_path: Path, cut_s: float, asked: dict[str, float]
+) -> None:
+    """Cut without encoding again: frames before the cut are in the file, and must not be shown."""
+    cut = tmp_path / "cut.mp4"
+    run_ffmpeg("-ss", str(cut_s), "-i", sounding, "-c", "copy", cut)
+    video = decode_video(cut, **asked)
+    assert video.start_s >= asked.get("video_start", 0.0) - 1e-6
+    index = np.array(grey_index(video.frames))
+    np.testing.assert_allclose(video.frame_times_s, index / 10 - cut_s, atol=2e-3)
+    assert video.duration_s == pytest.approx(4 - cut_s, abs=0.05)
+    if cut_s < 1.5 and not asked:
+        assert heard_s(video) == pytest.approx(1.5 - cut_s, abs=0.005)
+
+
+def test_times_that_the_file_does_not_tell(sounding: Path, tmp_path: Path) -> None:
+    # H.264 with B-frames in AVI: packets carry no presentation times.
+    run_ffmpeg("-i", sounding, "-c", "copy", tmp_path / "a.avi")
+    with pytest.raises(MediaCorrupt, match="does not tell when its frames are shown"):
+        decode_video(tmp_path / "a.avi")
+    run_ffmpeg("-i", sounding, "-an", "-c:v", "mjpeg", tmp_path / "b.avi")
+    video = decode_video(tmp_path / "b.avi")
+    np.testing.assert_allclose(
+        video.frame_times_s, np.array(grey_index(video.frames)) / 10, atol=1e-6
+    )
