@@ -211,7 +211,8 @@ class MediaOptions(Options):
     decode_timeout_s: float = Field(
         600.0,
         gt=0,
-        description="Seconds to fetch and decode one image, audio or video in; needs isolate.",
+        description="Seconds that fetching or decoding may go without progress (a frame, a block "
+        "of a download) before its process is killed; needs isolate.",
     )
     decode_memory_mib: int = Field(
         4096,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from omnitrace_core.errors import OmniTraceError
+from omnitrace_core.media.progress import tell_signs
 from omnitrace_core.media.wire import Reply, Request, pack, receive, send
 from omnitrace_core.records import DecodedMedia
 
@@ -41,6 +42,8 @@ def main(descriptor: str, parent: str, memory_mib: str, decoder: str) -> None:
     decode: Decode = getattr(import_module(module), name)
     with socket.socket(fileno=int(descriptor)) as channel, contextlib.suppress(ConnectionError):
         send(channel, pack(Reply()))
+        working = pack(Reply(working=True))
+        tell_signs(lambda: send(channel, working))
         while True:
             # No name is kept here: the last media would stay in memory beside the next.
             send(channel, _answer(decode, receive(channel, _MOST_REQUEST_BYTES)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from omnitrace_core.errors import (
     MediaMissing,
     MediaTooLarge,
 )
+from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.web import WebReader
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -42,6 +42,7 @@ _OBJECT_STORES = frozenset(
         *("hdfs", "hf", "memory", "oci", "oss"),
     }
 )
+_BLOCK_BYTES = 1 << 20
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -109,7 +110,9 @@ def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
     with _store_errors(part):
         _check_object(filesystem, address, part, options)
         with filesystem.open(address, "rb") as source:
-            shutil.copyfileobj(source, target, 1 << 20)
+            while block := source.read(_BLOCK_BYTES):
+                target.write(block)
+                still_working()
 
 
 @contextmanager

@@ -111,17 +111,18 @@ class DecoderProcess:
         After any exception the process is of no more use, and has to be stopped.
 
         Raises:
-            MediaTimeout: no reply within `media.decode_timeout_s`.
+            MediaTimeout: no reply and no sign of progress for `media.decode_timeout_s`.
             MediaMemory: it took more than `media.decode_memory_mib`.
             MediaCrashed: it died.
         """
         self._tail = b""
-        deadline = time.monotonic() + self._timeout_s
         try:
             # A bound on sending alone; what is received is watched by `wait`.
             self._channel.settimeout(self._timeout_s)
             send(self._channel, pack(request))
-            reply = receive(self._channel, self._memory_mib << 20, self._watch(name, deadline))
+            reply = self._receive(name)
+            while isinstance(reply, Reply) and reply.working:
+                reply = self._receive(name)
         except TimeoutError as error:
             raise self._overdue(name) from error
         except MemoryError as error:
@@ -137,6 +138,11 @@ class DecoderProcess:
             raise self._overrun(name, "asked for more memory than there is")
         self.n_done += 1
         return reply
+
+    def _receive(self, name: str) -> object:
+        """The next reply, which has `media.decode_timeout_s` to come."""
+        deadline = time.monotonic() + self._timeout_s
+        return receive(self._channel, self._memory_mib << 20, self._watch(name, deadline))
 
     def stop(self) -> None:
         """Kill it, whatever it is doing, and let go of all it had. Can be called twice."""
@@ -208,8 +214,9 @@ class DecoderProcess:
 
     def _overdue(self, name: str) -> MediaTimeout:
         return MediaTimeout(
-            f"{name}: not decoded within media.decode_timeout_s={self._timeout_s:g}, its process "
-            "was killed; raise the limit in the config, or encode the file again"
+            f"{name}: decoding it made no progress for media.decode_timeout_s="
+            f"{self._timeout_s:g}, its process was killed; raise the limit in the config, or "
+            "encode the file again"
         )
 
     def _overrun(self, name: str, how: str) -> MediaMemory:

@@ -54,7 +54,7 @@ class Supervisor:
 
         Raises:
             SampleError: what the decoder raised.
-            MediaTimeout: it was not done within `media.decode_timeout_s`, fetching included.
+            MediaTimeout: fetching or decoding made no progress for `media.decode_timeout_s`.
             MediaMemory: it took more than `media.decode_memory_mib`.
             MediaCrashed: its process died.
             InternalError: it raised something that nobody foresaw; the message has the traceback.

@@ -28,6 +28,7 @@ from omnitrace_core.errors import (
     MediaTimeout,
     MediaTooLarge,
 )
+from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.web_connection import (
     Deadline,
     Dial,
@@ -185,6 +186,7 @@ class WebReader:
             if n_bytes > limit:
                 raise MediaTooLarge(f"{name}: more than {limit:,} bytes, {remedy}")
             target.write(block)
+            still_working()
         if announced is not None and n_bytes < announced:
             raise MediaError(
                 f"{name}: cut short, {n_bytes:,} of {announced:,} bytes came; try again later"

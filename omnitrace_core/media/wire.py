@@ -40,13 +40,14 @@ class Request:
 class Reply:
     """What became of a request: one of the fields is set. A reply without any says: ready.
 
-    error: one of ours, as it was raised. full: there was not enough memory. fault: the traceback of
-    what nobody foresaw.
+    working: nothing yet, but decoding got on, and more replies follow. error: one of ours, as it
+    was raised. full: there was not enough memory. fault: the traceback of what nobody foresaw.
     """
 
     media: DecodedMedia | None = None
     error: OmniTraceError | None = None
     full: bool = False
+    working: bool = False
     fault: str = ""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from omnitrace_core.errors import DecoderError, MediaEmpty
 from omnitrace_core.media.fetch import media_path
+from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, DecodedMedia, Part
@@ -39,6 +40,10 @@ def decode(
         os.kill(os.getpid(), getattr(signal, about))
     if order == "sleep":
         time.sleep(float(about))
+    if order == "work":
+        for _ in range(int(about)):
+            time.sleep(0.6)
+            still_working()
     if order == "grow":
         while True:
             _kept.append(bytearray(os.urandom(1) * (16 * MIB)))
