@@ -1,12 +1,17 @@
 """Run by Python at its start where PYTHONPATH says so: decoders die of what a file is called.
 
-In the process that decodes for another, and nowhere else, opening `aborts.*` kills it as a broken C
-library would, and opening `hangs.*` never comes back.
+In the process that decodes for another, and nowhere else: opening `aborts.*` kills it as a broken C
+library would, opening `hangs.*` never comes back, and opening `swells.*` takes all memory. The web,
+too, is what the file HOSTILE_WEB says there, as JSON: `hosts` and their addresses; `port`, where a
+server on this machine stands for the address `public`; `authorities`, whose certificates count.
+Every address that is called is added to the file `dialled`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import sys
 import time
 
@@ -19,7 +24,39 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
         os.abort()
     if name.startswith("hangs."):
         time.sleep(1_000_000)
+    if name.startswith("swells."):
+        taken = []
+        while True:
+            taken.append(b"x" * (16 << 20))
+            time.sleep(0.005)
+
+
+def _enter_web(path: str) -> None:
+    with open(path) as file:
+        told = json.load(file)
+    os.environ["SSL_CERT_FILE"] = told["authorities"]
+
+    def resolve(host: bytes, port: int, **_: object) -> list[tuple[object, ...]]:
+        addresses = told["hosts"].get(host.decode())
+        if addresses is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, port)) for at in addresses]
+
+    def dial(address: tuple[str, int], timeout: float) -> socket.socket:
+        with open(told["dialled"], "a") as file:
+            file.write(f"{address[0]}:{address[1]}\n")
+        if address != (told["public"], 443):
+            raise ConnectionRefusedError(f"{address} must not be called")
+        connected = socket.socket()
+        connected.settimeout(timeout)
+        connected.connect(("127.0.0.1", told["port"]))
+        return connected
+
+    socket.getaddrinfo = resolve  # type: ignore[assignment]
+    socket.create_connection = dial  # type: ignore[assignment]
 
 
 if any("omnitrace_core.media.child" in argument for argument in sys.orig_argv):
     sys.addaudithook(_watch)
+    if "HOSTILE_WEB" in os.environ:
+        _enter_web(os.environ["HOSTILE_WEB"])

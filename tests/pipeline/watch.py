@@ -1,0 +1,79 @@
+"""Watching a run from outside: which actors it has, and how much memory they and decoders take."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import psutil
+
+# Ray names its workers after what they run; `__init__` while an actor loads.
+_ACTOR = re.compile(r"ray::MapWorker\(MapBatches\((\w+)\)\)(?!\.__init__)")
+_DECODER = "omnitrace_core.media.child"
+_EVERY_S = 0.02
+
+
+@dataclass(slots=True)
+class Memory:
+    """MiB of one process, resident: when it was first seen at work, and the most ever seen."""
+
+    first_mib: float
+    most_mib: float
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks at all that a process has started, until the end of the block.
+
+    actors: per stage, by process id, since a lost actor comes back as another process.
+    decoders: the processes that decode for actors, by process id.
+    """
+
+    pid: int
+    actors: dict[str, dict[int, Memory]] = field(default_factory=lambda: defaultdict(dict))
+    decoders: dict[int, Memory] = field(default_factory=dict)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look_on)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _look_on(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.pid)
+            while not self._over.wait(_EVERY_S):
+                for process in root.children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        self._note(process)
+
+    def _note(self, process: psutil.Process) -> None:
+        command = " ".join(process.cmdline())
+        actor = _ACTOR.match(command)
+        if actor:
+            known = self.actors[actor.group(1)]
+        elif _DECODER in command:
+            known = self.decoders
+        else:
+            return
+        if process.ppid() in known:
+            # Forked by an actor, and not yet another program.
+            return
+        used_mib = process.memory_info().rss / (1 << 20)
+        seen = known.setdefault(process.pid, Memory(used_mib, used_mib))
+        seen.most_mib = max(seen.most_mib, used_mib)
