@@ -144,16 +144,18 @@ def video_start_s(file: BinaryIO, kind: Kind | None) -> float | None:
     return 0.0
 
 
-def sound_end_s(file: BinaryIO, kind: Kind) -> tuple[float, bool]:
+def sound_end_s(file: BinaryIO, kind: Kind | None) -> tuple[float, bool]:
     """When the sound ends on the file's clock by what the file says, and whether that is exact.
 
-    kind: one of TRACKS. It is exact where it is told of the sound alone. 0 s: no sound track.
+    It is exact where it is told of the sound alone; then 0 s means that there is none.
     """
     if kind is _ADTS:
         return adts.length(file)[1], True
     if kind is _MATROSKA:
         return matroska.end_s(file), False
-    return iso.sound_end_s(file), True
+    if kind is _ISO:
+        return iso.sound_end_s(file), True
+    return 0.0, False
 
 
 def _wav_end(file: BinaryIO, size: int) -> int:

@@ -82,10 +82,12 @@ def _track_end_s(file: BinaryIO, movie: Place, track: Place) -> float:
     movie_scale, scale = _timescale(file, movie, b"mvhd"), _timescale(file, track, b"mdia/mdhd")
     edits = _edits(file, track)
     begin_s = edits.empty / movie_scale if movie_scale else 0.0
-    if edits.shown and movie_scale:
-        return begin_s + edits.shown / movie_scale
     units = _sample_time(file, track) or _fragment_time(file, movie, track)
-    return begin_s + (units / scale if scale else 0.0)
+    length_s = (units - max(edits.media_time, 0)) / scale if scale else 0.0
+    if edits.shown and movie_scale:
+        # Edits may go on when there is nothing more to show.
+        length_s = min(length_s, edits.shown / movie_scale)
+    return begin_s + max(length_s, 0.0)
 
 
 def _movie(file: BinaryIO) -> Place | None:

@@ -26,16 +26,22 @@ _PADDING = 2048
 
 
 def read_track(
-    path: Path, video: DecodedVideo, part: Part, options: MediaOptions, rules: MediaRules
+    path: Path,
+    video: DecodedVideo,
+    told_s: float | None,
+    part: Part,
+    options: MediaOptions,
+    rules: MediaRules,
 ) -> DecodedVideo:
     """A decoded video with the sound that goes with its frames, if the file has a sound track.
 
     The sound begins where the first frame does: what comes earlier is left out, and a track that
     begins later is preceded by silence, so that sound and frames stay together in the model's
     input. It is cut at video_end; without one it may outlast the frames.
+    told_s: when the track ends by its container, None if that does not say.
 
     Raises:
-        MediaCorrupt: the track cannot be decoded.
+        MediaCorrupt: the track cannot be decoded, or much less of it than there should be.
         MediaTooLarge: the track is longer than `media.max_video_s`.
     """
     name = media_name(part)
@@ -43,6 +49,8 @@ def read_track(
     if track is None:
         return video
     mono, rate = track.mono, track.rate
+    if told_s is not None:
+        mono = track.cut_to(told_s, name)
     if len(mono) / rate > options.max_video_s + _PADDING / rate:
         raise MediaTooLarge(
             f"{name}: its sound track lasts {len(mono) / rate:,.1f} s, above media.max_video_s="
@@ -99,20 +107,24 @@ def read_native(path: Path, name: str, remedy: str) -> Track | None:
     taken as they are. It does not tell their rate nor the number of channels: a second reading, at
     a known rate and unmixed, does.
     """
-    native = _open_track(path, -1, True, name, remedy)
-    known = _open_track(path, _KNOWN_RATE, False, name, remedy) if native is not None else None
-    if native is None or known is None:
+    known = _open_track(path, _KNOWN_RATE, False, name, remedy)
+    if known is None:
         return None
     n_channels, n_known = known.shape
-    n_native = native.shape[1]
-    if not n_native or not n_known:
+    # A reader holds several copies of an hour's samples: never two readers at once.
+    del known
+    native = _open_track(path, -1, True, name, remedy)
+    if native is None or not native.shape[1] or not n_known:
         return None
-    rate = _nearest_rate(_KNOWN_RATE * n_native / n_known)
+    rate = _nearest_rate(_KNOWN_RATE * native.shape[1] / n_known)
     n_silent = native.add_padding()
     # decord has no other way to the samples that does not go one by one.
     mono = native._array[0]
-    # FFmpeg mixes two channels to (left + right) / sqrt(2), which overshoots full scale.
-    return Track(mono / np.sqrt(2, dtype=np.float32) if n_channels == 2 else mono, rate, n_silent)
+    del native
+    if n_channels == 2:
+        # FFmpeg mixes two channels to (left + right) / sqrt(2), which overshoots full scale.
+        mono = np.divide(mono, np.sqrt(2, dtype=np.float32), out=mono)
+    return Track(mono, rate, n_silent)
 
 
 def _open_track(path: Path, rate: int, mono: bool, name: str, remedy: str) -> AudioReader | None:

@@ -22,6 +22,7 @@ from omnitrace_core.media.container import (
     HEAD_BYTES,
     check_complete,
     check_kind,
+    sound_end_s,
     video_start_s,
 )
 from omnitrace_core.media.fetch import media_name, media_path, sha256_of
@@ -76,15 +77,18 @@ def decode_video(
     """
     name = media_name(part)
     with media_path(part, options) as path:
-        begin_s = _check_file(path, name)
+        begin_s, sound_s = _check_file(path, name)
         video = _decode_frames(path, begin_s, part, options, rules)
         if not (want_sound and options.video_sound):
             return video
-        return read_track(path, video, part, options, rules)
+        return read_track(path, video, sound_s, part, options, rules)
 
 
-def _check_file(path: Path, name: str) -> float:
-    """Settle the kind of file before FFmpeg sees it; returns the time of its first frame."""
+def _check_file(path: Path, name: str) -> tuple[float, float | None]:
+    """Settle the kind of file before FFmpeg sees it.
+
+    Returns the time of its first frame, and that of its sound's end if it tells.
+    """
     with path.open("rb") as file:
         kind = check_kind(file.read(HEAD_BYTES), "video", name)
         if kind is None:
@@ -94,9 +98,10 @@ def _check_file(path: Path, name: str) -> float:
             )
         check_complete(file, kind, name)
         begin_s = video_start_s(file, kind)
+        sound_s, is_exact = sound_end_s(file, kind)
     if begin_s is None:
         raise MediaEmpty(f"{name}: no video track; is it an audio file?")
-    return begin_s
+    return begin_s, sound_s if is_exact else None
 
 
 def _decode_frames(

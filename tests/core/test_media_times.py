@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,21 @@ def test_clips_cut_between_keyframes(
     assert video.duration_s == pytest.approx(4 - cut_s, abs=0.05)
     if cut_s < 1.5 and not asked:
         assert heard_s(video) == pytest.approx(1.5 - cut_s, abs=0.005)
+
+
+def test_damaged_sound_is_refused(tmp_path: Path) -> None:
+    """decord ends at the first packet that it cannot decode, as if the sound did."""
+    clip, noise = tmp_path / "a.mp4", np.random.default_rng(0).normal(0, 0.1, 4 * 44_100)
+    data = bytearray(write_clip(clip, 40, sound=noise).read_bytes())
+    assert decode_video(clip).sound is not None
+    # Where the sound's chunks lie: the second of two tables.
+    at = data.rindex(b"stco") + 8
+    (n_chunks,) = struct.unpack_from(">I", data, at)
+    for offset in struct.unpack_from(f">{n_chunks}I", data, at + 4)[10:30]:
+        data[offset : offset + 16] = bytes(16)
+    clip.write_bytes(data)
+    with pytest.raises(MediaCorrupt, match=r"damaged: 0\.\d+ of 4\.000 s of its sound"):
+        decode_video(clip)
 
 
 def test_times_that_the_file_does_not_tell(sounding: Path, tmp_path: Path) -> None:
