@@ -51,11 +51,7 @@ def read_track(
     mono, rate = track.mono, track.rate
     if told_s is not None:
         mono = track.cut_to(told_s, name)
-    if len(mono) / rate > options.max_video_s + _PADDING / rate:
-        raise MediaTooLarge(
-            f"{name}: its sound track lasts {len(mono) / rate:,.1f} s, above media.max_video_s="
-            f"{options.max_video_s:,.1f}; raise the limit in the config or cut the video"
-        )
+    _check_length(len(mono), rate, options, name)
     if len(mono) - video.duration_s * rate <= _PADDING:
         mono = mono[: int(video.duration_s * rate)]
     first, last = round(video.start_s * rate), len(mono)
@@ -73,6 +69,14 @@ def read_track(
     duration_s = max(video.duration_s, len(mono) / rate)
     sound = DecodedAudio(waveform, rules.sample_rate, first / rate, duration_s, video.sha256)
     return replace(video, sound=sound, duration_s=duration_s, notes=tuple(notes))
+
+
+def _check_length(n_samples: int, rate: int, options: MediaOptions, name: str) -> None:
+    if n_samples > options.max_video_s * rate + _PADDING:
+        raise MediaTooLarge(
+            f"{name}: its sound track lasts {n_samples / rate:,.1f} s, above media.max_video_s="
+            f"{options.max_video_s:,.1f}; raise the limit in the config or cut the video"
+        )
 
 
 @dataclass(frozen=True, slots=True)

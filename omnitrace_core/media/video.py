@@ -131,10 +131,8 @@ def _decode_frames(
         width, height = _frame_shape(reader, options, name)
         size = frame_size(width, height, n, asked, options, rules, name)
         del reader
-        if timeline.n_hidden:
-            frames = _frames_in_turn(path, picks, size, name)
-        else:
-            frames = _scaled_frames(path, picks, size, width * height * 3, name)
+        scaled = _frames_in_turn if timeline.n_hidden else _scaled_frames
+        frames = scaled(path, picks, size, width * height * 3, name)
     return DecodedVideo(
         frames=frames,
         frame_times_s=timeline.starts_s[picks],
@@ -220,7 +218,7 @@ def _scaled_frames(
 
 
 def _frames_in_turn(
-    path: Path, picks: NDArray[np.int64], size: tuple[int, int], name: str
+    path: Path, picks: NDArray[np.int64], size: tuple[int, int], _: int, name: str
 ) -> NDArray[np.uint8]:
     """As `_scaled_frames`, for files with hidden frames.
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,15 +26,13 @@ from omnitrace_core.errors import (
     MediaMissing,
     MediaTimeout,
 )
-from omnitrace_core.media import Supervisor, decode_part, fetch, progress
-from omnitrace_core.media.fetch import media_path
+from omnitrace_core.media import Supervisor, decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Message, Part, Sample
 from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes, write_clip
-from tests.core.web_server import LISTED, Web, answer
 
 ODD = "tests.core.odd_decoders:decode"
 RULES = MediaRules()
@@ -158,7 +155,7 @@ def test_a_hang_costs_one_part_and_its_time() -> None:
         assert do(supervisor, "pid").sha256 != str(pid)
 
 
-def test_who_gets_on_has_all_the_time_it_needs(tmp_path: Path) -> None:
+def test_who_gets_on_has_all_the_time_it_needs() -> None:
     """The deadline is on silence: an hour of 4K video may take hours."""
     with Supervisor(MediaOptions(decode_timeout_s=3), RULES, ODD) as supervisor:
         pid = do(supervisor, "pid").sha256
@@ -166,26 +163,6 @@ def test_who_gets_on_has_all_the_time_it_needs(tmp_path: Path) -> None:
         do(supervisor, "work 10")
         assert time.monotonic() - started > 6
         assert do(supervisor, "pid").sha256 == pid
-
-
-@pytest.mark.parametrize("kind", ["video", "web", "store"])
-def test_decoders_say_that_they_get_on(
-    kind: str, parts: dict[str, Part], web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signs: list[int] = []
-    monkeypatch.setattr(progress, "_EVERY_S", 0)
-    monkeypatch.setattr(progress._Signs, "tell", lambda: signs.append(1))
-    monkeypatch.setattr(fetch, "WebReader", web.reader)
-    content = PHOTO + bytes(3 << 20)
-    part = {"web": "https://media.example.com/a", "store": "memory://signs/a.png"}.get(kind)
-    if kind == "video":
-        decode_part(parts["sounding"], MediaOptions(), RULES)
-        assert len(signs) >= 4 + 2, "for each frame and each reading of the sound"
-        return
-    web.answers["/a"] = answer(200, content)
-    fsspec.filesystem("memory").pipe_file("/signs/a.png", content)
-    with media_path(Part("image", uri=part or ""), MediaOptions(web_hosts=LISTED)):
-        assert len(signs) >= 4
 
 
 def test_too_much_memory_costs_one_part(odd: Supervisor) -> None:
