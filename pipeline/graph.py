@@ -17,7 +17,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError, RayTaskError
 
-from omnitrace_core.errors import RunError
+from omnitrace_core.errors import LeaseLost, RunError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions
 from pipeline.attempt_log import StoredAttempts
@@ -155,6 +155,8 @@ def executor(
                 for row in rows:
                     yield Committed(**row)
         except RayError as error:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, LeaseLost):
+                raise error.cause from error
             raise RunError(f"a stage failed: {root_cause(error)}") from error
 
     return execute

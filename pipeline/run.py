@@ -76,8 +76,10 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
         # The folder is another's: what it says of the run is not ours to write.
         raise
     except Exception as error:
+        lease.check()
         write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
         raise
+    lease.check()
     verdict = judge(job, stopped or _lost(job))
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size. And what was counted.

@@ -108,17 +108,6 @@ def test_driver_that_sleeps_through_its_lease(case: Case) -> None:
     assert_complete(case)
 
 
-def test_lease_can_be_broken(case: Case) -> None:
-    holder = case.start()
-    try:
-        wait_until(case.at_work, holder)
-        assert case.finish("--break-lease") == 0, case.log()
-        assert holder.wait(60) == 4, case.log()
-    finally:
-        kill_group(holder)
-    assert_complete(case)
-
-
 def test_disk_that_is_full(case: Case) -> None:
     """A real file system of half a megabyte, which grows afterwards."""
     output = case.folder / "output"
