@@ -17,9 +17,10 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
+from omnitrace_core import s3_retries
 from omnitrace_core.errors import StoreUnavailable
 from omnitrace_core.object_store import Condition
-from omnitrace_core.s3_retries import RETRIES, answer_code, persist
+from omnitrace_core.s3_retries import answer_code, persist
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +43,10 @@ class RetryingS3(S3FileSystem):
     retries = 1
 
     def __init__(self, **kwargs: Any) -> None:
+        bounds = s3_retries.RETRIES
         config = {
-            "connect_timeout": RETRIES.connect_timeout_s,
-            "read_timeout": RETRIES.read_timeout_s,
+            "connect_timeout": bounds.connect_timeout_s,
+            "read_timeout": bounds.read_timeout_s,
             "retries": {"mode": "standard", "total_max_attempts": 1},
         }
         super().__init__(config_kwargs=config, **kwargs)

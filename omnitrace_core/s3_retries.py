@@ -88,8 +88,7 @@ async def persist(request: Callable[[], Awaitable[T]], address: str) -> T:
         ConfigError: the request cannot be made: a bad endpoint, or no such name of a bucket.
         OSError: what else the store answered, as `request` raises it.
     """
-    began = time.monotonic()
-    n_failed = 0
+    bounds, began, n_failed = RETRIES, time.monotonic(), 0
     while True:
         try:
             return await request()
@@ -106,9 +105,9 @@ async def persist(request: Callable[[], Awaitable[T]], address: str) -> T:
                     raise ConfigError(f"{address}: {error}") from error
                 raise
             n_failed += 1
-            wait_s = RETRIES.wait_s(n_failed)
+            wait_s = bounds.wait_s(n_failed)
             spent_s = time.monotonic() - began
-            if n_failed >= RETRIES.tries or spent_s + wait_s > RETRIES.total_s:
+            if n_failed >= bounds.tries or spent_s + wait_s > bounds.total_s:
                 raise StoreUnavailable(_given_up(address, n_failed, spent_s, error)) from error
             _log.debug("%s: %r; try %d follows in %.1f s", address, error, n_failed + 1, wait_s)
         await asyncio.sleep(wait_s)

@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -242,7 +243,9 @@ def identity_of(info: Mapping[str, Any]) -> str:
         if info.get(key):
             return str(info[key]).strip('"')
     times = [info[key] for key in ("mtime", "LastModified", "created") if info.get(key)]
-    return f"{info['size']}-{times[0] if times else 'unknown'}"
+    # One store can tell one time as a number here and as a date there.
+    told = [str(time.timestamp() if isinstance(time, datetime) else time) for time in times]
+    return f"{info['size']}-{told[0] if told else 'unknown'}"
 
 
 def tag_of(content: bytes) -> str:

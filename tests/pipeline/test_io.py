@@ -14,10 +14,13 @@ from omnitrace_core.errors import ConfigError
 from pipeline.io import Storage, absolute
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     if request.param == "local":
         yield Storage(str(tmp_path / "folder"))
+        return
+    if request.param == "s3":
+        yield Storage(f"{request.getfixturevalue('bucket')}/folder")
         return
     yield Storage(f"memory://{tmp_path.name}/folder")
     MemoryFileSystem.store.clear()
@@ -49,10 +52,14 @@ def test_files_come_and_go(storage: Storage) -> None:
         assert file.read() == b"2"
     assert storage.is_file("a/one.txt")
     assert not storage.is_file("a")
+    assert not storage.is_file("a/nine.txt")
     assert storage.exists("a")
     storage.delete("a/one.txt")
     storage.delete("a/one.txt")
     assert storage.names("a") == ["two.txt"]
+    storage.delete_many(["a/two.txt", "a/nine.txt"])
+    storage.delete_many([])
+    assert storage.tree("") == ["a/b/three.txt"]
     storage.delete_folder("a")
     storage.delete_folder("a")
     assert not storage.exists("a/b/three.txt")
@@ -87,6 +94,21 @@ def test_storage_can_be_sent_to_a_worker(storage: Storage) -> None:
     there = pickle.loads(pickle.dumps(storage / "b"))
     there.write("c.txt", b"2")
     assert storage.read("b/c.txt") == b"2"
+
+
+def test_listings_tell_what_identity_does(storage: Storage) -> None:
+    assert storage.listing("a") == {}
+    for name in ("a/one.txt", "a/two.json", "a/b/three.txt", "aa/four.txt"):
+        storage.write(name, name.encode())
+    assert storage.listing("a") == {
+        "one.txt": storage.identity("a/one.txt"),
+        "two.json": storage.identity("a/two.json"),
+    }
+    deep = ["a/b/three.txt", "a/one.txt", "aa/four.txt"]
+    assert storage.tree_listing(".txt") == {name: storage.identity(name) for name in deep}
+    assert storage.tree(".txt") == deep
+    with pytest.raises(FileNotFoundError):
+        storage.identity("a/nine.txt")
 
 
 def test_identity_of_a_local_file_changes_with_it(tmp_path: Path) -> None:
