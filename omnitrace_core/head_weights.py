@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitrace_core.errors import ConfigError
+from omnitrace_core.object_store import open_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,10 +55,8 @@ def head_weights_identity(path: str) -> str:
 
 
 def _read(path: str) -> bytes:
-    import fsspec
-
     try:
-        with fsspec.open(path, "rb") as file:
+        with open_file(path) as file:
             content: bytes = file.read()
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(

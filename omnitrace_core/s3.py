@@ -18,7 +18,7 @@ from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
 from omnitrace_core import s3_retries
-from omnitrace_core.errors import StoreUnavailable
+from omnitrace_core.errors import StoreCredentials, StoreUnavailable
 from omnitrace_core.object_store import Condition
 from omnitrace_core.s3_retries import answer_code, persist
 
@@ -70,10 +70,11 @@ class RetryingS3(S3FileSystem):
             known = {"NoSuchBucket": "no such bucket; create it or correct the address"}
             told = known.get(answer_code(error), "no such object")
             raise FileNotFoundError(f"{address}: {told}") from error
-        except PermissionError as error:
-            if code := answer_code(error):
-                raise PermissionError(f"{address}: the store refuses ({code}: {error})") from error
+        except StoreCredentials:
             raise
+        except PermissionError as error:
+            told = f"{address}: the store refuses ({answer_code(error)}: {error})"
+            raise PermissionError(told) from error
 
     call_s3 = sync_wrapper(_call_s3)
 
@@ -122,6 +123,19 @@ class RetryingS3(S3FileSystem):
         failed = [item for item in answer.get("Errors", []) if item.get("Code") != "NoSuchKey"]
         if failed:
             raise translate_boto_error(ClientError({"Error": failed[0]}, "DeleteObjects"))
+
+    async def _isfile(self, path: str) -> bool:
+        return await self._type(path) == "file"
+
+    async def _isdir(self, path: str) -> bool:
+        return await self._type(path) == "directory"
+
+    async def _type(self, path: str) -> str | None:
+        """s3fs takes every error for a no; here only one that says so."""
+        try:
+            return str((await self._info(path))["type"])
+        except FileNotFoundError:
+            return None
 
     # --- reading ----------------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from omnitrace_core.errors import ConfigError, InputSchemaError
+from omnitrace_core.errors import ConfigError, InputSchemaError, StoreUnavailable
+from omnitrace_core.object_store import connect
 from omnitrace_core.parse import ID_KEYS
 
 _BATCH_ROWS = 64
@@ -59,6 +60,8 @@ class InputFile:
         suffix = _suffix(self.path)
         try:
             yield from _READERS[suffix](self)
+        except StoreUnavailable:
+            raise
         except (OSError, pa.ArrowException) as exc:
             raise InputSchemaError(
                 f"{self.url}: cannot be read as {suffix} ({exc}); check it and its access rights"
@@ -108,13 +111,13 @@ def _suffix(path: str) -> str:
 
 def _connect(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = connect(url)
     except (ImportError, ValueError) as exc:
         raise ConfigError(
             f"{url}: no file system for this address ({exc}); install the fsspec package of its "
             "protocol or correct the address"
         ) from exc
-    return fs, str(path)
+    return fs, path
 
 
 def _check_columns(file: InputFile) -> None:

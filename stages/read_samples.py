@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import DuplicateSampleId, RunError
+from omnitrace_core.object_store import open_file
 from omnitrace_core.parse import to_sample
 from stages.chunk import error_row, with_rows
 from stages.guard import RowError, as_row_error, guarded
@@ -23,6 +23,7 @@ def read_samples(plan: pa.Table) -> pa.Table:
 
     Raises:
         RunError: the shard has fewer rows than planned.
+        StoreUnavailable: the object store does not answer.
     """
     chunk = plan.to_pylist()[0]
     samples, misfits = conform(_read_rows(chunk["uri"], chunk["first_row"], chunk["n_rows"]))
@@ -75,7 +76,7 @@ def _check(sample: pa.StructScalar, key: str, first_row_key: str | None) -> RowE
 
 def _read_rows(uri: str, first_row: int, n_rows: int) -> pa.Table:
     """Rows [first_row, first_row + n_rows) of a shard, from the row groups that hold them."""
-    with fsspec.open(uri, "rb") as file, pq.ParquetFile(file) as shard:
+    with open_file(uri) as file, pq.ParquetFile(file) as shard:
         wanted, start, skipped = [], 0, 0
         for group in range(shard.num_row_groups):
             end = start + shard.metadata.row_group(group).num_rows

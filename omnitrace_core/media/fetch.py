@@ -18,15 +18,19 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from omnitrace_core.errors import (
+    ConfigError,
     InvalidSample,
     MediaDenied,
     MediaEmpty,
     MediaError,
     MediaMissing,
     MediaTooLarge,
+    MediaUnavailable,
+    StoreUnavailable,
 )
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.web import WebReader
+from omnitrace_core.object_store import connect
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from omnitrace_core.web_address import is_web, shown_address
@@ -60,6 +64,7 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
         InvalidSample: the part has neither an address nor inline bytes.
         MediaMissing: no file or object there.
         MediaDenied: not an address this run may read.
+        MediaUnavailable: the object store did not answer, however often it was asked.
         MediaTimeout: a web server was too slow for `media.web_timeout_s`.
         MediaTooLarge: more than `media.max_bytes`; no more than that was read.
         MediaEmpty: zero bytes.
@@ -207,10 +212,8 @@ def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
             f"{name}: addresses of {scheme}:// are not read; use a path or one of "
             f"{', '.join(sorted(_OBJECT_STORES))}"
         )
-    import fsspec
-
     try:
-        filesystem, address = fsspec.core.url_to_fs(part.uri)
+        filesystem, address = connect(part.uri)
     except ImportError as error:
         raise MediaDenied(
             f"{name}: no reader for {scheme}:// is installed ({error}); pip install it"
@@ -239,5 +242,9 @@ def _store_errors(part: Part) -> Iterator[None]:
         raise MediaMissing(f"{name}: no such object") from error
     except PermissionError as error:
         raise MediaDenied(f"{name}: the store refuses ({error}); check its credentials") from error
+    except StoreUnavailable as error:
+        raise MediaUnavailable(f"{name}: {error}") from error
+    except ConfigError as error:
+        raise MediaMissing(f"{name}: cannot be the address of an object ({error})") from error
     except OSError as error:
         raise MediaError(f"{name}: the store could not be read: {error}") from error

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from omnitrace_core import object_store, s3_retries
-from omnitrace_core.object_store import s3_files
+from omnitrace_core import s3_retries
+from omnitrace_core.s3 import RetryingS3
 from pipeline.config import RunConfig
 from pipeline.ray_session import ray_session
 from tests.pipeline import s3_server
@@ -19,7 +19,7 @@ from tests.pipeline.made_runs import write_input
 
 # As bounded as in earnest, but not as patient.
 QUICK = s3_retries.Retries(
-    tries=8, total_s=20, first_wait_s=0.01, longest_wait_s=0.05, read_timeout_s=5
+    tries=6, total_s=20, first_wait_s=0.01, longest_wait_s=0.05, read_timeout_s=5
 )
 
 
@@ -47,27 +47,37 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def s3_bucket(s3_address: str) -> str:
+    """A bucket; one for all, as the first write to a new one takes the server a second."""
+    store = RetryingS3(endpoint_url=s3_address, key=s3_server.KEY, secret=s3_server.SECRET)
+    store.mkdir("tests")
+    return "tests"
+
+
 @pytest.fixture
-def bucket(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a new bucket, to which the AWS variables lead."""
+def s3_folder(s3_address: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new folder, to which the AWS variables lead."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     for name, value in s3_server.environment(s3_address).items():
         monkeypatch.setenv(name, value)
-    name = f"tests-{uuid.uuid4().hex}"
-    s3_files().mkdir(name)
-    yield f"s3://{name}"
-    s3_files().call_s3("delete_bucket", Bucket=name)
+    return f"s3://{s3_bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_address: str) -> Iterator[Proxy]:
+    """One for all, so that one client serves all."""
+    with proxying(s3_address) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def proxy(bucket: str, s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(s3_folder: str, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The AWS variables lead to the server through this, and retries wait little."""
-    with proxying(s3_address) as proxy:
-        monkeypatch.setattr(s3_retries, "RETRIES", QUICK)
-        object_store._s3_files.cache_clear()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-        yield proxy
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_address)
-    object_store._s3_files.cache_clear()
+    monkeypatch.setattr(s3_retries, "RETRIES", QUICK)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.address)
+    s3_proxy.clear()
+    yield s3_proxy
+    s3_proxy.clear()

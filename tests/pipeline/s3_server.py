@@ -72,6 +72,7 @@ def _flags(folder: Path, settings: Path, ports: list[int]) -> list[str]:
         *_with_grpc("s3", s3),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",  # as S3 has it
         f"-s3.config={settings}",
         f"-metricsPort={metrics}",
         # Each bucket takes volumes of its own: small ones, and many.

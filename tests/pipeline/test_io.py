@@ -20,7 +20,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
         yield Storage(str(tmp_path / "folder"))
         return
     if request.param == "s3":
-        yield Storage(f"{request.getfixturevalue('bucket')}/folder")
+        yield Storage(f"{request.getfixturevalue('s3_folder')}/folder")
         return
     yield Storage(f"memory://{tmp_path.name}/folder")
     MemoryFileSystem.store.clear()

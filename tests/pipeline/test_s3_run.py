@@ -1,0 +1,161 @@
+"""Whole runs with input and output on a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitrace_core.errors import StoreUnavailable
+from pipeline.io import Storage
+from pipeline.run import run
+from pipeline.verdict import is_finished
+from tests.pipeline.faulty_proxy import Fault, Proxy, Rule
+from tests.pipeline.made_runs import (
+    ALL_ROWS,
+    Worker,
+    config_for,
+    job_for,
+    row_keys,
+    rows,
+    write_input,
+)
+
+_WEATHER: list[Fault] = ["slow_down", "broken", "broken_after", "drop_before", "drop_after"]
+
+
+def _upload(folder: Path, to: str) -> None:
+    here = Storage(str(folder))
+    for name in here.tree(""):
+        here.copy(name, Storage(to))
+
+
+def _download(folder: Storage, to: Path) -> Storage:
+    here = Storage(str(to))
+    for name in folder.tree(""):
+        folder.copy(name, here)
+    return here
+
+
+def _on_s3(folder: Path, s3_folder: str, **sections: Any) -> Any:
+    places = {"input": {"path": f"{s3_folder}/input"}, "output": {"path": f"{s3_folder}/output"}}
+    return config_for(folder, **places, **sections)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_on_a_bad_network_is_as_one_on_a_disk(
+    seed: int, folder: Path, s3_folder: str, proxy: Proxy
+) -> None:
+    local = job_for(config_for(folder))
+    run(local, Worker(local.folder))
+    _upload(folder / "input", f"{s3_folder}/input")
+    proxy.dice.seed(seed)
+    proxy.rules += [Rule(fault, share=0.04) for fault in (*_WEATHER, "drop_within")]
+    config = _on_s3(folder, s3_folder)
+    job = job_for(config)
+    verdict = run(job, Worker(job.folder))
+    assert (verdict.exit_code, verdict.finished, verdict.n_rows) == (0, True, 6)
+    assert is_finished(job_for(config))
+    assert proxy.faults.total() > 3
+    proxy.clear()
+    made = _download(job.folder, folder / "copy")
+    assert row_keys(made) == ALL_ROWS
+    for table in ("samples", "spans", "traces"):
+        assert rows(made, table) == rows(local.folder, table)
+    assert job.folder.names("_parts") == []
+
+
+def test_a_run_that_loses_its_storage_is_continued(
+    folder: Path, s3_folder: str, proxy: Proxy
+) -> None:
+    _upload(folder / "input", f"{s3_folder}/input")
+    config = _on_s3(folder, s3_folder)
+    job = job_for(config)
+    worker = Worker(job.folder)
+
+    def work(chunks: Any) -> Any:
+        for index, committed in enumerate(worker(chunks)):
+            if index == 1:
+                proxy.rules.append(Rule("slow_down"))
+            yield committed
+
+    with pytest.raises(StoreUnavailable, match="start again: what was written stays"):
+        run(job, work)
+    proxy.clear()
+    job = job_for(config)
+    again = Worker(job.folder)
+    assert run(job, again).finished
+    assert not set(worker.done[:2]) & set(again.done)
+    made = _download(job.folder, folder / "copy")
+    assert row_keys(made) == ALL_ROWS
+
+
+def test_the_plan_of_shards_on_s3_asks_for_no_heads(
+    folder: Path, s3_folder: str, proxy: Proxy
+) -> None:
+    write_input(folder / "input", **{f"s{index}": [f"id{index}"] for index in range(5)})
+    _upload(folder / "input", f"{s3_folder}/input")
+    config = _on_s3(folder, s3_folder)
+    proxy.clear()
+    from pipeline.inputs import list_shards
+
+    storage, shards = list_shards(config.input.path)
+    assert len(shards) == 8
+    # One to see that it is a folder, not a file: HEAD, and a listing of one key.
+    assert proxy.asked == {"HeadObject": 1, "ListObjectsV2": 2}
+    assert shards["a.parquet"] == storage.identity("a.parquet")
+
+
+def test_missing_credentials_end_a_run_before_any_work(
+    folder: Path, s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if "ACCESS_KEY" not in name}
+    overrides = [f"input.path={s3_folder}/input", f"output.path={s3_folder}/output"]
+    done = _omnitrace(folder, ["run", str(_file(folder)), *overrides], environment)
+    assert done.returncode == 2, done.stderr
+    assert "AWS_ACCESS_KEY_ID" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_graph_on_ray_reads_and_writes_s3(
+    folder: Path, s3_folder: str, tiny_model: str
+) -> None:
+    """Ray is started by the run, so that its workers inherit the AWS variables."""
+    _upload(folder / "input", f"{s3_folder}/input")
+    overrides = [
+        *(f"input.path={s3_folder}/input", f"output.path={s3_folder}/output"),
+        *(f"model.path={tiny_model}", "model.device=cpu", "run.chunk_samples=2"),
+        *("decode.max_new_tokens=8", "run.id=there", "run.max_error_fraction=0.9"),
+    ]
+    done = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    runs = Storage(f"{s3_folder}/output")
+    verdicts = [name for name in runs.tree("verdict.json") if "run_id=there" in name]
+    assert len(verdicts) == 1
+    told = json.loads(runs.read(verdicts[0]))
+    assert (told["finished"], told["n_rows"], told["n_error"]) == (True, 6, 2)
+    made = _download(runs / verdicts[0].rpartition("/")[0], folder / "copy")
+    assert row_keys(made) == ALL_ROWS
+    again = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
+    assert again.returncode == 0, again.stderr
+
+
+def _file(folder: Path) -> Path:
+    """A config file; what it says of paths is overridden."""
+    path = folder / "config.yaml"
+    path.write_text("input: {path: in}\noutput: {path: out}\nmodel: {path: model}\n")
+    return path
+
+
+def _omnitrace(
+    folder: Path, arguments: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    environment = {**environment, "HOME": str(folder), "OMP_WAIT_POLICY": "passive"}
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
