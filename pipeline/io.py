@@ -150,7 +150,9 @@ class Storage:
     def swap(self, name: str, content: bytes, tag: str) -> str | None:
         """Replace a file only if it is still the version that `tag` names; returns the new tag.
 
-        None: it is another version by now, or gone.
+        None: it is another version by now, or gone. In S3 that version can be another's that was
+        made from this one: when the answer to this write was lost and time went by until it was
+        asked for again.
         """
         return self._store.swap(self._path(name), content, tag)
 
