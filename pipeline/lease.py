@@ -101,17 +101,21 @@ def acquire(
     if not folder.is_conditional:
         log.warning("%s: its writes are not conditional; run one driver at a time", folder.root)
     watched: tuple[str, float] | None = None
+    mine = _myself(1, ttl_s)
     while True:
         asked = clock()
         found = _read(folder)
         if found is None:
-            mine = _myself(1, ttl_s)
+            mine = replace(mine, epoch=1)
             if folder.create(LEASE, mine.as_bytes()):
                 return Lease(folder, mine, None, asked, clock)
             continue
         holder, tag = found
+        if holder.owner == mine.owner:
+            # Taken after all: the store's answer to that was lost on its way.
+            return Lease(folder, holder, tag, asked, clock)
         if take or _is_free(holder) or _is_silent(watched, tag, asked, holder.ttl_s):
-            mine = _myself(holder.epoch + 1, ttl_s)
+            mine = replace(mine, epoch=holder.epoch + 1, renewed_at=time.time())
             if (new := folder.swap(LEASE, mine.as_bytes(), tag)) is not None:
                 if not holder.released:
                     log.warning("took the lease of %s over from %s", folder.root, holder)
@@ -210,7 +214,11 @@ class Lease:
             if found is None or found[0].owner != holder.owner:
                 return None
             self._tag = found[1]
-        return self._folder.swap(LEASE, holder.as_bytes(), self._tag)
+        if (tag := self._folder.swap(LEASE, holder.as_bytes(), self._tag)) is not None:
+            return tag
+        # Where the answer to a swap that happened is lost, we hold it still.
+        found = _read(self._folder)
+        return found[1] if found is not None and found[0].owner == holder.owner else None
 
     def _beat(self) -> None:
         while not self._ended.wait(self._holder.ttl_s / _RENEWALS):

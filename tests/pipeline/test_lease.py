@@ -194,3 +194,24 @@ def test_lease_that_was_deleted_is_lost(folder: Storage, clock: Clock) -> None:
     lease.renew()
     with pytest.raises(LeaseLost, match="the lease object is gone"):
         lease.check()
+
+
+def test_answers_that_are_lost_do_not_lose_the_lease(
+    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(folder, clock).release()
+    swap = Storage.swap
+
+    def unheard(*given: object) -> None:
+        swap(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Storage, "swap", unheard)
+    lease = take(folder, clock)
+    assert lease.epoch == 2
+    lease.renew()
+    lease.check()
+    monkeypatch.undo()
+    lease.renew()
+    lease.check()
+    lease.release()
+    assert told(folder)["released"] is True
