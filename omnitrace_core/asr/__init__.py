@@ -43,7 +43,7 @@ def load_engine(options: AsrOptions) -> SpeechEngine:
     """The engine that `asr.engine` names; its weights load with its first sound.
 
     Raises:
-        UnknownName: neither built in nor an installed entry point.
+        UnknownName: neither built in nor an installed entry point, or not its language.
         BackendError: a package, a model or a key that the engine needs is missing.
     """
     return engine_loader(options.engine)(options)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from omnitrace_core.asr.base import Heard, Sound, only
+from omnitrace_core.asr.languages import check_no_language
 from omnitrace_core.asr.model_folder import check_model, check_package, model_folder
 from omnitrace_core.asr.padding import keep_padding_out_of_paraformer
 from omnitrace_core.asr.pieces import Piece, cut_pieces
@@ -60,7 +61,9 @@ class Paraformer:
 
         Raises:
             BackendError: funasr is not installed, or a model is neither a directory nor pinned.
+            UnknownName: a language is asked for.
         """
+        check_no_language("paraformer", options.language)
         check_model("asr.model", options.model, "paraformer")
         for key in ("vad_model", "punc_model"):
             if getattr(options, key) is not None:

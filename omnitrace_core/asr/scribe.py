@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from omnitrace_core.asr.languages import check_iso_language
 from omnitrace_core.asr.model_folder import check_package
 from omnitrace_core.asr.sound import at_rate, end_of
 from omnitrace_core.asr.words import sentences, tidy_words
@@ -38,7 +39,9 @@ class Scribe:
 
         Raises:
             BackendError: no key in the environment, or elevenlabs is not installed.
+            UnknownName: the language is no code of ISO 639.
         """
+        check_iso_language(options.language)
         check_package("elevenlabs", "scribe", "scribe")
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from omnitrace_core.asr.base import Heard, Sound, only
+from omnitrace_core.asr.languages import check_whisper_language, whisper_settings
 from omnitrace_core.asr.model_folder import check_model, model_folder
 from omnitrace_core.asr.padding import keep_padding_out_of_whisper
 from omnitrace_core.asr.pieces import Piece, cut_pieces
@@ -35,8 +36,10 @@ class Whisper:
 
         Raises:
             BackendError: the model is neither a directory nor pinned.
+            UnknownName: the language is none that it has a token for.
         """
-        check_model("asr.model", options.model, "whisper")
+        model = check_model("asr.model", options.model, "whisper")
+        check_whisper_language(options.language, whisper_settings(model))
         self._options = options
         self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
 
@@ -75,6 +78,8 @@ class Whisper:
     def _recognise(self, waveforms: list[Float32]) -> list[list[Word]]:
         options = self._options
         model = _load(str(options.model), options.device, options.threads)
+        # Once more for a model from the hub, whose files were not here before.
+        check_whisper_language(options.language, vars(model.model.generation_config))
         return _recognise(model, options.language, waveforms)
 
 
