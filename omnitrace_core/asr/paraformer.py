@@ -133,7 +133,7 @@ def _recognise(recogniser: _Model, waveforms: list[Float32]) -> list[list[Word]]
     found = recogniser.generate(
         input=waveforms, batch_size=len(waveforms), pred_timestamp=True, fs=RATE
     )
-    if len(found) != len(waveforms):
+    if len(waveforms) > 1 and len(found) == 1 and not found[0].get("text"):
         # FunASR's answer to a batch in which nothing at all was said.
         return [[] for _ in waveforms]
     return [_words_of(item, len(wave) / RATE) for item, wave in zip(found, waveforms, strict=True)]

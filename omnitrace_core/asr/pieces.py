@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from omnitrace_core.asr.sound import RATE, at_rate, end_of
 from omnitrace_core.records import DecodedAudio, Float32
 
+# No word is spoken in less, and frontends of models fail on less than their windows.
+_SHORTEST_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -26,14 +29,14 @@ class Piece:
 
 
 def cut_pieces(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[Piece]:
-    """The sound of some intervals, which are in seconds of the file; empty ones are left out."""
+    """The sound of some intervals, which are in seconds of the file, but for those below 0.1 s."""
     waveform = at_rate(audio)
     high = end_of(audio)
     pieces: list[Piece] = []
     for start_s, end_s in intervals:
         start_s, end_s = max(start_s, audio.start_s), min(end_s, high)
         first, last = (round((at - audio.start_s) * RATE) for at in (start_s, end_s))
-        if last > first:
+        if last - first >= _SHORTEST_S * RATE:
             pieces.append(Piece(start_s, waveform[first:last]))
     return pieces
 

@@ -96,9 +96,14 @@ def _recognise_all(
                 errors[owner] = as_speech_error(recogniser.name, sounds[owner].part, error)
             continue
         for index, spoken in zip(batch, heard, strict=True):
-            start_s = pieces[index].start_s
-            words[index] = [Word(w.text, start_s + w.start_s, start_s + w.end_s) for w in spoken]
+            words[index] = [_placed(word, pieces[index]) for word in spoken]
     return words
+
+
+def _placed(word: Word, piece: Piece) -> Word:
+    """A word of a piece, on the clock of the file; models tell times a little outside of theirs."""
+    start_s, end_s = (min(max(at, 0.0), piece.length_s) for at in (word.start_s, word.end_s))
+    return Word(word.text, piece.start_s + start_s, piece.start_s + end_s)
 
 
 def _sentences(sound: Sound, words: list[Word], recogniser: Recogniser) -> Heard:

@@ -102,7 +102,7 @@ def _recognise(
 def _word(item: dict[str, Any], length_s: float) -> Word:
     start_s, end_s = item["timestamp"]
     # The last word of a stretch may have no end.
-    return Word(item["text"], start_s or 0.0, length_s if end_s is None else min(end_s, length_s))
+    return Word(item["text"], start_s or 0.0, length_s if end_s is None else end_s)
 
 
 def _multilingual(model: Any) -> bool:

@@ -225,8 +225,28 @@ class TestFailures:
         assert transcribe([sound], engine_of(recognise)) == [()]
         assert sound.audio.waveform[0] == 0.5
 
+    def test_words_stay_within_their_piece(self) -> None:
+        def recognise(waves: list[Float32]) -> list[list[Word]]:
+            return [[Word("early", -0.5, 0.4), Word("late", 0.7, 8.0)] for _ in waves]
+
+        ((first, *_),) = transcribe([level(0.5, 2)], engine_of(recognise))
+        assert [(w.start_s, w.end_s) for w in first.words] == [
+            (0.0, 0.4),
+            (0.7, 1.0),
+            (1.0, 1.4),
+            (1.7, 2.0),
+        ]
+
     def test_nothing_to_hear(self) -> None:
         assert transcribe([], engine_of(self.recognise)) == []
+
+
+def test_pieces_that_hold_no_word_are_left_out() -> None:
+    audio, _ = decode_speech(audio_start=1.0, audio_end=9.0)
+    cuts = [(0.0, 4.0), (4.5, 4.5), (4.6, 4.69), (5.0, 6.0), (8.5, 12.0), (8.95, 9.2)]
+    pieces = cut_pieces(audio, cuts)
+    assert [(p.start_s, p.length_s) for p in pieces] == [(1.0, 3.0), (5.0, 1.0), (8.5, 0.5)]
+    assert all(np.shares_memory(piece.waveform, audio.waveform) for piece in pieces)
 
 
 class OneByOne:
