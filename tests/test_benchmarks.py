@@ -166,8 +166,9 @@ def test_speech_together_beside_one_by_one(
 ) -> None:
     pytest.importorskip("funasr", reason="needs the extra paraformer")
     output = tmp_path / "speech.json"
-    speech.main(["--sounds", "2", "--rounds", "1", "--output", str(output)])
+    few = ["--sounds", "2", "--rounds", "1", "--batch-s", "60"]
+    speech.main([*few, "--output", str(output)])
     rows = json.loads(output.read_text())["results"]
-    assert [row["engine"] for row in rows] == ["paraformer"] * 2 + ["whisper"] * 2
+    assert [row["engine"] for row in rows] == ["paraformer", "whisper"]
     assert all(row["together"] > 0 for row in rows)
     assert "ratio" in capsys.readouterr().out
