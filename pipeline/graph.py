@@ -156,7 +156,7 @@ def executor(
                     yield Committed(**row)
         except RayError as error:
             if isinstance(error, RayTaskError) and isinstance(error.cause, LeaseLost):
-                raise error.cause from error
+                raise LeaseLost(_first_line(error.cause)) from error
             raise RunError(f"a stage failed: {root_cause(error)}") from error
 
     return execute
@@ -165,7 +165,11 @@ def executor(
 def root_cause(error: RayError) -> str:
     """The one line of Ray's report that says what went wrong inside the stage."""
     if isinstance(error, RayTaskError) and error.cause is not None:
-        lines = str(error.cause).strip().splitlines()
-        return f"{type(error.cause).__name__}: {lines[0] if lines else ''}"
+        return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    """What was raised, without the advice that Ray Data adds to it."""
+    return next(iter(str(error).strip().splitlines()), "")
