@@ -125,7 +125,7 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
             if not window:
                 return None
             if execute is None:
-                work.enter_context(_ray(job))
+                work.enter_context(_ray(job, progress))
                 execute = _graph(job, lease.epoch)
             for committed in work.enter_context(closing(execute(window))):
                 lease.check()
@@ -166,15 +166,15 @@ def _graph(job: Job, epoch: int) -> Execute:
     from pipeline.graph import executor
 
     provenance = Provenance(job.identity.fingerprint, __version__)
-    return executor(job.config, job.rules, provenance, job.folder, epoch)
+    return executor(job.config, job.rules, provenance, job.folder, epoch, job.identity.run_id)
 
 
 @contextmanager
-def _ray(job: Job) -> Iterator[None]:
+def _ray(job: Job, progress: Progress) -> Iterator[None]:
     from pipeline.ray_session import ray_session
+    from pipeline.waiting import watching
 
-    # Ray puts a handler of its own for SIGTERM in place of ours.
-    with ray_session(job.config), stopping_on_signals():
+    with ray_session(job.config), watching(job.config, progress):
         yield
 
 
