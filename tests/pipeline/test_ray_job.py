@@ -65,9 +65,11 @@ def test_without_the_token_nothing_is_let_in(
 ) -> None:
     (tmp_path / "home").mkdir()
     stranger = str(tmp_path / "home")
-    refused = head.ray("job", "list", HOME=stranger, RAY_AUTH_MODE="disabled")
+    command = ["job", "submit", "--submission-id", "strange", "--", "echo", "in"]
+    refused = head.ray(*command, HOME=stranger, RAY_AUTH_MODE="disabled")
     assert refused.returncode != 0
-    assert "401" in refused.stdout + refused.stderr
+    assert "oken authentication is enabled" in refused.stdout + refused.stderr
+    assert "strange" not in head.ray("job", "list").stdout
     monkeypatch.setenv("HOME", stranger)
     with pytest.raises(ConfigError, match="token is missing or another one"):
         check_answers(head.address)
