@@ -131,7 +131,7 @@ def ray_head(n_cpus: int) -> Iterator[RayHead]:
 def _end(process: subprocess.Popen[bytes], home: Path) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(20)
+        process.wait(5)
     # What it started may have left its group: all of it names the head's folder or has its home.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
