@@ -66,12 +66,12 @@ def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -
 def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Verdict:
     if is_finished(job):
         return judge(job)
-    stopped = None
     try:
         _begin(job)
-        stopped = _work(job, lease, execute, work)
+        return _end(job, lease, _work(job, lease, execute, work))
     except KeyboardInterrupt as stop:
-        stopped = Stop(Exit.INCOMPLETE, f"{_cause(stop)}; the same command continues the run")
+        reason = f"{_cause(stop)}; the same command continues the run"
+        return _end(job, lease, Stop(Exit.INCOMPLETE, reason))
     except LeaseLost:
         # The folder is another's: what it says of the run is not ours to write.
         raise
@@ -79,6 +79,10 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
         lease.check()
         write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
         raise
+
+
+def _end(job: Job, lease: Lease, stopped: Stop | None) -> Verdict:
+    """Say how the run stands, and sweep up behind it if it is finished."""
     lease.check()
     verdict = judge(job, stopped or _lost(job))
     if verdict.finished:
