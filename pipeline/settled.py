@@ -12,6 +12,7 @@ from pipeline.inputs import list_shards
 from pipeline.io import Storage
 from pipeline.manifest import MANIFESTS
 from pipeline.plan import inputs_digest
+from pipeline.prepare import check_places
 from pipeline.verdict import VERDICT, Verdict, decide
 
 
@@ -23,6 +24,7 @@ def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdi
     Raises:
         ConfigError, InputSchemaError, RunError: as of `prepare`, as far as they are met.
     """
+    check_places(config)
     identity = identify(config, today)
     verdict = _stored(identity.folder)
     if verdict is None or not verdict.finished:
