@@ -5,36 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from omnitrace_core.errors import InputSchemaError, StoreCredentials, StoreUnavailable
 from pipeline.io import Storage
+from pipeline.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from stages.input_schema import schema_problems
 from stages.read_samples import row_key
 
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
 _SCAN_THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """One input shard.
-
-    name: its path within the input, which stays when other shards come and go.
-    digests: [n_rows, 2] uint64, the 128-bit hash of each sample_id (of the row key where it has
-    none, so that missing ids are never taken for repeats of each other).
-    """
-
-    name: str
-    uri: str
-    identity: str
-    n_rows: int
-    digests: NDArray[np.uint64]
+# A place in the input: the shard's number, then the row.
+_ROW_BITS = 40
+_ROWS = (1 << _ROW_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +32,39 @@ class Duplicate:
     first_row_key: str
 
 
-def scan_input(path: str) -> list[Scan]:
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One input shard.
+
+    name: its path within the input, which stays when other shards come and go. duplicates: the rows
+    whose sample_id stands earlier in the input, in order; a missing id repeats none.
+    """
+
+    name: str
+    uri: str
+    identity: str
+    n_rows: int
+    duplicates: tuple[Duplicate, ...] = ()
+
+
+def scan_input(path: str, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
     """Read every shard's footer and sample_id column, in the order of the shards' names.
 
-    Costs about a microsecond and, with `find_duplicates`, 50 bytes of memory per row.
+    budget_bytes: of hashes of ids in memory, as in `RepeatedIds`. What else grows is a `Scan` per
+    shard, and a `Duplicate` per repeated row.
 
     Raises:
         InputSchemaError: there is no input, or a shard cannot be read as samples.
     """
     storage, shards = list_shards(path)
-    with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        return list(pool.map(lambda name: _scan(storage, name, shards[name]), shards))
+    with RepeatedIds(budget_bytes) as ids:
+
+        def scan(numbered: tuple[int, str]) -> Scan:
+            return _scan(storage, numbered[1], shards[numbered[1]], numbered[0], ids)
+
+        with ThreadPoolExecutor(_SCAN_THREADS) as pool:
+            scans = list(pool.map(scan, enumerate(shards)))
+        return _with_duplicates(scans, *ids.repeats())
 
 
 def list_shards(path: str) -> tuple[Storage, dict[str, str]]:
@@ -83,7 +92,7 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _scan(storage: Storage, name: str, identity: str) -> Scan:
+def _scan(storage: Storage, name: str, identity: str, number: int, ids: RepeatedIds) -> Scan:
     uri = storage.url(name)
     try:
         with storage.open(name) as file, pq.ParquetFile(file) as shard:
@@ -91,56 +100,42 @@ def _scan(storage: Storage, name: str, identity: str) -> Scan:
                 raise InputSchemaError(
                     f"{uri} cannot be read as samples: {'; '.join(problems)}; {REMEDY}"
                 )
-            digests = _digests(_sample_ids(shard), name)
+            first_row = 0
+            for batch in shard.iter_batches(columns=["sample_id"], use_threads=False):
+                _add(batch.column(0), number, first_row, ids)
+                first_row += len(batch)
     except (StoreUnavailable, StoreCredentials):
         raise
     except (OSError, pa.ArrowException) as error:
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error
-    return Scan(name, uri, identity, len(digests), digests)
+    return Scan(name, uri, identity, first_row)
 
 
-def _sample_ids(shard: pq.ParquetFile) -> Iterator[str | None]:
-    for batch in shard.iter_batches(columns=["sample_id"], use_threads=False):
-        yield from batch.column(0).cast(pa.string()).to_pylist()
+def _add(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> None:
+    """The ids of some rows; a missing one is none."""
+    hashed, rows = bytearray(), []
+    for row, sample_id in enumerate(column.cast(pa.string()).to_pylist(), start=first_row):
+        if sample_id and sample_id.strip():
+            hashed += hashlib.blake2b(sample_id.encode(), digest_size=16).digest()
+            rows.append(row)
+    digests = np.frombuffer(bytes(hashed), dtype=np.uint64).reshape(-1, 2)
+    ids.add(digests, np.array(rows, np.uint64) + np.uint64(shard << _ROW_BITS))
 
 
-def _digests(sample_ids: Iterator[str | None], shard: str) -> NDArray[np.uint64]:
-    hashed = bytearray()
-    for row, sample_id in enumerate(sample_ids):
-        told = (
-            f"id\0{sample_id}" if sample_id and sample_id.strip() else f"row\0{row_key(shard, row)}"
-        )
-        hashed += hashlib.blake2b(told.encode(), digest_size=16).digest()
-    return np.frombuffer(bytes(hashed), dtype=np.uint64).reshape(-1, 2)
+def _with_duplicates(scans: Sequence[Scan], places: Places, firsts: Places) -> list[Scan]:
+    """The scans, each with its rows among the places of repeated ids. places: ascending."""
+    shards = (places >> np.uint64(_ROW_BITS)).astype(np.int64)
+    ends = np.searchsorted(shards, np.arange(len(scans)), side="right")
+    starts = [0, *ends[:-1]]
+    return [
+        replace(scan, duplicates=tuple(_duplicates(scans, places[a:b], firsts[a:b])))
+        for scan, a, b in zip(scans, starts, ends, strict=True)
+    ]
 
 
-def find_duplicates(scans: Sequence[Scan]) -> dict[str, tuple[Duplicate, ...]]:
-    """For each shard that has any, the rows whose sample_id stands earlier in the input."""
-    if not scans:
-        return {}
-    digests = np.concatenate([scan.digests for scan in scans])
-    # lexsort is stable: rows of one id stay in the order of the input, the first one first.
-    order = np.lexsort((digests[:, 1], digests[:, 0]))
-    ranked = digests[order]
-    repeated = np.zeros(len(ranked), dtype=bool)
-    repeated[1:] = (ranked[1:] == ranked[:-1]).all(axis=1)
-    first_of = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(ranked))))
-    starts = np.cumsum([0, *(scan.n_rows for scan in scans)])
-    found: dict[str, list[Duplicate]] = {}
-    for place in np.flatnonzero(repeated):
-        shard, row = _locate(starts, int(order[place]))
-        first_shard, first_row = _locate(starts, int(order[first_of[place]]))
-        duplicate = Duplicate(row, row_key(scans[first_shard].name, first_row))
-        found.setdefault(scans[shard].name, []).append(duplicate)
-    return {
-        name: tuple(sorted(duplicates, key=lambda item: item.row))
-        for name, duplicates in found.items()
-    }
-
-
-def _locate(starts: NDArray[np.int64], position: int) -> tuple[int, int]:
-    """Shard and row of a position in the whole input."""
-    shard = int(np.searchsorted(starts, position, side="right")) - 1
-    return shard, position - int(starts[shard])
+def _duplicates(scans: Sequence[Scan], places: Places, firsts: Places) -> Iterator[Duplicate]:
+    for place, first in zip(places.tolist(), firsts.tolist(), strict=True):
+        first_row_key = row_key(scans[first >> _ROW_BITS].name, first & _ROWS)
+        yield Duplicate(place & _ROWS, first_row_key)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.inputs import Duplicate, Scan, find_duplicates
+from pipeline.inputs import Duplicate, Scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Plan:
         for first_row in range(0, shard.n_rows, self.chunk_samples):
             n_rows = min(self.chunk_samples, shard.n_rows - first_row)
             end = first_row + n_rows
-            inside = tuple(item for item in shard.duplicates if first_row <= item.row < end)
+            inside = shard.duplicates[_before(shard, first_row) : _before(shard, end)]
             key = _hash(
                 shard.uri, shard.identity, first_row, n_rows, self.fingerprint, _told(inside)
             )
@@ -113,11 +114,10 @@ def make_plan(
 
     published: number of each shard name that already has a manifest.
     """
-    duplicates = find_duplicates(scans)
     numbers = assign_numbers([scan.name for scan in scans], published)
     shards = []
     for scan in scans:
-        repeats = duplicates.get(scan.name, ())
+        repeats = scan.duplicates
         key = _hash(scan.uri, scan.identity, scan.n_rows, fingerprint, _told(repeats))
         number = numbers[scan.name]
         shards.append(Shard(number, scan.name, scan.uri, scan.identity, scan.n_rows, key, repeats))
@@ -139,6 +139,11 @@ def assign_numbers(names: Sequence[str], published: Mapping[str, int]) -> dict[s
 def shard_label(number: int) -> str:
     """Name of the published files of a shard, without their ending."""
     return f"shard-{number:05d}"
+
+
+def _before(shard: Shard, row: int) -> int:
+    """How many of the shard's repeated ids stand before a row."""
+    return bisect_left(shard.duplicates, row, key=lambda item: item.row)
 
 
 def _told(duplicates: Sequence[Duplicate]) -> list[tuple[int, str]]:

@@ -7,7 +7,7 @@ after the files it speaks of, and the parts go after the manifest.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
@@ -35,16 +35,16 @@ def publish_shard(
     """Publish a shard whose chunks all have parts; returns its manifest.
 
     tables: those that this run keeps. check: raises if this process may not publish (any more).
-    epoch: of the driver. Memory: a few parts and one row group of each table.
+    epoch: of the driver. Memory: a few parts, one row group of each table, and the chunks' keys.
 
     Raises:
         RunError: a part does not hold its chunk's rows.
     """
-    chunks = list(plan.chunks(shard))
     with writing_shard(folder, shard.number, tables) as files:
-        for part in _parts(folder, chunks):
+        for part in _parts(folder, plan.chunks(shard)):
             files.add(part)
         check()
+    keys = [chunk.key for chunk in plan.chunks(shard)]
     manifest = declare(
         folder,
         shard,
@@ -52,14 +52,14 @@ def publish_shard(
         files.errors,
         fingerprint=plan.fingerprint,
         chunk_samples=plan.chunk_samples,
-        chunk_keys=[chunk.key for chunk in chunks],
+        chunk_keys=keys,
         epoch=epoch,
     )
-    folder.delete_many([part_name(chunk.key) for chunk in chunks])
+    folder.delete_many([part_name(key) for key in keys])
     return manifest
 
 
-def _parts(folder: Storage, chunks: Sequence[Chunk]) -> Iterator[pa.Table]:
+def _parts(folder: Storage, chunks: Iterable[Chunk]) -> Iterator[pa.Table]:
     """The chunks' parts in order, read a few ahead: on object storage reading is mostly waiting."""
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
         coming: deque[Future[pa.Table]] = deque()

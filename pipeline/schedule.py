@@ -44,15 +44,21 @@ class Schedule:
 
     def _pending(self, shards: Sequence[Shard]) -> Iterator[Chunk]:
         for shard in shards:
-            todo = [item for item in self._plan.chunks(shard) if item.key not in self._has_part]
-            self._skip(
-                self._plan.n_chunks_of(shard) - len(todo),
-                shard.n_rows - sum(item.n_rows for item in todo),
-            )
-            self._under_way[shard.name], self._left[shard.name] = shard, len(todo)
-            if not todo:
+            # Counted first and made again: a list of a large shard's chunks would be large, too.
+            done = [item.n_rows for item in self._chunks_of(shard, done=True)]
+            self._skip(len(done), sum(done))
+            left = self._plan.n_chunks_of(shard) - len(done)
+            self._under_way[shard.name], self._left[shard.name] = shard, left
+            if not left:
                 self._finish(shard.name)
-            yield from todo
+            else:
+                yield from self._chunks_of(shard, done=False)
+
+    def _chunks_of(self, shard: Shard, done: bool) -> Iterator[Chunk]:
+        if not self._has_part:
+            return iter(()) if done else self._plan.chunks(shard)
+        chunks = self._plan.chunks(shard)
+        return (item for item in chunks if (item.key in self._has_part) == done)
 
     def _finish(self, shard: str) -> None:
         del self._left[shard]

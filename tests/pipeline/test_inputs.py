@@ -8,8 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError
-from pipeline.inputs import Duplicate, find_duplicates, scan_input
+from pipeline.inputs import Duplicate, scan_input
 from tests.pipeline.made_runs import write_input
+
+
+def _duplicates(folder: Path) -> dict[str, tuple[Duplicate, ...]]:
+    scans = scan_input(str(folder))
+    return {scan.name: scan.duplicates for scan in scans if scan.duplicates}
 
 
 def test_shards_are_scanned_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -41,7 +46,7 @@ def test_repeats_are_found_across_shards(tmp_path: Path) -> None:
         b=["z", None, "y", " ", " "],
         c=["x", "z"],
     )
-    assert find_duplicates(scan_input(str(tmp_path))) == {
+    assert _duplicates(tmp_path) == {
         "a.parquet": (Duplicate(4, "a.parquet:0"),),
         "b.parquet": (Duplicate(2, "a.parquet:1"),),
         "c.parquet": (Duplicate(0, "a.parquet:0"), Duplicate(1, "b.parquet:0")),
@@ -63,8 +68,10 @@ def test_repeats_equal_the_obvious_search(tmp_path: Path) -> None:
                 expected.setdefault(f"{name}.parquet", []).append(Duplicate(row, seen[sample_id]))
             elif sample_id is not None:
                 seen[sample_id] = f"{name}.parquet:{row}"
-    found = find_duplicates(scan_input(str(tmp_path)))
+    found = _duplicates(tmp_path)
     assert found == {name: tuple(items) for name, items in expected.items()}
+    # As found in files of a few ids each.
+    assert scan_input(str(tmp_path), budget_bytes=100) == scan_input(str(tmp_path))
 
 
 def test_input_that_is_not_there(tmp_path: Path) -> None:
@@ -95,5 +102,4 @@ def test_ids_that_are_numbers(tmp_path: Path) -> None:
     messages = [[{"role": "user", "content": [{"type": "text", "text": "Why?"}]}]] * 3
     table = pa.table({"sample_id": [7, 8, 7], "messages": messages})
     pq.write_table(table, tmp_path / "a.parquet")
-    scans = scan_input(str(tmp_path))
-    assert find_duplicates(scans) == {"a.parquet": (Duplicate(2, "a.parquet:0"),)}
+    assert _duplicates(tmp_path) == {"a.parquet": (Duplicate(2, "a.parquet:0"),)}
