@@ -102,7 +102,7 @@ def _scan(storage: Storage, name: str, identity: str, number: int, ids: Repeated
                 )
             first_row = 0
             for batch in shard.iter_batches(columns=["sample_id"], use_threads=False):
-                _add(batch.column(0), number, first_row, ids)
+                add_ids(batch.column(0), number, first_row, ids)
                 first_row += len(batch)
     except (StoreUnavailable, StoreCredentials):
         raise
@@ -113,8 +113,8 @@ def _scan(storage: Storage, name: str, identity: str, number: int, ids: Repeated
     return Scan(name, uri, identity, first_row)
 
 
-def _add(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> None:
-    """The ids of some rows; a missing one is none."""
+def add_ids(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> None:
+    """Add the ids of rows `first_row` and on of a shard; a missing one is none."""
     hashed, rows = bytearray(), []
     for row, sample_id in enumerate(column.cast(pa.string()).to_pylist(), start=first_row):
         if sample_id and sample_id.strip():

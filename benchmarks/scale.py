@@ -1,0 +1,234 @@
+"""What a run costs beside the model: planning, commits, resuming, publishing, and doing nothing.
+
+Run from the repository's root, one section after the other or all:
+
+    python -m benchmarks.scale paper --chunks 10000 100000   no Ray: processes that make up records;
+                                                             killed in the middle, resumed, then run
+                                                             again with nothing to do
+    python -m benchmarks.scale graph --chunks 10000          the real graph, a made-up tracer
+    python -m benchmarks.scale s3 --shards 1000              requests to a real S3 server
+    python -m benchmarks.scale ids --rows 1e6 1e7            finding repeated ids
+
+Chunks have one row, so that a million fit a disk (a part of one row is about 30 KB while it waits
+for its shard) and an afternoon; what is measured grows with chunks and shards, not with rows. Times
+hold for the disk that `--folder` is on. Raw numbers: benchmarks/out/scale-*.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.scale_fake import config_tree, path_of, write_input
+from benchmarks.scale_ids import measure_ids
+from benchmarks.scale_s3 import measure_s3
+
+OUT = Path(__file__).parent / "out"
+RERUN_TARGET_S = 30.0
+
+
+def driver(order: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a driver process tells of its stages; it may be killed at the end."""
+    command = [sys.executable, "-m", "benchmarks.scale_driver", json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    killed = order.get("die_after") is not None and done.returncode == -signal.SIGKILL
+    if done.returncode and not killed:
+        raise RuntimeError(f"the driver ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in lines]
+
+
+# --- without Ray -------------------------------------------------------------------------------
+
+
+def paper(chunks: int, shards: int, workers: int, folder: Path) -> dict[str, Any]:
+    """Plan; run and be killed in the middle; go on; run again with nothing to do."""
+    here = path_of(folder)
+    begun = time.perf_counter()
+    write_input(f"{here}/input", chunks, shards)
+    made_s = time.perf_counter() - begun
+    tree = config_tree(here, 1)
+    order = {"config": tree, "workers": workers}
+    stages = {
+        "plan": driver({**order, "what": "plan"}),
+        "killed": driver({**order, "what": "run", "die_after": chunks // 2}),
+        "resumed": driver({**order, "what": "run"}),
+    }
+    return {
+        "chunks": chunks,
+        "shards": shards,
+        "workers": workers,
+        "made_input_s": made_s,
+        "stages": stages,
+        "noop_s": [noop(folder, tree) for _ in range(3)],
+    }
+
+
+def noop(folder: Path, tree: dict[str, Any]) -> float:
+    """Wall time of the command on a finished run."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "pipeline", "run", str(config)]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    wall_s = time.perf_counter() - begun
+    if "nothing to do" not in told:
+        raise RuntimeError(f"the run was not finished:\n{told}")
+    return wall_s
+
+
+def paper_table(results: Sequence[dict[str, Any]]) -> str:
+    """A line per size and stage, then how memory follows the number of chunks."""
+    lines = [
+        f"{'chunks':>9}{'shards':>8}  {'stage':16}{'wall s':>9}{'ms/chunk':>10}{'peak MiB':>10}"
+        f"{'grew MiB':>10}  requests of the driver"
+    ]
+    for result in results:
+        for part, courses in result["stages"].items():
+            for course in courses:
+                if part != "plan" and course["stage"] == "plan":
+                    continue
+                name = part if part == course["stage"] else f"{part}: {course['stage']}"
+                n = max(course["rss_mib"][-1][0], 1)
+                grew = course["rss_mib"][-1][1] - course["rss_mib"][0][1]
+                told = ", ".join(f"{n} {kind}" for kind, n in sorted(course["requests"].items()))
+                lines.append(
+                    f"{result['chunks']:9}{result['shards']:8}  {name:16}{course['wall_s']:9.1f}"
+                    f"{1e3 * course['wall_s'] / n:10.2f}{course['peak_mib']:10.0f}{grew:10.0f}"
+                    f"  {told}"
+                )
+        least = min(result["noop_s"])
+        met = "met" if least < RERUN_TARGET_S else "MISSED"
+        lines.append(
+            f"{result['chunks']:9}{result['shards']:8}  {'nothing to do':16}{least:9.1f}"
+            f"{'':30}  under {RERUN_TARGET_S:.0f} s: {met}"
+        )
+    if len(results) > 1:
+        lines.append(_growth(results[0], results[-1]))
+    return "\n".join(lines)
+
+
+def _growth(small: dict[str, Any], large: dict[str, Any]) -> str:
+    peaks = [result["stages"]["resumed"][-1]["peak_mib"] for result in (small, large)]
+    more = large["chunks"] / small["chunks"]
+    return f"{more:g} times the chunks: the driver's peak memory x {peaks[1] / peaks[0]:.2f}"
+
+
+# --- the real graph ----------------------------------------------------------------------------
+
+
+def graph(chunks: int, shards: int, window: int, folder: Path) -> dict[str, Any]:
+    """Chunks of one row through Ray; start-up is the time until the first is committed."""
+    here = path_of(folder)
+    write_input(f"{here}/input", chunks, shards)
+    tree = config_tree(here, 1, run={"chunk_samples": 1, "window_chunks": window})
+    told = driver({"what": "graph", "config": tree})
+    return {"chunks": chunks, "shards": shards, "window_chunks": window, "stages": told}
+
+
+def graph_table(result: dict[str, Any]) -> str:
+    """Chunks per second, and the driver's memory at the tenths of the way."""
+    course = next(item for item in result["stages"] if item["stage"] == "run")
+    looks = course["rss_mib"][1:]
+    tenths = [looks[min(len(looks) * i // 10, len(looks) - 1)] for i in range(11)]
+    rate = result["chunks"] / course["wall_s"]
+    return "\n".join(
+        [
+            f"{result['chunks']} chunks in windows of {result['window_chunks']}: "
+            f"{rate:.1f} chunks/s, start-up included",
+            "driver's memory, MiB: " + ", ".join(f"{mib:.0f} at {n}" for n, mib in tenths),
+            f"the second half over the first: x {_half_ratio(looks):.2f}",
+        ]
+    )
+
+
+def _half_ratio(looks: Sequence[Sequence[float]]) -> float:
+    """Peak memory in the second half of the way over that in the first."""
+    half = max(len(looks) // 2, 1)
+    return max(mib for _, mib in looks[half:] or looks) / max(mib for _, mib in looks[:half])
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
+    section = arguments.section
+    with _folder(arguments.folder) as folder:
+        if section == "paper":
+            found: Any = [
+                paper(n, arguments.shards or max(n // 100, 1), arguments.workers, _new(folder, n))
+                for n in arguments.chunks
+            ]
+            print(paper_table(found))
+        elif section == "graph":
+            (chunks,) = arguments.chunks
+            shards = arguments.shards or max(chunks // 100, 1)
+            found = graph(chunks, shards, arguments.window, folder)
+            print(graph_table(found))
+        elif section == "s3":
+            found, table = measure_s3(folder, arguments.shards or 1000)
+            print(table)
+        else:
+            found, table = measure_ids([int(float(n)) for n in arguments.rows])
+            print(table)
+    _store(arguments.output or OUT / f"scale-{section}.json", found)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("section", choices=["paper", "graph", "s3", "ids"])
+    parser.add_argument("--chunks", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--shards", type=int, help="a hundredth of the chunks; s3: 1,000")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="paper: processes")
+    parser.add_argument("--window", type=int, default=2000, help="graph: run.window_chunks")
+    parser.add_argument("--rows", nargs="+", default=["1e6", "1e7"], help="ids: rows")
+    parser.add_argument("--folder", type=Path, help="where to work (a temporary folder)")
+    parser.add_argument("--output", type=Path)
+    return parser.parse_args(argv)
+
+
+@contextmanager
+def _folder(asked: Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=asked, prefix="omnitrace-scale-") as name:
+        yield Path(name)
+
+
+def _new(folder: Path, chunks: int) -> Path:
+    """An empty folder for one size; that of the last one goes."""
+    for old in folder.iterdir():
+        shutil.rmtree(old)
+    made = folder / str(chunks)
+    made.mkdir()
+    return made
+
+
+def _store(output: Path, found: Any) -> None:
+    told = {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_average": os.getloadavg(),
+        "results": found,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()

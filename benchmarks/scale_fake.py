@@ -1,0 +1,152 @@
+"""A corpus of short texts, and stand-ins for the model: finished records, or a tracer for Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnitrace_core.errors import SampleError
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.records import Fold, ReadySample, TokenTrace
+from pipeline.commit import commit_chunk
+from pipeline.graph import plan_row
+from pipeline.io import Storage
+from pipeline.plan import Chunk
+from stages.attempts import AttemptLog
+from stages.chunk import rows_of, with_rows
+from stages.read_samples import read_samples
+from stages.schema import RECORD, SAMPLE, SCHEMA_VERSION
+from stages.trace_decode import TraceDecode
+
+_ROW_GROUP = 64  # rows, as `omnitrace ingest` writes them
+_QUESTION = (
+    "Anna brought the lamp to the kitchen. Jonas brought the key to the station. Where is it?"
+)
+_ANSWER = "The lamp is in the kitchen. The key is at the station."
+_TOKENS = 14
+
+
+def write_input(folder: str, n_rows: int, n_shards: int) -> None:
+    """Texts with ids of their own, in shards of about one size."""
+    storage = Storage(folder)
+    part = {"type": "text", "text": _QUESTION}
+    messages = [[{"role": "user", "content": [part]}]]
+    asked = pa.array(messages, SAMPLE.field("messages").type)
+    for number, rows in enumerate(np.array_split(np.arange(n_rows), n_shards)):
+        columns = {
+            "sample_id": pa.array([f"sample-{row:010d}" for row in rows]),
+            "messages": asked.take(pa.array(np.zeros(len(rows), np.int64))),
+        }
+        with storage.writing(f"part-{number:06d}.parquet") as path:
+            pq.write_table(pa.table(columns), path, row_group_size=_ROW_GROUP)
+
+
+def config_tree(folder: str, chunk_samples: int, **more: dict[str, Any]) -> dict[str, Any]:
+    """A run over `folder`/input; the model's name only counts for planning."""
+    return {
+        "input": {"path": f"{folder}/input"},
+        "output": {"path": f"{folder}/output"},
+        "run": {"chunk_samples": chunk_samples},
+        "model": {"path": "omnitrace-tiny", "device": "cpu", "gpus_per_replica": 0},
+    } | more
+
+
+def do_chunk(chunk: Chunk, folder: str, epoch: int | None) -> dict[str, Any]:
+    """A chunk's rows, read as the graph reads them, and made-up records of them, committed."""
+    table = read_samples(plan_row(chunk))
+    rows = rows_of(table)
+    keys = rows.field("row_key").to_pylist()
+    ids = rows.field("sample").field("sample_id").to_pylist()
+    records = [_record(key, sample_id) for key, sample_id in zip(keys, ids, strict=True)]
+    made = with_rows(table, pa.array(records, RECORD))
+    committed: dict[str, Any] = commit_chunk(made, Storage(folder), epoch).to_pylist()[0]
+    return committed
+
+
+def _record(row_key: str, sample_id: str) -> dict[str, Any]:
+    """Two spans of two sources each, and a trace of one signal, as of a short answer."""
+    shared = {"row_key": row_key, "sample_id": sample_id, "schema_version": SCHEMA_VERSION}
+    sample = {
+        **shared,
+        "status": "ok",
+        "response": _ANSWER,
+        "response_token_ids": list(range(_TOKENS)),
+        "n_generated_tokens": _TOKENS,
+        "error_stage": "",
+        "error_code": "",
+        "message": "",
+        "notes": [],
+    }
+    source = {"kind": "sentence", "modality": "text", "part_index": 0, "share": 0.5, "mass": 0.2}
+    sources = [{**source, "unit_id": i, "rank": i + 1, "text": _QUESTION[:37]} for i in range(2)]
+    span = {"outcome": "supported", "confidence": 0.5, "sources": sources}
+    spans = [
+        {**shared, **span, "span_index": i, "text": text}
+        for i, text in enumerate(_ANSWER.split(". "))
+    ]
+    rng = np.random.default_rng(len(row_key))
+    trace = {
+        **shared,
+        "signal": "attmean",
+        "n_tokens": _TOKENS,
+        "n_units": 3,
+        "mass": rng.random(_TOKENS * 3, np.float32),
+    }
+    return {"sample": sample, "spans": spans, "traces": [trace]}
+
+
+class FakeTraceDecode(TraceDecode):
+    """The trace stage around a tracer without a model; all else in it is the real one."""
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        decode: DecodeOptions,
+        trace: TraceOptions,
+        attempts: AttemptLog | None = None,
+    ) -> None:
+        told = {"model": model.path, "revision": "", "dtype": "", "attention": "", "device": "cpu"}
+        self._take(FakeTracer(trace.signals), told, attempts)
+
+
+class FakeTracer:
+    """Gives every sample the same answer, and random masses over its units."""
+
+    def __init__(self, signals: Sequence[str]) -> None:
+        self._signals = signals
+
+    def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+        """Nothing to make."""
+        return ready
+
+    def trace_prepared(self, prepared: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        """A made-up trace of each."""
+        return [self._trace(item) for item in prepared]
+
+    def _trace(self, ready: ReadySample) -> TokenTrace:
+        words = [f"{word} " for word in _ANSWER.split(" ")]
+        ends = np.cumsum([len(word) for word in words]).tolist()
+        rng = np.random.default_rng(len(ready.units))
+        shape = (len(words), len(ready.units))
+        nothing = np.zeros(len(words), np.float32)
+        fold = Fold(rng.random(shape, np.float32), rng.random(shape, np.float32), nothing, nothing)
+        return TokenTrace(
+            response="".join(words),
+            token_ids=tuple(range(len(words))),
+            tokens=tuple(words),
+            char_spans=tuple(zip([0, *ends[:-1]], ends, strict=True)),
+            logprobs=nothing,
+            finish_reason="stop",
+            n_prompt_tokens=20,
+            folds=dict.fromkeys(self._signals, fold),
+        )
+
+
+def path_of(folder: Path) -> str:
+    """An absolute path, which is the same for processes elsewhere."""
+    return str(folder.resolve())

@@ -1,0 +1,196 @@
+"""Requests to S3, by operation: per chunk, per shard, and of a run with nothing left to do.
+
+They are counted where s3fs makes them, against a real server (SeaweedFS on loopback). Every stage
+of the graph is at work but the model; Ray adds none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from fsspec.asyn import sync_wrapper
+from s3fs import S3FileSystem
+
+from benchmarks.scale_fake import FakeTraceDecode, config_tree, do_chunk, write_input
+from pipeline import run as run_module
+from pipeline.attempt_log import StoredAttempts
+from pipeline.cli import main as command
+from pipeline.commit import Committed, commit_chunk
+from pipeline.config import make_config
+from pipeline.graph import plan_row
+from pipeline.plan import Chunk
+from pipeline.prepare import Job, prepare
+from pipeline.publish import publish_shard
+from pipeline.run import run
+from stages.assemble import Provenance
+from stages.chunk_audio import ChunkAudio
+from stages.curate_spans import CurateSpans
+from stages.decode_media import DecodeMedia
+from stages.read_samples import read_samples
+from tests.pipeline.s3_server import environment, serving
+
+_BUCKET = "s3://scale"
+_SHARDS, _CHUNKS, _ROWS = 10, 10, 8  # of the run whose requests are told apart
+_EPOCH = 1
+Counts = dict[str, Counter[str]]
+
+
+def measure_s3(folder: Path, shards: int) -> tuple[dict[str, Any], str]:
+    """Count; `shards` is the size of the run that is run again. Figures and their table."""
+    with serving(folder) as address, _environ(environment(address)), _counting() as counting:
+        counting.make_bucket()
+        run_counts = _whole_run(counting)
+        rerun = _rerun(folder, shards, counting)
+    figures = {
+        "shards": _SHARDS,
+        "chunks": _SHARDS * _CHUNKS,
+        "by_part": {name: dict(count) for name, count in run_counts.items()},
+        "rerun": {"shards": shards, **rerun},
+    }
+    return figures, _table(figures)
+
+
+def _whole_run(counting: _Counting) -> Counts:
+    """All requests of a small run, by who makes them."""
+    here = f"{_BUCKET}/whole"
+    write_input(f"{here}/input", _SHARDS * _CHUNKS * _ROWS, _SHARDS)
+    counting.counts.clear()
+    with counting.labelled("plan"):
+        job = prepare(make_config(config_tree(here, _ROWS), [], "benchmark"))
+    step = _chain(job)
+
+    def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        for chunk in chunks:
+            with counting.labelled("chunks"):
+                committed = step(chunk)
+            yield committed
+
+    def published(*args: Any, **more: Any) -> Any:
+        with counting.labelled("publish"):
+            return publish_shard(*args, **more)
+
+    with counting.labelled("driver"), patch.object(run_module, "publish_shard", published):
+        run(job, execute)
+    return dict(counting.counts)
+
+
+def _chain(job: Job) -> Callable[[Chunk], Committed]:
+    """The stages of the graph one after another, the model's made up."""
+    config = job.config
+    reading = (job.rules, config.media, config.units, config.asr, config.spans)
+    provenance = Provenance(job.identity.fingerprint, "benchmark")
+    attempts = StoredAttempts(job.folder, _EPOCH)
+    stages = [
+        read_samples,
+        DecodeMedia(*reading),
+        ChunkAudio(*reading),
+        FakeTraceDecode(config.model, config.decode, config.trace, attempts),
+        CurateSpans(config.spans, config.curation, config.trace, config.units, provenance),
+    ]
+
+    def step(chunk: Chunk) -> Committed:
+        table = plan_row(chunk)
+        for stage in stages:
+            table = stage(table)
+        return Committed(**commit_chunk(table, job.folder, _EPOCH).to_pylist()[0])
+
+    return step
+
+
+def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
+    """A finished run of many small shards, and the command on it once more."""
+    here = f"{_BUCKET}/many"
+    write_input(f"{here}/input", shards, shards)
+    tree = config_tree(here, 1)
+    job = prepare(make_config(tree, [], "benchmark"))
+
+    def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        for chunk in chunks:
+            yield Committed(**do_chunk(chunk, job.folder.root, None))
+
+    run(job, execute)
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    counting.counts.clear()
+    begun = time.perf_counter()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), counting.labelled("rerun"):
+        command(["run", str(config)])
+    if "nothing to do" not in said.getvalue():
+        raise RuntimeError(f"the run was not finished:\n{said.getvalue()}")
+    return {"wall_s": time.perf_counter() - begun, "requests": dict(counting.counts["rerun"])}
+
+
+def _table(figures: dict[str, Any]) -> str:
+    chunks, shards = figures["chunks"], figures["shards"]
+    lines = [f"{'part':10}{'operation':22}{'requests':>10}{'per chunk':>11}{'per shard':>11}"]
+    for part, counts in figures["by_part"].items():
+        lines += [
+            f"{part:10}{name:22}{n:10}{n / chunks:11.2f}{n / shards:11.2f}"
+            for name, n in sorted(counts.items())
+        ]
+    rerun = figures["rerun"]
+    told = ", ".join(f"{n} {name}" for name, n in sorted(rerun["requests"].items()))
+    lines.append(f"nothing to do, {rerun['shards']} shards: {told} in {rerun['wall_s']:.1f} s")
+    return "\n".join(lines)
+
+
+# --- counting ----------------------------------------------------------------------------------
+
+
+class _Counting:
+    """Requests by label and operation."""
+
+    def __init__(self) -> None:
+        self.counts: Counts = {}
+        self._label = "other"
+        self._guard = threading.Lock()
+
+    def add(self, operation: str) -> None:
+        with self._guard:
+            self.counts.setdefault(self._label, Counter())[operation] += 1
+
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[None]:
+        before, self._label = self._label, label
+        try:
+            yield
+        finally:
+            self._label = before
+
+    def make_bucket(self) -> None:
+        S3FileSystem(skip_instance_cache=True).mkdir(_BUCKET)
+
+
+@contextmanager
+def _counting() -> Iterator[_Counting]:
+    """Counts each request of s3fs, ours with retries and the plain one alike."""
+    counting = _Counting()
+    kept = S3FileSystem._call_s3
+
+    async def counted(self: S3FileSystem, method: str, *more: Any, **kwargs: Any) -> Any:
+        counting.add(method)
+        return await kept(self, method, *more, **kwargs)
+
+    with (
+        patch.object(S3FileSystem, "_call_s3", counted),
+        patch.object(S3FileSystem, "call_s3", sync_wrapper(counted)),
+    ):
+        yield counting
+
+
+@contextmanager
+def _environ(told: dict[str, str]) -> Iterator[None]:
+    with patch.dict(os.environ, told):
+        yield

@@ -1,0 +1,278 @@
+"""The same chunks through the bare core loop, through the stages without Ray, and the full graph.
+
+Each is called in a fresh process per measurement (`benchmarks.throughput`), and says when each
+chunk was written and what processor time its processes had used by then.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+PathName = Literal["core", "stages", "graph"]
+PATHS: tuple[PathName, ...] = ("core", "stages", "graph")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One measurement. config: of the run, as a tree; actors: processes that hold a model."""
+
+    path: PathName
+    actors: int
+    threads: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a measurement went; all times are seconds since it began.
+
+    chunk_s: when each chunk was written. cpu_s: processor time of all processes by then. ready_s:
+    when models were loaded (core, stages) or Ray was up (graph).
+    """
+
+    ready_s: float
+    chunk_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+    chunk_rows: int
+    actors: int
+
+    @property
+    def start_s(self) -> float:
+        """Until every actor has had its first chunk."""
+        return self.chunk_s[self.actors - 1]
+
+    @property
+    def rate(self) -> float:
+        """Samples per second from then on, until the last chunk."""
+        n = len(self.chunk_s) - self.actors
+        return n * self.chunk_rows / (self.chunk_s[-1] - self.start_s)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time per sample in the same stretch, of all processes."""
+        n = len(self.chunk_s) - self.actors
+        return 1e3 * (self.cpu_s[-1] - self.cpu_s[self.actors - 1]) / (n * self.chunk_rows)
+
+
+def measure(task: Task) -> Course:
+    """Do the task in this process and its children."""
+    from pipeline.config import make_config
+    from pipeline.prepare import prepare
+
+    job = prepare(make_config(task.config, [], "benchmark"))
+    chunks = [chunk for shard in job.plan.shards for chunk in job.plan.chunks(shard)]
+    begun = time.perf_counter()
+    notes: list[tuple[float, float]] = []
+
+    def note() -> None:
+        notes.append((time.perf_counter() - begun, tree_cpu_s()))
+
+    if task.path == "graph":
+        ready_s = _graph(job, begun, note)
+    else:
+        ready_s = _processes(task, chunks, begun, note)
+    times, cpu = zip(*notes, strict=True)
+    return Course(ready_s, times, cpu, job.config.run.chunk_samples, task.actors)
+
+
+def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
+    """The run as users have it: plan, lease, graph and publishing."""
+    from omnitrace_core import __version__
+    from pipeline.graph import executor
+    from pipeline.ray_session import ray_session
+    from pipeline.run import run
+    from stages.assemble import Provenance
+
+    with ray_session(job.config):
+        ready_s = time.perf_counter() - begun
+        # The epoch of a run's first driver.
+        inner = executor(
+            job.config, job.rules, Provenance(job.identity.fingerprint, __version__), job.folder, 1
+        )
+
+        def execute(chunks: Sequence[Any]) -> Generator[Any, None, None]:
+            for committed in inner(chunks):
+                note()
+                yield committed
+
+        verdict = run(job, execute)
+    if verdict.exit_code != 0 or verdict.n_error:
+        raise RuntimeError(f"the run did not end well: {verdict}")
+    return ready_s
+
+
+def _processes(task: Task, chunks: Sequence[Any], begun: float, note: Callable[[], None]) -> float:
+    """As many processes as actors, which take chunks from one queue."""
+    context = multiprocessing.get_context("spawn")
+    todo: Any = context.Queue()
+    done: Any = context.Queue()
+    for chunk in chunks:
+        todo.put(asdict(chunk))
+    for _ in range(task.actors):
+        todo.put(None)
+    workers = [context.Process(target=_work, args=(task, todo, done)) for _ in range(task.actors)]
+    for worker in workers:
+        worker.start()
+    for _ in workers:
+        done.get()
+    ready_s = time.perf_counter() - begun
+    for _ in chunks:
+        done.get()
+        note()
+    for worker in workers:
+        worker.join()
+    return ready_s
+
+
+def _work(task: Task, todo: Any, done: Any) -> None:
+    import torch
+
+    torch.set_num_threads(task.threads)
+    step = (_core_step if task.path == "core" else _stages_step)(task)
+    done.put("ready")
+    for chunk in iter(todo.get, None):
+        step(chunk)
+        done.put(chunk["key"])
+
+
+def _core_step(task: Task) -> Callable[[dict[str, Any]], None]:
+    """The bare loop: Parquet rows, the core's own loop over them, a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from omnitrace_core import OmniTracer
+    from omnitrace_core.parse import to_sample
+    from pipeline.config import make_config
+
+    config = make_config(task.config, [], "benchmark")
+    tracer = OmniTracer(
+        config.model,
+        decode=config.decode,
+        trace=config.trace,
+        units=config.units,
+        spans=config.spans,
+        curation=config.curation,
+        media=config.media,
+    ).load()
+    output = Path(config.output.path) / "bare"
+    output.mkdir(parents=True, exist_ok=True)
+
+    def step(chunk: dict[str, Any]) -> None:
+        rows = _rows(pq.ParquetFile(chunk["uri"]), chunk["first_row"], chunk["n_rows"])
+        samples = [to_sample(row) for row in rows]
+        records = [_plain(result) for result in tracer.trace_each(samples)]
+        pq.write_table(
+            pa.Table.from_pylist(records), output / f"{chunk['key']}.parquet", compression="zstd"
+        )
+
+    return step
+
+
+def _rows(shard: Any, first_row: int, n_rows: int) -> list[dict[str, Any]]:
+    starts = [0]
+    for group in range(shard.num_row_groups):
+        starts.append(starts[-1] + shard.metadata.row_group(group).num_rows)
+    wanted = [
+        group
+        for group in range(shard.num_row_groups)
+        if starts[group] < first_row + n_rows and starts[group + 1] > first_row
+    ]
+    table = shard.read_row_groups(wanted, use_threads=False)
+    rows: list[dict[str, Any]] = table.slice(first_row - starts[wanted[0]], n_rows).to_pylist()
+    return rows
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    """What the tables hold of a result, in columns as they come."""
+    if isinstance(result, Exception):
+        raise result
+    spans = [
+        {**asdict(span.span), "outcome": span.outcome, "confidence": span.confidence}
+        | {"sources": [asdict(source) for source in span.sources]}
+        for span in result.spans
+    ]
+    folds = [
+        {"signal": name, "mass": fold.mass.reshape(-1), "peak": fold.peak.reshape(-1)}
+        | {"markup": fold.markup, "generated": fold.generated}
+        for name, fold in result.folds.items()
+    ]
+    return {
+        "sample_id": result.sample.sample_id,
+        "response": result.response,
+        "token_ids": list(result.token_ids),
+        "tokens": list(result.tokens),
+        "logprobs": result.logprobs,
+        "units": [asdict(unit) for unit in result.units],
+        "spans": spans,
+        "folds": folds,
+    }
+
+
+def _stages_step(task: Task) -> Callable[[dict[str, Any]], None]:
+    """The graph's own stages one after another, without Ray between them."""
+    from omnitrace_core import __version__
+    from pipeline.commit import commit_chunk
+    from pipeline.config import make_config
+    from pipeline.graph import plan_row, replica_model
+    from pipeline.plan import Chunk
+    from pipeline.prepare import prepare
+    from stages.assemble import Provenance
+    from stages.chunk_audio import ChunkAudio
+    from stages.curate_spans import CurateSpans
+    from stages.decode_media import DecodeMedia
+    from stages.read_samples import read_samples
+    from stages.trace_decode import TraceDecode
+
+    config = make_config(task.config, [], "benchmark")
+    job = prepare(config)
+    reading = (job.rules, config.media, config.units, config.asr, config.spans)
+    provenance = Provenance(job.identity.fingerprint, __version__)
+    chain = [
+        read_samples,
+        DecodeMedia(*reading),
+        ChunkAudio(*reading),
+        TraceDecode(replica_model(config.model), config.decode, config.trace),
+        CurateSpans(config.spans, config.curation, config.trace, config.units, provenance),
+    ]
+
+    def step(chunk: dict[str, Any]) -> None:
+        table = plan_row(Chunk(**{**chunk, "duplicates": ()}))
+        for stage in chain:
+            table = stage(table)
+        commit_chunk(table, job.folder)
+
+    return step
+
+
+# --- processor time ----------------------------------------------------------------------------
+
+
+def tree_cpu_s() -> float:
+    """Processor time of this process and all below it, those included that have ended."""
+    used = {pid: (parent, ticks) for pid, parent, ticks in _processes_now()}
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in used.items():
+        children.setdefault(parent, []).append(pid)
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        pid = waiting.pop()
+        total += used[pid][1] if pid in used else 0
+        waiting += children.get(pid, [])
+    return total * _TICK_S
+
+
+def _processes_now() -> Iterator[tuple[int, int, int]]:
+    """Id, parent and ticks (own, and of children that were waited for) of every process."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                told = (entry / "stat").read_text().rpartition(")")[2].split()
+                yield int(entry.name), int(told[1]), sum(map(int, told[11:15]))
