@@ -9,9 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +37,8 @@ class Course:
     """How a measurement went; all times are seconds since it began.
 
     chunk_s: when each chunk was written. cpu_s: processor time of all processes by then. ready_s:
-    when models were loaded (core, stages) or Ray was up (graph).
+    when models were loaded (core, stages) or Ray was up (graph). stage_ms: processor time per
+    sample of each stage (stages), of all threads of the process.
     """
 
     ready_s: float
@@ -43,6 +46,7 @@ class Course:
     cpu_s: tuple[float, ...]
     chunk_rows: int
     actors: int
+    stage_ms: dict[str, float]
 
     @property
     def start_s(self) -> float:
@@ -75,12 +79,14 @@ def measure(task: Task) -> Course:
     def note() -> None:
         notes.append((time.perf_counter() - begun, tree_cpu_s()))
 
+    spent: Counter[str] = Counter()
     if task.path == "graph":
         ready_s = _graph(job, begun, note)
     else:
-        ready_s = _processes(task, chunks, begun, note)
+        ready_s = _processes(task, chunks, begun, note, spent)
     times, cpu = zip(*notes, strict=True)
-    return Course(ready_s, times, cpu, job.config.run.chunk_samples, task.actors)
+    stage_ms = {name: 1e3 * cpu_s / job.plan.n_rows for name, cpu_s in spent.items()}
+    return Course(ready_s, times, cpu, job.config.run.chunk_samples, task.actors, stage_ms)
 
 
 def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
@@ -109,7 +115,13 @@ def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
     return ready_s
 
 
-def _processes(task: Task, chunks: Sequence[Any], begun: float, note: Callable[[], None]) -> float:
+def _processes(
+    task: Task,
+    chunks: Sequence[Any],
+    begun: float,
+    note: Callable[[], None],
+    spent: Counter[str],
+) -> float:
     """As many processes as actors, which take chunks from one queue."""
     context = multiprocessing.get_context("spawn")
     todo: Any = context.Queue()
@@ -125,7 +137,7 @@ def _processes(task: Task, chunks: Sequence[Any], begun: float, note: Callable[[
         done.get()
     ready_s = time.perf_counter() - begun
     for _ in chunks:
-        done.get()
+        spent.update(done.get())
         note()
     for worker in workers:
         worker.join()
@@ -139,11 +151,14 @@ def _work(task: Task, todo: Any, done: Any) -> None:
     step = (_core_step if task.path == "core" else _stages_step)(task)
     done.put("ready")
     for chunk in iter(todo.get, None):
-        step(chunk)
-        done.put(chunk["key"])
+        done.put(step(chunk))
 
 
-def _core_step(task: Task) -> Callable[[dict[str, Any]], None]:
+# Does a chunk; returns the processor time of each of its stages.
+Step = Callable[[dict[str, Any]], dict[str, float]]
+
+
+def _core_step(task: Task) -> Step:
     """The bare loop: Parquet rows, the core's own loop over them, a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -165,13 +180,14 @@ def _core_step(task: Task) -> Callable[[dict[str, Any]], None]:
     output = Path(config.output.path) / "bare"
     output.mkdir(parents=True, exist_ok=True)
 
-    def step(chunk: dict[str, Any]) -> None:
+    def step(chunk: dict[str, Any]) -> dict[str, float]:
         rows = _rows(pq.ParquetFile(chunk["uri"]), chunk["first_row"], chunk["n_rows"])
         samples = [to_sample(row) for row in rows]
         records = [_plain(result) for result in tracer.trace_each(samples)]
         pq.write_table(
             pa.Table.from_pylist(records), output / f"{chunk['key']}.parquet", compression="zstd"
         )
+        return {}
 
     return step
 
@@ -216,7 +232,7 @@ def _plain(result: Any) -> dict[str, Any]:
     }
 
 
-def _stages_step(task: Task) -> Callable[[dict[str, Any]], None]:
+def _stages_step(task: Task) -> Step:
     """The graph's own stages one after another, without Ray between them."""
     from omnitrace_core import __version__
     from pipeline.commit import commit_chunk
@@ -235,19 +251,25 @@ def _stages_step(task: Task) -> Callable[[dict[str, Any]], None]:
     job = prepare(config)
     reading = (job.rules, config.media, config.units, config.asr, config.spans)
     provenance = Provenance(job.identity.fingerprint, __version__)
-    chain = [
-        read_samples,
-        DecodeMedia(*reading),
-        ChunkAudio(*reading),
-        TraceDecode(replica_model(config.model), config.decode, config.trace),
-        CurateSpans(config.spans, config.curation, config.trace, config.units, provenance),
-    ]
+    chain = {
+        "read_samples": read_samples,
+        "DecodeMedia": DecodeMedia(*reading),
+        "ChunkAudio": ChunkAudio(*reading),
+        "TraceDecode": TraceDecode(replica_model(config.model), config.decode, config.trace),
+        "CurateSpans": CurateSpans(
+            config.spans, config.curation, config.trace, config.units, provenance
+        ),
+        "commit_chunk": partial(commit_chunk, folder=job.folder),
+    }
 
-    def step(chunk: dict[str, Any]) -> None:
+    def step(chunk: dict[str, Any]) -> dict[str, float]:
         table = plan_row(Chunk(**{**chunk, "duplicates": ()}))
-        for stage in chain:
+        spent = {}
+        for name, stage in chain.items():
+            begun = time.process_time()
             table = stage(table)
-        commit_chunk(table, job.folder)
+            spent[name] = time.process_time() - begun
+        return spent
 
     return step
 

@@ -1,0 +1,149 @@
+"""The benchmarks of scale, throughput and capacity, at tiny sizes; times are not asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import capacity, scale, scale_fake, scale_s3, throughput
+from benchmarks.throughput_paths import Course, tree_cpu_s
+from tests.pipeline.s3_server import binary
+
+ROOT = Path(__file__).parent.parent
+
+
+def _told(output: Path) -> dict[str, object]:
+    told: dict[str, object] = json.loads(output.read_text())
+    return told
+
+
+@pytest.mark.slow
+def test_paper_is_killed_resumed_and_then_has_nothing_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "paper.json"
+    asked = f"paper --chunks 12 --shards 3 --workers 1 --folder {tmp_path} --output {output}"
+    scale.main(asked.split())
+    (result,) = json.loads(output.read_text())["results"]
+    killed, resumed = (result["stages"][name] for name in ("killed", "resumed"))
+    assert [course["stage"] for course in killed] == ["plan", "run", "publish"]
+    assert killed[1]["rss_mib"][-1][0] == 6
+    assert all(course["peak_mib"] > 0 for course in resumed)
+    n_read = sum(stages[2]["requests"].get("get", 0) for stages in (killed, resumed))
+    assert n_read == 12, "each part is read once, to be published"
+    assert "killed: publish" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_chunks_through_the_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "graph.json"
+    asked = f"graph --chunks 6 --shards 2 --window 4 --folder {tmp_path} --output {output}"
+    scale.main(asked.split())
+    result = json.loads(output.read_text())["results"]
+    run = next(course for course in result["stages"] if course["stage"] == "run")
+    assert [done for done, _ in run["rss_mib"]] == [0, *range(1, 7), 6]
+    assert "6 chunks in windows of 4" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(binary() is None, reason="SeaweedFS is not installed")
+def test_requests_to_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_SHARDS", "_CHUNKS"):
+        monkeypatch.setattr(scale_s3, name, 2)
+    figures, table = scale_s3.measure_s3(tmp_path, 3)
+    chunks = figures["by_part"]["chunks"]
+    assert chunks["put_object"] >= 8, "an attempt and a part of each of four chunks"
+    rerun = figures["rerun"]["requests"]
+    assert rerun["get_object"] <= 2, "the run's day and its verdict: no manifest, no shard"
+    assert rerun["list_objects_v2"] <= 3
+    assert rerun.keys() <= {"get_object", "list_objects_v2", "head_object"}
+    assert "nothing to do, 3 shards" in table
+
+
+def test_ids_in_a_process_of_their_own() -> None:
+    found, table = scale.measure_ids([2000])
+    assert found[0]["rows"] == 2000
+    assert found[0]["spilled_bytes"] == 0
+    assert "2000" in table
+
+
+@pytest.mark.slow
+def test_throughput_of_all_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "throughput.json"
+    asked = f"--actors 1 --rounds 1 --chunks 3 --chunk-samples 2 --folder {tmp_path}"
+    throughput.main([*asked.split(), "--output", str(output)])
+    results = json.loads(output.read_text())["results"]
+    assert [row["path"] for row in results] == ["core", "stages", "graph"]
+    assert all(row["rate"] > 0 and row["cpu_ms"] > 0 for row in results)
+    assert results[1]["rounds"][0]["stage_ms"]["TraceDecode"] > 0
+    assert "1 actors:" in capsys.readouterr().out
+
+
+def test_rates_are_those_behind_the_start() -> None:
+    course = Course(1.0, (4.0, 5.0, 7.0, 9.0), (10.0, 11.0, 12.0, 15.0), 10, 2, {})
+    assert course.start_s == 5.0
+    assert course.rate == pytest.approx(20 / 4.0)
+    assert course.cpu_ms == pytest.approx(1e3 * 4.0 / 20)
+    core = Course(1.0, (4.0, 5.0, 6.0), (0.0, 1.0, 2.0), 10, 1, {})
+    slow = Course(1.0, (4.0, 6.0, 8.0), (0.0, 1.0, 2.0), 10, 1, {})
+    told = throughput.verdicts({("core", 1): [core], ("graph", 1): [slow]})
+    assert told == ["1 actors: 0.50 of the bare loop; 0.90 MISSED, aim 0.95"]
+
+
+def test_processor_time_counts_children() -> None:
+    before = tree_cpu_s()
+    sum(i * i for i in range(2_000_000))
+    assert before < tree_cpu_s() < before + 60
+
+
+def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
+    """What the benchmark commits can be published and read; `commit_chunk` checks the rows."""
+    from pipeline.inputs import scan_input
+    from pipeline.io import Storage
+    from pipeline.plan import make_plan
+    from pipeline.publish import publish_shard
+
+    scale_fake.write_input(str(tmp_path / "input"), 5, 1)
+    plan = make_plan(scan_input(str(tmp_path / "input")), "f", 2, {})
+    (shard,) = plan.shards
+    for chunk in plan.chunks(shard):
+        assert scale_fake.do_chunk(chunk, str(tmp_path / "run"), None)["n_error"] == 0
+    tables = ("samples", "spans", "traces")
+    manifest = publish_shard(Storage(str(tmp_path / "run")), plan, shard, tables)
+    assert (manifest.n_ok, manifest.n_spans) == (5, 10)
+
+
+def test_the_document_holds_what_the_program_prints() -> None:
+    document = (ROOT / "docs" / "capacity.md").read_text()
+    for table in capacity.tables().split("\n\n"):
+        assert table in document, "run `python -m benchmarks.capacity` and copy its tables"
+
+
+def test_costs_follow_their_assumptions() -> None:
+    found = capacity.Measured(
+        tracing=1.0,
+        graph=0.5,
+        decode_s=0.3,
+        rest_s=0.06,
+        puts=2.0,
+        gets=4.0,
+        shard_puts=16.0,
+        shard_gets=0.0,
+        publish_s=0.64,
+        plan_s=3.6e-6,
+        peak_mib=1.0,
+    )
+    told = {"prompt": 0.0, "prefill": 1.0, "response": 90.0, "decode": 500.0, "busy": 0.9}
+    told |= {"gpu": 10.0, "cpu": 1.0, "put": 1.0, "get": 0.5}
+    value = {
+        line.what: line.value(10_000, told.__getitem__)
+        for line in capacity.lines(found)
+        if "trace" not in line.what and "keep them" not in line.what
+    }
+    assert value["GPU-hours"] == pytest.approx(10_000 * 0.4 / 3600)
+    assert value["CPU cores per GPU"] == pytest.approx(0.9)
+    assert value["PUT and LIST requests"] == pytest.approx(10_000 / 64 * 2 + 10_000 / 1024 * 16)
+    assert value["hours to plan (ids of all rows)"] == pytest.approx(1e-5)
+    assert value["GPUs that publishing keeps up with"] == pytest.approx(0.4 / 0.01)
