@@ -75,9 +75,10 @@ def measure(task: Task) -> Course:
     chunks = [chunk for shard in job.plan.shards for chunk in job.plan.chunks(shard)]
     begun = time.perf_counter()
     notes: list[tuple[float, float]] = []
+    cpu_s = TreeTime()
 
     def note() -> None:
-        notes.append((time.perf_counter() - begun, tree_cpu_s()))
+        notes.append((time.perf_counter() - begun, cpu_s()))
 
     spent: Counter[str] = Counter()
     if task.path == "graph":
@@ -85,7 +86,7 @@ def measure(task: Task) -> Course:
     else:
         ready_s = _processes(task, chunks, begun, note, spent)
     times, cpu = zip(*notes, strict=True)
-    stage_ms = {name: 1e3 * cpu_s / job.plan.n_rows for name, cpu_s in spent.items()}
+    stage_ms = {name: 1e3 * used_s / job.plan.n_rows for name, used_s in spent.items()}
     return Course(ready_s, times, cpu, job.config.run.chunk_samples, task.actors, stage_ms)
 
 
@@ -277,24 +278,32 @@ def _stages_step(task: Task) -> Step:
 # --- processor time ----------------------------------------------------------------------------
 
 
-def tree_cpu_s() -> float:
-    """Processor time of this process and all below it, those included that have ended."""
-    used = {pid: (parent, ticks) for pid, parent, ticks in _processes_now()}
-    children: dict[int, list[int]] = {}
-    for pid, (parent, _) in used.items():
-        children.setdefault(parent, []).append(pid)
-    total, waiting = 0, [os.getpid()]
-    while waiting:
-        pid = waiting.pop()
-        total += used[pid][1] if pid in used else 0
-        waiting += children.get(pid, [])
-    return total * _TICK_S
+class TreeTime:
+    """Processor time of this process and all below it; of those that have ended, as last seen."""
+
+    def __init__(self) -> None:
+        self._ticks: dict[tuple[int, int], int] = {}
+
+    def __call__(self) -> float:
+        """Seconds so far."""
+        now = {pid: (parent, born, ticks) for pid, parent, born, ticks in _processes_now()}
+        children: dict[int, list[int]] = {}
+        for pid, (parent, _, _) in now.items():
+            children.setdefault(parent, []).append(pid)
+        waiting = [os.getpid()]
+        while waiting:
+            pid = waiting.pop()
+            waiting += children.get(pid, [])
+            if pid in now:
+                _, born, ticks = now[pid]
+                self._ticks[pid, born] = ticks
+        return sum(self._ticks.values()) * _TICK_S
 
 
-def _processes_now() -> Iterator[tuple[int, int, int]]:
-    """Id, parent and ticks (own, and of children that were waited for) of every process."""
+def _processes_now() -> Iterator[tuple[int, int, int, int]]:
+    """Id, parent, time of birth and ticks of every process."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 told = (entry / "stat").read_text().rpartition(")")[2].split()
-                yield int(entry.name), int(told[1]), sum(map(int, told[11:15]))
+                yield int(entry.name), int(told[1]), int(told[19]), int(told[11]) + int(told[12])
