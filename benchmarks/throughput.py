@@ -101,7 +101,8 @@ def table(courses: dict[tuple[str, int], list[Course]], chunk: int) -> str:
         line += "" if bare is None else f"{_median(bare, 'cpu_ms') / cpu_ms:9.2f}"
         lines.append(f"{line}{_median(found, 'ready_s'):9.1f}{_median(found, 'start_s'):9.1f}")
         spent = [f"{name} {ms:.2f}" for name, ms in found[0].stage_ms.items()]
-        lines += [f"        cpu ms per sample: {', '.join(spent)}"] if spent else []
+        spent += [f"{name} {ms:.2f}" for name, ms in found[0].process_ms.items() if ms >= 0.05]
+        lines += [f"        cpu ms per sample: {', '.join(spent)}"] if path != "core" else []
     return "\n".join(lines)
 
 

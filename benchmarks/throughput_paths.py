@@ -7,19 +7,18 @@ chunk was written and what processor time its processes had used by then.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.throughput_cpu import TreeTime
+
 PathName = Literal["core", "stages", "graph"]
 PATHS: tuple[PathName, ...] = ("core", "stages", "graph")
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,8 @@ class Course:
 
     chunk_s: when each chunk was written. cpu_s: processor time of all processes by then. ready_s:
     when models were loaded (core, stages) or Ray was up (graph). stage_ms: processor time per
-    sample of each stage (stages), of all threads of the process.
+    sample of each stage (stages), of all threads of the process. process_ms: per sample, by the
+    name of the process (graph), over the stretch that `cpu_ms` speaks of.
     """
 
     ready_s: float
@@ -47,6 +47,7 @@ class Course:
     chunk_rows: int
     actors: int
     stage_ms: dict[str, float]
+    process_ms: dict[str, float]
 
     @property
     def start_s(self) -> float:
@@ -79,6 +80,8 @@ def measure(task: Task) -> Course:
 
     def note() -> None:
         notes.append((time.perf_counter() - begun, cpu_s()))
+        if len(notes) == task.actors:
+            cpu_s.begin()
 
     spent: Counter[str] = Counter()
     if task.path == "graph":
@@ -87,7 +90,11 @@ def measure(task: Task) -> Course:
         ready_s = _processes(task, chunks, begun, note, spent)
     times, cpu = zip(*notes, strict=True)
     stage_ms = {name: 1e3 * used_s / job.plan.n_rows for name, used_s in spent.items()}
-    return Course(ready_s, times, cpu, job.config.run.chunk_samples, task.actors, stage_ms)
+    n_rows = job.plan.n_rows - task.actors * job.config.run.chunk_samples
+    process_ms = {name: 1e3 * used_s / n_rows for name, used_s in cpu_s.by_name().items()}
+    return Course(
+        ready_s, times, cpu, job.config.run.chunk_samples, task.actors, stage_ms, process_ms
+    )
 
 
 def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
@@ -273,37 +280,3 @@ def _stages_step(task: Task) -> Step:
         return spent
 
     return step
-
-
-# --- processor time ----------------------------------------------------------------------------
-
-
-class TreeTime:
-    """Processor time of this process and all below it; of those that have ended, as last seen."""
-
-    def __init__(self) -> None:
-        self._ticks: dict[tuple[int, int], int] = {}
-
-    def __call__(self) -> float:
-        """Seconds so far."""
-        now = {pid: (parent, born, ticks) for pid, parent, born, ticks in _processes_now()}
-        children: dict[int, list[int]] = {}
-        for pid, (parent, _, _) in now.items():
-            children.setdefault(parent, []).append(pid)
-        waiting = [os.getpid()]
-        while waiting:
-            pid = waiting.pop()
-            waiting += children.get(pid, [])
-            if pid in now:
-                _, born, ticks = now[pid]
-                self._ticks[pid, born] = ticks
-        return sum(self._ticks.values()) * _TICK_S
-
-
-def _processes_now() -> Iterator[tuple[int, int, int, int]]:
-    """Id, parent, time of birth and ticks of every process."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                told = (entry / "stat").read_text().rpartition(")")[2].split()
-                yield int(entry.name), int(told[1]), int(told[19]), int(told[11]) + int(told[12])

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import capacity, scale, scale_fake, scale_s3, throughput
-from benchmarks.throughput_paths import Course, TreeTime
+from benchmarks.throughput_cpu import TreeTime
+from benchmarks.throughput_paths import Course
 from tests.pipeline.s3_server import binary
 
 ROOT = Path(__file__).parent.parent
@@ -84,12 +85,12 @@ def test_throughput_of_all_paths(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_rates_are_those_behind_the_start() -> None:
-    course = Course(1.0, (4.0, 5.0, 7.0, 9.0), (10.0, 11.0, 12.0, 15.0), 10, 2, {})
+    course = Course(1.0, (4.0, 5.0, 7.0, 9.0), (10.0, 11.0, 12.0, 15.0), 10, 2, {}, {})
     assert course.start_s == 5.0
     assert course.rate == pytest.approx(20 / 4.0)
     assert course.cpu_ms == pytest.approx(1e3 * 4.0 / 20)
-    core = Course(1.0, (4.0, 5.0, 6.0), (0.0, 1.0, 2.0), 10, 1, {})
-    slow = Course(1.0, (4.0, 6.0, 8.0), (0.0, 1.0, 2.0), 10, 1, {})
+    core = Course(1.0, (4.0, 5.0, 6.0), (0.0, 1.0, 2.0), 10, 1, {}, {})
+    slow = Course(1.0, (4.0, 6.0, 8.0), (0.0, 1.0, 2.0), 10, 1, {}, {})
     told = throughput.verdicts({("core", 1): [core], ("graph", 1): [slow]})
     assert told == ["1 actors: 0.50 of the bare loop; 0.90 MISSED, aim 0.95"]
 
@@ -100,6 +101,7 @@ def test_processor_time_counts_children() -> None:
     subprocess.run([sys.executable, "-c", "sum(range(10**6))"], check=True)
     sum(i * i for i in range(2_000_000))
     assert before < cpu_s() < before + 60
+    assert sum(cpu_s.by_name().values()) == pytest.approx(cpu_s(), abs=1.0)
 
 
 def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
