@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
+from omnitrace_core.media import mp3
 from omnitrace_core.media.container import (
     HEAD_BYTES,
+    MP3,
     TRACKS,
     Kind,
     check_complete,
@@ -21,6 +23,7 @@ from omnitrace_core.media.container import (
 from omnitrace_core.media.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.splice import Splice
 from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import cut_range, to_model_rate
 from omnitrace_core.options import MediaOptions
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
 
 # Frames read at once: keeps many-channel files small until they are mixed down.
 _BLOCK = 1 << 18
+# mpg123 gives up to this many samples less, where frames need what came before a cut.
+_MP3_SLACK = 4 * 1152
 # libsndfile's length of a file that does not tell it.
 _UNKNOWN_LENGTH = 1 << 62
-# The length of an MP3 without a length header is an estimate, off by a few 1152-sample frames.
-_MP3_SLACK = 4 * 1152
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,12 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
     with media_path(part, options) as path:
         with path.open("rb") as file:
             kind = check_kind(file.read(HEAD_BYTES), "audio", name)
-            check_complete(file, kind, name)
+            notes = list(check_complete(file, kind, name))
             if kind in TRACKS:
                 sound = _read_track(path, file, kind, part, options)
             else:
                 sound = _read_file(file, kind, part, options)
         sha256 = sha256_of(path)
-    notes: list[str] = []
     waveform = to_model_rate(sound.mono, sound.rate, rules.sample_rate, name, notes)
     return DecodedAudio(
         waveform, rules.sample_rate, sound.start_s, sound.duration_s, sha256, tuple(notes)
@@ -101,13 +103,14 @@ def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOpti
     import soundfile
 
     name = media_name(part)
+    source = _source_of(file, kind)
     try:
-        # By its descriptor: a name that ends in .raw would count for more than the file's bytes.
-        with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as sound:
-            duration_s = _checked_duration(sound, options, name)
-            first, end = _asked_frames(part, sound.frames, sound.samplerate, name)
+        with soundfile.SoundFile(source, closefd=True) as sound:
+            n_frames, rate = sound.frames, sound.samplerate
+            _check_length(n_frames, rate, options, name)
+            first, end = _asked_frames(part, n_frames, rate, name)
             mono = _read_mono(sound, first, end - first, name)
-            return _Sound(mono, sound.samplerate, first / sound.samplerate, duration_s)
+            return _Sound(mono, rate, first / rate, n_frames / rate)
     except soundfile.SoundFileError as error:
         # LibsndfileError's own text names a memory address.
         cause = getattr(error, "error_string", str(error))
@@ -117,6 +120,21 @@ def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOpti
         ) from error
 
 
+def _source_of(file: BinaryIO, kind: Kind | None) -> int | Splice:
+    """What libsndfile is given: the file, but MP3 without a Xing header gets one.
+
+    libsndfile would estimate its length.
+    """
+    if kind is MP3:
+        frames, _ = mp3.frames(file, file.seek(0, 2))
+        if not frames.is_told:
+            return Splice(frames.header(), file, frames.start, frames.end)
+    # By its descriptor: a name that ends in .raw would count for more than the file's bytes.
+    descriptor = os.dup(file.fileno())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def _asked_frames(part: Part, n_frames: int, rate: int, name: str) -> tuple[int, int]:
     """The samples [first, end) that a part's options ask for."""
     asked = part.options
@@ -124,15 +142,13 @@ def _asked_frames(part: Part, n_frames: int, rate: int, name: str) -> tuple[int,
     return round(start_s * rate), round(end_s * rate)
 
 
-def _checked_duration(sound: SoundFile, options: MediaOptions, name: str) -> float:
-    """Seconds of a file by its header."""
-    if sound.frames >= _UNKNOWN_LENGTH:
+def _check_length(n_frames: int, rate: int, options: MediaOptions, name: str) -> None:
+    """Length of a file by its header."""
+    if n_frames >= _UNKNOWN_LENGTH:
         raise MediaCorrupt(f"{name}: its header does not tell its length; encode it again")
-    if sound.frames <= 0:
+    if n_frames <= 0:
         raise MediaEmpty(f"{name}: no audio samples")
-    duration_s = float(sound.frames / sound.samplerate)
-    _check_duration(duration_s, options, name)
-    return duration_s
+    _check_duration(n_frames / rate, options, name)
 
 
 def _check_duration(duration_s: float, options: MediaOptions, name: str) -> None:

@@ -73,10 +73,15 @@ def read_track(
 
 def _check_length(n_samples: int, rate: int, options: MediaOptions, name: str) -> None:
     if n_samples > options.max_video_s * rate + _PADDING:
-        raise MediaTooLarge(
-            f"{name}: its sound track lasts {n_samples / rate:,.1f} s, above media.max_video_s="
-            f"{options.max_video_s:,.1f}; raise the limit in the config or cut the video"
-        )
+        raise too_long(n_samples / rate, options, f"{name}: its sound track lasts")
+
+
+def too_long(duration_s: float, options: MediaOptions, what: str) -> MediaTooLarge:
+    """The error of a video whose pictures or sound go on for too long."""
+    return MediaTooLarge(
+        f"{what} {duration_s:,.1f} s, above media.max_video_s={options.max_video_s:,.1f}; "
+        "raise the limit in the config or cut the video"
+    )
 
 
 @dataclass(frozen=True, slots=True)
