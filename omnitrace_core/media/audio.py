@@ -23,9 +23,10 @@ from omnitrace_core.media.container import (
 from omnitrace_core.media.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.splice import Splice
 from omnitrace_core.media.track import read_native
-from omnitrace_core.media.waveform import cut_range, to_model_rate
+from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part
 
@@ -57,7 +58,8 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
 
     Raises:
         InvalidSample: audio_start or audio_end make no interval.
-        MediaTooLarge: longer than `media.max_audio_s`, by the header, before decoding.
+        MediaTooLarge: longer than `media.max_audio_s`, by the header, before decoding; or above
+            `media.max_decoded_mib`.
         MediaEmpty: no sound track, no samples, or none in the interval.
         MediaCorrupt: not an audio file that is read here, truncated, or not finite.
         MediaError: fetching failed (see `read_media`).
@@ -68,9 +70,9 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
             kind = check_kind(file.read(HEAD_BYTES), "audio", name)
             notes = list(check_complete(file, kind, name))
             if kind in TRACKS:
-                sound = _read_track(path, file, kind, part, options)
+                sound = _read_track(path, file, kind, part, options, rules)
             else:
-                sound = _read_file(file, kind, part, options)
+                sound = _read_file(file, kind, part, options, rules)
         sha256 = sha256_of(path)
     waveform = to_model_rate(sound.mono, sound.rate, rules.sample_rate, name, notes)
     return DecodedAudio(
@@ -79,7 +81,12 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
 
 
 def _read_track(
-    path: Path, file: BinaryIO, kind: Kind, part: Part, options: MediaOptions
+    path: Path,
+    file: BinaryIO,
+    kind: Kind,
+    part: Part,
+    options: MediaOptions,
+    rules: MediaRules,
 ) -> _Sound:
     """The sound track of a container, which FFmpeg decodes whole."""
     name = media_name(part)
@@ -95,10 +102,13 @@ def _read_track(
         mono = track.cut_to(told_s, name)
     _check_duration(len(mono) / rate, options, name)
     first, end = _asked_frames(part, len(mono), rate, name)
+    _check_decoded((end - first) / rate, part, options, rules)
     return _Sound(mono[first:end], rate, first / rate, len(mono) / rate)
 
 
-def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions) -> _Sound:
+def _read_file(
+    file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions, rules: MediaRules
+) -> _Sound:
     """What libsndfile reads."""
     import soundfile
 
@@ -109,6 +119,7 @@ def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOpti
             n_frames, rate = sound.frames, sound.samplerate
             _check_length(n_frames, rate, options, name)
             first, end = _asked_frames(part, n_frames, rate, name)
+            _check_decoded((end - first) / rate, part, options, rules)
             mono = _read_mono(sound, first, end - first, name)
             return _Sound(mono, rate, first / rate, n_frames / rate)
     except soundfile.SoundFileError as error:
@@ -157,6 +168,11 @@ def _check_duration(duration_s: float, options: MediaOptions, name: str) -> None
             f"{name}: {duration_s:,.1f} s, above media.max_audio_s={options.max_audio_s:,.1f}; "
             "raise the limit in the config or cut the audio"
         )
+
+
+def _check_decoded(length_s: float, part: Part, options: MediaOptions, rules: MediaRules) -> None:
+    n_bytes = length_s * rules.sample_rate * SAMPLE_BYTES
+    check_decoded(n_bytes, part.options, options, media_name(part))
 
 
 def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float32:

@@ -12,7 +12,8 @@ from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.fetch import media_name
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.media.waveform import to_model_rate
+from omnitrace_core.media.sizes import check_decoded
+from omnitrace_core.media.waveform import SAMPLE_BYTES, to_model_rate
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Float32, Part
 
@@ -65,6 +66,8 @@ def read_track(
         notes.append(
             f"the sound track begins at {track.n_silent / rate:.2f} s, with silence before"
         )
+    n_bytes = video.frames.nbytes + (last - first) / rate * rules.sample_rate * SAMPLE_BYTES
+    check_decoded(n_bytes, part.options, options, name)
     waveform = to_model_rate(mono[first:last], rate, rules.sample_rate, name, notes)
     duration_s = max(video.duration_s, len(mono) / rate)
     sound = DecodedAudio(waveform, rules.sample_rate, first / rate, duration_s, video.sha256)

@@ -29,7 +29,7 @@ from omnitrace_core.media.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames
-from omnitrace_core.media.sizes import frame_size
+from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media.track import read_track, too_long
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedVideo, Part
@@ -72,7 +72,7 @@ def decode_video(
     Raises:
         InvalidSample: options that contradict each other.
         MediaTooLarge: longer than `media.max_video_s`, more frames than `media.max_frames` asked
-            for, or frames above `media.max_image_pixels`.
+            for, frames above `media.max_image_pixels`, or all above `media.max_decoded_mib`.
         MediaEmpty: no video track, no frames, or none in [video_start, video_end].
         MediaCorrupt: not a video that decord reads, truncated or damaged.
         MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
@@ -129,6 +129,7 @@ def _decode_frames(
     with decord_errors(name):
         width, height = _frame_shape(reader, options, name)
         size = frame_size(width, height, n, asked, options, rules, name)
+        check_decoded(n * size[0] * size[1] * 3, asked, options, name)
         del reader
         scaled = _frames_in_turn if timeline.n_hidden else _scaled_frames
         frames = scaled(path, picks, size, width * height * 3, name)
