@@ -88,7 +88,7 @@ def test_options_that_make_no_sense(clips: Path) -> None:
         with pytest.raises(InvalidSample, match=r"fps|nframes"):
             decode_video(clip, **asked)
     for asked in ({"video_start": 2.0, "video_end": 1.0}, {"video_start": -1.0}):
-        with pytest.raises(InvalidSample, match="option.* video_start"):
+        with pytest.raises(InvalidSample, match="video_start"):
             decode_video(clip, **asked)
     with pytest.raises(MediaEmpty, match="no frame between"):
         decode_video(clip, video_start=9.0)
