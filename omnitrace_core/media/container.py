@@ -182,6 +182,14 @@ def video_start_s(file: BinaryIO, kind: Kind | None, name: str) -> float | None:
     return start_s if n_videos else None
 
 
+def pixel_notes(file: BinaryIO, kind: Kind | None) -> tuple[str, ...]:
+    """A note if a video's pixels are not square by its container: frames are taken as stored."""
+    wide, high = iso.pixel_aspect(file) if kind is _ISO else (1, 1)
+    if wide == high:
+        return ()
+    return (f"pixels are {wide}:{high}, not square; frames and boxes are as stored",)
+
+
 def sound_end_s(file: BinaryIO, kind: Kind | None) -> tuple[float, bool]:
     """When the sound ends on the file's clock by what the file says, and whether that is exact.
 

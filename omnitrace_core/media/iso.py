@@ -94,6 +94,18 @@ def video_start_s(file: BinaryIO) -> float | None:
     return begin_s + ((first - edits.media_time) / scale if scale else 0.0)
 
 
+def pixel_aspect(file: BinaryIO) -> tuple[int, int]:
+    """Width and height of a pixel of the first video track (12.1.4); (1, 1) if untold."""
+    movie = _movie(file)
+    video = None if movie is None else next(_tracks(file, movie, b"vide"), None)
+    found = None if video is None else _find(file, b"mdia/minf/stbl/stsd", *video)
+    if found is None:
+        return 1, 1
+    # The boxes of the first entry, behind its own fields.
+    told = _find(file, b"pasp", found[0] + 8 + 8 + 78, found[1])
+    return (_uint(file, told[0]), _uint(file, told[0] + 4)) if told else (1, 1)
+
+
 def sound_end_s(file: BinaryIO) -> float:
     """When the longest sound track ends, by its edit list or else its samples; 0 without one."""
     movie = _movie(file)

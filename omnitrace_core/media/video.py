@@ -22,6 +22,7 @@ from omnitrace_core.media.container import (
     HEAD_BYTES,
     check_complete,
     check_kind,
+    pixel_notes,
     sound_end_s,
     video_start_s,
 )
@@ -96,7 +97,7 @@ def _check_file(
     """
     with path.open("rb") as file:
         kind = check_kind(file.read(HEAD_BYTES), "video", name)
-        notes = check_complete(file, kind, name)
+        notes = check_complete(file, kind, name) + pixel_notes(file, kind)
         begin_s = video_start_s(file, kind, name)
         sound_s, is_exact = sound_end_s(file, kind)
     if begin_s is None:

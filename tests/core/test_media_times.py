@@ -124,12 +124,18 @@ def test_two_pictures_are_refused(sounding: Path, tmp_path: Path, name: str) -> 
         decode_video(tmp_path / name)
 
 
+def test_pixels_that_are_not_square_are_noted(sounding: Path, tmp_path: Path) -> None:
+    run_ffmpeg("-i", sounding, "-vf", "setsar=2/1", tmp_path / "a.mp4")
+    video = decode_video(tmp_path / "a.mp4")
+    assert (video.width, video.height) == (64, 48)
+    assert video.notes == ("pixels are 2:1, not square; frames and boxes are as stored",)
+
+
 def test_sound_of_hours_is_refused_by_the_header(sounding: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.mp4"
     silence = ["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "7200", "-b:a", "8k"]
-    run_ffmpeg(
-        "-i", sounding, *silence, "-c:v", "copy", "-c:a", "aac", "-map", "0:v", "-map", "1:a", long
-    )
+    streams = ["-c:v", "copy", "-c:a", "aac", "-map", "0:v", "-map", "1:a"]
+    run_ffmpeg("-i", sounding, *silence, *streams, long)
     with pytest.raises(MediaTooLarge, match=r"its sound track lasts 7,200\.\d s"):
         decode_video(long)
 
