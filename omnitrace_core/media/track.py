@@ -55,9 +55,7 @@ def read_track(
     _check_length(len(mono), rate, options, name)
     if len(mono) - video.duration_s * rate <= _PADDING:
         mono = mono[: int(video.duration_s * rate)]
-    first, last = round(video.start_s * rate), len(mono)
-    if part.options.video_end is not None:
-        last = min(last, round(part.options.video_end * rate))
+    first, last = _chosen(video.start_s, part.options.video_end, len(mono), rate)
     notes = list(video.notes)
     if max(first, track.n_silent) >= last:
         notes.append("the sound track has nothing in the chosen interval")
@@ -72,6 +70,11 @@ def read_track(
     duration_s = max(video.duration_s, len(mono) / rate)
     sound = DecodedAudio(waveform, rules.sample_rate, first / rate, duration_s, video.sha256)
     return replace(video, sound=sound, duration_s=duration_s, notes=tuple(notes))
+
+
+def _chosen(start_s: float, end_s: float | None, n: int, rate: int) -> tuple[int, int]:
+    """The samples [first, last) that go with frames from `start_s` on."""
+    return round(start_s * rate), n if end_s is None else min(n, round(end_s * rate))
 
 
 def _check_length(n_samples: int, rate: int, options: MediaOptions, name: str) -> None:

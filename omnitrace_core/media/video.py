@@ -165,9 +165,11 @@ def _open_video(path: Path, name: str) -> VideoReader:
 
 
 def _read_timeline(reader: VideoReader, begin_s: float, name: str) -> _Timeline:
-    spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)
-    if not len(spans):
-        raise MediaEmpty(f"{name}: no video frames")
+    try:
+        spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)
+    except IndexError as error:
+        # What the header counts and what decord indexed may differ.
+        raise MediaEmpty(f"{name}: no video frames that can be shown") from error
     starts, ends = spans[:, 0], spans[:, 1]
     if starts[0] < -_NO_TIME_S or (np.diff(starts) <= 0).any():
         # AVI and MPEG need not carry times, and without them decord also picks wrong frames.
