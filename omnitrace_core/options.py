@@ -259,7 +259,9 @@ class AsrOptions(Options):
         None, description="paraformer: FunASR model that punctuates; null leaves words bare."
     )
     language: str | None = Field(
-        None, description="whisper, scribe: language spoken, such as en; null detects it."
+        None,
+        description="whisper, scribe: language spoken, such as en; null detects it. paraformer: "
+        "null alone, its model says which.",
     )
     device: str = Field(
         "cpu", description="paraformer, whisper, embedding: cpu, cuda, cuda:0; auto takes a GPU."

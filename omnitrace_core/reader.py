@@ -5,11 +5,12 @@ No model weights are involved, so this half of the work runs on CPU actors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.asr import BatchEngine, Sound, SpeechEngine, hear, load_engine
 from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.errors import SpeechError
 from omnitrace_core.extents import Extent, extent_of
 from omnitrace_core.language import Language, load_language
 from omnitrace_core.media import Supervisor, decode_part, decode_parts
@@ -27,6 +28,8 @@ from omnitrace_core.records import (
 )
 from omnitrace_core.sentences import TextSpan, text_units
 from omnitrace_core.units import Speech, build_units
+
+FoundSpeech = dict[int, tuple[Segment, ...]]
 
 
 class SampleReader:
@@ -73,23 +76,50 @@ class SampleReader:
             return self._supervisor.decode_part(part)
         return decode_part(part, self.media, self.rules)
 
-    def speech(
-        self, sample: Sample, media: Mapping[int, DecodedMedia]
-    ) -> dict[int, tuple[Segment, ...]]:
+    @property
+    def hears_together(self) -> bool:
+        """Whether `speech_of` does better with several samples than with one after the other."""
+        return self.units.audio == "chunks" and isinstance(self._engine, BatchEngine)
+
+    def speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> FoundSpeech:
         """Chunks of speech by part index; empty unless `units.audio` is chunks.
 
         Raises:
             SpeechError: the speech engine failed on a sound.
             BackendError: a speech or embedding model cannot be loaded.
         """
+        (found,) = self.speech_of([(sample, media)])
+        if isinstance(found, SpeechError):
+            raise found
+        return found
+
+    def speech_of(
+        self, samples: Sequence[tuple[Sample, Mapping[int, DecodedMedia]]]
+    ) -> list[FoundSpeech | SpeechError]:
+        """As `speech` for each of some samples, whose sounds may share the engine's batches.
+
+        A sample with a sound that the engine fails on has that error in its place.
+
+        Raises:
+            BackendError: a speech or embedding model cannot be loaded.
+        """
+        found: list[FoundSpeech | SpeechError] = [{} for _ in samples]
         if self.units.audio != "chunks":
-            return {}
-        found: dict[int, tuple[Segment, ...]] = {}
-        for index, part in enumerate(sample.parts):
-            decoded = media.get(index)
-            sound = decoded.sound if isinstance(decoded, DecodedVideo) else decoded
-            if isinstance(sound, DecodedAudio):
-                found[index] = self._chunker.chunks(self._engine.segments(sound, part))
+            return found
+        asked = [
+            (number, index, Sound(sound, sample.parts[index]))
+            for number, (sample, media) in enumerate(samples)
+            for index, sound in _sounds(sample, media)
+        ]
+        heard = hear(self._engine, [sound for _, _, sound in asked])
+        for (number, index, _), segments in zip(asked, heard, strict=True):
+            speech = found[number]
+            if isinstance(speech, SpeechError):
+                continue
+            if isinstance(segments, SpeechError):
+                found[number] = segments
+            else:
+                speech[index] = self._chunker.chunks(segments)
         return found
 
     def ready(
@@ -130,3 +160,14 @@ class SampleReader:
 
     def _split_text(self, text: str) -> list[TextSpan]:
         return text_units(text, self._language, self.units.text)
+
+
+def _sounds(
+    sample: Sample, media: Mapping[int, DecodedMedia]
+) -> Iterator[tuple[int, DecodedAudio]]:
+    """Sounds and sound tracks by part index."""
+    for index in range(len(sample.parts)):
+        decoded = media.get(index)
+        sound = decoded.sound if isinstance(decoded, DecodedVideo) else decoded
+        if isinstance(sound, DecodedAudio):
+            yield index, sound

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.io import Storage
+from pipeline.lease import check_epoch
 
 ATTEMPTS = "_attempts"
 
@@ -17,7 +18,12 @@ class StoredAttempts:
     epoch: int
 
     def read(self, name: str) -> bytes | None:
-        """What was written last, if anything was."""
+        """What was written last, if anything was; asked before work on a chunk begins.
+
+        Raises:
+            LeaseLost: the run has another driver by now, and this work would be for nothing.
+        """
+        check_epoch(self.folder, self.epoch)
         try:
             return self.folder.read(f"{ATTEMPTS}/{name}")
         except FileNotFoundError:

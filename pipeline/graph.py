@@ -21,9 +21,10 @@ from omnitrace_core.errors import LeaseLost, RunError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions
 from pipeline.attempt_log import StoredAttempts
-from pipeline.commit import Committed, Execute, commit_chunk
+from pipeline.commit import Committed, Execute
 from pipeline.config import RunConfig, with_absolute_paths
 from pipeline.io import Storage
+from pipeline.metrics import commit_and_count
 from pipeline.plan import Chunk
 from stages.assemble import Provenance
 from stages.chunk_audio import ChunkAudio
@@ -43,13 +44,15 @@ def build(
     provenance: Provenance,
     folder: Storage,
     epoch: int,
+    run_id: str,
 ) -> Dataset:
     """The Ray Data chain for a window of chunks; every row of its result is a committed chunk."""
     given = config.ray
     reading = (rules, config.media, config.units, config.asr, config.spans)
 
     # One block per chunk. read_parquet would pack small shards into one block: one busy GPU.
-    planned = ray.data.from_arrow([plan_row(chunk) for chunk in chunks])
+    # from_arrow would ask a task of a whole CPU about each: a wait, where CPUs are yet to come.
+    planned = ray.data.from_blocks([plan_row(chunk) for chunk in chunks])
 
     # 1:1. Waits for storage, computes little.
     samples = planned.map_batches(
@@ -114,9 +117,10 @@ def build(
         compute=ActorPoolStrategy(size=given.curate_actors),
     )
 
-    # 1:1. One atomic write per chunk; a retried task leaves the part that is there.
+    # 1:1. One atomic write per chunk; a retried task leaves the part that is there. Metrics are
+    # counted here, where a chunk is final.
     return curated.map_batches(
-        partial(commit_chunk, folder=folder, epoch=epoch),
+        partial(commit_and_count, folder=folder, epoch=epoch, run_id=run_id),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
@@ -142,13 +146,18 @@ def plan_row(chunk: Chunk) -> pa.Table:
 
 
 def executor(
-    config: RunConfig, rules: MediaRules, provenance: Provenance, folder: Storage, epoch: int
+    config: RunConfig,
+    rules: MediaRules,
+    provenance: Provenance,
+    folder: Storage,
+    epoch: int,
+    run_id: str,
 ) -> Execute:
     """A function that runs the graph over a window of chunks and yields each as it is committed."""
     config = with_absolute_paths(config)
 
     def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        dataset = build(chunks, config, rules, provenance, folder, epoch)
+        dataset = build(chunks, config, rules, provenance, folder, epoch, run_id)
         try:
             # Closed when we are: a dataset that is only forgotten goes on for a while.
             with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:
@@ -156,7 +165,7 @@ def executor(
                     yield Committed(**row)
         except RayError as error:
             if isinstance(error, RayTaskError) and isinstance(error.cause, LeaseLost):
-                raise error.cause from error
+                raise LeaseLost(_first_line(error.cause)) from error
             raise RunError(f"a stage failed: {root_cause(error)}") from error
 
     return execute
@@ -165,7 +174,11 @@ def executor(
 def root_cause(error: RayError) -> str:
     """The one line of Ray's report that says what went wrong inside the stage."""
     if isinstance(error, RayTaskError) and error.cause is not None:
-        lines = str(error.cause).strip().splitlines()
-        return f"{type(error.cause).__name__}: {lines[0] if lines else ''}"
+        return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    """What was raised, without the advice that Ray Data adds to it."""
+    return next(iter(str(error).strip().splitlines()), "")

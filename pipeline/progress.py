@@ -37,6 +37,16 @@ class Progress:
         self._n_chunks -= n_chunks
         self._n_rows -= n_rows
 
+    @property
+    def n_chunks_done(self) -> int:
+        """Chunks committed so far."""
+        return self._chunks
+
+    def note(self, text: str) -> None:
+        """Say something beside the count, on a line of its own."""
+        self._stream.write(f"\r{text}\x1b[K\n" if self._live else f"{text}\n")
+        self._stream.flush()
+
     def update(self, committed: Committed) -> None:
         """Count one chunk."""
         self._chunks += 1

@@ -13,6 +13,8 @@ from ray.data import DataContext
 
 from omnitrace_core.errors import ConfigError
 from pipeline.config import RunConfig
+from pipeline.ray_address import address_to_join, check_answers
+from pipeline.stop_signals import keeping_handlers
 
 
 @contextmanager
@@ -26,7 +28,8 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     """
     mine = not ray.is_initialized()
     if mine:
-        _start(config)
+        with keeping_handlers():
+            _start(config)
     try:
         _check_gpus(config)
         _set_context(config.ray.quiet)
@@ -42,14 +45,12 @@ def _start(config: RunConfig) -> None:
         # Ray's C++ side repeats its errors on our stderr; what matters of them is raised here too.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     level = logging.INFO if shown else logging.ERROR
-    if config.ray.address is not None:
+    if (address := address_to_join(config.ray)) is not None:
+        check_answers(address)
         try:
-            ray.init(address=config.ray.address, log_to_driver=shown, logging_level=level)
-        except (ConnectionError, ValueError) as error:
-            raise ConfigError(
-                f"ray.address={config.ray.address!r}: no Ray cluster answers ({error}); start one "
-                "with `ray up cluster.yaml` or `ray start --head`, or set ray.address=null"
-            ) from error
+            ray.init(address=address, log_to_driver=shown, logging_level=level)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"ray.address={address!r}: cannot be joined: {error}") from error
         return
     # Shares of a CPU are bookkeeping: a small machine may promise more than it has.
     cpus = max(os.cpu_count() or 1, needed_cpus(config))
@@ -65,22 +66,32 @@ def _start(config: RunConfig) -> None:
 
 def needed_cpus(config: RunConfig) -> int:
     """CPUs that the graph reserves, and one more for actors of the last window on their way out."""
+    return math.ceil(reserved_cpus(config)) + 1
+
+
+def reserved_cpus(config: RunConfig) -> float:
+    """CPUs that the graph's actors hold, and a task that reads and one that commits."""
     given = config.ray
-    reserved = (
+    return (
         given.decode_actors * given.decode_cpus
         + given.audio_actors * given.audio_cpus
         + config.model.replicas * given.trace_cpus
         + given.curate_actors * given.curate_cpus
         + 2 * given.io_cpus
     )
-    return math.ceil(reserved) + 1
+
+
+def reserved_gpus(config: RunConfig) -> float:
+    """GPUs that the graph's actors hold."""
+    model, given = config.model, config.ray
+    return model.replicas * model.gpus_per_replica + given.audio_actors * given.audio_gpus
 
 
 def _check_gpus(config: RunConfig) -> None:
     """A local Ray never gets more GPUs than it has: waiting for them would take for ever."""
     model, given = config.model, config.ray
-    needed = model.replicas * model.gpus_per_replica + given.audio_actors * given.audio_gpus
-    if needed == 0 or config.ray.address is not None:
+    needed = reserved_gpus(config)
+    if needed == 0 or address_to_join(given) is not None:
         return
     found = ray.cluster_resources().get("GPU", 0)
     if found < needed:

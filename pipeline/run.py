@@ -66,12 +66,12 @@ def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -
 def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Verdict:
     if is_finished(job):
         return judge(job)
-    stopped = None
     try:
         _begin(job)
-        stopped = _work(job, lease, execute, work)
+        return _end(job, lease, _work(job, lease, execute, work))
     except KeyboardInterrupt as stop:
-        stopped = Stop(Exit.INCOMPLETE, f"{_cause(stop)}; the same command continues the run")
+        reason = f"{_cause(stop)}; the same command continues the run"
+        return _end(job, lease, Stop(Exit.INCOMPLETE, reason))
     except LeaseLost:
         # The folder is another's: what it says of the run is not ours to write.
         raise
@@ -79,6 +79,10 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
         lease.check()
         write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
         raise
+
+
+def _end(job: Job, lease: Lease, stopped: Stop | None) -> Verdict:
+    """Say how the run stands, and sweep up behind it if it is finished."""
     lease.check()
     verdict = judge(job, stopped or _lost(job))
     if verdict.finished:
@@ -125,7 +129,7 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
             if not window:
                 return None
             if execute is None:
-                work.enter_context(_ray(job))
+                work.enter_context(_ray(job, progress))
                 execute = _graph(job, lease.epoch)
             for committed in work.enter_context(closing(execute(window))):
                 lease.check()
@@ -166,15 +170,15 @@ def _graph(job: Job, epoch: int) -> Execute:
     from pipeline.graph import executor
 
     provenance = Provenance(job.identity.fingerprint, __version__)
-    return executor(job.config, job.rules, provenance, job.folder, epoch)
+    return executor(job.config, job.rules, provenance, job.folder, epoch, job.identity.run_id)
 
 
 @contextmanager
-def _ray(job: Job) -> Iterator[None]:
+def _ray(job: Job, progress: Progress) -> Iterator[None]:
     from pipeline.ray_session import ray_session
+    from pipeline.waiting import watching
 
-    # Ray puts a handler of its own for SIGTERM in place of ours.
-    with ray_session(job.config), stopping_on_signals():
+    with ray_session(job.config), watching(job.config, progress):
         yield
 
 

@@ -36,3 +36,22 @@ def stopping_on_signals() -> Iterator[None]:
         for number, handler in before.items():
             # None: set from outside Python, and not to be put back from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Put back, behind the block, how this process answers the two signals.
+
+    `ray.init` puts a handler of its own for SIGTERM in place of ours, which would end the process
+    at once even while Ray shuts down.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)

@@ -15,6 +15,7 @@ from omnitrace_core.errors import BackendError, ConfigError, InvalidSample
 from omnitrace_core.parse import ID_KEYS, named, parse_any
 from omnitrace_core.records import Sample
 from omnitrace_core.row_shape import clip
+from pipeline.config import RunConfig, make_config
 from pipeline.input_files import Record, find_files
 from pipeline.verdict import Exit
 from stages.guard import RowError, guarded
@@ -22,10 +23,20 @@ from stages.guard import RowError, guarded
 if TYPE_CHECKING:
     from omnitrace_core.tracer import OmniTracer, TraceResult
 
+# Of a run's config these say something to this verb, too.
+_SECTIONS = ("asr", "curation", "decode", "media", "spans", "trace", "units")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Our own arguments, and those of the method's published release."""
     parser.add_argument("file", nargs="?", help="JSON, JSONL or Parquet file of samples")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="set a field as in a run's config, such as asr.engine=whisper asr.model=DIR; "
+        f"sections: {', '.join(_SECTIONS)}",
+    )
     parser.add_argument("--questions_path", help="the same, in the published release's spelling")
     parser.add_argument("--model", help="local directory or hub id of the model")
     parser.add_argument("--model_name", default=None, help="qwen: the published release's name")
@@ -35,7 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_path", default="output.json", help=".json or .jsonl; - prints")
     parser.add_argument("--limit", type=int, help="trace only the first N samples")
     parser.add_argument(
-        "--use_asr_for_audio", action="store_true", help="speech chunks instead of time bins"
+        "--use_asr_for_audio",
+        action="store_true",
+        help="speech chunks instead of time bins, found by asr.engine (vad)",
+    )
+    parser.add_argument(
+        "--web-hosts",
+        action="append",
+        default=[],
+        metavar="HOST[,HOST]",
+        help="hosts that https media may come from (none); *.example.com: all below it; repeatable",
     )
     parser.add_argument(
         "--qwen-video-fps", type=float, default=2.0, help="sampled video frames per second"
@@ -53,14 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: no input, no model, or an output that cannot be written.
         InputSchemaError: the file holds no samples.
     """
-    source = arguments.file or arguments.questions_path
-    if not source:
-        raise ConfigError("trace needs a JSON file of samples: omnitrace trace FILE --model PATH")
+    source, overrides = _source(arguments)
     if arguments.model is None and arguments.model_name is None:
         raise ConfigError("trace needs a model: --model PATH (a directory or hub id)")
     inputs = [(file.folder, record) for file in find_files(source) for record in file.records()]
+    config = _config(arguments, overrides)
     _check_output(arguments.output_path)
-    records = trace_records(_tracer(arguments), inputs[: arguments.limit])
+    records = trace_records(_tracer(arguments, config), inputs[: arguments.limit])
     failed = sum(record["status"] == "error" for record in records)
     _write(records, arguments.output_path)
     if arguments.output_path != "-":
@@ -101,31 +120,60 @@ def _sample(record: Record, name: str, folder: str) -> Sample:
     return parse_any(named(record.value, name), folder)
 
 
-def _tracer(arguments: argparse.Namespace) -> OmniTracer:
-    """The loaded tracer. Raises: ConfigError for a flag out of range or a model that fails."""
-    from pydantic import ValidationError
+def _source(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """The file, in either spelling, and the overrides. Raises: ConfigError."""
+    if arguments.questions_path:
+        # Then what comes first without a flag is no file.
+        first = [] if arguments.file is None else [arguments.file]
+        return arguments.questions_path, first + arguments.overrides
+    if not arguments.file:
+        raise ConfigError("trace needs a JSON file of samples: omnitrace trace FILE --model PATH")
+    return arguments.file, arguments.overrides
 
+
+def _config(arguments: argparse.Namespace, overrides: list[str]) -> RunConfig:
+    """Flags and overrides, checked as a run's config is. Raises: ConfigError."""
+    for override in overrides:
+        section, dot, _ = override.partition("=")[0].partition(".")
+        if dot and section not in _SECTIONS:
+            raise ConfigError(f"override {override!r}: trace takes {', '.join(_SECTIONS)} alone")
+    hosts = [host.strip() for given in arguments.web_hosts for host in given.split(",")]
+    tree: dict[str, object] = {
+        "input": {"path": "-"},
+        "output": {"path": "-"},
+        "model": {"path": arguments.model or arguments.model_name},
+        "trace": {"signals": [arguments.method]},
+        "decode": {"max_new_tokens": arguments.max_new_tokens},
+        "units": {"audio": "chunks" if arguments.use_asr_for_audio else "bins"},
+        "media": {
+            "video_fps": arguments.qwen_video_fps,
+            "video_total_pixels": arguments.video_max_pixels,
+            "web_hosts": [host for host in hosts if host],
+        },
+    }
+    config = make_config(tree, overrides, "the command line")
+    if config.units.audio != "chunks" and any(item.startswith("asr.") for item in overrides):
+        raise ConfigError(
+            "settings of asr are given, but sounds are cut into time bins; add --use_asr_for_audio"
+        )
+    return config
+
+
+def _tracer(arguments: argparse.Namespace, config: RunConfig) -> OmniTracer:
+    """The loaded tracer. Raises: ConfigError for a model or speech engine that cannot be had."""
     from omnitrace_core import OmniTracer
-    from omnitrace_core.options import DecodeOptions, MediaOptions, UnitOptions
+    from omnitrace_core.asr import load_engine
+    from omnitrace_core.asr.chunker import SpeechChunker
 
     which = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
+    sections = {name: getattr(config, name) for name in _SECTIONS}
     try:
-        tracer = OmniTracer(
-            **which,
-            signals=(arguments.method,),
-            decode=DecodeOptions(max_new_tokens=arguments.max_new_tokens),
-            units=UnitOptions(audio="chunks" if arguments.use_asr_for_audio else "bins"),
-            media=MediaOptions(
-                video_fps=arguments.qwen_video_fps, video_total_pixels=arguments.video_max_pixels
-            ),
-        )
-        tracer.load()
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+        if config.units.audio == "chunks":
+            load_engine(config.asr)
+            SpeechChunker(config.asr)
+        return OmniTracer(**which, **sections).load()
     except BackendError as error:
         raise ConfigError(str(error)) from error
-    return tracer
 
 
 def _check_output(output: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import media, precision, tracing
+from benchmarks import media, precision, speech, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -159,3 +159,16 @@ def test_media_beside_the_bare_libraries(
     assert all(row["bare_per_s"] > 0 and row["ours_per_s"] > 0 for row in told["results"])
     assert told["child"]["large_ms"] > 0
     assert "speech (vad)" in capsys.readouterr().out
+
+
+def test_speech_together_beside_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("funasr", reason="needs the extra paraformer")
+    output = tmp_path / "speech.json"
+    few = ["--sounds", "2", "--rounds", "1", "--batch-s", "60"]
+    speech.main([*few, "--output", str(output)])
+    rows = json.loads(output.read_text())["results"]
+    assert [row["engine"] for row in rows] == ["paraformer", "whisper"]
+    assert all(row["together"] > 0 for row in rows)
+    assert "ratio" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 
-from omnitrace_core.asr.base import SpeechEngine
+from omnitrace_core.asr.base import BatchEngine, Heard, Sound, SpeechEngine, hear
 from omnitrace_core.asr.given import GivenSegments
 from omnitrace_core.asr.paraformer import Paraformer
 from omnitrace_core.asr.scribe import Scribe
@@ -18,7 +18,16 @@ from omnitrace_core.asr.whisper import Whisper
 from omnitrace_core.errors import UnknownName
 from omnitrace_core.options import AsrOptions
 
-__all__ = ["ENTRY_POINTS", "SpeechEngine", "engine_loader", "load_engine"]
+__all__ = [
+    "ENTRY_POINTS",
+    "BatchEngine",
+    "Heard",
+    "Sound",
+    "SpeechEngine",
+    "engine_loader",
+    "hear",
+    "load_engine",
+]
 
 ENTRY_POINTS = "omnitrace.asr"
 _ENGINES: Mapping[str, Callable[[AsrOptions], SpeechEngine]] = {
@@ -34,7 +43,7 @@ def load_engine(options: AsrOptions) -> SpeechEngine:
     """The engine that `asr.engine` names; its weights load with its first sound.
 
     Raises:
-        UnknownName: neither built in nor an installed entry point.
+        UnknownName: neither built in nor an installed entry point, or not its language.
         BackendError: a package, a model or a key that the engine needs is missing.
     """
     return engine_loader(options.engine)(options)

@@ -7,18 +7,22 @@ stretches before it punctuates, which shifts the times of Chinese by a character
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from omnitrace_core.asr.base import as_speech_error
+from omnitrace_core.asr.base import Heard, Sound, only
+from omnitrace_core.asr.languages import check_no_language
 from omnitrace_core.asr.model_folder import check_model, check_package, model_folder
-from omnitrace_core.asr.pieces import cut_pieces, transcribe
+from omnitrace_core.asr.padding import keep_padding_out_of_paraformer
+from omnitrace_core.asr.pieces import Piece, cut_pieces
 from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.asr.sound import RATE, at_rate, end_of
+from omnitrace_core.asr.sound import RATE, at_rate
+from omnitrace_core.asr.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.vad import VoiceActivity
-from omnitrace_core.asr.words import punctuate, sentences, spread, tidy_words
+from omnitrace_core.asr.words import punctuate, spread
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
@@ -37,6 +41,7 @@ class _Model(Protocol):
     """The part of funasr.AutoModel that is used."""
 
     kwargs: dict[str, Any]
+    model: Any
 
     def generate(self, input: list[Any], **options: Any) -> list[dict[str, Any]]: ...
 
@@ -56,7 +61,9 @@ class Paraformer:
 
         Raises:
             BackendError: funasr is not installed, or a model is neither a directory nor pinned.
+            UnknownName: a language is asked for.
         """
+        check_no_language("paraformer", options.language)
         check_model("asr.model", options.model, "paraformer")
         for key in ("vad_model", "punc_model"):
             if getattr(options, key) is not None:
@@ -73,36 +80,52 @@ class Paraformer:
             SpeechError: FunASR failed on this sound.
             BackendError: a model cannot be loaded.
         """
+        return only(self.segments_of([Sound(audio, part)]))
+
+    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
+        """As `segments`, with stretches of all sounds in common batches.
+
+        Raises:
+            BackendError: a model cannot be loaded.
+        """
         options = self._options
-        models = _load(
+        recogniser = Recogniser(
+            name="paraformer",
+            cut=self._cut,
+            recognise=lambda waves: _recognise(self._models().recogniser, waves),
+            punctuate=lambda words: _punctuated(self._models().punctuator, words),
+            faults=_FAULTS,
+            batch_s=options.batch_s,
+        )
+        with kept_process(options.threads, "funasr"):
+            return transcribe(sounds, recogniser)
+
+    def _models(self) -> _Models:
+        options = self._options
+        return _load(
             str(options.model),
             options.vad_model,
             options.punc_model,
             options.device,
             options.threads,
         )
-        try:
-            with kept_process(options.threads, "funasr"):
-                pieces = cut_pieces(audio, self._intervals(models, audio, part))
-                words = transcribe(
-                    pieces, lambda waves: _recognise(models.recogniser, waves), options.batch_s
-                )
-                words = _punctuated(models.punctuator, words)
-        except _FAULTS as error:
-            raise as_speech_error("paraformer", part, error) from error
-        return sentences(tidy_words(words, audio.start_s, end_of(audio)))
 
-    def _intervals(
-        self, models: _Models, audio: DecodedAudio, part: Part
-    ) -> list[tuple[float, float]]:
-        """Stretches of speech, in seconds of the file."""
-        if models.detector is None:
-            return [(s.start_s, s.end_s) for s in self._silero.segments(audio, part)]
-        (found,) = models.detector.generate(input=[at_rate(audio).copy()])
-        return [
-            (audio.start_s + low_ms / 1000, audio.start_s + high_ms / 1000)
-            for low_ms, high_ms in found["value"]
-        ]
+    def _cut(self, sound: Sound) -> list[Piece]:
+        """Stretches of speech; FunASR's detector tells them in milliseconds."""
+        audio = sound.audio
+        if self._options.vad_model is None:
+            spoken = self._silero.segments(audio, sound.part)
+            return cut_pieces(audio, [(s.start_s, s.end_s) for s in spoken])
+        detector = self._models().detector
+        assert detector is not None
+        (found,) = detector.generate(input=[at_rate(audio).copy()])
+        return cut_pieces(
+            audio,
+            [
+                (audio.start_s + low_ms / 1000, audio.start_s + high_ms / 1000)
+                for low_ms, high_ms in found["value"]
+            ],
+        )
 
 
 def _recognise(recogniser: _Model, waveforms: list[Float32]) -> list[list[Word]]:
@@ -110,7 +133,7 @@ def _recognise(recogniser: _Model, waveforms: list[Float32]) -> list[list[Word]]
     found = recogniser.generate(
         input=waveforms, batch_size=len(waveforms), pred_timestamp=True, fs=RATE
     )
-    if len(found) != len(waveforms):
+    if len(waveforms) > 1 and len(found) == 1 and not found[0].get("text"):
         # FunASR's answer to a batch in which nothing at all was said.
         return [[] for _ in waveforms]
     return [_words_of(item, len(wave) / RATE) for item, wave in zip(found, waveforms, strict=True)]
@@ -192,4 +215,5 @@ def _auto_model(folder: Path, device: str, threads: int, settings: dict[str, Any
         ignore_init_mismatch=False,
         **settings,
     )
+    keep_padding_out_of_paraformer(loaded.model)
     return loaded

@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from omnitrace_core.asr.languages import check_iso_language
 from omnitrace_core.asr.model_folder import check_package
 from omnitrace_core.asr.sound import at_rate, end_of
 from omnitrace_core.asr.words import sentences, tidy_words
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
 from omnitrace_core.media.fetch import media_name
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Part, Segment, Word
+from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
 
 KEY_VARIABLE = "ELEVENLABS_API_KEY"
 _DEFAULT_MODEL = "scribe_v2"
-_DENIED = (401, 403)
+# No key, not this key, or nobody who pays: no other sound would fare better.
+_DENIED = (401, 402, 403)
 _BUSY = (408, 425, 429)
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
@@ -37,14 +39,20 @@ class Scribe:
         """Read the key; nothing is sent.
 
         Raises:
-            BackendError: no key in the environment, or elevenlabs is not installed.
+            BackendError: no usable key in the environment, or elevenlabs is not installed.
+            UnknownName: the language is no code of ISO 639.
         """
+        check_iso_language(options.language)
         check_package("elevenlabs", "scribe", "scribe")
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key:
             raise BackendError(
                 f"asr.engine=scribe needs an API key in the environment variable {KEY_VARIABLE} "
                 "of every process that chunks audio"
+            )
+        if not key.isascii() or not key.isprintable():
+            raise BackendError(
+                f"the API key in {KEY_VARIABLE} has characters that no key has; copy it once more"
             )
         self._options = options
         self._key = key
@@ -56,10 +64,10 @@ class Scribe:
         Raises:
             SpeechError: the service refused this sound, or its answer makes no sense.
             SpeechUnavailable: it was busy, out of order or out of reach, each time.
-            BackendError: it does not accept the key.
+            BackendError: it refuses the key, or what the key has left to spend.
         """
         name = media_name(part)
-        pcm = np.clip(np.rint(at_rate(audio) * 32_768.0), -32_768, 32_767).astype("<i2").tobytes()
+        pcm = _as_pcm(at_rate(audio))
         answer = self._asked(lambda: self._convert(pcm), name)
         words = _words_of(answer, audio.start_s, name)
         return sentences(tidy_words(words, audio.start_s, end_of(audio)))
@@ -100,7 +108,7 @@ class Scribe:
                 if status in _DENIED:
                     # `from None`: what was sent and received stays out of tracebacks.
                     raise BackendError(
-                        f"the speech service does not accept the key in {KEY_VARIABLE} ({problem})"
+                        f"the speech service refuses the key in {KEY_VARIABLE} ({problem})"
                     ) from None
                 if status not in _BUSY and status < 500:
                     raise SpeechError(f"{name}: the speech service answered {problem}") from None
@@ -124,6 +132,14 @@ class Scribe:
         if not isinstance(message, str):
             return ""
         return f": {message.replace(self._key, '[key]')[:_LONGEST_DETAIL]}"
+
+
+def _as_pcm(waveform: Float32) -> bytes:
+    """16 bits a sample, clipped; one copy at a time, for there may be hours."""
+    scaled = waveform * np.float32(32_768.0)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32_768, 32_767, out=scaled)
+    return scaled.astype("<i2").tobytes()
 
 
 def _connect(key: str, options: AsrOptions) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from omnitrace_core.records import DecodedAudio, Float32
 
 RATE = 16_000
@@ -17,6 +19,13 @@ def at_rate(audio: DecodedAudio) -> Float32:
         audio.waveform, orig_sr=audio.sample_rate, target_sr=RATE, res_type="soxr_hq"
     )
     return resampled
+
+
+def resampled(audio: DecodedAudio) -> DecodedAudio:
+    """The same sound at 16 kHz, so that what follows need not resample it again."""
+    if audio.sample_rate == RATE:
+        return audio
+    return replace(audio, waveform=at_rate(audio), sample_rate=RATE)
 
 
 def end_of(audio: DecodedAudio) -> float:

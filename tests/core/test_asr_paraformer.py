@@ -207,6 +207,20 @@ def test_models_are_pinned(settings: dict[str, str], message: str) -> None:
         load_engine(AsrOptions(engine="paraformer", **settings))  # type: ignore[arg-type]
 
 
+def test_fewer_answers_than_questions() -> None:
+    class Terse:
+        def __init__(self, *answers: dict[str, object]) -> None:
+            self.answers = list(answers)
+
+        def generate(self, **given: object) -> list[dict[str, object]]:
+            return self.answers
+
+    waves = [np.zeros(1600, np.float32)] * 3
+    assert paraformer._recognise(Terse({"text": ""}), waves) == [[], [], []]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="longer"):
+        paraformer._recognise(Terse({"text": "a"}), waves)  # type: ignore[arg-type]
+
+
 def test_what_is_said_without_times_is_spread() -> None:
     result = {"text": "a 12 bcd", "timestamp": [[0, 100], [200, 300]]}
     words = paraformer._words_of(result, 6.0)

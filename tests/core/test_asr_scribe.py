@@ -129,6 +129,13 @@ def test_sentences_and_words(service: Service) -> None:
     np.testing.assert_allclose(sound, decode_speech()[0].waveform, atol=1 / 32_768)
 
 
+def test_loud_sounds_are_clipped() -> None:
+    waveform = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0], np.float32)
+    waveform.setflags(write=False)
+    sent = np.frombuffer(scribe._as_pcm(waveform), "<i2")
+    assert sent.tolist() == [-32_768, -32_768, 0, 16_384, 32_767, 32_767]
+
+
 def test_times_are_on_the_files_clock(service: Service) -> None:
     segments = heard(service, {"audio_start": 3.0})
     assert [s.start_s for s in segments] == [4.0, 9.1]
@@ -175,7 +182,7 @@ def test_a_service_out_of_reach_is_given_up(service: Service) -> None:
         heard(service, base_url="http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_key_that_is_not_accepted_is_fatal_and_stays_secret(
     service: Service, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,6 +226,10 @@ def test_without_a_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(scribe.KEY_VARIABLE, " ")
     with pytest.raises(BackendError, match="needs an API key in the environment variable ELEVEN"):
         heard(service)
+    monkeypatch.setenv(scribe.KEY_VARIABLE, "sk\n_1")
+    with pytest.raises(BackendError, match="has characters that no key has") as caught:
+        heard(service)
+    assert "_1" not in str(caught.value)
     monkeypatch.delenv(scribe.KEY_VARIABLE)
     with pytest.raises(BackendError, match="needs an API key"):
         heard(service)

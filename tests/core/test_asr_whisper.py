@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from omnitrace_core.asr import load_engine, whisper
-from omnitrace_core.errors import BackendError, SpeechError
+from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import SampleReader
@@ -48,10 +48,11 @@ def test_long_sounds_are_heard_in_stretches_that_fit(
     lengths: list[float] = []
     plain = whisper._recognise
 
-    def seen(model: object, language: object, size: int, waves: list[np.ndarray]) -> object:
+    def seen(model: object, language: object, waves: list[np.ndarray]) -> object:
         lengths.extend(len(wave) / 16_000 for wave in waves)
-        assert (language, size) == ("en", 2)
-        return plain(model, language, size, waves)  # type: ignore[arg-type]
+        assert language == "en"
+        assert len(waves) <= 2
+        return plain(model, language, waves)  # type: ignore[arg-type]
 
     monkeypatch.setattr(whisper, "_recognise", seen)
     audio, spoken, _ = long_speech()
@@ -86,11 +87,6 @@ def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> No
 def test_a_word_without_an_end_ends_with_its_stretch() -> None:
     word = whisper._word({"text": " late", "timestamp": (1.0, None)}, 1.5)
     assert (word.text, word.start_s, word.end_s) == (" late", 1.0, 1.5)
-
-
-def test_an_odd_language_is_this_sounds_error(folder: str) -> None:
-    with pytest.raises(SpeechError, match=r"whisper failed: .*xx"):
-        load_engine(options(folder, language="xx")).segments(*decode_speech())
 
 
 def test_models_that_cannot_serve(folder: str, tmp_path_factory: pytest.TempPathFactory) -> None:

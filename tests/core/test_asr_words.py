@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omnitrace_core.asr.pieces import cut_pieces, make_batches, transcribe
+from omnitrace_core.asr.pieces import make_batches
 from omnitrace_core.asr.words import (
     ends_sentence,
     join_texts,
@@ -13,8 +13,7 @@ from omnitrace_core.asr.words import (
     spread,
     tidy_words,
 )
-from omnitrace_core.records import Float32, Segment, Word
-from tests.core.speech_sounds import decode_speech
+from omnitrace_core.records import Segment, Word
 
 
 @pytest.mark.parametrize(
@@ -106,20 +105,3 @@ def test_batches_hold_like_lengths_within_the_budget() -> None:
     assert make_batches([5.0, 1.0, 4.0, 1.0, 70.0], 10.0) == [[1, 3], [2, 0], [4]]
     assert make_batches([1.0] * 5, 2.0) == [[0, 1], [2, 3], [4]]
     assert make_batches([], 10.0) == []
-
-
-def test_pieces_are_heard_in_batches_and_told_in_order() -> None:
-    audio, _ = decode_speech(audio_start=1.0, audio_end=9.0)
-    pieces = cut_pieces(audio, [(0.0, 4.0), (4.5, 4.5), (5.0, 6.0), (8.5, 12.0)])
-    assert [(p.start_s, p.length_s) for p in pieces] == [(1.0, 3.0), (5.0, 1.0), (8.5, 0.5)]
-    assert all(piece.waveform.flags.writeable for piece in pieces)
-
-    def recognise(waves: list[Float32]) -> list[list[Word]]:
-        return [[Word(f"{len(wave)}", 0.1, 0.2)] for wave in waves]
-
-    words = transcribe(pieces, recognise, 2.0)
-    assert [(word.text, word.start_s) for word in words] == [
-        ("48000", 1.1),
-        ("16000", 5.1),
-        ("8000", 8.6),
-    ]

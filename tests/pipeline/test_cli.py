@@ -111,6 +111,19 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
             "asr.model='openai/whisper-tiny' is not a local directory, and a hub id needs its",
         ),
         (
+            [
+                "units.audio=chunks",
+                f"asr.model=a/b@{'0' * 40}",
+                "asr.engine=whisper",
+                "asr.language=xx",
+            ],
+            "asr.language='xx': this Whisper takes null (it detects the language), af (afrikaans)",
+        ),
+        (
+            ["units.audio=chunks", "asr.engine=paraformer", "asr.language=zh"],
+            "asr.language='zh': paraformer hears the languages that its model was trained on",
+        ),
+        (
             ["units.audio=chunks", "asr.embedding=/no/such/model"],
             "asr.embedding='/no/such/model' is not a local directory",
         ),

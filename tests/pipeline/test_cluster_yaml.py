@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import ray.autoscaler
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from pipeline.config import load_config
+from pipeline.ray_session import reserved_cpus, reserved_gpus
 from tests.conftest import ROOT
 
 
@@ -17,6 +26,11 @@ def cluster() -> dict[str, Any]:
 
 def test_ray_accepts_the_cluster(cluster: dict[str, Any]) -> None:
     validate_config(prepare_config(cluster))
+
+
+def test_it_keeps_to_rays_schema(cluster: dict[str, Any]) -> None:
+    schema = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
+    jsonschema.validate(cluster, json.loads(schema.read_text()))
 
 
 def test_ray_would_refuse_a_broken_one(cluster: dict[str, Any]) -> None:
@@ -42,3 +56,43 @@ def test_workers_may_be_spot_and_the_head_is_not(cluster: dict[str, Any]) -> Non
     }
     assert spot == set(types) - {cluster["head_node_type"]} == {"h200", "decode"}
     assert types["h200"]["resources"]["GPU"] == 8
+
+
+def test_nodes_have_room_for_the_graph(cluster: dict[str, Any]) -> None:
+    config = load_config(str(ROOT / "configs" / "qwen2_5_omni.yaml"))
+    types = cluster["available_node_types"]
+    gpus = types["h200"]["resources"]["GPU"]
+    assert config.model.replicas % gpus == 0
+    n_nodes = config.model.replicas // gpus
+    assert n_nodes <= types["h200"]["max_workers"]
+    assert reserved_gpus(config) == n_nodes * gpus
+    assert gpus * config.ray.trace_cpus <= types["h200"]["resources"]["CPU"]
+    on_cpus = reserved_cpus(config) - config.model.replicas * config.ray.trace_cpus
+    assert on_cpus <= types["decode"]["max_workers"] * types["decode"]["resources"]["CPU"]
+    workers = [node for name, node in types.items() if name != cluster["head_node_type"]]
+    assert sum(node["max_workers"] for node in workers) <= cluster["max_workers"]
+    # Every other stage asks for a CPU or a part of one, so a head without any gets none of them.
+    asked = [value for name, value in config.ray.model_dump().items() if name.endswith("_cpus")]
+    assert len(asked) == 5
+    assert min(asked) > 0
+    assert types[cluster["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_nodes_install_what_the_config_asks_for(cluster: dict[str, Any]) -> None:
+    (install,) = [line for line in cluster["setup_commands"] if "pip install" in line]
+    assert "constraints.txt" in install
+    assert "[cluster,paraformer]" in install
+    assert load_config(str(ROOT / "configs" / "qwen2_5_omni.yaml")).asr.engine == "paraformer"
+
+
+def test_options_of_ray_start_exist(cluster: dict[str, Any]) -> None:
+    ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--help"]
+    known = subprocess.run(
+        ray_command, env=os.environ, capture_output=True, text=True, check=True
+    ).stdout
+    for role in ("head", "worker"):
+        (start,) = [line for line in cluster[f"{role}_start_ray_commands"] if "ray start" in line]
+        options = [word.partition("=")[0] for word in start.split() if word.startswith("--")]
+        assert options
+        for option in options:
+            assert option in known, option

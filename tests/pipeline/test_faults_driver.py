@@ -59,19 +59,18 @@ def test_drivers_killed_at_random(case: Case) -> None:
     assert killed, "nothing was killed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_driver_that_is_told_to_stop(case: Case, number: signal.Signals) -> None:
+def test_driver_that_is_told_to_stop(case: Case) -> None:
     driver = case.start()
     try:
         wait_until(case.at_work, driver)
-        os.kill(driver.pid, number)
+        os.kill(driver.pid, signal.SIGTERM)
         assert driver.wait(60) == 4, case.log()
     finally:
         kill_group(driver)
     assert case.root is not None
     verdict = json.loads((case.root / "verdict.json").read_text())
     assert (verdict["exit_code"], verdict["finished"]) == (4, False)
-    assert verdict["reason"].startswith(f"stopped by {number.name}")
+    assert verdict["reason"].startswith("stopped by SIGTERM")
     assert json.loads((case.root / "_lease.json").read_text())["released"] is True
     assert case.finish() == 0, case.log()
     assert_complete(case)

@@ -15,7 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pipeline.drivers import REPOSITORY, assert_exactly_once, make_case, wait_until
+from tests.pipeline.drivers import (
+    REPOSITORY,
+    assert_exactly_once,
+    kill_group,
+    make_case,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -34,21 +40,26 @@ def processes(stage: str, root: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["TraceDecode", "DecodeMedia"])
-def test_actor_that_is_killed(tmp_path: Path, tiny_model: str, stage: str) -> None:
+def test_actors_that_are_killed(tmp_path: Path, tiny_model: str) -> None:
+    """A decoder's actor as soon as it is there, the model's in the middle of the work."""
     ids = [f"s{number}" for number in range(16)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]})
     driver = case.start()
+    root = psutil.Process(driver.pid)
     killed = []
     try:
-        wait_until(case.at_work, driver)
-        for process in processes(stage, psutil.Process(driver.pid)):
-            process.send_signal(signal.SIGKILL)
-            killed.append(process.pid)
+        for stage, due in (
+            ("DecodeMedia", lambda: bool(processes("DecodeMedia", root))),
+            ("TraceDecode", case.at_work),
+        ):
+            wait_until(due, driver)
+            for process in processes(stage, root):
+                process.send_signal(signal.SIGKILL)
+                killed.append(stage)
         assert driver.wait(300) == 0, case.log()
     finally:
-        driver.kill()
-    assert len(killed) == 1
+        kill_group(driver)
+    assert killed == ["DecodeMedia", "TraceDecode"]
     assert set(assert_exactly_once(case).values()) == {""}
 
 
@@ -89,8 +100,8 @@ def two_nodes() -> Iterator[tuple[str, int]]:
 
 def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
     ids = [f"s{number}" for number in range(24)]
-    replicas = {"path": tiny_model, "device": "cpu", "gpus_per_replica": 0, "replicas": 2}
-    case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]}, model=replicas)
+    case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
+    case.tree["model"]["replicas"] = 2
     with two_nodes() as (address, raylet):
         driver = case.start("--address", address)
         try:
@@ -98,5 +109,5 @@ def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
             os.kill(raylet, signal.SIGKILL)
             assert driver.wait(400) == 0, case.log()
         finally:
-            driver.kill()
+            kill_group(driver)
     assert set(assert_exactly_once(case).values()) == {""}

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -263,45 +258,3 @@ def test_local_ray_has_room_for_the_graph(tmp_path: Path) -> None:
     assert needed_cpus(_config(tmp_path, "model")) == 3
     many = _config(tmp_path, "model", model={"replicas": 3}, ray={"trace_cpus": 4})
     assert needed_cpus(many) == 14
-
-
-@pytest.mark.slow
-def test_killed_driver_and_the_same_command_after_midnight(
-    tmp_path: Path, tiny_model: str, local_ray: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ids = [str(number) for number in range(12)]
-    write_input(tmp_path / "input", a=ids[:6], b=ids[6:])
-    config = _config(tmp_path, tiny_model, run={"chunk_samples": 1}, decode={"max_new_tokens": 100})
-    path = tmp_path / "run.yaml"
-    path.write_text(json.dumps(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "pipeline", "run", str(path)]
-    # A Ray that somebody else started is not ours to join.
-    elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
-    with (tmp_path / "log").open("wb") as log:
-        driver = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env=elsewhere
-        )
-    parts = Path(prepare(config).folder.root, "_parts")
-    try:
-        for _ in range(1500):
-            if len(list(parts.glob("*.parquet"))) >= 2 or driver.poll() is not None:
-                break
-            time.sleep(0.1)
-    finally:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-    committed = {path.stem for path in parts.glob("*.parquet")}
-    assert driver.returncode == -signal.SIGKILL, (tmp_path / "log").read_text()
-    assert 2 <= len(committed) < 12
-    job = prepare(config, lambda: utc_today() + timedelta(days=1))
-    assert job.folder.root == str(parts.parent)
-    verdict = run(job)
-    assert (verdict.exit_code, verdict.n_rows, verdict.n_ok) == (0, 12, 12)
-    left = 12 - len(committed)
-    assert f"{left}/{left} chunks" in capsys.readouterr().err
-    expected = sorted(f"{shard}.parquet:{row}" for shard in "ab" for row in range(6))
-    assert row_keys(job.folder) == expected
-    assert set(row_keys(job.folder, "spans")) == set(expected)
-    assert job.folder.tree(".partial") == []
-    found = list((tmp_path / "output").glob("run_date=*"))
-    assert len(found) == 1

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from omnitrace_core.media import fetch
 from pipeline.cli import main
+from tests.core import tiny_speech
+from tests.core.media_files import DATA, image_bytes
+from tests.core.web_server import answer, serve_web
 
 LAMP = {
     "id": "lamp",
@@ -71,6 +77,79 @@ def test_real_samples_with_the_releases_flags(
     assert {u["kind"] for u in records[3]["units"] if u["modality"] == "audio"} == {"audio_chunk"}
 
 
+TALK = {"id": "talk", "question": [{"audio": "talk.flac"}, {"text": "What is said?"}]}
+
+
+def units_of(record: dict[str, object]) -> list[dict[str, object]]:
+    return [u for u in record["units"] if u["modality"] == "audio"]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> dict[str, object]:
+    shutil.copy(DATA / "two_sentences.flac", tmp_path / "talk.flac")
+    return {**TALK, "response": "An angel."}
+
+
+def test_speech_by_default_and_by_another_engine(
+    tmp_path: Path, tiny_model: str, talk: dict[str, object]
+) -> None:
+    how = ["--model", tiny_model]
+    _, (bins,) = trace(tmp_path, [talk], *how)
+    assert {unit["kind"] for unit in units_of(bins)} == {"audio_bin"}
+    _, (chunks,) = trace(tmp_path, [talk], *how, "--use_asr_for_audio")
+    assert [unit["transcript"] for unit in units_of(chunks)] == ["", ""]
+    folder = tiny_speech.build_whisper(tmp_path / "whisper")
+    whisper = ["asr.engine=whisper", f"asr.model={folder}", "asr.language=en"]
+    code, (heard,) = trace(tmp_path, [talk], *whisper, *how, "--use_asr_for_audio")
+    assert code == 0
+    assert all(unit["transcript"] for unit in units_of(heard))
+
+
+def test_overrides_with_the_releases_spelling(
+    tmp_path: Path, tiny_model: str, talk: dict[str, object]
+) -> None:
+    source, output = tmp_path / "in.json", tmp_path / "out.json"
+    source.write_text(json.dumps([talk]))
+    flags = ["--questions_path", str(source), "--model", tiny_model, "--output_path", str(output)]
+    assert main(["trace", *flags, "units.audio=chunks", "asr.max_chunk_s=1"]) == 0
+    (record,) = json.loads(output.read_text())
+    assert len(units_of(record)) > 4
+
+
+def test_media_from_the_web(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    png = image_bytes(Image.new("RGB", (112, 84)))
+    pictures = [
+        {
+            "id": host,
+            "question": [{"image": f"https://{host}.example.com/a.png"}],
+            "response": "Hm.",
+        }
+        for host in ("media", "other")
+    ]
+    with serve_web() as web:
+        web.answers["/a.png"] = answer(200, png)
+        monkeypatch.setattr(fetch, "WebReader", web.reader)
+        how = ["--model", tiny_model]
+        code, refused = trace(tmp_path, pictures, *how)
+        assert code == 4
+        assert {record["error_code"] for record in refused} == {"media_denied"}
+        assert web.asked == []
+        one, other = "media.example.com", "other.example.com"
+        code, records = trace(tmp_path, pictures, *how, "--web-hosts", one)
+        assert [record["status"] for record in records] == ["ok", "error"]
+        both = [
+            ["--web-hosts", f"{one}, {other}"],
+            ["--web-hosts", one, "--web-hosts", other],
+            ["--web-hosts=*.example.com"],
+            [f"media.web_hosts=[{one},{other}]"],
+        ]
+        for flags in both:
+            code, records = trace(tmp_path, pictures, *how, *flags)
+            assert code == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -80,6 +159,21 @@ def test_real_samples_with_the_releases_flags(
         (["trace", "{input}", "--model", "{model}", "--qwen-video-fps", "0"], "video_fps=0"),
         (["trace", "{input}", "--model", "{model}", "--max-new-tokens", "0"], "max_new_tokens=0"),
         (["trace", "{input}", "--model", "{folder}"], "no config.json"),
+        (["trace", "{input}", "--model", "{model}", "--method", "sight"], "'sight'"),
+        (["trace", "{input}", "--model", "{model}", "--web-hosts", "https://a.b"], "web_hosts"),
+        (["trace", "{input}", "--model", "{model}", "asr.engine=vad"], "add --use_asr_for_audio"),
+        (["trace", "{input}", "--model", "{model}", "ray.quiet=true"], "trace takes asr, curation"),
+        (["trace", "{input}", "--model", "{model}", "asr.motor=vad"], "asr.motor: unknown key"),
+        (["trace", "{input}", "--model", "{model}", "nonsense"], "not of the form key=value"),
+        (["trace", "x", "--questions_path", "{input}", "--model", "{model}"], "form key=value"),
+        (
+            ["trace", "{input}", "--model", "{model}", "--use_asr_for_audio", "asr.engine=ear"],
+            "valid engines: given, paraformer",
+        ),
+        (
+            ["trace", "{input}", "--model", "{model}", "units.audio=chunks", "asr.engine=whisper"],
+            "asr.engine=whisper needs asr.model",
+        ),
         (["trace", "{input}", "--model", "{model}", "--output_path", "{folder}"], "cannot be"),
     ],
 )

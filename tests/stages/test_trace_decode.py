@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from omnitrace_core.errors import BackendError, OutOfMemory
+from omnitrace_core.errors import BackendError, DeviceBroken, OutOfMemory, SampleError
 from omnitrace_core.options import TraceOptions
-from omnitrace_core.records import SourceUnit
+from omnitrace_core.records import ReadySample, SourceUnit, TokenTrace
 from stages.chunk import Fields, StateRow, run_rows, state_rows
 from stages.codec import encode_units
 from stages.media_codec import encode_media
+from stages.trace_decode import BROKEN_DEVICE
 from tests.core.samples import video
 from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
+from tests.stages.test_attempts import Log
 
 BOTH = TraceOptions(signals=("attmean", "attraw"))
 
@@ -78,3 +83,75 @@ def test_nothing_to_trace(tmp_path: Path) -> None:
     done = trace_stage(tracer)(read_chunk(tmp_path, [text_row(None)]))
     assert tracer.calls == []
     assert codes_of(done) == ["missing_sample_id"]
+
+
+# --- attempts, and two chunks at once ----------------------------------------------------------
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
+    log = Log()
+    killer = MadeTracer(c=Died())  # type: ignore[arg-type]
+    for number in range(1, 5):
+        with pytest.raises(Died):
+            trace_stage(killer, log)(chunk)
+        assert list(log.kept) == [f"{chunk['chunk_key'][0]}.trace_decode.json"]
+        assert killer.calls == ([3], [3, 3], [3, 3, 1, 1], [3, 3, 1, 1, 1, 1])[number - 1]
+    # A new process: one by one, and never again the one that kills.
+    tracer = MadeTracer()
+    done = trace_stage(tracer, log)(chunk)
+    assert tracer.calls == [1, 1]
+    assert codes_of(done) == [None, "missing_sample_id", "quarantined", None]
+    assert [row["attempts"] for row in samples_of(done)] == [5, None, 5, 5]
+    assert log.kept == {}
+    assert errors_of(done)[2]["message"].startswith(
+        "shard.parquet:2: the process that worked on it"
+    )
+
+
+def test_first_attempt_is_one(chunk: pa.Table) -> None:
+    done = trace_stage(MadeTracer(), Log())(chunk)
+    assert [row["attempts"] for row in samples_of(done)] == [1, None, 1, 1]
+
+
+def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise Died
+
+    monkeypatch.setattr("stages.trace_decode.os._exit", leave)
+    log = Log()
+    with pytest.raises(Died):
+        trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)(chunk)
+    assert codes == [BROKEN_DEVICE]
+    assert len(log.kept) == 1
+
+
+def test_inputs_are_made_while_the_model_works(chunk: pa.Table) -> None:
+    """The first chunk holds the model until the second one's inputs are made."""
+    prepared = threading.Semaphore(0)
+    at_work: list[int] = []
+
+    class Slow(MadeTracer):
+        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+            prepared.release()
+            return ready
+
+        def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+            at_work.append(1)
+            assert len(at_work) == 1, "two chunks have the model"
+            if not self.calls:
+                assert prepared.acquire(timeout=20)
+                assert prepared.acquire(timeout=20)
+            at_work.pop()
+            return super().trace_prepared(ready)
+
+    stage = trace_stage(Slow(), Log())
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(stage, [chunk, chunk]))
+    assert [codes_of(table) for table in done] == [[None, "missing_sample_id", None, None]] * 2

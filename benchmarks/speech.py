@@ -1,0 +1,90 @@
+"""Transcribing the sounds of several samples: together beside one by one, sounds per second.
+
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.speech`. Models of the real
+architectures with random weights, since no trained ones come with the package: they say nonsense,
+and take the time that their size takes. Raw numbers: benchmarks/out/speech.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omnitrace_core.asr import Sound, SpeechEngine, hear, load_engine
+from omnitrace_core.options import AsrOptions
+from tests.core import tiny_speech
+from tests.core.speech_sounds import decode_speech
+
+OUTPUT = Path(__file__).parent / "out" / "speech.json"
+
+
+def make_sounds(n: int) -> list[Sound]:
+    """Two sentences and their pauses, cut at `n` places."""
+    return [Sound(*decode_speech(audio_start=0.04 * k)) for k in range(n)]
+
+
+def measure(
+    engine: SpeechEngine, sounds: Sequence[Sound], n_rounds: int, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Sounds per second one by one and together; the best of some rounds that take turns."""
+
+    def one_by_one() -> None:
+        for sound in sounds:
+            engine.segments(sound.audio, sound.part)
+
+    ways: list[Callable[[], object]] = [one_by_one, lambda: hear(engine, sounds)]
+    best = [0.0, 0.0]
+    # Loads the model.
+    hear(engine, sounds[:1])
+    for _ in range(n_rounds):
+        for index, way in enumerate(ways):
+            started = clock()
+            way()
+            best[index] = max(best[index], len(sounds) / (clock() - started))
+    return best[0], best[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the engines that hear in batches."""
+    parser = argparse.ArgumentParser(description="Sounds transcribed together and one by one.")
+    parser.add_argument("--sounds", type=int, default=16, help="samples of a chunk")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
+    parser.add_argument(
+        "--batch-s", type=float, nargs="+", default=[60.0, 480.0], help="values of asr.batch_s"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
+    asked = parser.parse_args(arguments)
+    sounds = make_sounds(asked.sounds)
+    print(f"{'sounds/s':14}{'batch_s':>10}{'alone':>10}{'together':>10}{'ratio':>8}")
+    # Of processor time on a CPU, where others may be at work.
+    clock = time.process_time if asked.device == "cpu" else time.perf_counter
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        models = {
+            "paraformer": tiny_speech.build_paraformer(Path(folder) / "paraformer"),
+            "whisper": tiny_speech.build_whisper(Path(folder) / "whisper"),
+        }
+        for name, model in models.items():
+            for batch_s in asked.batch_s:
+                told = {"engine": name, "model": model, "batch_s": batch_s, "device": asked.device}
+                engine = load_engine(AsrOptions.model_validate(told))
+                alone, together = measure(engine, sounds, asked.rounds, clock)
+                line = f"{name:14}{batch_s:10.0f}{alone:10.2f}{together:10.2f}"
+                print(f"{line}{together / alone:8.2f}", flush=True)
+                rows.append(
+                    {"engine": name, "batch_s": batch_s, "alone": alone, "together": together}
+                )
+    told_of = {"machine": platform.machine(), "device": asked.device, "n_sounds": asked.sounds}
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    asked.output.write_text(json.dumps({**told_of, "results": rows}, indent=2) + "\n")
+    print(f"raw numbers: {asked.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What can be known of the Kubernetes files without Kubernetes."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.cli import _parse
+from pipeline.config import RunConfig, load_config
+from pipeline.ray_session import reserved_cpus, reserved_gpus
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs" / "kuberay"
+# Where the config map of the comment in rayjob.yaml puts the file that it is made from.
+MOUNTED = {"/etc/omnitrace/run.yaml": ROOT / "configs" / "qwen2_5_omni.yaml"}
+
+
+def _pinned(package: str) -> str:
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    (found,) = [line.partition("==")[2] for line in pins if line.startswith(f"{package}==")]
+    return found
+
+
+@pytest.fixture
+def job() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((FOLDER / "rayjob.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture
+def nightly() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / "nightly.yaml").read_text()))
+
+
+def _config(entrypoint: str) -> RunConfig:
+    """The config that an entrypoint loads: its command line is ours, its file exists."""
+    program, *rest = shlex.split(entrypoint)
+    assert program == "omnitrace"
+    arguments = _parse(rest)
+    assert arguments.verb == "run"
+    return load_config(str(MOUNTED[arguments.config]), arguments.overrides)
+
+
+def _patched(tree: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """What `kubectl patch --type=merge` makes of it."""
+    tree = copy.deepcopy(tree)
+    for key, value in patch.items():
+        tree[key] = _patched(tree.get(key, {}), value) if isinstance(value, dict) else value
+    return tree
+
+
+def _pods(job: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def test_one_ray_everywhere(job: dict[str, Any]) -> None:
+    ray = _pinned("ray")
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray
+    assert f"FROM rayproject/ray:{ray}-py311\n" in (FOLDER / "Dockerfile").read_text()
+    pods = [*_pods(job), job["spec"]["submitterPodTemplate"]["spec"]]
+    assert len({pod["containers"][0]["image"] for pod in pods}) == 1
+
+
+def test_dockerfile_installs_extras_that_exist() -> None:
+    (line,) = re.findall(r"pip install .*'\.\[(.*)\]'", (FOLDER / "Dockerfile").read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    assert all(f"\n{extra} = [" in project for extra in line.split(","))
+
+
+def test_entrypoint_is_a_run_that_joins(job: dict[str, Any]) -> None:
+    config = _config(job["spec"]["entrypoint"])
+    assert config.run.id == "corpus"
+    assert config.ray.address == "auto"
+    head = _pods(job)[0]
+    mounts = head["containers"][0]["volumeMounts"]
+    assert {mount["mountPath"] for mount in mounts} == {str(Path(path).parent) for path in MOUNTED}
+    made = re.search(r"--from-file=run\.yaml=(\S+)", (FOLDER / "rayjob.yaml").read_text())
+    assert made is not None
+    assert ROOT / made[1] == MOUNTED["/etc/omnitrace/run.yaml"]
+
+
+def test_pods_have_room_for_the_graph(job: dict[str, Any]) -> None:
+    config = _config(job["spec"]["entrypoint"])
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    limits = {
+        name: group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for name, group in groups.items()
+    }
+    gpus = int(limits["h200"]["nvidia.com/gpu"])
+    assert config.model.replicas % gpus == 0
+    n_pods = config.model.replicas // gpus
+    assert n_pods <= groups["h200"]["maxReplicas"]
+    assert gpus * config.ray.trace_cpus <= int(limits["h200"]["cpu"])
+    assert reserved_gpus(config) == n_pods * gpus
+    on_cpus = reserved_cpus(config) - config.model.replicas * config.ray.trace_cpus
+    assert on_cpus <= int(limits["decode"]["cpu"]) * groups["decode"]["maxReplicas"]
+    for group in groups.values():
+        # Nothing is paid for while nothing is asked for.
+        assert group["minReplicas"] == group["replicas"] == 0
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        # Ray spills where a volume is.
+        spill = Path(group["rayStartParams"]["object-spilling-directory"])
+        assert str(spill.parent) in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_a_killed_job_goes_on_and_the_cluster_goes(job: dict[str, Any]) -> None:
+    spec = job["spec"]
+    assert spec["backoffLimit"] > 0
+    assert spec["shutdownAfterJobFinishes"]
+    assert spec["rayClusterSpec"]["enableInTreeAutoscaling"]
+    wait_s = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
+    assert int(wait_s) >= 10
+
+
+def test_token_and_spot(job: dict[str, Any]) -> None:
+    auth = job["spec"]["rayClusterSpec"]["authOptions"]
+    assert auth == {"mode": "token", "secretName": "omnitrace-token"}
+    text = (FOLDER / "rayjob.yaml").read_text()
+    assert f"secret generic {auth['secretName']} --from-literal=auth_token=" in text
+    head, *workers = _pods(job)
+    assert head["nodeSelector"]["karpenter.sh/capacity-type"] == "on-demand"
+    assert "tolerations" not in head
+    for worker in workers:
+        assert worker["nodeSelector"]["karpenter.sh/capacity-type"] == "spot"
+        assert "spot" in {item["key"] for item in worker["tolerations"]}
+    # Keys for the bucket come from the environment, and stand in no file.
+    assert not re.search(r"AKIA|SECRET_ACCESS_KEY:", text)
+
+
+def test_each_night_is_a_run_of_its_own(job: dict[str, Any], nightly: list[dict[str, Any]]) -> None:
+    by_kind = {item["kind"]: item for item in nightly}
+    pod = by_kind["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (script,) = pod["containers"][0]["args"]
+    patch = yaml.safe_load(script.partition("<<END\n")[2].partition("\nEND\n")[0])
+    made = _patched(job, patch)
+    assert made["metadata"]["name"] == "omnitrace-$DAY"
+    assert made["spec"]["rayClusterSpec"] == job["spec"]["rayClusterSpec"]
+    config = _config(made["spec"]["entrypoint"].replace("$DAY", "2026-01-31"))
+    assert (config.run.id, str(config.run.date)) == ("nightly", "2026-01-31")
+    assert config.input.path.endswith("date=2026-01-31")
+
+
+def test_the_night_may_make_jobs_and_no_more(nightly: list[dict[str, Any]]) -> None:
+    by_kind = {item["kind"]: item for item in nightly}
+    assert by_kind["Role"]["rules"] == [
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}
+    ]
+    name = by_kind["ServiceAccount"]["metadata"]["name"]
+    assert by_kind["RoleBinding"]["roleRef"]["name"] == by_kind["Role"]["metadata"]["name"]
+    assert by_kind["RoleBinding"]["subjects"][0]["name"] == name
+    pod = by_kind["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == name

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omnitrace_core.errors import ConfigError
+from pipeline.config import RayOptions
+from pipeline.ray_address import address_to_join, check_answers
+from tests.pipeline.made_runs import write_input
+from tests.pipeline.ray_head import free_ports
+
+
+def test_a_job_joins_and_a_laptop_starts_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert address_to_join(RayOptions()) is None
+    assert address_to_join(RayOptions(address="auto")) == "auto"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert address_to_join(RayOptions()) == "auto"
+    assert address_to_join(RayOptions(address="10.0.0.2:6379")) == "10.0.0.2:6379"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:8265", "ray job submit"),
+        ("ray://127.0.0.1:10001", "ray job submit"),
+        ("127.0.0.1", "expected auto or HOST:PORT"),
+        ("127.0.0.1:none", "no Ray cluster answers"),
+    ],
+)
+def test_what_is_no_address_of_a_head(address: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_answers(address)
+
+
+def test_wrong_address_is_said_at_once(tmp_path: Path, tiny_model: str) -> None:
+    write_input(tmp_path / "input", a=["1"])
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"input: {{path: {tmp_path}/input}}\noutput: {{path: {tmp_path}/output}}\n"
+        f"model: {{path: {tiny_model}}}\n"
+    )
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    # A process of its own: a run joins the Ray that this one may have, whatever its address.
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(config), "--address", address],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"ray.address='{address}': no Ray cluster answers" in done.stderr
+    assert "Traceback" not in done.stderr

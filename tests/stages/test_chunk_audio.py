@@ -1,0 +1,126 @@
+"""Finding speech in the sounds of a chunk, together where the engine can."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnitrace_core.asr import Heard, Sound
+from omnitrace_core.errors import BackendError, SpeechError
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
+from omnitrace_core.records import DecodedAudio, Part, Segment
+from stages import chunk_audio
+from stages.chunk import state_rows
+from stages.chunk_audio import ChunkAudio
+from stages.decode_media import DecodeMedia
+from tests.stages.chunks import codes_of, errors_of, read_chunk, user
+from tests.stages.made_traces import samples_of
+
+READING = (
+    MediaRules(),
+    MediaOptions(isolate=False),
+    UnitOptions(audio="chunks"),
+    AsrOptions(engine="whisper", model="nobody/whisper@" + "0" * 40),
+    SpanOptions(),
+)
+
+
+class Ear:
+    """Hears a sound by its level: 1 fails, 2 has no speech, 3 is a fault of ours, 4 is fatal."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+        raise AssertionError("not asked one by one")
+
+    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
+        self.asked.append(len(sounds))
+        levels = [round(float(sound.audio.waveform[0]) * 10) for sound in sounds]
+        if 3 in levels:
+            raise KeyError("nobody foresaw it")
+        if 4 in levels:
+            raise BackendError("no such model")
+        heard: dict[int, Heard] = {1: SpeechError("one is too low"), 2: ()}
+        return [
+            heard.get(level, (Segment(0.0, sound.audio.duration_s, f"level {level}."),))
+            for level, sound in zip(levels, sounds, strict=True)
+        ]
+
+
+def audio(level: int, seconds: int = 6) -> dict[str, Any]:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(np.full(16_000 * seconds, level * 3277, "<i2").tobytes())
+    return {"type": "audio", "data": content.getvalue()}
+
+
+def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *samples: Sequence[int]) -> Any:
+    ear = Ear()
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: ear)
+    rows = [
+        {"sample_id": f"s{i}", "messages": [user(*map(audio, levels))]}
+        for i, levels in enumerate(samples)
+    ]
+    return ear, ChunkAudio(*READING)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+
+
+def test_the_sounds_of_a_chunk_are_heard_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear, table = heard(tmp_path, monkeypatch, [5, 6], [2], [], [7])
+    assert ear.asked == [4]
+    assert codes_of(table)[:2] == [None, None]
+    speech = [row.speech for row in state_rows(table)]
+    told = [{i: [s.text for s in found] for i, found in one.items()} for one in speech]
+    assert [told[0], told[1], told[3]] == [
+        {0: ["level 5."], 1: ["level 6."]},
+        {0: []},
+        {0: ["level 7."]},
+    ]
+    assert {unit.kind for unit in state_rows(table)[1].units} == {"audio_bin"}
+    notes = state_rows(table)[1].notes
+    assert "part 0: no speech found, its sound is cut into time bins" in notes
+    rows: list[dict[str, Any]] = samples_of(table)  # type: ignore[assignment]
+    assert rows[0]["speech_s"] > 0
+
+
+def test_one_sound_that_fails_costs_its_sample_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear, table = heard(tmp_path, monkeypatch, [5], [6, 1], [7])
+    assert codes_of(table) == [None, "speech_error", None]
+    assert errors_of(table)[1]["message"] == "one is too low"  # type: ignore[index]
+    assert ear.asked == [4]
+
+
+def test_what_nobody_foresaw_costs_its_sample_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear, table = heard(tmp_path, monkeypatch, [5], [3], [7])
+    assert codes_of(table) == [None, "internal", None]
+    assert ear.asked == [3, 1, 1, 1]
+
+
+def test_a_model_that_cannot_be_loaded_is_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BackendError, match="no such model"):
+        heard(tmp_path, monkeypatch, [5], [4])
+
+
+def test_memory_bounds_how_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_audio, "_MOST_BYTES", 2 * 6 * 64_000)
+    ear, table = heard(tmp_path, monkeypatch, [5], [6], [7], [8], [9])
+    assert codes_of(table) == [None] * 5
+    assert ear.asked == [2, 2, 1]
