@@ -196,6 +196,13 @@ class MediaOptions(Options):
     max_audio_s: float = Field(3_600.0, gt=0, description="Longest audio in seconds.")
     max_video_s: float = Field(3_600.0, gt=0, description="Longest video in seconds.")
     max_frames: int = Field(768, ge=2, description="Most sampled frames of one video.")
+    max_decoded_mib: int = Field(
+        512,
+        ge=1,
+        description="Most MiB of one sample's decoded media together, as the model sees them: 3 "
+        "bytes per pixel of images and frames, 4 per sample of sound. Options of parts, such as "
+        "min_pixels, cannot exceed it.",
+    )
     image_max_pixels: int | None = Field(
         None, ge=784, description="Images are scaled down to this; None takes the model's rule."
     )

@@ -68,7 +68,7 @@ class SampleReader:
 
     def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
         """Decoded media by part index. Raises: MediaError."""
-        return decode_parts(sample.parts, self.decode_part)
+        return decode_parts(sample.parts, self.decode_part, self.media)
 
     def decode_part(self, part: Part) -> DecodedMedia:
         """One media part, in this process or in a child. Raises: MediaError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import cast
 
 from omnitrace_core.errors import InvalidSample
@@ -49,7 +50,14 @@ def read_options(row: PartOptionsRow | None, where: str) -> PartOptions:
     if row is None:
         return PartOptions()
     options = PartOptions(**row)
-    for name, value in cast("dict[str, float | None]", row).items():
+    check_options(options, where)
+    return options
+
+
+def check_options(options: PartOptions, where: str) -> None:
+    """Each in its range and none against another. Raises: InvalidSample, as `read_options`."""
+    for field in fields(options):
+        name, value = field.name, cast("float | None", getattr(options, field.name))
         lowest = "of 0 or more" if name.endswith("_start") else "above 0"
         fine = value is None or (value >= 0 if name.endswith("_start") else value > 0)
         if not fine or value == math.inf:
@@ -69,7 +77,6 @@ def read_options(row: PartOptionsRow | None, where: str) -> PartOptions:
         if first is None or last is None or first < last or (may_equal and first == last):
             continue
         raise InvalidSample(f"{where}: options {low}={first} and {high}={last}; swap or drop one")
-    return options
 
 
 def read_segments(

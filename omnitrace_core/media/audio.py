@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
+from omnitrace_core.media import mp3
 from omnitrace_core.media.container import (
     HEAD_BYTES,
+    MP3,
     TRACKS,
     Kind,
     check_complete,
@@ -21,8 +23,10 @@ from omnitrace_core.media.container import (
 from omnitrace_core.media.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.sizes import check_decoded
+from omnitrace_core.media.splice import Splice
 from omnitrace_core.media.track import read_native
-from omnitrace_core.media.waveform import cut_range, to_model_rate
+from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part
 
@@ -31,10 +35,10 @@ if TYPE_CHECKING:
 
 # Frames read at once: keeps many-channel files small until they are mixed down.
 _BLOCK = 1 << 18
+# mpg123 gives up to this many samples less, where frames need what came before a cut.
+_MP3_SLACK = 4 * 1152
 # libsndfile's length of a file that does not tell it.
 _UNKNOWN_LENGTH = 1 << 62
-# The length of an MP3 without a length header is an estimate, off by a few 1152-sample frames.
-_MP3_SLACK = 4 * 1152
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
 
     Raises:
         InvalidSample: audio_start or audio_end make no interval.
-        MediaTooLarge: longer than `media.max_audio_s`, by the header, before decoding.
+        MediaTooLarge: longer than `media.max_audio_s`, by the header, before decoding; or above
+            `media.max_decoded_mib`.
         MediaEmpty: no sound track, no samples, or none in the interval.
         MediaCorrupt: not an audio file that is read here, truncated, or not finite.
         MediaError: fetching failed (see `read_media`).
@@ -63,13 +68,12 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
     with media_path(part, options) as path:
         with path.open("rb") as file:
             kind = check_kind(file.read(HEAD_BYTES), "audio", name)
-            check_complete(file, kind, name)
+            notes = list(check_complete(file, kind, name))
             if kind in TRACKS:
-                sound = _read_track(path, file, kind, part, options)
+                sound = _read_track(path, file, kind, part, options, rules)
             else:
-                sound = _read_file(file, kind, part, options)
+                sound = _read_file(file, kind, part, options, rules)
         sha256 = sha256_of(path)
-    notes: list[str] = []
     waveform = to_model_rate(sound.mono, sound.rate, rules.sample_rate, name, notes)
     return DecodedAudio(
         waveform, rules.sample_rate, sound.start_s, sound.duration_s, sha256, tuple(notes)
@@ -77,7 +81,12 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
 
 
 def _read_track(
-    path: Path, file: BinaryIO, kind: Kind, part: Part, options: MediaOptions
+    path: Path,
+    file: BinaryIO,
+    kind: Kind,
+    part: Part,
+    options: MediaOptions,
+    rules: MediaRules,
 ) -> _Sound:
     """The sound track of a container, which FFmpeg decodes whole."""
     name = media_name(part)
@@ -93,21 +102,26 @@ def _read_track(
         mono = track.cut_to(told_s, name)
     _check_duration(len(mono) / rate, options, name)
     first, end = _asked_frames(part, len(mono), rate, name)
+    _check_decoded((end - first) / rate, part, options, rules)
     return _Sound(mono[first:end], rate, first / rate, len(mono) / rate)
 
 
-def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions) -> _Sound:
+def _read_file(
+    file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions, rules: MediaRules
+) -> _Sound:
     """What libsndfile reads."""
     import soundfile
 
     name = media_name(part)
+    source = _source_of(file, kind)
     try:
-        # By its descriptor: a name that ends in .raw would count for more than the file's bytes.
-        with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as sound:
-            duration_s = _checked_duration(sound, options, name)
-            first, end = _asked_frames(part, sound.frames, sound.samplerate, name)
+        with soundfile.SoundFile(source, closefd=True) as sound:
+            n_frames, rate = sound.frames, sound.samplerate
+            _check_length(n_frames, rate, options, name)
+            first, end = _asked_frames(part, n_frames, rate, name)
+            _check_decoded((end - first) / rate, part, options, rules)
             mono = _read_mono(sound, first, end - first, name)
-            return _Sound(mono, sound.samplerate, first / sound.samplerate, duration_s)
+            return _Sound(mono, rate, first / rate, n_frames / rate)
     except soundfile.SoundFileError as error:
         # LibsndfileError's own text names a memory address.
         cause = getattr(error, "error_string", str(error))
@@ -117,6 +131,21 @@ def _read_file(file: BinaryIO, kind: Kind | None, part: Part, options: MediaOpti
         ) from error
 
 
+def _source_of(file: BinaryIO, kind: Kind | None) -> int | Splice:
+    """What libsndfile is given: the file, but MP3 without a Xing header gets one.
+
+    libsndfile would estimate its length.
+    """
+    if kind is MP3:
+        frames, _ = mp3.frames(file, file.seek(0, 2))
+        if not frames.is_told:
+            return Splice(frames.header(), file, frames.start, frames.end)
+    # By its descriptor: a name that ends in .raw would count for more than the file's bytes.
+    descriptor = os.dup(file.fileno())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def _asked_frames(part: Part, n_frames: int, rate: int, name: str) -> tuple[int, int]:
     """The samples [first, end) that a part's options ask for."""
     asked = part.options
@@ -124,15 +153,13 @@ def _asked_frames(part: Part, n_frames: int, rate: int, name: str) -> tuple[int,
     return round(start_s * rate), round(end_s * rate)
 
 
-def _checked_duration(sound: SoundFile, options: MediaOptions, name: str) -> float:
-    """Seconds of a file by its header."""
-    if sound.frames >= _UNKNOWN_LENGTH:
+def _check_length(n_frames: int, rate: int, options: MediaOptions, name: str) -> None:
+    """Length of a file by its header."""
+    if n_frames >= _UNKNOWN_LENGTH:
         raise MediaCorrupt(f"{name}: its header does not tell its length; encode it again")
-    if sound.frames <= 0:
+    if n_frames <= 0:
         raise MediaEmpty(f"{name}: no audio samples")
-    duration_s = float(sound.frames / sound.samplerate)
-    _check_duration(duration_s, options, name)
-    return duration_s
+    _check_duration(n_frames / rate, options, name)
 
 
 def _check_duration(duration_s: float, options: MediaOptions, name: str) -> None:
@@ -141,6 +168,11 @@ def _check_duration(duration_s: float, options: MediaOptions, name: str) -> None
             f"{name}: {duration_s:,.1f} s, above media.max_audio_s={options.max_audio_s:,.1f}; "
             "raise the limit in the config or cut the audio"
         )
+
+
+def _check_decoded(length_s: float, part: Part, options: MediaOptions, rules: MediaRules) -> None:
+    n_bytes = length_s * rules.sample_rate * SAMPLE_BYTES
+    check_decoded(n_bytes, part.options, options, media_name(part))
 
 
 def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float32:

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import unquote, urlsplit
 
 from omnitrace_core.errors import (
     ConfigError,
     InvalidSample,
     MediaDenied,
-    MediaEmpty,
     MediaError,
     MediaMissing,
-    MediaTooLarge,
     MediaUnavailable,
     StoreUnavailable,
 )
+from omnitrace_core.media.local import DESCRIPTORS, check_size, open_local, path_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.web import WebReader
 from omnitrace_core.object_store import connect
@@ -47,7 +43,6 @@ _OBJECT_STORES = frozenset(
     }
 )
 _BLOCK_BYTES = 1 << 20
-_DESCRIPTORS = Path("/proc/self/fd")
 
 
 def media_name(part: Part) -> str:
@@ -71,10 +66,11 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
         MediaError: the file, the store or the web server could not be read.
     """
     if part.data is not None:
-        _check_size(len(part.data), part, options)
+        check_size(len(part.data), options, media_name(part))
         return part.data
     if _is_local(part):
-        return _local_path(part, options).read_bytes()
+        with open_local(part.uri, options, media_name(part)) as file:
+            return file.read(options.max_bytes)
     if is_web(part.uri):
         buffer = io.BytesIO()
         WebReader(options).copy(part.uri, buffer)
@@ -90,12 +86,14 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
 def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
     """A local file with the part's media, for decoders that want a path; gone after the block.
 
-    A local file is used where it stands, everything else goes through a temporary file.
+    A local file is used where it stands, through the descriptor that was checked, everything else
+    goes through a temporary file.
 
     Raises: as `read_media`.
     """
     if part.data is None and _is_local(part):
-        yield _local_path(part, options)
+        with open_local(part.uri, options, media_name(part)) as file:
+            yield path_of(file)
         return
     with _temporary_file() as (path, target):
         _copy_media(part, options, target)
@@ -127,9 +125,9 @@ def _temporary_file() -> Iterator[tuple[Path, BinaryIO]]:
     Where the system lets a file be opened again by its descriptor it has no name, so that nothing
     is left of it when this process is killed.
     """
-    if _DESCRIPTORS.is_dir():
+    if DESCRIPTORS.is_dir():
         with tempfile.TemporaryFile(prefix="omnitrace-") as file:
-            yield _DESCRIPTORS / str(file.fileno()), cast(BinaryIO, file)
+            yield DESCRIPTORS / str(file.fileno()), cast(BinaryIO, file)
     else:
         with tempfile.NamedTemporaryFile(prefix="omnitrace-") as named:
             yield Path(named.name), cast(BinaryIO, named.file)
@@ -143,58 +141,6 @@ def sha256_of(media: bytes | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_size(size: int, part: Part, options: MediaOptions) -> None:
-    if size == 0:
-        raise MediaEmpty(f"{media_name(part)}: zero bytes")
-    if size > options.max_bytes:
-        raise MediaTooLarge(
-            f"{media_name(part)}: {size:,} bytes, above media.max_bytes={options.max_bytes:,}; "
-            "raise the limit in the config or shrink the file"
-        )
-
-
-def _local_path(part: Part, options: MediaOptions) -> Path:
-    """The checked, resolved path of a local part."""
-    name = media_name(part)
-    try:
-        # Roots come before existence: a sample must not learn what lies outside them.
-        path = Path(_plain_path(part.uri, name)).resolve()
-        _check_roots(path, options, name)
-        status = path.stat()
-    except PermissionError as error:
-        raise MediaDenied(f"{name}: not readable by this process ({error.strerror})") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        # ValueError: a NUL in the path; RuntimeError: a loop of symlinks.
-        raise MediaMissing(
-            f"{name}: no such file; relative paths are resolved against {Path.cwd()}"
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaDenied(f"{name}: not a regular file")
-    if not os.access(path, os.R_OK):
-        raise MediaDenied(f"{name}: not readable by this process")
-    _check_size(status.st_size, part, options)
-    return path
-
-
-def _plain_path(uri: str, name: str) -> str:
-    """The path in a `file://` URL, or the address itself."""
-    if not uri.lower().startswith("file://"):
-        return uri
-    url = urlsplit(uri)
-    if url.netloc not in ("", "localhost"):
-        raise MediaDenied(f"{name}: file on another host ({url.netloc}); use file:///path")
-    return unquote(uri[len("file://") + len(url.netloc) :])
-
-
-def _check_roots(path: Path, options: MediaOptions, name: str) -> None:
-    roots = [Path(root).resolve() for root in options.roots]
-    if roots and not any(path.is_relative_to(root) for root in roots):
-        raise MediaDenied(
-            f"{name}: lies outside media.roots={list(options.roots)}; "
-            "add its folder to media.roots if this run may read it"
-        )
-
-
 def _is_local(part: Part) -> bool:
     """Whether a part's address is a path. Raises: InvalidSample: it has none."""
     if not part.uri:
@@ -206,14 +152,18 @@ def _is_local(part: Part) -> bool:
 def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
     """The file system and address of a part in an object store."""
     name = media_name(part)
-    scheme = part.uri.partition("://")[0].lower()
+    scheme, _, place = part.uri.partition("://")
+    scheme = scheme.lower()
+    if "::" in part.uri:
+        # fsspec reads a chain of addresses in it, the last of which may be anything.
+        raise MediaDenied(f"{name}: addresses with :: are not read; rename the object")
     if scheme not in _OBJECT_STORES:
         raise MediaDenied(
             f"{name}: addresses of {scheme}:// are not read; use a path or one of "
             f"{', '.join(sorted(_OBJECT_STORES))}"
         )
     try:
-        filesystem, address = connect(part.uri)
+        filesystem, address = connect(f"{scheme}://{place}")
     except ImportError as error:
         raise MediaDenied(
             f"{name}: no reader for {scheme}:// is installed ({error}); pip install it"
@@ -229,7 +179,7 @@ def _check_object(
         raise MediaMissing(f"{media_name(part)}: a folder, not an object")
     if found.get("size") is None:
         raise MediaError(f"{media_name(part)}: the store does not tell the object's size")
-    _check_size(int(found["size"]), part, options)
+    check_size(int(found["size"]), options, media_name(part))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.container import HEAD_BYTES, check_kind
 from omnitrace_core.media.fetch import media_name, read_media, sha256_of
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.media.sizes import image_size
+from omnitrace_core.media.sizes import check_decoded, image_size
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, Part
 
@@ -34,6 +34,10 @@ _BROKEN = (
     ArithmeticError,
     struct.error,
 )
+# Of PNG's chunks of compressed text and colour profiles.
+_TOO_MUCH_TEXT = "MAX_TEXT_"
+# Rows of wide grey values taken at once.
+_ROWS = 256
 
 
 def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedImage:
@@ -41,7 +45,8 @@ def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
 
     Raises:
         InvalidSample: min_pixels above max_pixels, or neither uri nor data.
-        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding.
+        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding; or above
+            `media.max_decoded_mib` at the size that is asked for.
         MediaCorrupt: not an image, or a truncated one.
         MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
     """
@@ -56,6 +61,7 @@ def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
         upright = ImageOps.exif_transpose(image)
         width, height = upright.size
         size = image_size(width, height, part.options, options, rules, name)
+        check_decoded(size[0] * size[1] * 3, part.options, options, name)
         rgb = to_rgb(upright, notes)
     pixels = np.array(rgb.resize(size, Image.Resampling.BICUBIC))
     return DecodedImage(pixels, width, height, sha256_of(content), tuple(notes))
@@ -72,7 +78,7 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
         return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         notes.append(f"{image.mode} grey values stretched to 8 bits")
-        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64))).convert("RGB")
+        return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -82,11 +88,17 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
-def _stretch(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _stretch(grey: NDArray[np.float32] | NDArray[np.int32]) -> NDArray[np.uint8]:
+    """In float64, but a few rows at a time: a whole image would take eight times its pixels."""
     low, high = float(grey.min()), float(grey.max())
     if not np.isfinite(high - low):
         raise ValueError("pixel values that are not finite numbers")
-    return ((grey - low) * (255 / (high - low) if high > low else 0)).round().astype(np.uint8)
+    scale = 255 / (high - low) if high > low else 0.0
+    stretched = np.empty(grey.shape, np.uint8)
+    for at in range(0, len(grey), _ROWS):
+        rows = grey[at : at + _ROWS].astype(np.float64)
+        stretched[at : at + _ROWS] = ((rows - low) * scale).round()
+    return stretched
 
 
 def _formats() -> list[str]:
@@ -123,5 +135,10 @@ def _reading(name: str) -> Iterator[list[str]]:
             f"{name}: no image format that we read ({', '.join(_FORMATS)})"
         ) from error
     except _BROKEN as error:
+        if _TOO_MUCH_TEXT in str(error):
+            raise MediaTooLarge(
+                f"{name}: its text or colour profile unpacks to more than Pillow takes (1 MiB, 64 "
+                "in all); save the image without its metadata"
+            ) from error
         raise MediaCorrupt(f"{name}: the image is broken: {error}") from error
     notes.extend(f"Pillow: {warning.message}" for warning in caught)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from omnitrace_core.media.declared import Declared, read_at
+
 # A file with more boxes than this is not one that anybody wrote on purpose.
 _MAX_BOXES = 1_000_000
 _LOAD = (b"moov", b"mdat", b"moof")
@@ -18,7 +20,8 @@ Place = tuple[int, int]
 # Optional fields of tfhd, and of trun, that come before the ones that are read here (8.8.7, 8.8.8).
 _TFHD_BASE, _TFHD_DESCRIPTION, _TFHD_DURATION = 0x01, 0x02, 0x08
 _TRUN_OFFSET, _TRUN_FLAGS, _TRUN_DURATION = 0x01, 0x04, 0x100
-_TRUN_PER_SAMPLE = (_TRUN_DURATION, 0x200, 0x400, 0x800)
+_TRUN_LATER = 0x800
+_TRUN_PER_SAMPLE = (_TRUN_DURATION, 0x200, 0x400, _TRUN_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +45,65 @@ class _Edits:
     media_time: int = 0
 
 
-def declared_end(file: BinaryIO, size: int) -> int:
-    """Where the last box that holds media or times ends."""
-    return max((box.end for box in _boxes(file, 0, size) if box.type in _LOAD), default=0)
+def declared(file: BinaryIO, size: int) -> Declared:
+    """Where the last box that holds media or times ends; all media must be in the file itself."""
+    end = max((box.end for box in _boxes(file, 0, size) if box.type in _LOAD), default=0)
+    movie = _movie(file)
+    if end > size:
+        return Declared(end)
+    if movie is None:
+        return Declared(end, "it has no index (moov box); copy it again from its source")
+    for handler in (b"vide", b"soun"):
+        for track in _tracks(file, movie, handler):
+            if _refers_elsewhere(file, track):
+                return Declared(end, "its media lie in other files; save it as one file")
+    return Declared(end)
+
+
+def _refers_elsewhere(file: BinaryIO, track: Place) -> bool:
+    """Whether a data reference (8.7.2) names another file: one without the flag of its own."""
+    found = _find(file, b"mdia/minf/dinf/dref", *track)
+    if found is None:
+        return False
+    return any(_uint(file, box.body) & 1 == 0 for box in _boxes(file, found[0] + 8, found[1]))
+
+
+def n_videos(file: BinaryIO) -> int:
+    """The number of video tracks."""
+    movie = _movie(file)
+    return 0 if movie is None else sum(1 for _ in _tracks(file, movie, b"vide"))
 
 
 def video_start_s(file: BinaryIO) -> float | None:
     """When the first coded frame is shown, negative if it is hidden; None without a video track.
 
     The track's edit list (8.6.6) tells it: the empty edits that open it, and where in the samples'
-    time it begins, against the time of the first sample (8.6.1.3).
+    time it begins, against the time of the first sample (8.6.1.3, in fragments 8.8.12 and 8.8.8).
     """
     movie = _movie(file)
-    if movie is None:
-        return 0.0
-    video = next(_tracks(file, movie, b"vide"), None)
-    if video is None:
+    video = None if movie is None else next(_tracks(file, movie, b"vide"), None)
+    if movie is None or video is None:
         return None
     movie_scale, scale = _timescale(file, movie, b"mvhd"), _timescale(file, video, b"mdia/mdhd")
     edits = _edits(file, video)
     begin_s = edits.empty / movie_scale if movie_scale else 0.0
-    # Fragments keep their samples' times elsewhere; FFmpeg's writer has them begin with the edit.
-    if scale and _sample_time(file, video):
-        begin_s += (_first_offset(file, video) - edits.media_time) / scale
-    return begin_s
+    if _sample_time(file, video):
+        first = _first_offset(file, video)
+    else:
+        first = _first_in_fragments(file, video)
+    return begin_s + ((first - edits.media_time) / scale if scale else 0.0)
+
+
+def pixel_aspect(file: BinaryIO) -> tuple[int, int]:
+    """Width and height of a pixel of the first video track (12.1.4); (1, 1) if untold."""
+    movie = _movie(file)
+    video = None if movie is None else next(_tracks(file, movie, b"vide"), None)
+    found = None if video is None else _find(file, b"mdia/minf/stbl/stsd", *video)
+    if found is None:
+        return 1, 1
+    # The boxes of the first entry, behind its own fields.
+    told = _find(file, b"pasp", found[0] + 8 + 8 + 78, found[1])
+    return (_uint(file, told[0]), _uint(file, told[0] + 4)) if told else (1, 1)
 
 
 def sound_end_s(file: BinaryIO) -> float:
@@ -137,7 +175,7 @@ def _edits(file: BinaryIO, track: Place) -> _Edits:
 def _first_offset(file: BinaryIO, track: Place) -> int:
     """By how much the first sample is shown after it is decoded."""
     found = _find(file, b"mdia/minf/stbl/ctts", *track)
-    return 0 if found is None else struct.unpack(">i", read_at(file, found[0] + 12, 4))[0]
+    return 0 if found is None else _int(file, found[0] + 12)
 
 
 def _sample_time(file: BinaryIO, track: Place) -> int:
@@ -152,29 +190,49 @@ def _sample_time(file: BinaryIO, track: Place) -> int:
 
 def _fragment_time(file: BinaryIO, movie: Place, track: Place) -> int:
     """Time of a track's samples in the fragments that follow the movie box."""
-    header = _find(file, b"tkhd", *track)
-    if header is None:
-        return 0
-    number = _uint(file, header[0] + (20 if read_at(file, header[0], 1) == b"\1" else 12))
-    default = 0
+    number, default = _number(file, track), 0
     for box in _boxes(file, *(_find(file, b"mvex", *movie) or (0, 0))):
         if box.type == b"trex" and _uint(file, box.body + 4) == number:
             default = _uint(file, box.body + 12)
-    total = 0
+    return sum(_traf_time(file, *place, default) for place in _fragments(file, number))
+
+
+def _first_in_fragments(file: BinaryIO, track: Place) -> int:
+    """The time of a track's first sample, kept in fragments."""
+    for _, traf in _fragments(file, _number(file, track)):
+        time, later = _find(file, b"tfdt", *traf), 0
+        run = _find(file, b"trun", *traf)
+        if run and _uint(file, run[0]) & _TRUN_LATER:
+            flags = _uint(file, run[0])
+            at = run[0] + 8 + 4 * bool(flags & _TRUN_OFFSET) + 4 * bool(flags & _TRUN_FLAGS)
+            later = _int(file, at + 4 * sum(bool(flags & field) for field in _TRUN_PER_SAMPLE[:3]))
+        if time is None:
+            return later
+        n_bytes = 8 if read_at(file, time[0], 1) == b"\1" else 4
+        return later + int.from_bytes(read_at(file, time[0] + 4, n_bytes), "big")
+    return 0
+
+
+def _number(file: BinaryIO, track: Place) -> int:
+    header = _find(file, b"tkhd", *track)
+    if header is None:
+        return 0
+    return _uint(file, header[0] + (20 if read_at(file, header[0], 1) == b"\1" else 12))
+
+
+def _fragments(file: BinaryIO, number: int) -> Iterator[tuple[Place, Place]]:
+    """The headers and bodies of the fragments of track `number`."""
     for fragment in _boxes(file, 0, file.seek(0, 2)):
         if fragment.type != b"moof":
             continue
         for box in _boxes(file, fragment.body, fragment.end):
-            if box.type == b"traf":
-                total += _traf_time(file, (box.body, box.end), number, default)
-    return total
+            header = _find(file, b"tfhd", box.body, box.end) if box.type == b"traf" else None
+            if header and _uint(file, header[0] + 4) == number:
+                yield header, (box.body, box.end)
 
 
-def _traf_time(file: BinaryIO, traf: Place, number: int, default: int) -> int:
-    """Time of the samples of one fragment of track `number`; 0 if it is another's."""
-    header = _find(file, b"tfhd", *traf)
-    if header is None or _uint(file, header[0] + 4) != number:
-        return 0
+def _traf_time(file: BinaryIO, header: Place, traf: Place, default: int) -> int:
+    """Time of the samples of one fragment."""
     flags = _uint(file, header[0]) & 0xFFFFFF
     if flags & _TFHD_DURATION:
         at = header[0] + 8 + 8 * bool(flags & _TFHD_BASE) + 4 * bool(flags & _TFHD_DESCRIPTION)
@@ -225,7 +283,5 @@ def _uint(file: BinaryIO, at: int) -> int:
     return int.from_bytes(read_at(file, at, 4), "big")
 
 
-def read_at(file: BinaryIO, at: int, n: int) -> bytes:
-    """Up to `n` bytes from an offset on."""
-    file.seek(at)
-    return file.read(n)
+def _int(file: BinaryIO, at: int) -> int:
+    return int.from_bytes(read_at(file, at, 4), "big", signed=True)

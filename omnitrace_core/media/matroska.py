@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from omnitrace_core.media.iso import read_at
+from omnitrace_core.media.declared import Declared, is_padding, read_at
 
+MAGIC = b"\x1a\x45\xdf\xa3"
+_DOC_TYPE, _DOC_TYPES = 0x4282, (b"matroska", b"webm")
 _SEGMENT, _INFO, _CLUSTER, _GROUP = 0x18538067, 0x1549A966, 0x1F43B675, 0xA0
 _TRACKS, _ENTRY = 0x1654AE6B, 0xAE
 _SCALE, _DURATION, _NUMBER, _TYPE = 0x2AD7B1, 0x4489, 0xD7, 0x83
@@ -21,6 +24,7 @@ _DEFAULT_SCALE = 1_000_000
 _MAX_ELEMENTS = 5_000_000
 # Frames are stored in the order of decoding: the first that is shown is among the first.
 _REORDERED = 16
+_NO_LENGTH = "the file does not tell its length, so nobody knows whether it was cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +45,45 @@ class _Header:
     video: tuple[int, ...] = ()
 
 
-def declared_end(file: BinaryIO) -> int:
-    """Where the segment ends; 0 where the writer did not know it."""
+def names_itself(head: bytes) -> bool:
+    """Whether the header that begins a file says that it is Matroska or WebM."""
+    file = io.BytesIO(head)
+    first = next(_elements(file), None)
+    if first is None or first.size is None or first.body + first.size > len(head):
+        return False
+    return any(
+        element.id == _DOC_TYPE
+        and read_at(file, element.body, element.size or 0).rstrip(b"\0") in _DOC_TYPES
+        for element in _elements(file, first.body)
+        if element.body <= first.body + first.size
+    )
+
+
+def declared(file: BinaryIO, size: int) -> Declared:
+    """The segment; a live recording, whose writer did not know its size, ends with the file."""
     for element in _elements(file):
         if element.id == _SEGMENT:
-            return 0 if element.size is None else element.body + element.size
-    return 0
+            if element.size is None:
+                return Declared(size, note=_NO_LENGTH)
+            end = element.body + element.size
+            if end < size and not is_padding(file, end, size):
+                return Declared(end, f"its segment ends at byte {end:,} of {size:,}; rewrite it")
+            return Declared(end)
+    return Declared(size, "no media in it; copy it again from its source")
 
 
-def video_start_s(file: BinaryIO) -> float | None:
-    """When the first frame is shown; None without a video track, 0 where nothing can be read."""
+def video_start_s(file: BinaryIO) -> tuple[int, float]:
+    """The number of video tracks, and when the first frame of the first one is shown."""
     header = _Header()
     starts: list[int] = []
     for track, time in _blocks(file, header):
         if not header.video:
-            return None
+            break
         if track == header.video[0]:
             starts.append(time)
             if len(starts) == _REORDERED:
                 break
-    return min(starts, default=0) * header.scale_ns / 1e9
+    return len(header.video), min(starts, default=0) * header.scale_ns / 1e9
 
 
 def end_s(file: BinaryIO) -> float:
@@ -83,7 +106,8 @@ def _blocks(file: BinaryIO, header: _Header) -> Iterator[tuple[int, int]]:
         elif element.id == _DURATION:
             form = ">d" if element.size == 8 else ">f"
             value = read_at(file, element.body, struct.calcsize(form))
-            header.duration = struct.unpack(form, value)[0] if element.size in (4, 8) else 0.0
+            if element.size == len(value):
+                header.duration = struct.unpack(form, value)[0]
         elif element.id == _NUMBER:
             number = _uint(file, element)
         elif element.id == _TYPE and _uint(file, element) == _VIDEO:
@@ -98,9 +122,8 @@ def _blocks(file: BinaryIO, header: _Header) -> Iterator[tuple[int, int]]:
                 yield _vint(head[:n]), cluster + relative
 
 
-def _elements(file: BinaryIO) -> Iterator[_Element]:
-    """All elements down to blocks, in the order of the file."""
-    at = 0
+def _elements(file: BinaryIO, at: int = 0) -> Iterator[_Element]:
+    """All elements from an offset on, down to blocks, in the order of the file."""
     for _ in range(_MAX_ELEMENTS):
         head = read_at(file, at, 12)
         n_id = _vint_length(head[:1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from omnitrace_core.errors import InvalidSample, MediaError
+from omnitrace_core.errors import InvalidSample, MediaError, MediaTooLarge
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
@@ -86,6 +86,26 @@ def frame_size(
         most = min(most, part.max_pixels)
         least = min(least, part.max_pixels)
     return smart_resize(width, height, rules.factor, least, most, name)
+
+
+def check_decoded(n_bytes: float, part: PartOptions, options: MediaOptions, name: str) -> None:
+    """Hold a medium, as the model sees it, to `media.max_decoded_mib` before it is decoded.
+
+    Raises:
+        MediaTooLarge: it takes more; the message names the part's options that may be at fault.
+    """
+    if n_bytes <= options.max_decoded_mib << 20:
+        return
+    asked = [
+        f"{option}={value}"
+        for option in ("min_pixels", "max_pixels", "total_pixels", "nframes", "fps", "min_frames")
+        if (value := getattr(part, option)) is not None
+    ]
+    remedy = f"lower the part's {', '.join(asked)}" if asked else "cut or shrink the media"
+    raise MediaTooLarge(
+        f"{name}: {n_bytes / 2**20:,.0f} MiB when decoded, above media.max_decoded_mib="
+        f"{options.max_decoded_mib:,}; {remedy}, or raise the limit in the config"
+    )
 
 
 def _check_pixels(part: PartOptions, name: str) -> None:

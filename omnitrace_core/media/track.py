@@ -12,7 +12,8 @@ from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.fetch import media_name
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.media.waveform import to_model_rate
+from omnitrace_core.media.sizes import check_decoded
+from omnitrace_core.media.waveform import SAMPLE_BYTES, to_model_rate
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Float32, Part
 
@@ -54,9 +55,7 @@ def read_track(
     _check_length(len(mono), rate, options, name)
     if len(mono) - video.duration_s * rate <= _PADDING:
         mono = mono[: int(video.duration_s * rate)]
-    first, last = round(video.start_s * rate), len(mono)
-    if part.options.video_end is not None:
-        last = min(last, round(part.options.video_end * rate))
+    first, last = _chosen(video.start_s, part.options.video_end, len(mono), rate)
     notes = list(video.notes)
     if max(first, track.n_silent) >= last:
         notes.append("the sound track has nothing in the chosen interval")
@@ -65,18 +64,30 @@ def read_track(
         notes.append(
             f"the sound track begins at {track.n_silent / rate:.2f} s, with silence before"
         )
+    n_bytes = video.frames.nbytes + (last - first) / rate * rules.sample_rate * SAMPLE_BYTES
+    check_decoded(n_bytes, part.options, options, name)
     waveform = to_model_rate(mono[first:last], rate, rules.sample_rate, name, notes)
     duration_s = max(video.duration_s, len(mono) / rate)
     sound = DecodedAudio(waveform, rules.sample_rate, first / rate, duration_s, video.sha256)
     return replace(video, sound=sound, duration_s=duration_s, notes=tuple(notes))
 
 
+def _chosen(start_s: float, end_s: float | None, n: int, rate: int) -> tuple[int, int]:
+    """The samples [first, last) that go with frames from `start_s` on."""
+    return round(start_s * rate), n if end_s is None else min(n, round(end_s * rate))
+
+
 def _check_length(n_samples: int, rate: int, options: MediaOptions, name: str) -> None:
     if n_samples > options.max_video_s * rate + _PADDING:
-        raise MediaTooLarge(
-            f"{name}: its sound track lasts {n_samples / rate:,.1f} s, above media.max_video_s="
-            f"{options.max_video_s:,.1f}; raise the limit in the config or cut the video"
-        )
+        raise too_long(n_samples / rate, options, f"{name}: its sound track lasts")
+
+
+def too_long(duration_s: float, options: MediaOptions, what: str) -> MediaTooLarge:
+    """The error of a video whose pictures or sound go on for too long."""
+    return MediaTooLarge(
+        f"{what} {duration_s:,.1f} s, above media.max_video_s={options.max_video_s:,.1f}; "
+        "raise the limit in the config or cut the video"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from omnitrace_core.media.container import (
     HEAD_BYTES,
     check_complete,
     check_kind,
+    pixel_notes,
     sound_end_s,
     video_start_s,
 )
@@ -29,8 +30,8 @@ from omnitrace_core.media.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames
-from omnitrace_core.media.sizes import frame_size
-from omnitrace_core.media.track import read_track
+from omnitrace_core.media.sizes import check_decoded, frame_size
+from omnitrace_core.media.track import read_track, too_long
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedVideo, Part
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _READER_BYTES = 512 << 20
 # Before this no file begins: decord gives frames without a time one of billions of years ago.
 _NO_TIME_S = 1e6
+# Sound is told to its last block, which may be half silence.
+_LAST_BLOCK_S = 0.5
 # decord's messages open with the time of day and a source line, and may close with a stack.
 _DECORD_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[/[^\]]*\]")
 
@@ -70,38 +73,38 @@ def decode_video(
     Raises:
         InvalidSample: options that contradict each other.
         MediaTooLarge: longer than `media.max_video_s`, more frames than `media.max_frames` asked
-            for, or frames above `media.max_image_pixels`.
+            for, frames above `media.max_image_pixels`, or all above `media.max_decoded_mib`.
         MediaEmpty: no video track, no frames, or none in [video_start, video_end].
         MediaCorrupt: not a video that decord reads, truncated or damaged.
         MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
     """
     name = media_name(part)
     with media_path(part, options) as path:
-        begin_s, sound_s = _check_file(path, name)
+        begin_s, sound_s, notes = _check_file(path, options, name)
         video = _decode_frames(path, begin_s, part, options, rules)
+        video = replace(video, notes=notes + video.notes)
         if not (want_sound and options.video_sound):
             return video
         return read_track(path, video, sound_s, part, options, rules)
 
 
-def _check_file(path: Path, name: str) -> tuple[float, float | None]:
-    """Settle the kind of file before FFmpeg sees it.
+def _check_file(
+    path: Path, options: MediaOptions, name: str
+) -> tuple[float, float | None, tuple[str, ...]]:
+    """Settle the kind of file, and that all of it is there, before FFmpeg sees it.
 
-    Returns the time of its first frame, and that of its sound's end if it tells.
+    Returns the time of its first frame, that of its sound's end if it tells, and notes.
     """
     with path.open("rb") as file:
         kind = check_kind(file.read(HEAD_BYTES), "video", name)
-        if kind is None:
-            # Unknown bytes could be a playlist, which FFmpeg would follow to other addresses.
-            raise MediaCorrupt(
-                f"{name}: no video format that we read; use MP4, MOV, MKV, WebM, AVI or FLV"
-            )
-        check_complete(file, kind, name)
-        begin_s = video_start_s(file, kind)
+        notes = check_complete(file, kind, name) + pixel_notes(file, kind)
+        begin_s = video_start_s(file, kind, name)
         sound_s, is_exact = sound_end_s(file, kind)
     if begin_s is None:
         raise MediaEmpty(f"{name}: no video track; is it an audio file?")
-    return begin_s, sound_s if is_exact else None
+    if sound_s > options.max_video_s + _LAST_BLOCK_S:
+        raise too_long(sound_s, options, f"{name}: its sound track lasts")
+    return begin_s, sound_s if is_exact else None, notes
 
 
 def _decode_frames(
@@ -114,10 +117,7 @@ def _decode_frames(
         timeline = _read_timeline(reader, begin_s, name)
     duration_s = float(timeline.ends_s.max())
     if duration_s > options.max_video_s:
-        raise MediaTooLarge(
-            f"{name}: {duration_s:,.1f} s, above media.max_video_s={options.max_video_s:,.1f}; "
-            "raise the limit in the config or cut the video"
-        )
+        raise too_long(duration_s, options, f"{name}:")
     first, last = frames_between(timeline.starts_s, asked.video_start, asked.video_end, name)
     n_range = last - first + 1
     n = count_frames(n_range, timeline.fps, asked, options, rules, name)
@@ -130,6 +130,7 @@ def _decode_frames(
     with decord_errors(name):
         width, height = _frame_shape(reader, options, name)
         size = frame_size(width, height, n, asked, options, rules, name)
+        check_decoded(n * size[0] * size[1] * 3, asked, options, name)
         del reader
         scaled = _frames_in_turn if timeline.n_hidden else _scaled_frames
         frames = scaled(path, picks, size, width * height * 3, name)
@@ -164,7 +165,11 @@ def _open_video(path: Path, name: str) -> VideoReader:
 
 
 def _read_timeline(reader: VideoReader, begin_s: float, name: str) -> _Timeline:
-    spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)
+    try:
+        spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)
+    except IndexError as error:
+        # What the header counts and what decord indexed may differ.
+        raise MediaEmpty(f"{name}: no video frames that can be shown") from error
     starts, ends = spans[:, 0], spans[:, 1]
     if starts[0] < -_NO_TIME_S or (np.diff(starts) <= 0).any():
         # AVI and MPEG need not carry times, and without them decord also picks wrong frames.

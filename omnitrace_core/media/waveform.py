@@ -7,6 +7,8 @@ import numpy as np
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty
 from omnitrace_core.records import Float32
 
+SAMPLE_BYTES = 4
+
 
 def cut_range(
     start: float | None, end: float | None, duration_s: float, name: str

@@ -11,12 +11,13 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.core.lying_media import lying_audio, lying_videos
 from tests.core.media_files import audio_bytes, beep, image_bytes, run_ffmpeg, write_clip
 
 TRACED = ""
@@ -27,13 +28,14 @@ class BadMedium:
     """One medium of a sample.
 
     name: of the case; kind: image, audio or video; uri: where it lies; code: of the error row,
-    TRACED if the medium is odd but sound.
+    TRACED if the medium is odd but sound; options: of the part.
     """
 
     name: str
     kind: str
     uri: str
     code: str
+    options: dict[str, float] = field(default_factory=dict)
 
 
 Make = Callable[[Path], object]
@@ -52,7 +54,22 @@ def bad_media(folder: Path, outside: Path) -> list[BadMedium]:
             path = folder / f"{kind}-{name}{suffix}"
             make(path)
             made.append(BadMedium(f"{kind}-{name}", kind, str(path), code))
-    return made + list(_addresses(folder, outside))
+    lies = {"audio": lying_audio(), "video": lying_videos(clip.read_bytes(), folder)}
+    for kind, files in lies.items():
+        for file_name, content in files.items():
+            path = folder / f"{kind}-{file_name}"
+            path.write_bytes(content)
+            made.append(BadMedium(f"{kind}-{path.stem}", kind, str(path), "media_corrupt"))
+    return made + list(_bombs(folder, clip)) + list(_addresses(folder, outside))
+
+
+def _bombs(folder: Path, clip: Path) -> Iterator[BadMedium]:
+    """Small files that options blow up."""
+    small, code = folder / "image-small.png", "media_too_large"
+    small.write_bytes(image_bytes(Image.new("RGB", (64, 64))))
+    yield BadMedium("image-blown-up", "image", str(small), code, {"min_pixels": 400_000_000})
+    blown = {"min_pixels": 100_000_000, "nframes": 20}
+    yield BadMedium("video-blown-up", "video", str(clip), code, blown)
 
 
 Rows = Iterator[tuple[str, str, str, Make]]

@@ -10,7 +10,7 @@ from omnitrace_core.errors import MediaError
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import Part
+from omnitrace_core.records import Part, PartOptions
 from tests.core.bad_media import TRACED, BadMedium, bad_media
 
 
@@ -27,7 +27,8 @@ def test_each_ends_as_it_should(cases: list[BadMedium]) -> None:
     options = MediaOptions(roots=(str(folder),), web_hosts=("localhost",))
     wrong = []
     for case in cases:
-        part = Part(case.kind, uri=case.uri)  # type: ignore[arg-type]
+        asked = PartOptions(**case.options)  # type: ignore[arg-type]
+        part = Part(case.kind, uri=case.uri, options=asked)  # type: ignore[arg-type]
         try:
             decode_part(part, options, MediaRules())
             code, message = TRACED, ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnitrace_core.errors import MediaCorrupt
+from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
@@ -98,6 +98,46 @@ def test_every_container_keeps_its_clock(
     expected = video_s + np.array(grey_index(video.frames)) / 10
     np.testing.assert_allclose(video.frame_times_s, expected, atol=2e-3)
     assert heard_s(video) == pytest.approx(1.5 + sound_s, abs=slack_s)
+
+
+@pytest.mark.parametrize("how", ["-movflags frag_keyframe+empty_moov", "-use_editlist 0"])
+def test_a_late_picture_without_an_edit_list(sounding: Path, tmp_path: Path, how: str) -> None:
+    """Such files show their first frame from the start on; the others come when they should."""
+    path = tmp_path / "a.mp4"
+    inputs = ["-itsoffset", "1.5", "-i", sounding, "-i", sounding, "-map", "0:v", "-map", "1:a"]
+    run_ffmpeg(*inputs, "-c", "copy", *how.split(), path)
+    video = decode_video(path, fps=10.0)
+    index = np.array(grey_index(video.frames))
+    assert video.frame_times_s[0] == pytest.approx(0.2, abs=2e-3)
+    # The sound's clock is late by what AAC's encoder put before it, and the frames' with it.
+    late_s = heard_s(video) - 1.5
+    assert late_s == pytest.approx(0.023, abs=0.005)
+    np.testing.assert_allclose(video.frame_times_s[1:], 1.5 + late_s + index[1:] / 10, atol=0.005)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_two_pictures_are_refused(sounding: Path, tmp_path: Path, name: str) -> None:
+    codec = ["-c:v", "mjpeg"] if name == "a.avi" else ["-c", "copy"]
+    maps = ["-map", "0:v", "-map", "0:v"]
+    run_ffmpeg("-i", sounding, *maps, *codec, tmp_path / name)
+    with pytest.raises(MediaCorrupt, match="2 video tracks; keep the one that is meant"):
+        decode_video(tmp_path / name)
+
+
+def test_pixels_that_are_not_square_are_noted(sounding: Path, tmp_path: Path) -> None:
+    run_ffmpeg("-i", sounding, "-vf", "setsar=2/1", tmp_path / "a.mp4")
+    video = decode_video(tmp_path / "a.mp4")
+    assert (video.width, video.height) == (64, 48)
+    assert video.notes == ("pixels are 2:1, not square; frames and boxes are as stored",)
+
+
+def test_sound_of_hours_is_refused_by_the_header(sounding: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.mp4"
+    silence = ["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "7200", "-b:a", "8k"]
+    streams = ["-c:v", "copy", "-c:a", "aac", "-map", "0:v", "-map", "1:a"]
+    run_ffmpeg("-i", sounding, *silence, *streams, long)
+    with pytest.raises(MediaTooLarge, match=r"its sound track lasts 7,200\.\d s"):
+        decode_video(long)
 
 
 def test_frames_reordered_at_the_start_of_flv(sounding: Path, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_options_that_make_no_sense(clips: Path) -> None:
         with pytest.raises(InvalidSample, match=r"fps|nframes"):
             decode_video(clip, **asked)
     for asked in ({"video_start": 2.0, "video_end": 1.0}, {"video_start": -1.0}):
-        with pytest.raises(InvalidSample, match="is no interval"):
+        with pytest.raises(InvalidSample, match="video_start"):
             decode_video(clip, **asked)
     with pytest.raises(MediaEmpty, match="no frame between"):
         decode_video(clip, video_start=9.0)
@@ -162,10 +162,12 @@ def test_other_containers(clips: Path, tmp_path: Path, name: str) -> None:
     extra = ["-movflags", "frag_keyframe+empty_moov"] if name == "frag.mp4" else []
     run_ffmpeg("-i", clips / "silent.mp4", "-c", "copy", *extra, tmp_path / name)
     video = decode_video(tmp_path / name)
+    # Without an edit list the first frame is shown as late as its order of decoding has it.
+    begin_s = 0.2 if name == "frag.mp4" else 0.0
     np.testing.assert_allclose(
-        video.frame_times_s, np.array(grey_index(video.frames)) / 10, atol=1e-6
+        video.frame_times_s, begin_s + np.array(grey_index(video.frames)) / 10, atol=1e-6
     )
-    assert video.duration_s == pytest.approx(4.0)
+    assert video.duration_s == pytest.approx(begin_s + 4.0)
 
 
 def test_rotation_is_applied(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_no_picture(tmp_path: Path) -> None:
         decode_video(m4a)
     ogg = tmp_path / "a.ogg"
     ogg.write_bytes(audio_bytes(beep(1, [0]), 16_000, "OGG"))
-    with pytest.raises(MediaCorrupt, match=r"a\.ogg: .*no video track"):
+    with pytest.raises(MediaCorrupt, match=r"a\.ogg: the bytes are OGG, not video"):
         decode_video(ogg)
 
 
@@ -244,7 +246,7 @@ def test_no_picture(tmp_path: Path) -> None:
         (b"\0\1\2\3" * 999, "no video format that we read"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no video format that we read"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "no video format that we read"),
-        (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "cannot be decoded"),
+        (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "no index"),
         # A movie box that declares 2^63 bytes.
         (b"\0\0\0\x08ftyp\0\0\0\1moov\x80" + b"\0" * 99, "truncated"),
     ],

@@ -106,7 +106,7 @@ def samples_of(cases: list[BadMedium], good: str) -> list[Row]:
     """A sample per case, and a good one after every third, so that every chunk has some."""
     made = []
     for number, case in enumerate(cases):
-        media = {"type": case.kind, case.kind: case.uri}
+        media = {"type": case.kind, case.kind: case.uri, **case.options}
         made.append(sample(case.name, media))
         if number % 3 == 2:
             made.append(sample(f"good-{number}", {"type": "image", "image": good}))

@@ -1,0 +1,116 @@
+"""Files that are another thing than they seem, or hold more or less than their header tells."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.core.media_files import audio_bytes, beep, run_ffmpeg, write_clip
+
+PLAYLIST = (
+    b"#EXTM3U\nAVI \n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n%s\n#EXT-X-ENDLIST\n"
+)
+SESSION = b"\nv=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP\n"
+
+
+def playlist_as_avi(address: str) -> bytes:
+    """A playlist with AVI's tag where AVI has it, as long as AVI would then say it is."""
+    return (PLAYLIST % address.encode()).ljust(8 + int.from_bytes(b"M3U\n", "little"), b"\0")
+
+
+def session_as_aac() -> bytes:
+    """One frame of AAC whose content describes streams to receive from the network."""
+    n = 7 + len(SESSION)
+    return bytes((0xFF, 0xF1, 0x50, 0x40 | n >> 11, n >> 3 & 0xFF, n << 5 & 0xE0 | 31, 0xFC)) + (
+        SESSION
+    )
+
+
+def put(content: bytes, at: int, new: bytes) -> bytes:
+    """Some bytes replaced."""
+    return content[:at] + new + content[at + len(new) :]
+
+
+def wav_of_a_tenth(wav: bytes) -> bytes:
+    """A WAV whose header tells of a tenth of what there is."""
+    at = wav.index(b"data") + 4
+    (n_bytes,) = struct.unpack_from("<I", wav, at)
+    return put(wav, at, struct.pack("<I", n_bytes // 10))
+
+
+def flac_of(flac: bytes, n_samples: int) -> bytes:
+    """A FLAC whose header tells of so many samples."""
+    return put(flac, 21, bytes([flac[21] & 0xF0]) + struct.pack(">I", n_samples))
+
+
+def xing_of(mp3: bytes, n_frames: int) -> bytes:
+    """An MP3 whose header tells of so many frames."""
+    at = max(mp3.find(b"Xing"), mp3.find(b"Info"))
+    return put(mp3, at + 8, struct.pack(">I", n_frames))
+
+
+def remade(content: bytes, source: str, target: str, *options: str) -> bytes:
+    """A file through ffmpeg; source, target: names, for their endings."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        (made / source).write_bytes(content)
+        run_ffmpeg("-i", made / source, *options, made / target)
+        return (made / target).read_bytes()
+
+
+def of_other_files(mov: bytes) -> bytes:
+    """A movie whose data references do not say that its media are in the file itself."""
+    at = mov.index(b"dref") + 12
+    return put(mov, at + 8, bytes(4))
+
+
+def two_pictures(folder: Path) -> bytes:
+    """A video with two video tracks."""
+    clip = write_clip(folder / "one.mp4", 12)
+    maps = ("-map", "0", "-map", "0", "-c", "copy")
+    return remade(clip.read_bytes(), "a.mp4", "b.mp4", *maps)
+
+
+def lying_audio() -> dict[str, bytes]:
+    """Each to be refused; by name with ending."""
+    tone = beep(2.0, [0.2, 1.5])
+    wav, flac, ogg = (audio_bytes(tone, 16_000, form) for form in ("WAV", "FLAC", "OGG"))
+    mp3, aiff = audio_bytes(tone, 16_000, "MP3"), audio_bytes(tone, 16_000, "AIFF")
+    rf64, flat = audio_bytes(tone, 16_000, "RF64"), audio_bytes(tone, 16_000, "AU")
+    bare = remade(wav, "a.wav", "a.mp3", "-write_xing", "0", "-id3v2_version", "0")
+    return {
+        "session-inside.aac": session_as_aac(),
+        "tenth-told.wav": wav_of_a_tenth(wav),
+        "half-told.flac": flac_of(flac, len(tone) // 2),
+        "ten-told.mp3": xing_of(mp3, 10),
+        "twice.ogg": ogg + ogg,
+        "truncated-aiff.aiff": aiff[: len(aiff) // 2],
+        "truncated-rf64.wav": rf64[: len(rf64) // 2],
+        "truncated-bare.mp3": bare[: len(bare) // 2 + 7],
+        "unchecked-format.au": flat,
+        "playlist.wav": playlist_as_avi("/etc/passwd")[:4096],
+    }
+
+
+def lying_videos(mp4: bytes, folder: Path) -> dict[str, bytes]:
+    """Each to be refused; by name with ending. mp4: a clip with sound."""
+    flv = remade(mp4, "a.mp4", "a.flv", "-c", "copy")
+    mov = remade(mp4, "a.mp4", "a.mov", "-c", "copy")
+    return {
+        "playlist-as-avi.avi": playlist_as_avi("/etc/passwd"),
+        "playlist-as-mp4.mp4": put(PLAYLIST % b"/etc/passwd", 4, b"ftyp"),
+        "session.ts": b"G@" + SESSION,
+        "stream.ts": remade(mp4, "a.mp4", "a.ts", "-c", "copy"),
+        "huge-header.webm": b"\x1aE\xdf\xa3\x01\x7f" + b"\xff" * 6 + bytes(64),
+        "truncated-flv.flv": flv[: len(flv) // 2],
+        "of-other-files.mov": of_other_files(mov),
+        "two-pictures.mp4": two_pictures(folder),
+    }
+
+
+def noise(seconds: float, rate: int = 44_100) -> np.ndarray:
+    """Sound that takes many bits."""
+    return np.random.default_rng(0).normal(0, 0.2, round(seconds * rate)).astype(np.float32)
