@@ -108,15 +108,12 @@ def _by_pool(order: Order, job: Job, noted: Any) -> int:
 
 def _by_graph(job: Job, noted: Any) -> int:
     """The real graph on a Ray of its own, with the fake tracer in its trace stage."""
-    from omnitrace_core import __version__
     from pipeline import graph
     from pipeline.ray_session import ray_session
-    from stages.assemble import Provenance
 
     count = 0
-    provenance = Provenance(job.identity.fingerprint, __version__)
     with ray_session(job.config), patch.object(graph, "TraceDecode", FakeTraceDecode):
-        inner = graph.executor(job.config, job.rules, provenance, job.folder, 1)
+        inner = graph.executor(job, 1)
 
         def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
             nonlocal count

@@ -99,18 +99,14 @@ def measure(task: Task) -> Course:
 
 def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
     """The run as users have it: plan, lease, graph and publishing."""
-    from omnitrace_core import __version__
     from pipeline.graph import executor
     from pipeline.ray_session import ray_session
     from pipeline.run import run
-    from stages.assemble import Provenance
 
     with ray_session(job.config):
         ready_s = time.perf_counter() - begun
         # The epoch of a run's first driver.
-        inner = executor(
-            job.config, job.rules, Provenance(job.identity.fingerprint, __version__), job.folder, 1
-        )
+        inner = executor(job, 1)
 
         def execute(chunks: Sequence[Any]) -> Generator[Any, None, None]:
             for committed in inner(chunks):

@@ -213,7 +213,7 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "ray": True,
     "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
     "trace": {"rows_mib", "head_files"},
-    "media": {"isolate", "decode_timeout_s", "decode_memory_mib", "max_decoded_mib"},
+    "media": {"isolate", "decode_timeout_s", "decode_memory_mib"},
     # Not batch_s and device: padding and half precision may change what models hear.
     "asr": {"threads", "timeout_s", "retries"},
 }

@@ -17,15 +17,15 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError, RayTaskError
 
+from omnitrace_core import __version__
 from omnitrace_core.errors import LeaseLost, RunError
-from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions
 from pipeline.attempt_log import StoredAttempts
 from pipeline.commit import Committed, Execute
-from pipeline.config import RunConfig, with_absolute_paths
-from pipeline.io import Storage
+from pipeline.config import with_absolute_paths
 from pipeline.metrics import commit_and_count
 from pipeline.plan import Chunk
+from pipeline.prepare import Job
 from stages.assemble import Provenance
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
@@ -37,18 +37,14 @@ from stages.trace_decode import TraceDecode
 Rows = Generator[dict[str, Any], None, None]
 
 
-def build(
-    chunks: Sequence[Chunk],
-    config: RunConfig,
-    rules: MediaRules,
-    provenance: Provenance,
-    folder: Storage,
-    epoch: int,
-    run_id: str,
-) -> Dataset:
-    """The Ray Data chain for a window of chunks; every row of its result is a committed chunk."""
+def build(chunks: Sequence[Chunk], job: Job, epoch: int) -> Dataset:
+    """The Ray Data chain for a window of chunks; every row of its result is a committed chunk.
+
+    epoch: of the driver, which workers check before they work on a chunk and before they commit.
+    """
+    config = with_absolute_paths(job.config)
     given = config.ray
-    reading = (rules, config.media, config.units, config.asr, config.spans)
+    reading = (job.rules, config.media, config.units, config.asr, config.spans)
 
     # One block per chunk. read_parquet would pack small shards into one block: one busy GPU.
     # from_arrow would ask a task of a whole CPU about each: a wait, where CPUs are yet to come.
@@ -85,7 +81,7 @@ def build(
     # since an elastic one may stay small. Two chunks in two threads: one has the device, while the
     # inputs of the other are made. A lost actor's chunks go to another, however often (the stage
     # counts).
-    attempts = StoredAttempts(folder, epoch)
+    attempts = StoredAttempts(job.folder, epoch)
     traced = ready.map_batches(
         TraceDecode,
         fn_constructor_args=(replica_model(config.model), config.decode, config.trace, attempts),
@@ -109,7 +105,7 @@ def build(
             config.curation,
             config.trace,
             config.units,
-            provenance,
+            Provenance(job.identity.fingerprint, __version__),
         ),
         batch_size=1,
         batch_format="pyarrow",
@@ -120,7 +116,7 @@ def build(
     # 1:1. One atomic write per chunk; a retried task leaves the part that is there. Metrics are
     # counted here, where a chunk is final.
     return curated.map_batches(
-        partial(commit_and_count, folder=folder, epoch=epoch, run_id=run_id),
+        partial(commit_and_count, folder=job.folder, epoch=epoch, run_id=job.run_id),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
@@ -145,19 +141,11 @@ def plan_row(chunk: Chunk) -> pa.Table:
     return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
 
 
-def executor(
-    config: RunConfig,
-    rules: MediaRules,
-    provenance: Provenance,
-    folder: Storage,
-    epoch: int,
-    run_id: str,
-) -> Execute:
+def executor(job: Job, epoch: int) -> Execute:
     """A function that runs the graph over a window of chunks and yields each as it is committed."""
-    config = with_absolute_paths(config)
 
     def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        dataset = build(chunks, config, rules, provenance, folder, epoch, run_id)
+        dataset = build(chunks, job, epoch)
         try:
             # Closed when we are: a dataset that is only forgotten goes on for a while.
             with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:

@@ -10,7 +10,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from omnitrace_core import __version__
 from omnitrace_core.errors import LeaseLost
 from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, Execute
@@ -32,7 +31,6 @@ from pipeline.verdict import (
     judge,
     write_verdict,
 )
-from stages.assemble import Provenance
 from stages.record_columns import kept_tables
 from stages.schema import SCHEMA_VERSION
 
@@ -169,8 +167,7 @@ def _lost(job: Job) -> Stop | None:
 def _graph(job: Job, epoch: int) -> Execute:
     from pipeline.graph import executor
 
-    provenance = Provenance(job.identity.fingerprint, __version__)
-    return executor(job.config, job.rules, provenance, job.folder, epoch, job.identity.run_id)
+    return executor(job, epoch)
 
 
 @contextmanager

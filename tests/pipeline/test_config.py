@@ -130,7 +130,6 @@ def test_file_that_is_no_config(tmp_path: Path, text: str) -> None:
         "media.isolate=false",
         "media.decode_timeout_s=5",
         "media.decode_memory_mib=1000",
-        "media.max_decoded_mib=1000",
         "asr.threads=4",
         "asr.retries=0",
         "asr.timeout_s=9",
