@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -82,6 +83,8 @@ class BatchTracer:
             check_layers(self.backend.decoder, self.signals)
             check_shape(self.signals, self.backend.decoder.config)
         self._batch_tokens = model.batch_tokens
+        # Seconds that replays took so far: what tracing adds to generating.
+        self.replay_s = 0.0
         # The model is switched to the tap now and then: one user at a time.
         self._lock = threading.Lock()
         weights = self.backend.model
@@ -241,6 +244,7 @@ class BatchTracer:
         ]
         if not any(responses):
             return folds
+        started = time.perf_counter()
         backend = self.backend
         rows_bytes = self.options.rows_mib * 1024**2
         with widened(backend.decoder) if self._widens else nullcontext():
@@ -252,6 +256,7 @@ class BatchTracer:
                 for row, sample in enumerate(folds):
                     sample.add(part, row)
                 del part  # before the next one is made
+        self.replay_s += time.perf_counter() - started
         return folds
 
     def _as_trace(self, item: Encoded, response: Response, folds: SampleFolds | None) -> TokenTrace:

@@ -26,6 +26,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "omnitrace_rows": ("Input rows that became a record, ok or error.", ("status", "code")),
     "omnitrace_generated_tokens": ("Tokens of traced responses.", ("device",)),
     "omnitrace_trace_seconds": ("Generating and replaying, by the clock.", ("device",)),
+    "omnitrace_replay_seconds": ("Of these, replaying.", ("device",)),
     "omnitrace_decode_seconds": ("Fetching and decoding media.", ()),
     "omnitrace_speech_seconds": ("Finding speech and cutting units.", ()),
     "omnitrace_curate_seconds": ("Cutting spans and curating sources.", ()),
@@ -64,6 +65,7 @@ def counts(table: pa.Table) -> Iterator[Count]:
     for name, column in (
         ("omnitrace_generated_tokens", sample.field("n_generated_tokens")),
         ("omnitrace_trace_seconds", pc.struct_field(timings, "trace_s")),
+        ("omnitrace_replay_seconds", pc.struct_field(timings, "replay_s")),
     ):
         yield from _by_device(name, devices, column)
     for stage in ("decode", "speech", "curate"):

@@ -108,7 +108,7 @@ def _segmentation_notes(outcome: Outcome) -> tuple[str, ...]:
 
 def _timings(rows: pa.StructArray, outcomes: Sequence[Outcome]) -> pa.StructArray:
     curate_s = [item.curate_s if isinstance(item, Finished) else None for item in outcomes]
-    earlier = [rows.field(name) for name in ("decode_s", "speech_s", "trace_s")]
+    earlier = [rows.field(name) for name in ("decode_s", "speech_s", "trace_s", "replay_s")]
     return pa.StructArray.from_arrays(
         [*earlier, pa.array(curate_s, pa.float64())], fields=list(TIMINGS)
     )

@@ -226,6 +226,7 @@ TIMINGS = pa.struct(
         ("decode_s", pa.float64()),
         ("speech_s", pa.float64()),
         ("trace_s", pa.float64()),  # the chunk's wall time shared evenly among its traced samples
+        ("replay_s", pa.float64()),  # of it, what tracing added to generating
         ("curate_s", pa.float64()),
     ]
 )
@@ -244,6 +245,7 @@ STATE = pa.struct(
         ("decode_s", pa.float64()),
         ("speech_s", pa.float64()),
         ("trace_s", pa.float64()),
+        ("replay_s", pa.float64()),
         ("attempts", pa.int32()),  # at tracing its chunk, the last one included
     ]
 )

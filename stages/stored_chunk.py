@@ -32,7 +32,7 @@ _ROWS: Mapping[str, pa.StructType] = {
     "traces": TRACES_ROW,
     "heatmaps": HEATMAPS_ROW,
 }
-_TIMINGS = ("decode_s", "speech_s", "trace_s")
+_TIMINGS = ("decode_s", "speech_s", "trace_s", "replay_s")
 
 
 def as_rows(table: pa.Table, name: str) -> pa.StructArray:
@@ -108,6 +108,7 @@ class StoredChunk:
             "units": told["units"],
             "trace": self._traces(),
             "traced_by": told["traced_by"],
+            "attempts": told["attempts"],
             **timings,
         }
         return structs(pa.struct(list(STATE)), columns, len(self.samples))

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 class Tracer(Protocol):
     """What this stage needs of `omnitrace_core.batch_tracer.BatchTracer`."""
 
+    replay_s: float
+
     def prepare(self, ready: Sequence[ReadySample]) -> Sequence[Any]: ...
     def trace_prepared(self, prepared: Sequence[Any]) -> Sequence[TokenTrace | SampleError]: ...
 
@@ -62,7 +64,7 @@ class TraceDecode:
         self._turn = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One chunk: fills `trace`, `traced_by`, `trace_s`, `attempts`; drops the decoded media."""
+        """One chunk: fills `trace`, `traced_by`, times and `attempts`; drops the decoded media."""
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
         ready = {row.index: guarded(STAGE, row.row_key, partial(_ready, row)) for row in todo}
@@ -71,23 +73,24 @@ class TraceDecode:
         outcomes: dict[int, Outcome] = {
             index: item for index, item in ready.items() if isinstance(item, RowError)
         }
-        number, share_s = 1, 0.0
+        number, shares_s = 1, (0.0, 0.0)
         if prepared:
             # One chunk at a time has the device, and is counted only once it has it.
             with self._turn:
-                started = time.perf_counter()
+                started, replayed_s = time.perf_counter(), self._tracer.replay_s
                 number, traced = self._trace(table, rows, prepared)
-                share_s = (time.perf_counter() - started) / len(prepared)
+                spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
+            shares_s = (spent_s[0] / len(prepared), spent_s[1] / len(prepared))
             outcomes.update(traced)
         results = [
-            self._result(outcomes[index], share_s) if index in outcomes else None
+            self._result(outcomes[index], *shares_s) if index in outcomes else None
             for index in range(len(rows))
         ]
         counted = pa.array([number if index in prepared else None for index in range(len(rows))])
         return with_results(
             table,
             results,
-            fields=("trace", "traced_by", "trace_s"),
+            fields=("trace", "traced_by", "trace_s", "replay_s"),
             drop=("media", "speech"),
             columns_too={"attempts": counted.cast(STATE.field("attempts").type)},
         )
@@ -117,7 +120,7 @@ class TraceDecode:
         attempt.done()
         return attempt.number, traced
 
-    def _result(self, outcome: Outcome, share_s: float) -> Fields | RowError:
+    def _result(self, outcome: Outcome, trace_s: float, replay_s: float) -> Fields | RowError:
         if isinstance(outcome, SampleError):
             return as_row_error(STAGE, outcome)
         if isinstance(outcome, RowError):
@@ -125,7 +128,8 @@ class TraceDecode:
         return {
             "trace": codec.encode_trace(outcome),
             "traced_by": self._traced_by,
-            "trace_s": share_s,
+            "trace_s": trace_s,
+            "replay_s": replay_s,
         }
 
 

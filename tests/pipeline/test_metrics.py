@@ -26,7 +26,12 @@ def records(tmp_path: Path) -> tuple[Storage, pa.Table]:
     rows: list[dict[str, Any]] = rows_of(table).to_pylist()
     for row, attempts, spent in zip(rows, (1, 3, 1), (0.5, 0.25, 0.0), strict=True):
         row["sample"]["attempts"] = attempts
-        row["sample"]["timings"] = {"decode_s": 0.125, "speech_s": None, "trace_s": spent}
+        row["sample"]["timings"] = {
+            "decode_s": 0.125,
+            "speech_s": None,
+            "trace_s": spent,
+            "replay_s": spent / 4,
+        }
     for row in rows[:2]:
         row["sample"]["n_generated_tokens"] = 7
         row["sample"]["traced_by"] = {"device": "cuda:0"}
@@ -38,6 +43,7 @@ def test_a_chunks_counts_are_its_records_columns(records: tuple[Storage, pa.Tabl
         Count("omnitrace_chunks", (), 1),
         Count("omnitrace_decode_seconds", (), 0.375),
         Count("omnitrace_generated_tokens", ("cuda:0",), 14),
+        Count("omnitrace_replay_seconds", ("cuda:0",), 0.1875),
         Count("omnitrace_retries", (), 2),
         Count("omnitrace_rows", ("error", "missing_sample_id"), 1),
         Count("omnitrace_rows", ("ok", ""), 2),
@@ -69,4 +75,4 @@ def test_counted_once_it_is_committed(
     assert {"run_id": "nightly", "status": "ok", "code": ""} in rows
     with pytest.raises(Exception, match="may not commit"):
         commit_and_count(table, folder, lease.epoch + 1, "nightly")
-    assert len(told) == 7
+    assert len(told) == 8

@@ -129,6 +129,7 @@ class MadeTracer:
 
     def __init__(self, trace: TraceOptions | None = None, **faults: Exception) -> None:
         self.options = trace
+        self.replay_s = 0.0
         self.faults = faults
         self.asked: list[ReadySample] = []
         self.calls: list[int] = []
@@ -139,6 +140,7 @@ class MadeTracer:
     def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         self.calls.append(len(ready))
         self.asked += ready
+        self.replay_s += 0.25 * len(ready)
         return [self._one(item) for item in ready]
 
     def _one(self, ready: ReadySample) -> TokenTrace | SampleError:

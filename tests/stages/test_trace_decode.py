@@ -57,6 +57,7 @@ def test_traces_land_on_their_rows(chunk: pa.Table) -> None:
         np.testing.assert_array_equal(back.folds["attraw"].mass, made.folds["attraw"].mass)
     rows = samples_of(done)
     assert [row["traced_by"] for row in rows] == [TRACED_BY, None, TRACED_BY, TRACED_BY]
+    assert [row["replay_s"] for row in rows] == [0.25, None, 0.25, 0.25]
     assert rows[1]["trace"] is None
 
 
