@@ -24,6 +24,7 @@ from pipeline import publish
 from pipeline import run as run_module
 from pipeline.commit import Committed
 from pipeline.config import make_config
+from pipeline.lease import claim_of
 from pipeline.plan import Chunk
 from pipeline.prepare import Job, prepare
 
@@ -95,8 +96,8 @@ def _by_pool(order: Order, job: Job, noted: Any) -> int:
 
         def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
             nonlocal count
-            # The epoch is not checked: it is one read per chunk, which the table adds.
-            work = partial(do_chunk, folder=job.folder.root, epoch=None)
+            # Whose the run is is not asked: it is one read per chunk, which the table adds.
+            work = partial(do_chunk, folder=job.folder.root)
             for row in pool.imap_unordered(work, chunks, chunksize=8):
                 yield Committed(**row)
                 count += 1
@@ -113,10 +114,10 @@ def _by_graph(job: Job, noted: Any) -> int:
 
     count = 0
     with ray_session(job.config), patch.object(graph, "TraceDecode", FakeTraceDecode):
-        inner = graph.executor(job, 1)
 
         def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
             nonlocal count
+            inner = graph.executor(job, claim_of(job.folder))
             with closing(inner(chunks)) as coming:
                 for committed in coming:
                     yield committed

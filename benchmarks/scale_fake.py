@@ -56,7 +56,7 @@ def config_tree(folder: str, chunk_samples: int, **more: dict[str, Any]) -> dict
     } | more
 
 
-def do_chunk(chunk: Chunk, folder: str, epoch: int | None) -> dict[str, Any]:
+def do_chunk(chunk: Chunk, folder: str) -> dict[str, Any]:
     """A chunk's rows, read as the graph reads them, and made-up records of them, committed."""
     table = read_samples(plan_row(chunk))
     rows = rows_of(table)
@@ -64,7 +64,7 @@ def do_chunk(chunk: Chunk, folder: str, epoch: int | None) -> dict[str, Any]:
     ids = rows.field("sample").field("sample_id").to_pylist()
     records = [_record(key, sample_id) for key, sample_id in zip(keys, ids, strict=True)]
     made = with_rows(table, pa.array(records, RECORD))
-    committed: dict[str, Any] = commit_chunk(made, Storage(folder), epoch).to_pylist()[0]
+    committed: dict[str, Any] = commit_chunk(made, Storage(folder)).to_pylist()[0]
     return committed
 
 

@@ -100,15 +100,15 @@ def measure(task: Task) -> Course:
 def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
     """The run as users have it: plan, lease, graph and publishing."""
     from pipeline.graph import executor
+    from pipeline.lease import claim_of
     from pipeline.ray_session import ray_session
     from pipeline.run import run
 
     with ray_session(job.config):
         ready_s = time.perf_counter() - begun
-        # The epoch of a run's first driver.
-        inner = executor(job, 1)
 
         def execute(chunks: Sequence[Any]) -> Generator[Any, None, None]:
+            inner = executor(job, claim_of(job.folder))
             for committed in inner(chunks):
                 note()
                 yield committed

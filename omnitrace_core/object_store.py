@@ -7,10 +7,11 @@ often it is asked again is in `s3_retries.py`; other stores retry as their fsspe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -64,6 +65,23 @@ def if_absent() -> Condition:
 def if_tag(tag: str) -> Condition:
     """Write only over the version of this tag."""
     return {"IfMatch": f'"{tag}"'}
+
+
+def identity_of(info: Mapping[str, Any]) -> str:
+    """What changes when a file's content does: its ETag, or its size and time."""
+    for key in ("ETag", "etag", "md5Hash", "crc32c"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    times = [info[key] for key in ("mtime", "LastModified", "created") if info.get(key)]
+    # One store can tell one time as a number here and as a date there.
+    told = [str(time.timestamp() if isinstance(time, datetime) else time) for time in times]
+    return f"{info['size']}-{told[0] if told else 'unknown'}"
+
+
+def identity_at(url: str) -> str:
+    """As `identity_of`, of the file at this address now. Raises: FileNotFoundError."""
+    fs, path = connect(url)
+    return identity_of(fs.info(path))
 
 
 @contextmanager

@@ -5,25 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.io import Storage
-from pipeline.lease import check_epoch
+from pipeline.lease import Claim, check_claim
 
 ATTEMPTS = "_attempts"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAttempts:
-    """What `stages.attempts` counts in. epoch: of the driver that the process works for."""
+    """What `stages.attempts` counts in. claim: of the driver that the process works for.
+
+    Each call asks whose the run is, so that a worker of an earlier driver cannot overwrite or
+    forget what is counted for the present one. Raises: LeaseLost.
+    """
 
     folder: Storage
-    epoch: int
+    claim: Claim
+
+    @property
+    def epoch(self) -> int:
+        """Of the driver."""
+        return self.claim.epoch
 
     def read(self, name: str) -> bytes | None:
-        """What was written last, if anything was; asked before work on a chunk begins.
-
-        Raises:
-            LeaseLost: the run has another driver by now, and this work would be for nothing.
-        """
-        check_epoch(self.folder, self.epoch)
+        """What was written last, if anything was."""
+        check_claim(self.folder, self.claim)
         try:
             return self.folder.read(f"{ATTEMPTS}/{name}")
         except FileNotFoundError:
@@ -31,8 +36,10 @@ class StoredAttempts:
 
     def write(self, name: str, content: bytes) -> None:
         """Replace it as a whole."""
+        check_claim(self.folder, self.claim)
         self.folder.write(f"{ATTEMPTS}/{name}", content)
 
     def delete(self, name: str) -> None:
         """Forget it."""
+        check_claim(self.folder, self.claim)
         self.folder.delete(f"{ATTEMPTS}/{name}")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from omnitrace_core.errors import RunError
 from pipeline.io import Storage
-from pipeline.lease import check_epoch
+from pipeline.lease import Claim, check_claim
 from pipeline.plan import Chunk
 from pipeline.table_writer import encoding
 from stages.chunk import rows_of
@@ -56,13 +56,13 @@ def part_name(chunk_key: str) -> str:
     return f"{PARTS}/{chunk_key}.parquet"
 
 
-def commit_chunk(table: pa.Table, folder: Storage, epoch: int | None = None) -> pa.Table:
+def commit_chunk(table: pa.Table, folder: Storage, claim: Claim | None = None) -> pa.Table:
     """Last step of the graph: write a chunk of RECORD rows as one part; returns a `Committed` row.
 
     A part is never replaced: whoever comes second, after a retry or for an earlier driver, leaves
     the first one's, so that all who publish a chunk publish the same bytes.
 
-    epoch: of the driver that the chunk is done for; None checks nothing.
+    claim: of the driver that the chunk is done for; None checks nothing.
 
     Raises:
         RunError: a row of the chunk is missing, or one is there that is not its own.
@@ -71,9 +71,10 @@ def commit_chunk(table: pa.Table, folder: Storage, epoch: int | None = None) -> 
     chunk = table.select(["chunk_key", "shard", "first_row", "n_rows"]).to_pylist()[0]
     part = pa.Table.from_struct_array(rows_of(table)).cast(PART_FILE)
     check_part(part, chunk["shard"], chunk["first_row"], chunk["n_rows"])
-    if epoch is not None:
-        check_epoch(folder, epoch)
-        part = part.replace_schema_metadata({**(part.schema.metadata or {}), EPOCH: str(epoch)})
+    if claim is not None:
+        check_claim(folder, claim)
+        told = {**(part.schema.metadata or {}), EPOCH: str(claim.epoch)}
+        part = part.replace_schema_metadata(told)
     try:
         with folder.writing(part_name(chunk["chunk_key"]), only_new=True) as path:
             pq.write_table(part, path, **encoding(part.schema))

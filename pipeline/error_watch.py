@@ -10,7 +10,10 @@ from pipeline.manifest import Manifest
 
 
 class ErrorWatch:
-    """Counts rows and errors: of what is published, and of what is committed before our eyes."""
+    """Counts rows and errors: of what is published, and of what is committed before our eyes.
+
+    published: manifests that are to stay; those of shards that are done again say nothing.
+    """
 
     def __init__(self, options: RunOptions, published: Iterable[Manifest]) -> None:
         self._limit = options.max_error_fraction

@@ -23,6 +23,7 @@ from omnitrace_core.options import ModelOptions
 from pipeline.attempt_log import StoredAttempts
 from pipeline.commit import Committed, Execute
 from pipeline.config import with_absolute_paths
+from pipeline.lease import Claim
 from pipeline.metrics import commit_and_count
 from pipeline.plan import Chunk
 from pipeline.prepare import Job
@@ -37,10 +38,10 @@ from stages.trace_decode import TraceDecode
 Rows = Generator[dict[str, Any], None, None]
 
 
-def build(chunks: Sequence[Chunk], job: Job, epoch: int) -> Dataset:
+def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     """The Ray Data chain for a window of chunks; every row of its result is a committed chunk.
 
-    epoch: of the driver, which workers check before they work on a chunk and before they commit.
+    claim: of the driver, which workers check before they begin a chunk and before they commit it.
     """
     config = with_absolute_paths(job.config)
     given = config.ray
@@ -81,7 +82,7 @@ def build(chunks: Sequence[Chunk], job: Job, epoch: int) -> Dataset:
     # since an elastic one may stay small. Two chunks in two threads: one has the device, while the
     # inputs of the other are made. A lost actor's chunks go to another, however often (the stage
     # counts).
-    attempts = StoredAttempts(job.folder, epoch)
+    attempts = StoredAttempts(job.folder, claim)
     traced = ready.map_batches(
         TraceDecode,
         fn_constructor_args=(replica_model(config.model), config.decode, config.trace, attempts),
@@ -116,7 +117,7 @@ def build(chunks: Sequence[Chunk], job: Job, epoch: int) -> Dataset:
     # 1:1. One atomic write per chunk; a retried task leaves the part that is there. Metrics are
     # counted here, where a chunk is final.
     return curated.map_batches(
-        partial(commit_and_count, folder=job.folder, epoch=epoch, run_id=job.run_id),
+        partial(commit_and_count, folder=job.folder, claim=claim, run_id=job.run_id),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
@@ -136,16 +137,17 @@ def plan_row(chunk: Chunk) -> pa.Table:
         "uri": chunk.uri,
         "first_row": chunk.first_row,
         "n_rows": chunk.n_rows,
+        "identity": chunk.identity,
         "duplicates": [asdict(item) for item in chunk.duplicates],
     }
     return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
 
 
-def executor(job: Job, epoch: int) -> Execute:
+def executor(job: Job, claim: Claim) -> Execute:
     """A function that runs the graph over a window of chunks and yields each as it is committed."""
 
     def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        dataset = build(chunks, job, epoch)
+        dataset = build(chunks, job, claim)
         try:
             # Closed when we are: a dataset that is only forgotten goes on for a while.
             with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:

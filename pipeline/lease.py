@@ -1,9 +1,10 @@
 """One driver per run: a lease object that one process holds and renews, and others wait for.
 
 The lease is a small JSON object in the run's folder, taken, renewed and given back by conditional
-writes. Each holder raises its epoch by one; parts and manifests carry it, workers check it before
-they commit, and the driver before it publishes. A holder that dies stops renewing: whoever waits
-sees the object unchanged for the time to live, by his own clock, and takes it over.
+writes. Each holder raises its epoch by one; parts and manifests carry it. Workers ask the store
+whose the run is before they commit, the driver before each step that others see. A holder that dies
+stops renewing: whoever waits sees the object unchanged for the time to live, by his own clock, and
+takes it over.
 
 Nothing here compares two machines' clocks but for leases that were left minutes ago.
 """
@@ -31,11 +32,25 @@ LEASE = "_lease.json"
 _CLOCKS_APART_S = 300.0
 _WATCH_S = 0.5
 _RENEWALS = 3  # in a time to live
+_HEARTBEAT_ENDS_S = 2.0  # what a renewal that is under way may take when the lease is given back
 
 # Owners that are this very process, and at work.
 _ours: set[str] = set()
 
 log = logging.getLogger(__name__)
+
+
+def awake_and_asleep() -> float:
+    """Seconds since the machine was started, those that it slept included."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """By what a worker knows its driver's lease."""
+
+    epoch: int
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +104,7 @@ def acquire(
     ttl_s: float,
     *,
     take: bool = False,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = awake_and_asleep,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Lease:
     """Take the lease: at once if it is free, else when its holder has shown no life long enough.
@@ -150,7 +165,7 @@ class Lease:
         holder: Holder,
         tag: str | None,
         renewed: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake_and_asleep,
     ) -> None:
         self._folder, self._holder, self._clock = folder, holder, clock
         self._tag, self._renewed = tag, renewed
@@ -164,21 +179,50 @@ class Lease:
         """Which holder of the run we are: 1 for the first."""
         return self._holder.epoch
 
+    @property
+    def claim(self) -> Claim:
+        """What workers are given."""
+        return Claim(self._holder.epoch, self._holder.owner)
+
     def start(self) -> None:
         """Begin to renew it from a thread of its own."""
         _ours.add(self._holder.owner)
         self._thread.start()
 
     def check(self) -> None:
-        """Raises: LeaseLost if others may hold it by now."""
+        """Look without asking the store, for what nobody else sees.
+
+        Raises:
+            LeaseLost: others may hold it by now, and it cannot be renewed.
+        """
         silent_s = self._clock() - self._renewed
         if not self._lost and silent_s > self._holder.ttl_s:
-            self._lost = f"it could not be renewed for {silent_s:.0f} s"
+            # That our own version is still there proves that nobody held it in between.
+            try:
+                self.renew()
+            except OSError as error:
+                raise self._loss(f"not renewed for {silent_s:.0f} s ({error})") from error
         if self._lost:
-            raise LeaseLost(
-                f"this process lost the lease of {self._folder.root}: {self._lost}. What is "
-                "committed stays; the same command goes on where the run stands"
-            )
+            raise self._loss(self._lost)
+
+    def confirm(self) -> None:
+        """Ask the store, right before a step that others see.
+
+        Raises:
+            LeaseLost: another process holds it.
+            OSError: the store does not answer.
+        """
+        self.check()
+        found = _read(self._folder)
+        if found is None or found[0].owner != self._holder.owner:
+            self._lost = f"it is held by {found[0]}" if found else "the lease object is gone"
+            raise self._loss(self._lost)
+
+    def _loss(self, reason: str) -> LeaseLost:
+        return LeaseLost(
+            f"this process lost the lease of {self._folder.root}: {reason}. What is committed "
+            "stays; the same command goes on where the run stands"
+        )
 
     def renew(self) -> None:
         """Write the object anew. Raises: OSError if the storage does not answer."""
@@ -198,15 +242,17 @@ class Lease:
         """Give it back, so that the next driver need not wait. Does nothing if it is lost."""
         self._ended.set()
         _ours.discard(self._holder.owner)
-        if self._thread.is_alive():
-            self._thread.join()
-        with self._guard:
+        # A renewal that the store lets wait ends by itself; the next driver waits for it, then.
+        if not self._guard.acquire(timeout=_HEARTBEAT_ENDS_S):
+            return
+        try:
             if self._lost or self._holder.released:
                 return
             self._holder = replace(self._holder, renewed_at=time.time(), released=True)
-            # Whoever comes next waits for its time to live instead.
-            with suppress(OSError):
+            with suppress(OSError, RunError):
                 self._swap(self._holder)
+        finally:
+            self._guard.release()
 
     def _swap(self, holder: Holder) -> str | None:
         if self._tag is None:
@@ -224,8 +270,8 @@ class Lease:
         while not self._ended.wait(self._holder.ttl_s / _RENEWALS):
             try:
                 self.renew()
-            except OSError as error:
-                log.warning("the lease of %s was not renewed: %s", self._folder.root, error)
+            except Exception as error:  # noqa: BLE001  (it may work the next time)
+                log.warning("the lease of %s was not renewed: %r", self._folder.root, error)
             if self._lost:
                 return
 
@@ -237,19 +283,27 @@ class Lease:
         return str(found[0]) if found else "nobody: the lease object is gone"
 
 
-def check_epoch(folder: Storage, epoch: int) -> None:
-    """What a worker asks before it commits.
+def check_claim(folder: Storage, claim: Claim) -> None:
+    """What a worker asks before it begins, and before it commits.
 
     Raises:
         LeaseLost: the run has another driver than ours.
     """
     found = _read(folder)
-    if found is not None and found[0].epoch == epoch and not found[0].released:
+    if found is not None and found[0].owner == claim.owner and not found[0].released:
         return
     now = f"held by {found[0]}" if found else "gone"
     raise LeaseLost(
-        f"a worker of epoch {epoch} may not commit to {folder.root}: its lease is {now}"
+        f"a worker of epoch {claim.epoch} may not commit to {folder.root}: its lease is {now}"
     )
+
+
+def claim_of(folder: Storage) -> Claim:
+    """Of whoever holds the lease now. Raises: LeaseLost if nobody does."""
+    found = _read(folder)
+    if found is None or found[0].released:
+        raise LeaseLost(f"nobody holds the lease of {folder.root}")
+    return Claim(found[0].epoch, found[0].owner)
 
 
 def _read(folder: Storage) -> tuple[Holder, str] | None:
@@ -273,7 +327,7 @@ def _myself(epoch: int, ttl_s: float) -> Holder:
         host=socket.gethostname(),
         pid=os.getpid(),
         machine=_machine(),
-        started=_started(os.getpid()),
+        started=_started(os.getpid()) or "",
         ttl_s=ttl_s,
         renewed_at=time.time(),
     )
@@ -284,9 +338,11 @@ def _is_free(holder: Holder) -> bool:
     if holder.released:
         return True
     if holder.machine and holder.machine == _machine():
-        if holder.pid == os.getpid() and holder.started == _started(holder.pid):
+        started = _started(holder.pid)
+        if holder.pid == os.getpid() and holder.started == started:
             return holder.owner not in _ours
-        return _started(holder.pid) != holder.started
+        # None: it is hidden from us, and may live.
+        return started is not None and started != holder.started
     return time.time() - holder.renewed_at > holder.ttl_s + _CLOCKS_APART_S
 
 
@@ -304,11 +360,13 @@ def _machine() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
-    """When a process began, in ticks since the boot; empty if there is no such process."""
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since the boot; empty: there is none; None: not told."""
     try:
         # Behind the name in brackets, which may hold anything: the state, then 18 more fields.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
+    except OSError:
+        return None
     return "" if fields[0] == "Z" else fields[19]

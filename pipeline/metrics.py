@@ -18,6 +18,7 @@ from ray.util import metrics
 
 from pipeline.commit import commit_chunk
 from pipeline.io import Storage
+from pipeline.lease import Claim
 from stages.chunk import rows_of
 
 # Name -> what it counts, and its tags beside run_id.
@@ -43,9 +44,9 @@ class Count:
     amount: float
 
 
-def commit_and_count(table: pa.Table, folder: Storage, epoch: int, run_id: str) -> pa.Table:
+def commit_and_count(table: pa.Table, folder: Storage, claim: Claim, run_id: str) -> pa.Table:
     """`commit_chunk`, and its counts to Ray."""
-    committed = commit_chunk(table, folder, epoch)
+    committed = commit_chunk(table, folder, claim)
     for count in counts(table):
         names = COUNTERS[count.name][1]
         tags = {"run_id": run_id, **dict(zip(names, count.tags, strict=True))}

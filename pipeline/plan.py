@@ -17,13 +17,17 @@ from pipeline.inputs import Duplicate, Scan
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows [first_row, first_row + n_rows) of a shard: the unit of work and of commit."""
+    """Rows [first_row, first_row + n_rows) of a shard: the unit of work and of commit.
+
+    identity: of the shard when it was planned.
+    """
 
     key: str
     shard: str
     uri: str
     first_row: int
     n_rows: int
+    identity: str
     duplicates: tuple[Duplicate, ...]
 
 
@@ -96,7 +100,7 @@ class Plan:
             key = _hash(
                 shard.uri, shard.identity, first_row, n_rows, self.fingerprint, _told(inside)
             )
-            yield Chunk(key, shard.name, shard.uri, first_row, n_rows, inside)
+            yield Chunk(key, shard.name, shard.uri, first_row, n_rows, shard.identity, inside)
 
 
 def inputs_digest(listed: Mapping[str, str], fingerprint: str, chunk_samples: int) -> str:

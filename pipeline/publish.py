@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -17,11 +18,12 @@ from pipeline.commit import PARTS, part_name, read_part
 from pipeline.io import PARTIAL, Storage
 from pipeline.lease import LEASE
 from pipeline.manifest import MANIFESTS, Manifest, manifest_name, write_manifest
-from pipeline.plan import Chunk, Plan, Shard, shard_label
+from pipeline.plan import Chunk, Plan, Shard
 from pipeline.table_writer import table_name, writing_shard
 from stages.schema import SCHEMA_VERSION, TABLES
 
 _READ_AHEAD = 8
+Confirm = Callable[[], None]
 
 
 def publish_shard(
@@ -29,13 +31,14 @@ def publish_shard(
     plan: Plan,
     shard: Shard,
     tables: Sequence[str],
-    check: Callable[[], None] = lambda: None,
+    confirm: Confirm = lambda: None,
     epoch: int = 0,
 ) -> Manifest:
     """Publish a shard whose chunks all have parts; returns its manifest.
 
-    tables: those that this run keeps. check: raises if this process may not publish (any more).
-    epoch: of the driver. Memory: a few parts, one row group of each table, and the chunks' keys.
+    tables: those that this run keeps. confirm: raises if this process may not publish (any more);
+    asked before each step that others see. epoch: of the driver. Memory: a few parts, one row group
+    of each table, and the chunks' keys.
 
     Raises:
         RunError: a part does not hold its chunk's rows.
@@ -43,7 +46,7 @@ def publish_shard(
     with writing_shard(folder, shard.number, tables) as files:
         for part in _parts(folder, plan.chunks(shard)):
             files.add(part)
-        check()
+        confirm()
     keys = [chunk.key for chunk in plan.chunks(shard)]
     manifest = declare(
         folder,
@@ -54,7 +57,9 @@ def publish_shard(
         chunk_samples=plan.chunk_samples,
         chunk_keys=keys,
         epoch=epoch,
+        confirm=confirm,
     )
+    confirm()
     folder.delete_many([part_name(key) for key in keys])
     return manifest
 
@@ -85,11 +90,13 @@ def declare(
     chunk_samples: int,
     chunk_keys: Sequence[str],
     epoch: int = 0,
+    confirm: Confirm = lambda: None,
 ) -> Manifest:
     """Write the manifest of a shard whose files are there; files of other tables go first.
 
     n_rows: by table. errors: error rows by stage and code.
     """
+    confirm()
     for table in TABLES.keys() - n_rows.keys():
         folder.delete(table_name(table, shard.number))
     by_code: Counter[str] = Counter()
@@ -116,6 +123,7 @@ def declare(
         chunk_samples=chunk_samples,
         epoch=epoch,
     )
+    confirm()
     write_manifest(folder, manifest)
     return manifest
 
@@ -123,7 +131,12 @@ def declare(
 # --- what is no longer part of the run ---------------------------------------------------------
 
 
-def retire(folder: Storage, manifests: dict[str, Manifest], plan: Plan) -> list[str]:
+def retire(
+    folder: Storage,
+    manifests: dict[str, Manifest],
+    plan: Plan,
+    confirm: Confirm = lambda: None,
+) -> list[str]:
     """Delete what was published for shards that left the input, and leftovers of crashed writes.
 
     So a plain glob over a table sees each span of the present input once. Returns the names of the
@@ -132,19 +145,35 @@ def retire(folder: Storage, manifests: dict[str, Manifest], plan: Plan) -> list[
     present = {shard.name for shard in plan.shards}
     gone = [manifest for name, manifest in manifests.items() if name not in present]
     for manifest in gone:
+        confirm()
         for table in TABLES:
             folder.delete(table_name(table, manifest.number))
         folder.delete(manifest_name(manifest.number))
-    final = {shard_label(item.number) for name, item in manifests.items() if name in present}
-    for name in _orphans(folder, final):
+    for name in _orphans(folder):
+        confirm()
         folder.delete(name)
     return [manifest.shard for manifest in gone]
 
 
-def _orphans(folder: Storage, final: set[str]) -> Iterator[str]:
+def whole(folder: Storage, manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
+    """The manifests, each without its key if one of its files is missing.
+
+    So its shard counts as not published, and is done again under its number.
+    """
+    there = {f"{table}/{name}" for table in TABLES for name in folder.names(table)}
+    return {
+        shard: manifest if manifest.files.keys() <= there else replace(manifest, key="")
+        for shard, manifest in manifests.items()
+    }
+
+
+def _orphans(folder: Storage) -> Iterator[str]:
     """Published files without a manifest, and temporary files that a killed writer left."""
-    for table in TABLES:
-        for name in folder.names(table):
+    tables = {table: folder.names(table) for table in TABLES}
+    # Listed after the files, so that what was published meanwhile is no orphan.
+    final = {name.removesuffix(".json") for name in folder.names(MANIFESTS, suffix=".json")}
+    for table, names in tables.items():
+        for name in names:
             if name.endswith(PARTIAL) or name.removesuffix(".parquet") not in final:
                 yield f"{table}/{name}"
     for place in (PARTS, MANIFESTS, ATTEMPTS):

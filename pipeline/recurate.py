@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Event
 
 from omnitrace_core.errors import LeaseLost, RunError
 from pipeline.commit import Committed
-from pipeline.lease import Lease, holding
+from pipeline.lease import Claim, Lease, holding
 from pipeline.manifest import Manifest, manifest_name, read_manifests
 from pipeline.plan import Shard
 from pipeline.prepare import check_writable
@@ -67,15 +67,17 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
 def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
     stopped = None
     try:
-        _begin(job)
+        _begin(job, lease)
         _work(job, lease, workers)
     except KeyboardInterrupt:
         stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command does what is missing")
     except LeaseLost:
         raise
     except Exception as error:
+        lease.confirm()
         write_verdict(job.folder, _judge(job, Stop(exit_code_of(error), str(error))))
         raise
+    lease.confirm()
     verdict = _judge(job, stopped)
     write_verdict(job.folder, verdict)
     return verdict
@@ -90,7 +92,7 @@ def _judge(job: Recuration, stopped: Stop | None = None) -> Verdict:
     return replace(judge(job, stopped or Stop(Exit.INCOMPLETE, reason)), finished=False)
 
 
-def _begin(job: Recuration) -> None:
+def _begin(job: Recuration, lease: Lease) -> None:
     """From here on the folder says what it is and that it is going on, and holds nothing stale."""
     job.folder.write(RUN_JSON, json.dumps(describe(job), indent=1).encode())
     write_verdict(job.folder, _judge(job))
@@ -99,7 +101,7 @@ def _begin(job: Recuration) -> None:
     for shard in job.plan.shards:
         if shard.name in job.manifests and not job.is_published(shard):
             job.folder.delete(manifest_name(job.manifests.pop(shard.name).number))
-    for name in retire(job.folder, job.manifests, job.plan):
+    for name in retire(job.folder, job.manifests, job.plan, lease.confirm):
         del job.manifests[name]
 
 
@@ -113,8 +115,7 @@ def _work(job: Recuration, lease: Lease, workers: int) -> None:
             _in_processes(job, lease, shards, min(workers, len(shards)), progress.update)
             return
         for shard in shards:
-            lease.check()
-            job.manifests[shard.name] = recurate_shard(job, shard, progress.update)
+            job.manifests[shard.name] = recurate_shard(job, shard, progress.update, lease.claim)
 
 
 def describe(job: Recuration) -> dict[str, object]:
@@ -154,7 +155,7 @@ def _in_processes(
     # Spawned, not forked: Arrow's and the tagger's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     told, stop = context.SimpleQueue(), context.Event()
-    with ProcessPoolExecutor(workers, context, _join, (job, told, stop)) as pool:
+    with ProcessPoolExecutor(workers, context, _join, (job, told, stop, lease.claim)) as pool:
         waiting = {pool.submit(_shard_here, shard) for shard in shards}
         try:
             while waiting:
@@ -186,23 +187,23 @@ class _Stopped(Exception):
 
 
 # Of a worker process, which does shards of one job.
-_here: tuple[Recuration, SimpleQueue[Committed], Event] | None = None
+_here: tuple[Recuration, SimpleQueue[Committed], Event, Claim] | None = None
 
 
-def _join(job: Recuration, told: SimpleQueue[Committed], stop: Event) -> None:
+def _join(job: Recuration, told: SimpleQueue[Committed], stop: Event, claim: Claim) -> None:
     """Begin a worker process. The driver alone hears Ctrl-C, and tells the others."""
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _here = (job, told, stop)
+    _here = (job, told, stop, claim)
 
 
 def _shard_here(shard: Shard) -> Manifest:
     assert _here is not None
-    job, told, stop = _here
+    job, told, stop, claim = _here
 
     def report(committed: Committed) -> None:
         if stop.is_set():
             raise _Stopped
         told.put(committed)
 
-    return recurate_shard(job, shard, report)
+    return recurate_shard(job, shard, report, claim)

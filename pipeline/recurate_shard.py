@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from omnitrace_core.media.rules import MediaRules
 from pipeline.commit import Committed, check_part, count_status
+from pipeline.lease import Claim, check_claim
 from pipeline.manifest import Manifest
 from pipeline.plan import Shard
-from pipeline.publish import declare
+from pipeline.publish import Confirm, declare
 from pipeline.recuration import Recuration
 from pipeline.stored_run import StoredRun
 from pipeline.stored_shard import read_shard
@@ -25,26 +27,29 @@ _QUICK_SAMPLES = 512
 Report: TypeAlias = Callable[[Committed], None]
 
 
-def recurate_shard(job: Recuration, shard: Shard, report: Report) -> Manifest:
+def recurate_shard(job: Recuration, shard: Shard, report: Report, claim: Claim) -> Manifest:
     """Curate and publish a shard; returns its manifest.
 
-    Memory: one batch of chunks, and one row group of each table.
+    claim: of the driver, checked before each step that others see. Memory: one batch of chunks, and
+    one row group of each table.
 
     Raises:
         RunError: what the run published cannot be read back, or rows were lost.
     """
+    confirm = partial(check_claim, job.folder, claim)
     tables = kept_tables(job.config.trace)
     source = job.run.manifests[shard.name]
     same = not job.change.rewrites_traces and source.schema_version == SCHEMA_VERSION
     copied = ["traces"] if same and "traces" in tables else []
-    done = _write(job, shard, [name for name in tables if name not in copied], report)
+    done = _write(job, shard, [name for name in tables if name not in copied], report, confirm)
     if copied and done.errors.total() > source.n_error:
         # Samples that are errors now have no traces any more.
         copied = []
-        done = _write(job, shard, tables, _ignore)
+        done = _write(job, shard, tables, _ignore, confirm)
     n_rows = done.n_rows
     for name in copied:
         file = table_name(name, shard.number)
+        confirm()
         job.run.folder.copy(file, job.folder)
         n_rows[name] = source.files[file]
     return declare(
@@ -55,10 +60,14 @@ def recurate_shard(job: Recuration, shard: Shard, report: Report) -> Manifest:
         fingerprint=job.plan.fingerprint,
         chunk_samples=cut_of(job.run, source),
         chunk_keys=source.chunk_keys,
+        epoch=claim.epoch,
+        confirm=confirm,
     )
 
 
-def _write(job: Recuration, shard: Shard, tables: Sequence[str], report: Report) -> ShardWriter:
+def _write(
+    job: Recuration, shard: Shard, tables: Sequence[str], report: Report, confirm: Confirm
+) -> ShardWriter:
     """Curate a shard and write its files in `tables`, chunk by chunk as the run did."""
     source, change = job.run.manifests[shard.name], job.change
     cut = cut_of(job.run, source)
@@ -79,6 +88,7 @@ def _write(job: Recuration, shard: Shard, tables: Sequence[str], report: Report)
                 first_row += len(part)
                 n_error = count_status(part)["error"]
                 report(Committed(next(keys), shard.name, len(part), n_error))
+        confirm()
     return files
 
 

@@ -15,11 +15,11 @@ from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, Execute
 from pipeline.error_watch import ErrorWatch
 from pipeline.identity import remember
-from pipeline.lease import Lease, holding
+from pipeline.lease import Claim, Lease, holding
 from pipeline.manifest import read_manifests
 from pipeline.prepare import Job, check_writable
 from pipeline.progress import Progress
-from pipeline.publish import publish_shard, retire
+from pipeline.publish import publish_shard, retire, whole
 from pipeline.schedule import Schedule
 from pipeline.stop_signals import stopping_on_signals
 from pipeline.verdict import (
@@ -65,7 +65,7 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
     if is_finished(job):
         return judge(job)
     try:
-        _begin(job)
+        _begin(job, lease)
         return _end(job, lease, _work(job, lease, execute, work))
     except KeyboardInterrupt as stop:
         reason = f"{_cause(stop)}; the same command continues the run"
@@ -74,38 +74,44 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
         # The folder is another's: what it says of the run is not ours to write.
         raise
     except Exception as error:
-        lease.check()
+        lease.confirm()
         write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
         raise
 
 
 def _end(job: Job, lease: Lease, stopped: Stop | None) -> Verdict:
     """Say how the run stands, and sweep up behind it if it is finished."""
-    lease.check()
-    verdict = judge(job, stopped or _lost(job))
+    job.manifests.update(whole(job.folder, job.manifests))
+    verdict = judge(job)
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size. And what was counted.
-        job.folder.delete_folder(PARTS)
-        job.folder.delete_folder(ATTEMPTS)
+        for leftover in (PARTS, ATTEMPTS):
+            lease.confirm()
+            job.folder.delete_folder(leftover)
+    else:
+        verdict = judge(job, stopped or _lost(job))
+    lease.confirm()
     write_verdict(job.folder, verdict)
     return verdict
 
 
 def _as_it_stands(job: Job) -> Job:
     """The job with what others published since it was planned."""
-    manifests = read_manifests(job.folder, with_chunks=False)
+    manifests = whole(job.folder, read_manifests(job.folder, with_chunks=False))
     numbers = {name: manifest.number for name, manifest in manifests.items()}
     return replace(job, manifests=manifests, plan=job.plan.numbered(numbers))
 
 
-def _begin(job: Job) -> None:
+def _begin(job: Job, lease: Lease) -> None:
     """From here on the run's folder says that it is going on, and holds nothing stale."""
     # A date given in the config needs no remembering, and must not bind runs without one.
     if job.config.run.date is None:
         remember(job.identity)
+    lease.confirm()
     write_verdict(job.folder, judge(job))
+    lease.confirm()
     job.folder.write("run.json", json.dumps(describe(job), indent=1).encode())
-    for name in retire(job.folder, job.manifests, job.plan):
+    for name in retire(job.folder, job.manifests, job.plan, lease.confirm):
         del job.manifests[name]
 
 
@@ -118,7 +124,8 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
     n_chunks = sum(job.plan.n_chunks_of(shard) for shard in shards)
     n_rows = sum(shard.n_rows for shard in shards)
     parts = {name.removesuffix(".parquet") for name in job.folder.names(PARTS, suffix=".parquet")}
-    errors = ErrorWatch(job.config.run, job.manifests.values())
+    published = [shard for shard in job.plan.shards if job.is_published(shard)]
+    errors = ErrorWatch(job.config.run, [job.manifests[shard.name] for shard in published])
     with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
         schedule = Schedule(job.plan, shards, parts, progress.skip)
         while True:
@@ -128,7 +135,7 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
                 return None
             if execute is None:
                 work.enter_context(_ray(job, progress))
-                execute = _graph(job, lease.epoch)
+                execute = _graph(job, lease.claim)
             for committed in work.enter_context(closing(execute(window))):
                 lease.check()
                 progress.update(committed)
@@ -141,9 +148,8 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
 def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:
     tables = kept_tables(job.config.trace)
     for shard in schedule.complete():
-        lease.check()
         manifest = publish_shard(
-            job.folder, job.plan, shard, tables, check=lease.check, epoch=lease.epoch
+            job.folder, job.plan, shard, tables, confirm=lease.confirm, epoch=lease.epoch
         )
         job.manifests[shard.name] = replace(manifest, chunk_keys=[])
 
@@ -164,10 +170,10 @@ def _lost(job: Job) -> Stop | None:
     )
 
 
-def _graph(job: Job, epoch: int) -> Execute:
+def _graph(job: Job, claim: Claim) -> Execute:
     from pipeline.graph import executor
 
-    return executor(job, epoch)
+    return executor(job, claim)
 
 
 @contextmanager

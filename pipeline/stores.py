@@ -11,17 +11,17 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from omnitrace_core.object_store import S3_SCHEMES, connect, if_absent, if_tag
+from omnitrace_core.object_store import S3_SCHEMES, connect, identity_of, if_absent, if_tag
 
 PARTIAL = ".partial"
 _LOCK = ".lock"
+_DELETIONS = 3
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -177,6 +177,14 @@ class LocalStore(AnyStore):
         """Copy a file within the kernel. Raises: FileNotFoundError."""
         shutil.copyfile(path, copy)
 
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder, though others may write into it or delete in it at the same time."""
+        for _ in range(_DELETIONS):
+            shutil.rmtree(path, ignore_errors=True)
+            if not os.path.lexists(path):
+                return
+        shutil.rmtree(path)
+
 
 class S3Store(AnyStore):
     """S3, which checks the condition of a write itself."""
@@ -235,17 +243,6 @@ def store_of(root: str) -> tuple[AnyStore, str]:
         return S3Store(fs), path
     kind = LocalStore if isinstance(fs, LocalFileSystem) else AnyStore
     return kind(fs), path.rstrip("/")
-
-
-def identity_of(info: Mapping[str, Any]) -> str:
-    """What changes when a file's content does: its ETag, or its size and time."""
-    for key in ("ETag", "etag", "md5Hash", "crc32c"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    times = [info[key] for key in ("mtime", "LastModified", "created") if info.get(key)]
-    # One store can tell one time as a number here and as a date there.
-    told = [str(time.timestamp() if isinstance(time, datetime) else time) for time in times]
-    return f"{info['size']}-{told[0] if told else 'unknown'}"
 
 
 def tag_of(content: bytes) -> str:

@@ -52,14 +52,22 @@ class ShardWriter:
 
 @contextmanager
 def writing_shard(folder: Storage, number: int, tables: Sequence[str]) -> Iterator[ShardWriter]:
-    """A shard's files in `tables`; they appear, samples/ first, when the block ends well."""
-    with ExitStack() as stack:
-        writers = {}
+    """A shard's files in `tables`; they appear, samples/ first, when the block ends well.
+
+    All are written to their end before the first one appears.
+    """
+    with ExitStack() as files:
         # Opened in reverse: what an ExitStack holds appears last-in first-out.
-        for name in reversed(tables):
-            path = stack.enter_context(folder.writing(table_name(name, number)))
-            writers[name] = stack.enter_context(_TableWriter(path, TABLES[name]))
-        yield ShardWriter({name: writers[name] for name in tables})
+        paths = {
+            name: files.enter_context(folder.writing(table_name(name, number)))
+            for name in reversed(tables)
+        }
+        with ExitStack() as open_files:
+            writers = {
+                name: open_files.enter_context(_TableWriter(paths[name], TABLES[name]))
+                for name in tables
+            }
+            yield ShardWriter(writers)
 
 
 def rows_of_table(part: pa.Table, table: str) -> pa.Table:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import DuplicateSampleId, RunError
-from omnitrace_core.object_store import open_file
+from omnitrace_core.object_store import identity_at, open_file
 from omnitrace_core.parse import to_sample
 from stages.chunk import error_row, with_rows
 from stages.guard import RowError, as_row_error, guarded
@@ -14,6 +14,7 @@ from stages.input_schema import conform
 from stages.schema import SAMPLE, STATE
 
 STAGE = "read"
+_CHANGED = "it changed while the run was reading it; start the run again"
 
 
 def read_samples(plan: pa.Table) -> pa.Table:
@@ -22,11 +23,14 @@ def read_samples(plan: pa.Table) -> pa.Table:
     Rows that are not samples, have no `sample_id`, or one that an earlier row has, become errors.
 
     Raises:
-        RunError: the shard has fewer rows than planned.
+        RunError: the shard is not the one that was planned.
         StoreUnavailable: the object store does not answer.
     """
     chunk = plan.to_pylist()[0]
     samples, misfits = conform(_read_rows(chunk["uri"], chunk["first_row"], chunk["n_rows"]))
+    # After the rows are read: then they are of the shard as it was planned.
+    if chunk["identity"] is not None and identity_at(chunk["uri"]) != chunk["identity"]:
+        raise RunError(f"{chunk['uri']} is another file than was planned: {_CHANGED}")
     repeats = {item["row"]: item["first_row_key"] for item in chunk["duplicates"]}
     row_keys, errors = [], []
     for index in range(len(samples)):
@@ -87,8 +91,7 @@ def _read_rows(uri: str, first_row: int, n_rows: int) -> pa.Table:
             start = end
         if start < first_row + n_rows:
             raise RunError(
-                f"{uri} has {start} rows where at least {first_row + n_rows} were planned: it "
-                "changed while the run was reading it; start the run again"
+                f"{uri} has {start} rows and not the {first_row + n_rows} of the plan: {_CHANGED}"
             )
         columns = [name for name in shard.schema_arrow.names if name in SAMPLE.names]
         rows = shard.read_row_groups(wanted, columns=columns, use_threads=False)

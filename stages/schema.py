@@ -101,6 +101,7 @@ CHUNK_PLAN = pa.schema(
         ("uri", pa.string()),
         ("first_row", pa.int64()),
         ("n_rows", pa.int64()),
+        ("identity", pa.string()),  # of the shard when it was planned
         (
             "duplicates",
             pa.list_(pa.struct([("row", pa.int64()), ("first_row_key", pa.string())])),

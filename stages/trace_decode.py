@@ -17,10 +17,11 @@ from omnitrace_core.errors import DeviceBroken, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from stages import codec
-from stages.attempts import AttemptLog, Attempts
+from stages.attempts import Attempt, AttemptLog, Attempts
 from stages.chunk import Fields, StateRow, state_rows, with_results
 from stages.guard import RowError, as_row_error, guarded
 from stages.schema import STATE
+from stages.turns import Turns
 
 STAGE = "trace_decode"
 BROKEN_DEVICE = 70  # exit status of a process whose device is broken
@@ -41,7 +42,7 @@ class TraceDecode:
     """Holds the model; one per replica. Batching and sorting by length are the core's.
 
     Two threads may call it: while one traces, the other makes the next chunk's inputs. attempts:
-    where attempts at a chunk are counted before the model works on it.
+    where attempts at a chunk are counted before they begin.
     """
 
     def __init__(
@@ -61,32 +62,23 @@ class TraceDecode:
     ) -> None:
         self._tracer, self._traced_by = tracer, traced_by
         self._attempts = Attempts(STAGE, attempts)
-        self._turn = threading.Lock()
+        self._turns = Turns()
+        self._device = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `trace`, `traced_by`, times and `attempts`; drops the decoded media."""
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
-        ready = {row.index: guarded(STAGE, row.row_key, partial(_ready, row)) for row in todo}
-        samples = {i: item for i, item in ready.items() if isinstance(item, ReadySample)}
-        prepared = dict(zip(samples, self._tracer.prepare(list(samples.values())), strict=True))
-        outcomes: dict[int, Outcome] = {
-            index: item for index, item in ready.items() if isinstance(item, RowError)
-        }
         number, shares_s = 1, (0.0, 0.0)
-        if prepared:
-            # One chunk at a time has the device, and is counted only once it has it.
-            with self._turn:
-                started, replayed_s = time.perf_counter(), self._tracer.replay_s
-                number, traced = self._trace(table, rows, prepared)
-                spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
-            shares_s = (spent_s[0] / len(prepared), spent_s[1] / len(prepared))
-            outcomes.update(traced)
+        outcomes: dict[int, Outcome] = {}
+        if todo:
+            number, outcomes, spent_s = self._work(table.column("chunk_key")[0].as_py(), todo)
+            shares_s = (spent_s[0] / len(todo), spent_s[1] / len(todo))
         results = [
-            self._result(outcomes[index], *shares_s) if index in outcomes else None
-            for index in range(len(rows))
+            self._result(outcomes[row.index], *shares_s) if row.index in outcomes else None
+            for row in rows
         ]
-        counted = pa.array([number if index in prepared else None for index in range(len(rows))])
+        counted = pa.array([number if row.index in outcomes else None for row in rows])
         return with_results(
             table,
             results,
@@ -95,30 +87,57 @@ class TraceDecode:
             columns_too={"attempts": counted.cast(STATE.field("attempts").type)},
         )
 
-    def _trace(
-        self, table: pa.Table, rows: Sequence[StateRow], prepared: dict[int, Any]
-    ) -> tuple[int, dict[int, TokenTrace | SampleError]]:
-        """Which attempt at the chunk this was, and what came of each sample."""
-        attempt = self._attempts.begin(table.column("chunk_key")[0].as_py())
-        traced: dict[int, TokenTrace | SampleError] = {}
+    def _work(
+        self, chunk_key: str, rows: Sequence[StateRow]
+    ) -> tuple[int, dict[int, Outcome], tuple[float, float]]:
+        """Which attempt at the chunk this was, what came of each row, and seconds at the model."""
+        # Counted before anything is done with a sample: making its inputs can be deadly, too.
+        attempt = self._attempts.begin(chunk_key)
         try:
-            if not attempt.one_by_one:
-                outcomes = self._tracer.trace_prepared(list(prepared.values()))
-                traced = dict(zip(prepared, outcomes, strict=True))
+            if attempt.one_by_one:
+                # Alone in the process, so that it dies of no other chunk than this.
+                with self._turns.alone():
+                    outcomes, spent_s = self._one_by_one(rows, attempt)
             else:
-                for index, item in prepared.items():
-                    try:
-                        attempt.row(rows[index].row_key)
-                    except SampleError as error:
-                        traced[index] = error
-                    else:
-                        traced[index] = self._tracer.trace_prepared([item])[0]
+                with self._turns.together():
+                    outcomes, spent_s = self._at_once(rows)
         except DeviceBroken:
             # Ray gives a dead actor's work to a new one; an exception would end the run.
             log.critical("the device is broken; this process ends", exc_info=True)
             os._exit(BROKEN_DEVICE)
         attempt.done()
-        return attempt.number, traced
+        return attempt.number, outcomes, spent_s
+
+    def _one_by_one(
+        self, rows: Sequence[StateRow], attempt: Attempt
+    ) -> tuple[dict[int, Outcome], tuple[float, float]]:
+        outcomes: dict[int, Outcome] = {}
+        wall_s = replay_s = 0.0
+        for row in rows:
+            try:
+                attempt.row(row.row_key)
+            except SampleError as error:
+                outcomes[row.index] = error
+                continue
+            made, spent_s = self._at_once([row])
+            outcomes.update(made)
+            wall_s, replay_s = wall_s + spent_s[0], replay_s + spent_s[1]
+        return outcomes, (wall_s, replay_s)
+
+    def _at_once(self, rows: Sequence[StateRow]) -> tuple[dict[int, Outcome], tuple[float, float]]:
+        ready = {row.index: guarded(STAGE, row.row_key, partial(_ready, row)) for row in rows}
+        samples = {i: item for i, item in ready.items() if isinstance(item, ReadySample)}
+        outcomes: dict[int, Outcome] = {
+            index: item for index, item in ready.items() if isinstance(item, RowError)
+        }
+        prepared = self._tracer.prepare(list(samples.values()))
+        # One chunk at a time has the device; the other thread makes the next one's inputs.
+        with self._device:
+            started, replayed_s = time.perf_counter(), self._tracer.replay_s
+            traced = self._tracer.trace_prepared(prepared) if samples else []
+            spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
+        outcomes.update(zip(samples, traced, strict=True))
+        return outcomes, spent_s
 
     def _result(self, outcome: Outcome, trace_s: float, replay_s: float) -> Fields | RowError:
         if isinstance(outcome, SampleError):

@@ -17,6 +17,7 @@ from pipeline.graph import plan_row
 from pipeline.identity import identify
 from pipeline.inputs import scan_input
 from pipeline.io import Storage
+from pipeline.lease import Claim
 from pipeline.manifest import read_manifests
 from pipeline.plan import Chunk, make_plan
 from pipeline.prepare import Job
@@ -66,19 +67,19 @@ def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY)
 class Worker:
     """Does chunks one after another; `done` are the keys of those it did.
 
-    say: put into each span's text, to tell one run's records from another's. epoch: of the driver
+    say: put into each span's text, to tell one run's records from another's. claim: of the driver
     that they are done for; None checks no lease.
     """
 
-    def __init__(self, folder: Storage, say: str = "", epoch: int | None = None) -> None:
+    def __init__(self, folder: Storage, say: str = "", claim: Claim | None = None) -> None:
         self.folder = folder
         self.say = say
-        self.epoch = epoch
+        self.claim = claim
         self.done: list[str] = []
 
     def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Committed]:
         for chunk in chunks:
-            row = commit_chunk(self.records(chunk), self.folder, self.epoch).to_pylist()[0]
+            row = commit_chunk(self.records(chunk), self.folder, self.claim).to_pylist()[0]
             self.done.append(chunk.key)
             yield Committed(**row)
 

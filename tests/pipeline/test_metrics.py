@@ -9,7 +9,7 @@ from ray.util import metrics as ray_metrics
 
 from pipeline import metrics
 from pipeline.io import Storage
-from pipeline.lease import acquire
+from pipeline.lease import Claim, acquire
 from pipeline.metrics import COUNTERS, Count, commit_and_count, counts
 from stages.chunk import rows_of, with_rows
 from stages.schema import RECORD
@@ -65,7 +65,7 @@ def test_counted_once_it_is_committed(
     monkeypatch.setattr("ray.util.metrics.Counter", Told)
     lease = acquire(folder, 60)
     try:
-        committed = commit_and_count(table, folder, lease.epoch, "nightly")
+        committed = commit_and_count(table, folder, lease.claim, "nightly")
     finally:
         metrics._counter.cache_clear()
         lease.release()
@@ -74,5 +74,5 @@ def test_counted_once_it_is_committed(
     rows = [tags for name, _, tags in told if name == "omnitrace_rows"]
     assert {"run_id": "nightly", "status": "ok", "code": ""} in rows
     with pytest.raises(Exception, match="may not commit"):
-        commit_and_count(table, folder, lease.epoch + 1, "nightly")
+        commit_and_count(table, folder, Claim(1, "another"), "nightly")
     assert len(told) == 8

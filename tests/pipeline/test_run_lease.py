@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError, LeaseHeld, LeaseLost, RunError
-from pipeline.commit import EPOCH, Committed, commit_chunk
+from pipeline.commit import EPOCH, Committed
 from pipeline.inputs import list_shards
 from pipeline.io import Storage
-from pipeline.lease import LEASE, holding
+from pipeline.lease import LEASE, Lease, claim_of, holding
 from pipeline.manifest import read_manifests
 from pipeline.plan import Chunk
 from pipeline.prepare import Job
@@ -24,6 +24,7 @@ from pipeline.schedule import Schedule
 from pipeline.settled import settled
 from pipeline.verdict import Exit
 from tests.pipeline.made_runs import (
+    ALL_ROWS,
     DAY,
     Worker,
     assert_complete,
@@ -48,7 +49,7 @@ def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
     epochs = []
 
     def look(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        worker = Worker(job.folder, epoch=2)
+        worker = Worker(job.folder, claim=claim_of(job.folder))
         for committed in worker(chunks):
             part = Path(job.folder.root, "_parts", f"{committed.chunk_key}.parquet")
             epochs.append((pq.read_schema(part).metadata or {}).get(EPOCH))
@@ -73,36 +74,130 @@ def test_run_that_another_driver_works_on_is_left_alone(folder: Path) -> None:
 
 
 def test_driver_whose_lease_is_taken_writes_nothing_more(folder: Path) -> None:
+    """It is the driver's own question to the store that finds out, long before a heartbeat."""
     config = config_for(folder)
     job = job_for(config)
+    seen: dict[str, str] = {}
 
     def robbed(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        for number, committed in enumerate(Worker(job.folder, say="old")(chunks)):
+        for number, committed in enumerate(list(Worker(job.folder, say="old")(chunks))):
             if number == 2:
                 other = job_for(config)
                 run(other, Worker(other.folder, say="new"), take_lease=True)
                 seen.update(other.folder.tree_listing(""))
             yield committed
 
-    seen: dict[str, str] = {}
-    with pytest.raises(LeaseLost, match="epoch 1 may not commit"):
-        run(job, _checked(job, robbed))
+    with pytest.raises(LeaseLost, match=r"lost the lease .*: it is held by"):
+        run(job, robbed)
     assert job.folder.tree_listing("") == seen
     assert told(job)["exit_code"] == 0
     assert_complete(job)
 
 
-def _checked(job: Job, execute: object) -> object:
-    """As a graph whose workers look at the lease before each commit."""
+class _Sleeper:
+    """A driver that sleeps right after its n-th question to the store; another does it all."""
 
-    def checked(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        for committed in execute(chunks):  # type: ignore[operator]
-            chunk = next(item for item in chunks if item.key == committed.chunk_key)
-            worker = Worker(job.folder)
-            commit_chunk(worker.records(chunk), job.folder, epoch=1)
+    def __init__(self, folder: Path, asleep_after: int, started: bool) -> None:
+        self.config = config_for(folder)
+        self.asleep_after = asleep_after
+        self.asked = 0
+        self.job = job_for(self.config)
+        if started:
+            # Something to begin with: a published shard, an orphan, and a part.
+            chunks = [
+                item for shard in self.job.plan.shards for item in self.job.plan.chunks(shard)
+            ]
+            list(Worker(self.job.folder)(chunks[2:3]))
+            self.job.folder.write("spans/shard-00007.parquet", b"left by a killed writer")
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        confirm = Lease.confirm
+
+        def confirm_and_sleep(lease: Lease) -> None:
+            confirm(lease)
+            self.asked += 1
+            if self.asked == self.asleep_after:
+                with monkeypatch.context() as awake:
+                    awake.setattr(Lease, "confirm", confirm)
+                    other = job_for(self.config)
+                    run(other, Worker(other.folder), take_lease=True)
+                    assert_complete(other)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Lease, "confirm", confirm_and_sleep)
+            run(self.job, self._work)
+
+    def _work(self, chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        yield from Worker(self.job.folder, claim=claim_of(self.job.folder))(chunks)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_driver_that_wakes_at_any_step_does_no_harm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    for asleep_after in range(1, 100):
+        path = folder / f"asleep{asleep_after}"
+        path.mkdir()
+        (path / "input").symlink_to(folder / "input")
+        sleeper = _Sleeper(path, asleep_after, started)
+        try:
+            sleeper.run(monkeypatch)
+        except LeaseLost:
+            assert row_keys(sleeper.job.folder) == ALL_ROWS, asleep_after
+        if sleeper.asked < asleep_after:
+            break
+        # Perhaps it left a verdict that is none; the same command mends it, without any work.
+        again = job_for(sleeper.config)
+        worker = Worker(again.folder)
+        assert run(again, worker).exit_code == 0
+        assert worker.done == []
+        assert told(again)["finished"] is True
+        assert_complete(again)
+    assert 12 < asleep_after < 60
+
+
+def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    run(job, Worker(job.folder))
+    job.folder.delete("spans/shard-00001.parquet")
+    write_input(folder / "input", d=["9"])
+    again = job_for(config_for(folder))
+    worker = Worker(again.folder)
+    assert run(again, worker).exit_code == 0
+    assert len(worker.done) == 3
+    assert len(row_keys(again.folder, "spans")) == 10
+    assert {item.number for item in read_manifests(again.folder).values()} == {0, 1, 2, 3}
+
+
+def test_files_that_vanish_during_a_run_are_missed_at_its_end(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def vanishing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        for number, committed in enumerate(Worker(job.folder)(chunks)):
+            if number == 3:
+                job.folder.delete("samples/shard-00000.parquet")
             yield committed
 
-    return checked
+    verdict = run(job, vanishing)
+    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert "1 shards are not complete" in verdict.reason
+    assert run(job_for(config_for(folder)), Worker(job.folder)).exit_code == 0
+    assert_complete(job)
+
+
+def test_error_beside_a_new_driver_does_not_judge_its_run(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def broken(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        other = job_for(config_for(folder))
+        run(other, Worker(other.folder), take_lease=True)
+        raise OSError("connection lost")
+        yield
+
+    with pytest.raises(LeaseLost, match="is held by"):
+        run(job, broken)
+    assert told(job)["exit_code"] == 0
+    assert_complete(job)
 
 
 def test_part_is_never_replaced(folder: Path) -> None:
@@ -159,6 +254,35 @@ def test_too_many_errors_stop_a_run_early(folder: Path) -> None:
     assert patient.folder.root == job.folder.root
     assert run(patient, Worker(job.folder)).exit_code == 0
     assert len(row_keys(job.folder)) == 7
+
+
+def test_errors_of_a_mended_shard_stop_nothing(folder: Path) -> None:
+    limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 3}
+    write_input(folder / "input", a=[None] * 6, b=["1", "2", "3", "4"], c=[])
+    job = job_for(config_for(folder, run=limits))
+    assert "stopped early" in run(job, Worker(job.folder)).reason
+    patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 1}))
+    run(patient, Worker(patient.folder))
+    write_input(folder / "input", a=["5", "6", "7", "8", "9", "10"])
+    mended = job_for(config_for(folder, run=limits))
+    verdict = run(mended, Worker(mended.folder))
+    assert (verdict.exit_code, verdict.n_error, verdict.n_rows) == (0, 0, 10)
+
+
+def test_shard_that_changes_under_a_run_is_not_mixed(folder: Path) -> None:
+    job = job_for(config_for(folder, run={"chunk_samples": 1}))
+
+    def changing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        worker = Worker(job.folder)
+        yield from worker(chunks[:1])
+        write_input(folder / "input", a=["x", "y", "z"])
+        yield from worker(chunks[1:])
+
+    with pytest.raises(RunError, match=r"a.parquet is another file than was planned: it changed"):
+        run(job, changing)
+    again = job_for(config_for(folder, run={"chunk_samples": 1}))
+    assert run(again, Worker(again.folder)).exit_code == 0
+    assert {row["sample_id"] for row in rows(again.folder, "samples")} >= {"x", "y", "z"}
 
 
 def test_few_rows_do_not_stop_a_run(folder: Path) -> None:

@@ -43,6 +43,7 @@ def plan_of(path: Path, n_rows: int, first_row: int = 0, **duplicates: str) -> p
         "uri": str(path),
         "first_row": first_row,
         "n_rows": n_rows,
+        "identity": None,
         "duplicates": [
             {"row": int(name.removeprefix("row_")), "first_row_key": key}
             for name, key in duplicates.items()

@@ -55,7 +55,7 @@ def test_rows_that_are_no_samples_are_errors(tmp_path: Path) -> None:
 
 def test_shard_that_shrank_is_refused(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.parquet", [text_row("a")])
-    with pytest.raises(RunError, match=r"has 1 rows where at least 5 were planned"):
+    with pytest.raises(RunError, match=r"has 1 rows and not the 5 of the plan"):
         read_samples(plan_of(shard, 5))
 
 
