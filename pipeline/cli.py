@@ -43,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"omnitrace: {error}", file=sys.stderr)
         return exit_code_of(error)
+    except OSError as error:
+        from pipeline.verdict import Exit
+
+        if arguments.verbose:
+            traceback.print_exc()
+        print(f"omnitrace: {type(error).__name__}: {error}", file=sys.stderr)
+        return Exit.CRASH
     except KeyboardInterrupt:
         print("omnitrace: interrupted", file=sys.stderr)
         from pipeline.verdict import Exit

@@ -113,6 +113,21 @@ def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
     )
 
 
+def test_sample_whose_inputs_are_deadly_is_found_alone(chunk: pa.Table) -> None:
+    class Unready(MadeTracer):
+        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+            if any(item.sample.sample_id == "c" for item in ready):
+                raise Died
+            return ready
+
+    log = Log()
+    for _ in range(4):
+        with pytest.raises(Died):
+            trace_stage(Unready(), log)(chunk)
+    done = trace_stage(Unready(), log)(chunk)
+    assert codes_of(done) == [None, "missing_sample_id", "quarantined", None]
+
+
 def test_first_attempt_is_one(chunk: pa.Table) -> None:
     done = trace_stage(MadeTracer(), Log())(chunk)
     assert [row["attempts"] for row in samples_of(done)] == [1, None, 1, 1]

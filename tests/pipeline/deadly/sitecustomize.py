@@ -2,7 +2,7 @@
 
 `BatchTracer.trace_prepared` is wrapped once its module is imported. A sample called `deadly-…` ends
 the process as a broken driver library would, each time; `poison-…` breaks the device, which the
-stage answers by ending the process in good order.
+stage answers by ending the process in good order; `unready-…` is deadly while its inputs are made.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._real.exec_module(module)
-        traced = module.BatchTracer.trace_prepared
+        traced, prepared_by = module.BatchTracer.trace_prepared, module.BatchTracer.prepare
+
+        def prepare(self: Any, ready: Sequence[Any]) -> Any:
+            if any(item.sample.sample_id.startswith("unready") for item in ready):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return prepared_by(self, ready)
 
         def trace_prepared(self: Any, prepared: Sequence[Any]) -> Any:
             for item in prepared:
@@ -43,6 +48,7 @@ class _Loader(importlib.abc.Loader):
             return traced(self, prepared)
 
         module.BatchTracer.trace_prepared = trace_prepared
+        module.BatchTracer.prepare = prepare
 
 
 class _Finder(importlib.abc.MetaPathFinder):
