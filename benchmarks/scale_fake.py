@@ -119,6 +119,7 @@ class FakeTracer:
 
     def __init__(self, signals: Sequence[str]) -> None:
         self._signals = signals
+        self.replay_s = 0.0
 
     def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
         """Nothing to make."""

@@ -29,6 +29,7 @@ from pipeline.cli import main as command
 from pipeline.commit import Committed, commit_chunk
 from pipeline.config import make_config
 from pipeline.graph import plan_row
+from pipeline.lease import Claim, claim_of
 from pipeline.plan import Chunk
 from pipeline.prepare import Job, prepare
 from pipeline.publish import publish_shard
@@ -42,7 +43,6 @@ from tests.pipeline.s3_server import environment, serving
 
 _BUCKET = "s3://scale"
 _SHARDS, _CHUNKS, _ROWS = 10, 10, 8  # of the run whose requests are told apart
-_EPOCH = 1
 Counts = dict[str, Counter[str]]
 
 
@@ -68,9 +68,9 @@ def _whole_run(counting: _Counting) -> Counts:
     counting.counts.clear()
     with counting.labelled("plan"):
         job = prepare(make_config(config_tree(here, _ROWS), [], "benchmark"))
-    step = _chain(job)
 
     def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        step = _chain(job, claim_of(job.folder))
         for chunk in chunks:
             with counting.labelled("chunks"):
                 committed = step(chunk)
@@ -85,12 +85,12 @@ def _whole_run(counting: _Counting) -> Counts:
     return dict(counting.counts)
 
 
-def _chain(job: Job) -> Callable[[Chunk], Committed]:
+def _chain(job: Job, claim: Claim) -> Callable[[Chunk], Committed]:
     """The stages of the graph one after another, the model's made up."""
     config = job.config
     reading = (job.rules, config.media, config.units, config.asr, config.spans)
     provenance = Provenance(job.identity.fingerprint, "benchmark")
-    attempts = StoredAttempts(job.folder, _EPOCH)
+    attempts = StoredAttempts(job.folder, claim)
     stages = [
         read_samples,
         DecodeMedia(*reading),
@@ -103,7 +103,7 @@ def _chain(job: Job) -> Callable[[Chunk], Committed]:
         table = plan_row(chunk)
         for stage in stages:
             table = stage(table)
-        return Committed(**commit_chunk(table, job.folder, _EPOCH).to_pylist()[0])
+        return Committed(**commit_chunk(table, job.folder, claim).to_pylist()[0])
 
     return step
 
@@ -117,7 +117,7 @@ def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
 
     def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
         for chunk in chunks:
-            yield Committed(**do_chunk(chunk, job.folder.root, None))
+            yield Committed(**do_chunk(chunk, job.folder.root))
 
     run(job, execute)
     config = folder / "config.yaml"

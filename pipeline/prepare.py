@@ -57,7 +57,7 @@ def prepare(config: RunConfig, today: Today = utc_today) -> Job:
         InputSchemaError: the input cannot be read as samples.
         RunError: what an earlier run of this id left cannot be read.
     """
-    check_places(config)
+    _check_places(config)
     _check_device(config)
     identity = identify(config, today)
     rules = _check_names(config)
@@ -68,8 +68,7 @@ def prepare(config: RunConfig, today: Today = utc_today) -> Job:
     return Job(config, identity, plan, manifests, rules)
 
 
-def check_places(config: RunConfig) -> None:
-    """Input and output can be told apart. Raises: ConfigError."""
+def _check_places(config: RunConfig) -> None:
     source, dest = absolute(config.input.path), absolute(config.output.path)
     if f"{dest}/".startswith(f"{source}/"):
         raise ConfigError(

@@ -17,6 +17,8 @@ _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _CONNECT_S = 5.0
 # Starting Python and importing Ray is part of it.
 _ANSWER_S = 30.0
+# What Ray says where the head refuses a token, and where it finds none to send.
+_NO_TOKEN = ("Unauthenticated", "authentication_token_loader")
 _REMEDY = "start one with `ray up cluster.yaml` or `ray start --head`, or set ray.address=null"
 
 
@@ -76,7 +78,7 @@ def _check_health(address: str) -> None:
         assert child.stderr is not None
         for line in child.stderr:
             said = line.strip() or said
-            if refused := "Unauthenticated" in line:
+            if refused := any(sign in line for sign in _NO_TOKEN):
                 child.kill()
                 break
         code = child.wait()

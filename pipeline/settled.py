@@ -12,7 +12,6 @@ from pipeline.inputs import list_shards
 from pipeline.io import Storage
 from pipeline.manifest import MANIFESTS
 from pipeline.plan import inputs_digest
-from pipeline.prepare import check_places
 from pipeline.verdict import VERDICT, Verdict, decide
 
 
@@ -24,12 +23,11 @@ def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdi
     Raises:
         ConfigError, InputSchemaError, RunError: as of `prepare`, as far as they are met.
     """
-    check_places(config)
+    _, listed = list_shards(config.input.path)
     identity = identify(config, today)
     verdict = _stored(identity.folder)
     if verdict is None or not verdict.finished:
         return None
-    _, listed = list_shards(config.input.path)
     digest = inputs_digest(listed, identity.fingerprint, config.run.chunk_samples)
     n_manifests = len(identity.folder.names(MANIFESTS, suffix=".json"))
     if verdict.inputs != digest or n_manifests != verdict.n_shards:

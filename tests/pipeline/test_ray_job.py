@@ -71,8 +71,10 @@ def test_without_the_token_nothing_is_let_in(
     assert "oken authentication is enabled" in refused.stdout + refused.stderr
     assert "strange" not in head.ray("job", "list").stdout
     monkeypatch.setenv("HOME", stranger)
-    with pytest.raises(ConfigError, match="token is missing or another one"):
-        check_answers(head.address)
+    for mode in ("disabled", "token"):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        with pytest.raises(ConfigError, match="token is missing or another one"):
+            check_answers(head.address)
 
 
 def test_job_joins_the_cluster_it_was_submitted_to(head: RayHead, tmp_path: Path) -> None:
