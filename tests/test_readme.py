@@ -78,3 +78,17 @@ def test_tree_names_every_module_of_the_core() -> None:
     for file in (ROOT / "omnitrace_core").glob("*.py"):
         if file.stem not in ("__init__", "torchvision_shim"):
             assert file.stem in tree, f"the README's tree does not name {file.name}"
+
+
+def test_guarantees_name_tests_that_exist() -> None:
+    told = (ROOT / "docs" / "guarantees.md").read_text()
+    there = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), flags=re.M)
+    }
+    named = set(re.findall(r"`(test_\w+)`", told))
+    assert len(named) > 10
+    assert named <= there
+    for path in re.findall(r"`(tests/\S+?)`", told):
+        assert list(ROOT.glob(path)), path
