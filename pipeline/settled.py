@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 
-from omnitrace_core.errors import RunError
 from pipeline.config import RunConfig
 from pipeline.identity import Today, identify, utc_today
 from pipeline.inputs import list_shards
 from pipeline.io import Storage
 from pipeline.manifest import MANIFESTS
 from pipeline.plan import inputs_digest
-from pipeline.verdict import VERDICT, Verdict, decide
+from pipeline.verdict import Verdict, decide, read_verdict
 
 
 def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdict] | None:
@@ -39,12 +37,7 @@ def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdi
 
 
 def _stored(folder: Storage) -> Verdict | None:
-    try:
-        told = json.loads(folder.read(VERDICT))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
+    told = read_verdict(folder)
     known = {field.name for field in fields(Verdict)}
     # One that an older version wrote is no ground to skip the work on.
-    return Verdict(**told) if told.keys() == known else None
+    return Verdict(**told) if told is not None and told.keys() == known else None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from omnitrace_core.errors import (
     ConfigError,
@@ -181,12 +181,18 @@ def write_verdict(folder: Storage, verdict: Verdict) -> None:
     folder.write(VERDICT, json.dumps(asdict(verdict), indent=1).encode())
 
 
-def finished_plan(folder: Storage) -> str | None:
-    """Hash of the plan that the run has finished, if it has finished one."""
+def read_verdict(folder: Storage) -> dict[str, Any] | None:
+    """What verdict.json tells, if there is one. Raises: RunError if it is not JSON."""
     try:
-        told = json.loads(folder.read(VERDICT))
+        told: dict[str, Any] = json.loads(folder.read(VERDICT))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
-    return str(told["plan"]) if told.get("finished") else None
+    return told
+
+
+def finished_plan(folder: Storage) -> str | None:
+    """Hash of the plan that the run has finished, if it has finished one."""
+    told = read_verdict(folder)
+    return str(told["plan"]) if told is not None and told.get("finished") else None
