@@ -33,10 +33,10 @@ from pipeline.verdict import (
     Exit,
     Stop,
     Verdict,
+    VerdictFile,
     exit_code_of,
     is_finished,
     judge,
-    write_verdict,
 )
 from stages.schema import SCHEMA_VERSION
 
@@ -65,9 +65,9 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
 
 
 def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
-    stopped = None
+    stopped, told = None, VerdictFile(job.folder)
     try:
-        _begin(job, lease)
+        _begin(job, lease, told)
         _work(job, lease, workers)
     except KeyboardInterrupt:
         stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command does what is missing")
@@ -75,11 +75,11 @@ def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
         raise
     except Exception as error:
         lease.confirm()
-        write_verdict(job.folder, _judge(job, Stop(exit_code_of(error), str(error))))
+        told.write(_judge(job, Stop(exit_code_of(error), str(error))))
         raise
     lease.confirm()
     verdict = _judge(job, stopped)
-    write_verdict(job.folder, verdict)
+    told.write(verdict)
     return verdict
 
 
@@ -92,10 +92,10 @@ def _judge(job: Recuration, stopped: Stop | None = None) -> Verdict:
     return replace(judge(job, stopped or Stop(Exit.INCOMPLETE, reason)), finished=False)
 
 
-def _begin(job: Recuration, lease: Lease) -> None:
+def _begin(job: Recuration, lease: Lease, told: VerdictFile) -> None:
     """From here on the folder says what it is and that it is going on, and holds nothing stale."""
     job.folder.write(RUN_JSON, json.dumps(describe(job), indent=1).encode())
-    write_verdict(job.folder, _judge(job))
+    told.write(_judge(job))
     # What other settings made goes first: were it replaced bit by bit, a crash could leave files of
     # these beside a manifest of those.
     for shard in job.plan.shards:

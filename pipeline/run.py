@@ -26,10 +26,10 @@ from pipeline.verdict import (
     Exit,
     Stop,
     Verdict,
+    VerdictFile,
     exit_code_of,
     is_finished,
     judge,
-    write_verdict,
 )
 from stages.record_columns import kept_tables
 from stages.schema import SCHEMA_VERSION
@@ -62,24 +62,25 @@ def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -
 
 
 def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Verdict:
+    told = VerdictFile(job.folder)
     if is_finished(job):
         return judge(job)
     try:
-        _begin(job, lease)
-        return _end(job, lease, _work(job, lease, execute, work))
+        _begin(job, lease, told)
+        return _end(job, lease, told, _work(job, lease, execute, work))
     except KeyboardInterrupt as stop:
         reason = f"{_cause(stop)}; the same command continues the run"
-        return _end(job, lease, Stop(Exit.INCOMPLETE, reason))
+        return _end(job, lease, told, Stop(Exit.INCOMPLETE, reason))
     except LeaseLost:
         # The folder is another's: what it says of the run is not ours to write.
         raise
     except Exception as error:
         lease.confirm()
-        write_verdict(job.folder, judge(job, Stop(exit_code_of(error), str(error))))
+        told.write(judge(job, Stop(exit_code_of(error), str(error))))
         raise
 
 
-def _end(job: Job, lease: Lease, stopped: Stop | None) -> Verdict:
+def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Verdict:
     """Say how the run stands, and sweep up behind it if it is finished."""
     job.manifests.update(whole(job.folder, job.manifests))
     verdict = judge(job)
@@ -91,7 +92,7 @@ def _end(job: Job, lease: Lease, stopped: Stop | None) -> Verdict:
     else:
         verdict = judge(job, stopped or _lost(job))
     lease.confirm()
-    write_verdict(job.folder, verdict)
+    told.write(verdict)
     return verdict
 
 
@@ -102,13 +103,13 @@ def _as_it_stands(job: Job) -> Job:
     return replace(job, manifests=manifests, plan=job.plan.numbered(numbers))
 
 
-def _begin(job: Job, lease: Lease) -> None:
+def _begin(job: Job, lease: Lease, told: VerdictFile) -> None:
     """From here on the run's folder says that it is going on, and holds nothing stale."""
     # A date given in the config needs no remembering, and must not bind runs without one.
     if job.config.run.date is None:
         remember(job.identity)
     lease.confirm()
-    write_verdict(job.folder, judge(job))
+    told.write(judge(job))
     lease.confirm()
     job.folder.write("run.json", json.dumps(describe(job), indent=1).encode())
     for name in retire(job.folder, job.manifests, job.plan, lease.confirm):

@@ -176,9 +176,36 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def write_verdict(folder: Storage, verdict: Verdict) -> None:
-    """Write verdict.json."""
-    folder.write(VERDICT, json.dumps(asdict(verdict), indent=1).encode())
+class VerdictFile:
+    """verdict.json, for the driver that holds the run's lease.
+
+    Made when the lease is taken; each write replaces only what was there then, or what we wrote
+    since. So a driver that sleeps while another takes the run over cannot spoil its verdict.
+    """
+
+    def __init__(self, folder: Storage) -> None:
+        self._folder = folder
+        try:
+            self._tag: str | None = folder.read_tagged(VERDICT)[1]
+        except FileNotFoundError:
+            self._tag = None
+
+    def write(self, verdict: Verdict) -> None:
+        """Replace it.
+
+        Raises:
+            LeaseLost: somebody else wrote it meanwhile.
+        """
+        content = json.dumps(asdict(verdict), indent=1).encode()
+        if self._tag is not None:
+            self._tag = self._folder.swap(VERDICT, content, self._tag)
+        elif self._folder.create(VERDICT, content):
+            self._tag = self._folder.read_tagged(VERDICT)[1]
+        if self._tag is None:
+            raise LeaseLost(
+                f"{self._folder.url(VERDICT)} was changed by another driver, whose the run is now; "
+                "the same command says how it stands"
+            )
 
 
 def read_verdict(folder: Storage) -> dict[str, Any] | None:

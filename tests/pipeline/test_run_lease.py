@@ -146,7 +146,9 @@ def test_driver_that_wakes_at_any_step_does_no_harm(
             assert row_keys(sleeper.job.folder) == ALL_ROWS, asleep_after
         if sleeper.asked < asleep_after:
             break
-        # Perhaps it left a verdict that is none; the same command mends it, without any work.
+        assert told(sleeper.job)["exit_code"] == 0, asleep_after
+        assert_complete(sleeper.job)
+        # Nor does it leave anything to do.
         again = job_for(sleeper.config)
         worker = Worker(again.folder)
         assert run(again, worker).exit_code == 0
