@@ -8,7 +8,7 @@ from omnitrace_core.asr import engine_loader, load_engine
 from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
-from omnitrace_core.language import load_language
+from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.signals import check_shape, load_signal
 from pipeline.config import RunConfig
@@ -94,7 +94,7 @@ def _check_names(config: RunConfig) -> MediaRules:
         signals = {name: load_signal(name) for name in config.trace.signals}
         check_shape(signals, decoder_shape(config.model))
         _check_speech(config)
-        load_language(config.spans.pipeline)
+        load_lean_language(config.spans.pipeline)
         rules = media_rules(config.model)
     except (BackendError, UnknownName) as error:
         raise ConfigError(str(error)) from error

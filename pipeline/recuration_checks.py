@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from omnitrace_core.asr import load_engine
 from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
-from omnitrace_core.language import load_language
+from omnitrace_core.language import load_lean_language
 from omnitrace_core.options import TraceOptions
 from pipeline.config import RunConfig
 from pipeline.io import Storage, absolute
@@ -143,7 +143,7 @@ def check_tools(change: Change) -> None:
     """What the settings name can be loaded, if it is needed. Raises: ConfigError."""
     try:
         if change.segments or change.folds:
-            load_language(change.new.spans.pipeline)
+            load_lean_language(change.new.spans.pipeline)
         if change.listens:
             load_engine(change.new.asr)
             SpeechChunker(change.new.asr)

@@ -10,7 +10,7 @@ from functools import partial
 import pyarrow as pa
 
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.language import load_language
+from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import FoundSpeech, SampleReader
@@ -48,7 +48,7 @@ class ChunkAudio:
     ) -> None:
         self._reader = SampleReader(rules, media, units, asr, spans)
         # Loaded here and kept by the core, so that the first sample does not pay for it.
-        load_language(spans.pipeline)
+        load_lean_language(spans.pipeline)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `speech`, `units`, `notes` and `speech_s`.

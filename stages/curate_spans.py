@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from omnitrace_core.language import load_lean_language
 from omnitrace_core.options import CurationOptions, SpanOptions, TraceOptions, UnitOptions
 from omnitrace_core.records import Segmentation
 from omnitrace_core.spans import Segmenter
@@ -25,6 +26,7 @@ class CurateSpans:
         units: UnitOptions,
         provenance: Provenance,
     ) -> None:
+        load_lean_language(spans.pipeline)
         self._segmenter = Segmenter(spans)
         self._curator = Curator(STAGE, self._segment, curation, trace, units)
         self._trace = trace

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnitrace_core.errors import TraceError
+from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import (
     AsrOptions,
@@ -129,6 +130,8 @@ class Recurate:
         old, new = change.old, change.new
         self._change = change
         self._fingerprint = fingerprint
+        if change.segments or change.folds:
+            load_lean_language(new.spans.pipeline)
         self._segmenter = Segmenter(new.spans) if change.segments else None
         # What is made anew: heat maps and traces may be taken over as they are stored.
         made = {"heatmaps": change.draws, "store": new.trace.store if traces else "none"}

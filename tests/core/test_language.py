@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,16 @@ def test_builtin_pipeline_reads_english() -> None:
     expected = {"The": "DET", "red": "ADJ", "car": "NOUN", "stopped": "VERB", "Two": "NUM"}
     expected |= {"dogs": "NOUN", "loudly": "ADV", "at": "ADP", "Anna": "PROPN", ".": "PUNCT"}
     assert {word: tags[word] for word in expected} == expected
+
+
+def test_texts_are_read_without_torch() -> None:
+    """In a process of its own: this one has torch, and spaCy knows of it."""
+    program = (
+        "import sys; from omnitrace_core.language import load_lean_language as load;"
+        "assert len(load('builtin').read('It rains.').words) == 3;"
+        "assert 'torch' not in sys.modules; import torch; torch.ones(1)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_builtin_pipeline_can_be_loaded_by_path() -> None:
