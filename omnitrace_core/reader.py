@@ -5,7 +5,7 @@ No model weights are involved, so this half of the work runs on CPU actors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from omnitrace_core.asr import BatchEngine, Sound, SpeechEngine, hear, load_engine
@@ -135,6 +135,12 @@ class SampleReader:
             f"part {index}: {note}" for index, item in media.items() for note in item.notes
         )
         return ReadySample(sample=sample, media=media, units=units, notes=decoding + notes)
+
+    def read_ahead(self, samples: Iterable[Sample]) -> None:
+        """Read the texts of samples together, which `ready` is given next; that is faster."""
+        if self.units.text == "sentence":
+            parts = (part for sample in samples for part in sample.parts if part.evidence)
+            self._language.read_ahead(part.text for part in parts if part.text.strip())
 
     def cut_units(
         self, sample: Sample, extents: Mapping[int, Extent], speech: Speech

@@ -152,6 +152,8 @@ def describe(job: Recuration) -> dict[str, object]:
 def _in_processes(
     job: Recuration, lease: Lease, shards: Sequence[Shard], workers: int, report: Report
 ) -> None:
+    # One core each: threads of maths libraries would only be in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Spawned, not forked: Arrow's and the tagger's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     told, stop = context.SimpleQueue(), context.Event()

@@ -28,7 +28,9 @@ class CurateSpans:
     ) -> None:
         load_lean_language(spans.pipeline)
         self._segmenter = Segmenter(spans)
-        self._curator = Curator(STAGE, self._segment, curation, trace, units)
+        self._curator = Curator(
+            STAGE, self._segment, curation, trace, units, self._segmenter.read_ahead
+        )
         self._trace = trace
         self._provenance = provenance
 

@@ -17,6 +17,7 @@ from stages.chunk import StateRow
 from stages.guard import RowError, guarded
 
 Segment = Callable[[StateRow], Segmentation]
+ReadAhead = Callable[[list[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Curator:
     """Curates the first signal of each sample, and draws its heat maps if they are asked for.
 
     stage: the one in which errors are recorded. segment: cuts a sample's response into spans.
+    read_ahead: is told all responses that `segment` will be asked for, if it is one that reads.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Curator:
         curation: CurationOptions,
         trace: TraceOptions,
         units: UnitOptions,
+        read_ahead: ReadAhead | None = None,
     ) -> None:
         self._stage = stage
         self._segment = segment
+        self._read_ahead = read_ahead
         self._trace = trace
         self._pos_weighting = curation.pos_weighting
         self._curate = partial(
@@ -81,12 +85,18 @@ class Curator:
 
     def __call__(self, rows: Sequence[StateRow]) -> Curation:
         """Curate the samples that have no error yet; a failure costs its own sample."""
+        begun = time.perf_counter()
+        if self._read_ahead is not None and self._trace.enabled:
+            responses = [row.response for row in rows if not row.failed]
+            # What goes wrong here goes wrong again for the sample that is to blame.
+            guarded(self._stage, "reading ahead", partial(self._read_ahead, responses))
+        read_s = time.perf_counter() - begun
         done: dict[int, _Started | RowError] = {
             row.index: guarded(self._stage, row.row_key, partial(self._start, row))
             for row in rows
             if not row.failed
         }
-        begun = time.perf_counter()
+        begun = time.perf_counter() - read_s
         curated = guarded(self._stage, f"{len(done)} samples", partial(self._together, done))
         if isinstance(curated, RowError):
             # One of them is to blame; the others shall not suffer.

@@ -157,7 +157,8 @@ class Recurate:
             _check_signals(chunk.signals(row.index), new.trace.signals)
             return self._segment(stored, row)
 
-        curator = Curator(STAGE, segment, new.curation, self._trace, new.units)
+        read_ahead = self._segmenter.read_ahead if self._segmenter else None
+        curator = Curator(STAGE, segment, new.curation, self._trace, new.units, read_ahead)
         curation = curator(views(rows))
         columns = record_columns(rows, curation, self._trace)
         if self._change.keeps_heatmaps:

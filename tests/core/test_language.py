@@ -179,6 +179,27 @@ def test_builtin_pipeline_reads_english() -> None:
     assert {word: tags[word] for word in expected} == expected
 
 
+def test_texts_read_together_are_read_as_one_by_one() -> None:
+    alone, together = (Language("builtin", load_language("builtin").nlp) for _ in range(2))
+    texts = [ENGLISH, FRENCH, "", "It rains. " * 400, ENGLISH, "word " * 30_000, "Is it? A. B."]
+    together.read_ahead(texts)
+    for text in texts:
+        assert together.read(text) == alone.read(text)
+    assert together.read(ENGLISH) is together.read(ENGLISH), "remembered"
+
+
+def test_readings_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnitrace_core.language._KNOWN_CHARS", 40)
+    language = Language("builtin", load_language("builtin").nlp)
+    first, second, third = "The first.", "The second sentence.", "The third one of all."
+    known = [language.read(text) for text in (first, second)]
+    assert language.read(first) is known[0]
+    language.read(third)
+    assert language.read(first) is known[0], "it was read after the second"
+    assert language.read(second) is not known[1]
+    assert language.read(second) == known[1]
+
+
 def test_texts_are_read_without_torch() -> None:
     """In a process of its own: this one has torch, and spaCy knows of it."""
     program = (
