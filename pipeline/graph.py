@@ -67,10 +67,12 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     )
 
     # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. A GPU only
-    # for a speech model that runs on one.
+    # for a speech model that runs on one. A lost actor's chunks go to another, however often: the
+    # stages count (this one, where it has speech to find).
+    attempts = StoredAttempts(job.folder, claim)
     ready = decoded.map_batches(
         ChunkAudio,
-        fn_constructor_args=reading,
+        fn_constructor_args=(*reading, attempts),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.audio_cpus,
@@ -80,9 +82,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
 
     # 1:1. One model per replica: with whole GPUs, Ray never packs two models on one. A fixed pool,
     # since an elastic one may stay small. Two chunks in two threads: one has the device, while the
-    # inputs of the other are made. A lost actor's chunks go to another, however often (the stage
-    # counts).
-    attempts = StoredAttempts(job.folder, claim)
+    # inputs of the other are made.
     traced = ready.map_batches(
         TraceDecode,
         fn_constructor_args=(replica_model(config.model), config.decode, config.trace, attempts),

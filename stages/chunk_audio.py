@@ -16,6 +16,7 @@ from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOp
 from omnitrace_core.reader import FoundSpeech, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
 from stages import codec
+from stages.attempts import Attempt, AttemptLog, Attempts
 from stages.chunk import Fields, StateRow, state_rows, with_results
 from stages.guard import RowError, guarded
 
@@ -37,7 +38,11 @@ class _Loaded:
 
 
 class ChunkAudio:
-    """Finds speech where units.audio asks for it, and cuts every sample into its source units."""
+    """Finds speech where units.audio asks for it, and cuts every sample into its source units.
+
+    attempts: where attempts at a chunk with speech to find are counted before they begin, as a
+    sound can kill the process that its model runs in.
+    """
 
     def __init__(
         self,
@@ -46,7 +51,9 @@ class ChunkAudio:
         units: UnitOptions,
         asr: AsrOptions,
         spans: SpanOptions,
+        attempts: AttemptLog | None = None,
     ) -> None:
+        self._attempts = Attempts(STAGE, attempts if units.audio == "chunks" else None)
         self._reader = SampleReader(rules, media, units, asr, spans)
         # Loaded here and kept by the core, so that the first sample does not pay for it.
         load_lean_language(spans.pipeline)
@@ -57,23 +64,31 @@ class ChunkAudio:
         An engine that hears in batches is given the sounds of several samples at once.
         """
         rows = state_rows(table)
-        samples, read_s = self._read_ahead([row for row in rows if not row.failed])
+        todo = [row for row in rows if not row.failed]
+        results = self._work(table.column("chunk_key")[0].as_py(), todo) if todo else {}
+        fields = ("speech", "units", "notes", "speech_s")
+        return with_results(table, [results.get(row.index) for row in rows], fields=fields)
+
+    def _work(self, chunk_key: str, rows: Sequence[StateRow]) -> dict[int, Fields | RowError]:
+        """What becomes of the samples, by row."""
+        samples, read_s = self._read_ahead(rows)
         results: dict[int, Fields | RowError] = {}
         group: list[_Loaded] = []
+        attempt = self._attempts.begin(chunk_key)
+        together = self._reader.hears_together and not attempt.one_by_one
         for row in rows:
-            if row.failed:
-                continue
-            loaded = guarded(STAGE, row.row_key, partial(_load, row, samples[row.index], read_s))
+            load = partial(_load, row, samples[row.index], read_s, attempt)
+            loaded = guarded(STAGE, row.row_key, load)
             if isinstance(loaded, RowError):
                 results[row.index] = loaded
                 continue
             group.append(loaded)
-            if not self._reader.hears_together or sum(i.n_bytes for i in group) >= _MOST_BYTES:
+            if not together or sum(item.n_bytes for item in group) >= _MOST_BYTES:
                 results |= self._cut(group)
                 group = []
         results |= self._cut(group)
-        fields = ("speech", "units", "notes", "speech_s")
-        return with_results(table, [results.get(row.index) for row in rows], fields=fields)
+        attempt.done()
+        return results
 
     def _read_ahead(self, rows: Sequence[StateRow]) -> tuple[dict[int, Sample], float]:
         """The samples by row, their texts read together; and the seconds that took for each."""
@@ -119,7 +134,10 @@ class ChunkAudio:
         }
 
 
-def _load(row: StateRow, sample: Sample, read_s: float) -> _Loaded:
+def _load(row: StateRow, sample: Sample, read_s: float, attempt: Attempt) -> _Loaded:
+    """Raises: Quarantined."""
+    if attempt.one_by_one:
+        attempt.row(row.row_key)
     return _Loaded(row, sample, row.media, read_s)
 
 

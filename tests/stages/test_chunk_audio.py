@@ -17,11 +17,13 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment
 from stages import chunk_audio
+from stages.attempts import AttemptLog
 from stages.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
 from tests.stages.chunks import codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
+from tests.stages.test_attempts import Log
 
 READING = (
     MediaRules(),
@@ -32,8 +34,15 @@ READING = (
 )
 
 
+class Died(BaseException):
+    """The process ends here."""
+
+
 class Ear:
-    """Hears a sound by its level: 1 fails, 2 has no speech, 3 is a fault of ours, 4 is fatal."""
+    """Hears a sound by its level.
+
+    0 ends the process, 1 fails, 2 has no speech, 3 is a fault of ours, 4 is fatal.
+    """
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -48,6 +57,8 @@ class Ear:
             raise KeyError("nobody foresaw it")
         if 4 in levels:
             raise BackendError("no such model")
+        if 0 in levels:
+            raise Died
         heard: dict[int, Heard] = {1: SpeechError("one is too low"), 2: ()}
         return [
             heard.get(level, (Segment(0.0, sound.audio.duration_s, f"level {level}."),))
@@ -65,14 +76,20 @@ def audio(level: int, seconds: int = 6) -> dict[str, Any]:
     return {"type": "audio", "data": content.getvalue()}
 
 
-def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *samples: Sequence[int]) -> Any:
+def heard(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *samples: Sequence[int],
+    attempts: AttemptLog | None = None,
+) -> Any:
     ear = Ear()
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: ear)
     rows = [
         {"sample_id": f"s{i}", "messages": [user(*map(audio, levels))]}
         for i, levels in enumerate(samples)
     ]
-    return ear, ChunkAudio(*READING)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+    decoded = DecodeMedia(*READING)(read_chunk(tmp_path, rows))
+    return ear, ChunkAudio(*READING, attempts)(decoded)
 
 
 def test_the_sounds_of_a_chunk_are_heard_together(
@@ -124,3 +141,31 @@ def test_memory_bounds_how_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ear, table = heard(tmp_path, monkeypatch, [5], [6], [7], [8], [9])
     assert codes_of(table) == [None] * 5
     assert ear.asked == [2, 2, 1]
+
+
+def test_sound_that_kills_its_process_is_left_alone_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    for _ in range(4):
+        with pytest.raises(Died):
+            heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
+        assert [name.partition(".")[2] for name in log.kept] == ["chunk_audio.json"]
+    ear, table = heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
+    assert codes_of(table) == [None, "quarantined", None]
+    assert errors_of(table)[1]["stage"] == "chunk_audio"  # type: ignore[index]
+    assert ear.asked == [1, 1]
+    assert log.kept == {}
+
+
+def test_chunks_without_speech_to_find_are_not_counted(tmp_path: Path) -> None:
+    rules, media, _, asr, spans = READING
+    reading = (rules, media, UnitOptions(), asr, spans)
+    rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
+
+    class NoLog(Log):
+        def write(self, name: str, content: bytes) -> None:
+            raise AssertionError("nothing can die of it")
+
+    table = ChunkAudio(*reading, NoLog())(DecodeMedia(*reading)(read_chunk(tmp_path, rows)))
+    assert codes_of(table) == [None]
