@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from omnitrace_core.errors import StoreUnavailable
 from pipeline.io import Storage
 from pipeline.run import run
 from pipeline.verdict import is_finished
+from tests.pipeline.drivers import assert_exactly_once, kill_group, make_case, wait_until
 from tests.pipeline.faulty_proxy import Fault, Proxy, Rule
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -144,6 +147,25 @@ def test_the_graph_on_ray_reads_and_writes_s3(
     assert row_keys(made) == ALL_ROWS
     again = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_drivers_killed_while_they_write_to_s3(
+    tmp_path: Path, s3_folder: str, tiny_model: str
+) -> None:
+    ids = [f"s{number}" for number in range(16)]
+    case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]})
+    case.tree["output"]["path"] = f"{s3_folder}/output"
+    output = Storage(f"{s3_folder}/output")
+    for _ in range(2):
+        before = len(output.tree(".parquet"))
+        driver = case.start()
+        wait_until(lambda seen=before: len(output.tree(".parquet")) > seen, driver)
+        time.sleep(random.SystemRandom().random())
+        kill_group(driver)
+    assert case.finish() == 0, case.log()
+    _download(output, tmp_path / "output")
+    assert set(assert_exactly_once(case).values()) == {""}
 
 
 def _file(folder: Path) -> Path:
