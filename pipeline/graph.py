@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError, RayTaskError
 
 from omnitrace_core import __version__
@@ -35,6 +35,7 @@ from stages.read_samples import read_samples
 from stages.schema import CHUNK_PLAN
 from stages.trace_decode import TraceDecode
 
+_FEWEST_IO_TASKS = 2  # at a time that read, and as many that commit
 Rows = Generator[dict[str, Any], None, None]
 
 
@@ -51,9 +52,14 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     # from_arrow would ask a task of a whole CPU about each: a wait, where CPUs are yet to come.
     planned = ray.data.from_blocks([plan_row(chunk) for chunk in chunks])
 
-    # 1:1. Waits for storage, computes little.
+    # 1:1. Waits for storage, computes little. One ahead for each decoder: without a bound, Ray
+    # would start a process for each of the first chunks, and then have no use for most of them.
     samples = planned.map_batches(
-        read_samples, batch_size=1, batch_format="pyarrow", num_cpus=given.io_cpus
+        read_samples,
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=given.io_cpus,
+        compute=TaskPoolStrategy(max(_FEWEST_IO_TASKS, given.decode_actors)),
     )
 
     # 1:1. Actors, because each keeps a child process that decodes; one core, they take turns.
@@ -121,6 +127,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
+        compute=TaskPoolStrategy(max(_FEWEST_IO_TASKS, config.model.replicas)),
     )
 
 

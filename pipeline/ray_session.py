@@ -52,6 +52,8 @@ def _start(config: RunConfig) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"ray.address={address!r}: cannot be joined: {error}") from error
         return
+    # The tasks that read have processes, which those that commit can use when the model is loaded.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")
     # Shares of a CPU are bookkeeping: a small machine may promise more than it has.
     cpus = max(os.cpu_count() or 1, needed_cpus(config))
     # "local" by name: without it Ray would join whatever RAY_ADDRESS or an earlier head points at.
