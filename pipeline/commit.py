@@ -15,13 +15,14 @@ from omnitrace_core.errors import RunError
 from pipeline.io import Storage
 from pipeline.lease import Claim, check_claim
 from pipeline.plan import Chunk
-from pipeline.table_writer import encoding
 from stages.chunk import rows_of
 from stages.read_samples import row_key
 from stages.schema import PART_FILE
 
 PARTS = "_parts"
 EPOCH = b"omnitrace.epoch"  # in a part's metadata: the driver it was made for
+# A part lives until its shard is published: what counts is that it is quick to write and to read.
+_ENCODING = {"compression": "lz4", "use_dictionary": False}
 log = logging.getLogger(__name__)
 
 
@@ -77,7 +78,7 @@ def commit_chunk(table: pa.Table, folder: Storage, claim: Claim | None = None) -
         part = part.replace_schema_metadata(told)
     try:
         with folder.writing(part_name(chunk["chunk_key"]), only_new=True) as path:
-            pq.write_table(part, path, **encoding(part.schema))
+            pq.write_table(part, path, **_ENCODING)
     except FileExistsError:
         log.info("chunk %s was committed already", chunk["chunk_key"])
     return pa.Table.from_pylist([{**_counts(part), **chunk}], schema=COMMITTED)
