@@ -18,11 +18,11 @@ demo: setup
 	$(BIN)/python -m training.demo.show $(DEMO)/output
 
 test: setup
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest
 
 # Five times over: kills, lost nodes, full disks, failing storage, and jobs on a head of their own.
 faults: setup
-	for round in 1 2 3 4 5; do $(BIN)/pytest -m "slow or long" tests/pipeline || exit 1; done
+	for round in 1 2 3 4 5; do $(BIN)/pytest -m slow tests/pipeline || exit 1; done
 
 check: setup
 	$(BIN)/ruff format --check .

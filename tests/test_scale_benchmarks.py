@@ -39,7 +39,7 @@ def test_paper_is_killed_resumed_and_then_has_nothing_to_do(
     assert "killed: publish" in capsys.readouterr().out
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_chunks_through_the_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "graph.json"
     asked = f"graph --chunks 6 --shards 2 --window 4 --folder {tmp_path} --output {output}"
@@ -72,7 +72,7 @@ def test_ids_in_a_process_of_their_own() -> None:
     assert "2000" in table
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_throughput_of_all_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "throughput.json"
     asked = f"--actors 1 --rounds 1 --chunks 3 --chunk-samples 2 --folder {tmp_path}"

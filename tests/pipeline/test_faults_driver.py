@@ -126,7 +126,6 @@ def test_disk_that_is_full(case: Case) -> None:
         subprocess.run(["umount", str(output)], check=True)
 
 
-@pytest.mark.long
 def test_input_and_settings_that_change_between_two_runs(case: Case) -> None:
     driver = case.start()
     wait_until(lambda: case.published() >= 1, driver)
