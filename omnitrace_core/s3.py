@@ -163,12 +163,21 @@ class RetryingS3(S3FileSystem):
 
     # --- writing ----------------------------------------------------------------------------
 
-    async def _put_content(self, path: str, content: bytes, condition: Condition) -> str | None:
+    async def _put_content(
+        self, path: str, content: bytes, condition: Condition, within_s: float | None = None
+    ) -> str | None:
         """Write an object in one request; returns its tag, or None if the condition is not met.
 
-        condition: `if_absent()`, `if_tag(tag)`, or none.
+        condition: `if_absent()`, `if_tag(tag)`, or none. within_s: bound on all tries together.
         """
-        return await self._put(path, io.BytesIO(content), len(content), condition)
+        put = self._put(path, io.BytesIO(content), len(content), condition)
+        try:
+            return await asyncio.wait_for(put, within_s)
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"s3://{path.removeprefix('s3://')}: object storage did not answer within "
+                f"{within_s:g} s; check the network and AWS_ENDPOINT_URL"
+            ) from error
 
     put_content = sync_wrapper(_put_content)
 

@@ -147,14 +147,19 @@ class Storage:
         """Write a whole file only if nothing is there; whether it was written."""
         return self._store.create(self._path(name), content)
 
-    def swap(self, name: str, content: bytes, tag: str) -> str | None:
+    def swap(
+        self, name: str, content: bytes, tag: str, within_s: float | None = None
+    ) -> str | None:
         """Replace a file only if it is still the version that `tag` names; returns the new tag.
 
         None: it is another version by now, or gone. In S3 that version can be another's that was
         made from this one: when the answer to this write was lost and time went by until it was
         asked for again.
+
+        within_s: S3: no longer than this, tries and pauses together, or else StoreUnavailable; it
+        may have been written, then.
         """
-        return self._store.swap(self._path(name), content, tag)
+        return self._store.swap(self._path(name), content, tag, within_s)
 
     def copy(self, name: str, to: Storage) -> None:
         """Copy a file to the same name in another folder. Raises: FileNotFoundError."""

@@ -260,7 +260,9 @@ class Lease:
             if found is None or found[0].owner != holder.owner:
                 return None
             self._tag = found[1]
-        if (tag := self._folder.swap(LEASE, holder.as_bytes(), self._tag)) is not None:
+        # One that the store does not answer must leave time for another.
+        within_s = holder.ttl_s / _RENEWALS
+        if (tag := self._folder.swap(LEASE, holder.as_bytes(), self._tag, within_s)) is not None:
             return tag
         # Where the answer to a swap that happened is lost, we hold it still.
         found = _read(self._folder)

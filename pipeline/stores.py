@@ -103,7 +103,9 @@ class AnyStore:
             return False
         return True
 
-    def swap(self, path: str, content: bytes, tag: str) -> str | None:
+    def swap(
+        self, path: str, content: bytes, tag: str, within_s: float | None = None
+    ) -> str | None:
         """Replace a file that is still of this tag; the new tag, or None if it is another."""
         try:
             if self.read_tagged(path)[1] != tag:
@@ -162,7 +164,9 @@ class LocalStore(AnyStore):
         except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(path) from error
 
-    def swap(self, path: str, content: bytes, tag: str) -> str | None:
+    def swap(
+        self, path: str, content: bytes, tag: str, within_s: float | None = None
+    ) -> str | None:
         """As elsewhere, but compared and replaced under a lock that all who swap here take."""
         if not Path(path).parent.is_dir():
             return None
@@ -171,7 +175,7 @@ class LocalStore(AnyStore):
             # What writers left that were killed: nobody else writes one while we hold the lock.
             for left in target.parent.glob(f".{target.name}.*{PARTIAL}"):
                 left.unlink(missing_ok=True)
-            return super().swap(path, content, tag)
+            return super().swap(path, content, tag, within_s)
 
     def copy_out(self, path: str, copy: Path) -> None:
         """Copy a file within the kernel. Raises: FileNotFoundError."""
@@ -217,9 +221,11 @@ class S3Store(AnyStore):
         """Write a file if nothing is there; whether it was written."""
         return self.fs.put_content(path, content, if_absent()) is not None
 
-    def swap(self, path: str, content: bytes, tag: str) -> str | None:
+    def swap(
+        self, path: str, content: bytes, tag: str, within_s: float | None = None
+    ) -> str | None:
         """Replace a file that is still of this tag; the new tag, or None if it is another."""
-        new: str | None = self.fs.put_content(path, content, if_tag(tag))
+        new: str | None = self.fs.put_content(path, content, if_tag(tag), within_s)
         return new
 
     def delete(self, paths: Sequence[str]) -> None:

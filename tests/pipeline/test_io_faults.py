@@ -291,3 +291,14 @@ def test_a_file_that_changes_under_a_reader_is_an_error(storage: Storage) -> Non
         storage.write("big", b"2" * len(_BIG))
         with pytest.raises(OSError, match="no longer exists"):
             file.read()
+
+
+def test_a_swap_may_take_no_longer_than_it_is_given(storage: Storage, proxy: Proxy) -> None:
+    tag = storage.read_tagged("a")[1]
+    proxy.rules.append(Rule("slow", "PutObject", times=1, delay_s=6))
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"/here/a: .* did not answer within 0\.3 s"):
+        storage.swap("a", b"2", tag, 0.3)
+    assert time.monotonic() - begun < 5
+    assert storage.swap("a", b"3", tag, 30) is not None
+    assert storage.read("a") == b"3"
