@@ -85,10 +85,10 @@ def in_a_process(task: Task) -> Course:
     done = subprocess.run(
         command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True
     )
-    return _course(json.loads(done.stdout.splitlines()[-1]))
+    return course(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _course(told: dict[str, Any]) -> Course:
+def course(told: dict[str, Any]) -> Course:
     return Course(**{**told, "chunk_s": tuple(told["chunk_s"]), "cpu_s": tuple(told["cpu_s"])})
 
 
@@ -135,6 +135,14 @@ def verdicts(courses: dict[tuple[str, int], list[Course]]) -> list[str]:
                 note += f" ({actors} actors share {os.cpu_count()} cores)"
             told.append(note)
     return told
+
+
+def cpu_ratio(graph: Sequence[Course], stages: Sequence[Course]) -> float:
+    """Processor time of the stages without Ray over the graph's, all of its stages counted."""
+    return statistics.median(
+        other.cpu_ms / (one.cpu_ms + _ahead_ms(one, other))
+        for one, other in zip(graph, stages, strict=True)
+    )
 
 
 def _ratio(

@@ -34,7 +34,7 @@ _BUILTIN_PATH = Path(__file__).parent / "assets" / "en_ud_small"
 _PIECE_CHARS = 100_000  # longer texts are read in pieces: spaCy's memory grows with the text
 # Texts are read together up to these bounds; those that were read last are remembered up to that.
 _TOGETHER, _TOGETHER_CHARS = 256, 10_000
-_KNOWN_CHARS = 500_000
+_KNOWN_CHARS = 1_000_000
 
 # Where the rule ends a sentence: after a free stop at once; after a spaced stop if white space and
 # then no small letter follows, or at once before a letter without case ("走吧!我们"). Closing
@@ -131,18 +131,25 @@ class Language:
     def read_ahead(self, texts: Iterable[str]) -> None:
         """Read texts together, in less than half the time, so that `read` finds them read.
 
-        Long ones, which gain nothing, are left to `read`.
+        Long ones, which gain nothing, are left to `read`, and so is what would not be remembered
+        until it is asked for.
         """
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        group: list[str] = []
-        for text in [*new, None]:
-            n_chars = sum(map(len, group))
-            if group and (text is None or n_chars + len(text) > _TOGETHER_CHARS):
-                for item, reading in zip(group, self._read(group), strict=True):
-                    self._remember(item, reading)
-                group = []
-            if text is not None and len(text) <= _TOGETHER_CHARS:
-                group.append(text)
+        groups: list[list[str]] = [[]]
+        budget = _KNOWN_CHARS // 2
+        for text in dict.fromkeys(texts):
+            with self._guard:
+                if text in self._known:
+                    self._known.move_to_end(text)
+                    continue
+            if len(text) > min(budget, _TOGETHER_CHARS):
+                continue
+            budget -= len(text)
+            if sum(map(len, groups[-1])) + len(text) > _TOGETHER_CHARS:
+                groups.append([])
+            groups[-1].append(text)
+        for group in groups:
+            for text, reading in zip(group, self._read(group), strict=True):
+                self._remember(text, reading)
 
     def _read(self, texts: Sequence[str]) -> list[Reading]:
         by_rule = {

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import RunError
-from pipeline.io import Storage
+from pipeline.io import ABSENT, Storage
 from pipeline.lease import Claim, check_claim
 from pipeline.plan import Chunk
 from stages.chunk import rows_of
@@ -77,7 +77,7 @@ def commit_chunk(table: pa.Table, folder: Storage, claim: Claim | None = None) -
         told = {**(part.schema.metadata or {}), EPOCH: str(claim.epoch)}
         part = part.replace_schema_metadata(told)
     try:
-        with folder.writing(part_name(chunk["chunk_key"]), only_new=True) as path:
+        with folder.writing(part_name(chunk["chunk_key"]), over=ABSENT) as path:
             pq.write_table(part, path, **_ENCODING)
     except FileExistsError:
         log.info("chunk %s was committed already", chunk["chunk_key"])

@@ -35,7 +35,7 @@ from stages.read_samples import read_samples
 from stages.schema import CHUNK_PLAN
 from stages.trace_decode import TraceDecode
 
-_FEWEST_IO_TASKS = 2  # at a time that read, and as many that commit
+_FEWEST_IO_TASKS = 2
 Rows = Generator[dict[str, Any], None, None]
 
 
@@ -59,7 +59,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
-        compute=TaskPoolStrategy(max(_FEWEST_IO_TASKS, given.decode_actors)),
+        compute=_tasks(given.decode_actors, len(chunks)),
     )
 
     # 1:1. Actors, because each keeps a child process that decodes; one core, they take turns.
@@ -127,8 +127,14 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
-        compute=TaskPoolStrategy(max(_FEWEST_IO_TASKS, config.model.replicas)),
+        compute=_tasks(config.model.replicas, len(chunks)),
     )
+
+
+def _tasks(n_actors: int, n_chunks: int) -> TaskPoolStrategy:
+    """As many tasks at a time as there are actors to feed or to serve, and a few at least."""
+    # More than there are chunks would be a warning of Ray's.
+    return TaskPoolStrategy(min(max(_FEWEST_IO_TASKS, n_actors), n_chunks))
 
 
 def replica_model(model: ModelOptions) -> ModelOptions:

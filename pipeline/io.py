@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from omnitrace_core.errors import ConfigError
-from pipeline.stores import PARTIAL, AnyStore, LocalStore, Taken, identity_of, store_of
+from pipeline.stores import ABSENT, PARTIAL, AnyStore, LocalStore, Taken, identity_of, store_of
 
-__all__ = ["PARTIAL", "Storage", "absolute"]
+__all__ = ["ABSENT", "PARTIAL", "Storage", "absolute"]
 
 
 class Storage:
@@ -54,7 +54,7 @@ class Storage:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether `create`, `swap` and `writing(only_new=True)` hold against other writers.
+        """Whether `create`, `swap` and `writing(over=...)` hold against other writers.
 
         Elsewhere they ask first and then write, so that two writers can both be told yes.
         """
@@ -103,6 +103,10 @@ class Storage:
             raise FileNotFoundError(self.url(name))
         return identity_of(info)
 
+    def version(self, name: str) -> str:
+        """What `writing(over=...)` compares: changes with the file; ABSENT if there is none."""
+        return self._store.version(self._path(name))
+
     # --- reading ----------------------------------------------------------------------------
 
     def open(self, name: str) -> IO[bytes]:
@@ -123,20 +127,22 @@ class Storage:
     # --- writing ----------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, name: str, only_new: bool = False) -> Iterator[Path]:
+    def writing(self, name: str, over: str | None = None) -> Iterator[Path]:
         """A local path to write; the file appears under its name, whole, when the block ends well.
 
-        only_new: only if nothing is there by then, or else FileExistsError when the block ends.
+        over: only if this `version` is there by then (ABSENT: nothing), or else FileExistsError
+        when the block ends.
         Local folders: a temporary neighbour, which is then given its name. Others: a temporary
         file here, then an upload, which object stores make visible only when it is complete.
 
         Raises: FileExistsError.
         """
         try:
-            with self._store.writing(self._path(name), only_new) as path:
+            with self._store.writing(self._path(name), over) as path:
                 yield path
         except Taken as error:
-            raise FileExistsError(f"{self.url(name)} is there already") from error
+            told = "is there already" if over == ABSENT else "was changed or deleted meanwhile"
+            raise FileExistsError(f"{self.url(name)} {told}") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file."""

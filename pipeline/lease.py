@@ -261,7 +261,7 @@ class Lease:
                 return None
             self._tag = found[1]
         # One that the store does not answer must leave time for another.
-        within_s = holder.ttl_s / _RENEWALS
+        within_s = holder.ttl_s / _RENEWALS / 2
         if (tag := self._folder.swap(LEASE, holder.as_bytes(), self._tag, within_s)) is not None:
             return tag
         # Where the answer to a swap that happened is lost, we hold it still.
@@ -269,7 +269,11 @@ class Lease:
         return found[1] if found is not None and found[0].owner == holder.owner else None
 
     def _beat(self) -> None:
-        while not self._ended.wait(self._holder.ttl_s / _RENEWALS):
+        every_s = self._holder.ttl_s / _RENEWALS
+        due = self._clock() + every_s
+        while not self._ended.wait(max(0.0, due - self._clock())):
+            # Counted from its begin, however long it takes.
+            due = self._clock() + every_s
             try:
                 self.renew()
             except Exception as error:  # noqa: BLE001  (it may work the next time)

@@ -47,10 +47,14 @@ def manifest_name(number: int) -> str:
     return f"{MANIFESTS}/{shard_label(number)}.json"
 
 
-def write_manifest(folder: Storage, manifest: Manifest) -> None:
-    """Declare a shard published."""
+def write_manifest(folder: Storage, manifest: Manifest, over: str | None = None) -> None:
+    """Declare a shard published.
+
+    over: only over this version, see `Storage.writing`. Raises: FileExistsError.
+    """
     content = json.dumps(asdict(manifest), indent=1).encode()
-    folder.write(manifest_name(manifest.number), content)
+    with folder.writing(manifest_name(manifest.number), over) as path:
+        path.write_bytes(content)
 
 
 def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Manifest]:

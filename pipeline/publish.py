@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, part_name, read_part
-from pipeline.io import PARTIAL, Storage
+from pipeline.io import ABSENT, PARTIAL, Storage
 from pipeline.lease import LEASE
 from pipeline.manifest import MANIFESTS, Manifest, manifest_name, write_manifest
-from pipeline.plan import Chunk, Plan, Shard
+from pipeline.plan import Chunk, Plan, Shard, shard_label
 from pipeline.table_writer import table_name, writing_shard
 from stages.schema import SCHEMA_VERSION, TABLES
 
@@ -40,9 +40,24 @@ def publish_shard(
     asked before each step that others see. epoch: of the driver. Memory: a few parts, one row group
     of each table, and the chunks' keys.
 
+    What is written replaces only what was there before `confirm` was asked: a driver that sleeps
+    between asking and writing comes too late once another has written.
+
     Raises:
         RunError: a part does not hold its chunk's rows.
+        FileExistsError: others go on writing the shard's files, though the run is ours.
     """
+    try:
+        return _publish(folder, plan, shard, tables, confirm, epoch)
+    except FileExistsError:
+        # Written late by a driver before us, if the run is still ours.
+        confirm()
+        return _publish(folder, plan, shard, tables, confirm, epoch)
+
+
+def _publish(
+    folder: Storage, plan: Plan, shard: Shard, tables: Sequence[str], confirm: Confirm, epoch: int
+) -> Manifest:
     with writing_shard(folder, shard.number, tables) as files:
         for part in _parts(folder, plan.chunks(shard)):
             files.add(part)
@@ -95,10 +110,14 @@ def declare(
     """Write the manifest of a shard whose files are there; files of other tables go first.
 
     n_rows: by table. errors: error rows by stage and code.
+
+    Raises:
+        FileExistsError: somebody else wrote it since `confirm` was asked.
     """
-    confirm()
-    for table in TABLES.keys() - n_rows.keys():
-        folder.delete(table_name(table, shard.number))
+    others = [table_name(table, shard.number) for table in TABLES if table not in n_rows]
+    for stale in [name for name in others if folder.version(name) != ABSENT]:
+        confirm()
+        folder.delete(stale)
     by_code: Counter[str] = Counter()
     by_stage: Counter[str] = Counter()
     for (stage, code), count in errors.items():
@@ -123,8 +142,9 @@ def declare(
         chunk_samples=chunk_samples,
         epoch=epoch,
     )
+    over = folder.version(manifest_name(shard.number))
     confirm()
-    write_manifest(folder, manifest)
+    write_manifest(folder, manifest, over)
     return manifest
 
 
@@ -139,17 +159,19 @@ def retire(
 ) -> list[str]:
     """Delete what was published for shards that left the input, and leftovers of crashed writes.
 
-    So a plain glob over a table sees each span of the present input once. Returns the names of the
-    shards that are gone.
+    So a plain glob over a table sees each span of the present input once. What the plan will
+    replace is left: a deletion that comes late, when another driver has published, would do harm
+    that an overwritten file does not. Returns the names of the shards that are gone.
     """
     present = {shard.name for shard in plan.shards}
     gone = [manifest for name, manifest in manifests.items() if name not in present]
     for manifest in gone:
         confirm()
+        # First, so that its files are never missed in silence.
+        folder.delete(manifest_name(manifest.number))
         for table in TABLES:
             folder.delete(table_name(table, manifest.number))
-        folder.delete(manifest_name(manifest.number))
-    for name in _orphans(folder):
+    for name in _orphans(folder, plan):
         confirm()
         folder.delete(name)
     return [manifest.shard for manifest in gone]
@@ -167,14 +189,16 @@ def whole(folder: Storage, manifests: Mapping[str, Manifest]) -> dict[str, Manif
     }
 
 
-def _orphans(folder: Storage) -> Iterator[str]:
-    """Published files without a manifest, and temporary files that a killed writer left."""
-    tables = {table: folder.names(table) for table in TABLES}
+def _orphans(folder: Storage, plan: Plan) -> Iterator[str]:
+    """Files without a manifest that no shard of the plan replaces, and what killed writers left."""
+    listed = {table: folder.names(table) for table in TABLES}
     # Listed after the files, so that what was published meanwhile is no orphan.
     final = {name.removesuffix(".json") for name in folder.names(MANIFESTS, suffix=".json")}
-    for table, names in tables.items():
+    known = final | {shard_label(shard.number) for shard in plan.shards}
+    for table, names in listed.items():
         for name in names:
-            if name.endswith(PARTIAL) or name.removesuffix(".parquet") not in final:
+            stem = name.removesuffix(".parquet")
+            if name.endswith(PARTIAL) or (stem != name and stem not in known):
                 yield f"{table}/{name}"
     for place in (PARTS, MANIFESTS, ATTEMPTS):
         for name in folder.names(place, suffix=PARTIAL):

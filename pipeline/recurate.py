@@ -65,7 +65,7 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
 
 
 def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
-    stopped, told = None, VerdictFile(job.folder)
+    stopped, told = None, VerdictFile(job.folder, lease.epoch)
     try:
         _begin(job, lease, told)
         _work(job, lease, workers)
@@ -79,8 +79,7 @@ def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
         raise
     lease.confirm()
     verdict = _judge(job, stopped)
-    told.write(verdict)
-    return verdict
+    return told.write(verdict)
 
 
 def _judge(job: Recuration, stopped: Stop | None = None) -> Verdict:

@@ -35,8 +35,20 @@ def recurate_shard(job: Recuration, shard: Shard, report: Report, claim: Claim) 
 
     Raises:
         RunError: what the run published cannot be read back, or rows were lost.
+        LeaseLost: the folder has another driver.
+        FileExistsError: others write the shard's files, though the folder is ours.
     """
     confirm = partial(check_claim, job.folder, claim)
+    try:
+        return _recurate(job, shard, report, claim, confirm)
+    except FileExistsError:
+        confirm()
+        raise
+
+
+def _recurate(
+    job: Recuration, shard: Shard, report: Report, claim: Claim, confirm: Confirm
+) -> Manifest:
     tables = kept_tables(job.config.trace)
     source = job.run.manifests[shard.name]
     same = not job.change.rewrites_traces and source.schema_version == SCHEMA_VERSION

@@ -62,7 +62,7 @@ def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -
 
 
 def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Verdict:
-    told = VerdictFile(job.folder)
+    told = VerdictFile(job.folder, lease.epoch)
     if is_finished(job):
         return judge(job)
     try:
@@ -82,8 +82,12 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
 
 def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Verdict:
     """Say how the run stands, and sweep up behind it if it is finished."""
-    job.manifests.update(whole(job.folder, job.manifests))
     verdict = judge(job)
+    if verdict.finished:
+        # Its files are looked for, which takes a while, only where that decides something: who is
+        # told to stop may have seconds.
+        job.manifests.update(whole(job.folder, job.manifests))
+        verdict = judge(job)
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size. And what was counted.
         for leftover in (PARTS, ATTEMPTS):
@@ -92,8 +96,7 @@ def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Ver
     else:
         verdict = judge(job, stopped or _lost(job))
     lease.confirm()
-    told.write(verdict)
-    return verdict
+    return told.write(verdict)
 
 
 def _as_it_stands(job: Job) -> Job:

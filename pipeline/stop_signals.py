@@ -43,7 +43,7 @@ def keeping_handlers() -> Iterator[None]:
     """Put back, behind the block, how this process answers the two signals.
 
     `ray.init` puts a handler of its own for SIGTERM in place of ours, which would end the process
-    at once even while Ray shuts down.
+    at once even while Ray shuts down. What it raises meanwhile becomes what ours raises.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,6 +51,10 @@ def keeping_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM:
+            raise KeyboardInterrupt(signal.SIGTERM.name) from stop
+        raise
     finally:
         for number, handler in before.items():
             if handler is not None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,13 +20,14 @@ from fsspec.implementations.local import LocalFileSystem
 from omnitrace_core.object_store import S3_SCHEMES, connect, identity_of, if_absent, if_tag
 
 PARTIAL = ".partial"
+ABSENT = ""  # the version of a file that is not there
 _LOCK = ".lock"
 _DELETIONS = 3
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class Taken(FileExistsError):
-    """Something is there where only a new file may be written."""
+    """Something else is there than may be written over."""
 
 
 class AnyStore:
@@ -80,24 +81,29 @@ class AnyStore:
         content = self.read(path)
         return content, tag_of(content)
 
+    def version(self, path: str) -> str:
+        """What `writing` compares: changes when the file does; ABSENT if there is none."""
+        info = self.info(path)
+        return ABSENT if info is None else identity_of(info)
+
     @contextmanager
-    def writing(self, path: str, only_new: bool) -> Iterator[Path]:
-        """A temporary file here, then one upload. Raises: Taken."""
+    def writing(self, path: str, over: str | None) -> Iterator[Path]:
+        """A temporary file here, then one upload. over: see `Storage.writing`. Raises: Taken."""
         with tempfile.TemporaryDirectory(prefix="omnitrace-") as folder:
             partial = Path(folder) / "upload"
             yield partial
-            self.upload(partial, path, only_new)
+            self.upload(partial, path, over)
 
-    def upload(self, source: Path, path: str, only_new: bool) -> None:
+    def upload(self, source: Path, path: str, over: str | None) -> None:
         """Write a file that is whole here. Raises: Taken."""
-        if only_new and self.info(path) is not None:
+        if over is not None and self.version(path) != over:
             raise Taken(path)
         self.fs.put_file(str(source), path)
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a file if nothing is there; whether it was written."""
         try:
-            with self.writing(path, only_new=True) as partial:
+            with self.writing(path, ABSENT) as partial:
                 partial.write_bytes(content)
         except Taken:
             return False
@@ -112,7 +118,7 @@ class AnyStore:
                 return None
         except FileNotFoundError:
             return None
-        with self.writing(path, only_new=False) as partial:
+        with self.writing(path, None) as partial:
             partial.write_bytes(content)
         return tag_of(content)
 
@@ -142,7 +148,7 @@ class LocalStore(AnyStore):
     is_conditional = True
 
     @contextmanager
-    def writing(self, path: str, only_new: bool) -> Iterator[Path]:
+    def writing(self, path: str, over: str | None) -> Iterator[Path]:
         """A temporary neighbour, then a new name for it, which is all or nothing."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,12 +156,25 @@ class LocalStore(AnyStore):
         try:
             yield partial
             _flush(partial)
-            if only_new:
+            if over is None:
+                os.replace(partial, target)
+            elif over == ABSENT:
                 _link(partial, target)
             else:
-                os.replace(partial, target)
+                with _folder_locked(target.parent):
+                    if self.version(path) != over:
+                        raise Taken(path)
+                    os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+
+    def version(self, path: str) -> str:
+        """Time and size, and the inode, which each write makes anew."""
+        try:
+            told = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return ABSENT
+        return f"{told.st_ino}-{told.st_size}-{told.st_mtime_ns}"
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
@@ -212,9 +231,10 @@ class S3Store(AnyStore):
         tagged: tuple[bytes, str] = self.fs.read_tagged(path)
         return tagged
 
-    def upload(self, source: Path, path: str, only_new: bool) -> None:
+    def upload(self, source: Path, path: str, over: str | None) -> None:
         """One request, or an upload in parts. Raises: Taken."""
-        if self.fs.upload(source, path, if_absent() if only_new else {}) is None:
+        condition = {} if over is None else if_absent() if over == ABSENT else if_tag(over)
+        if self.fs.upload(source, path, condition) is None:
             raise Taken(path)
 
     def create(self, path: str, content: bytes) -> bool:
@@ -262,6 +282,18 @@ def _locked(target: Path) -> Iterator[None]:
     with target.with_name(f".{target.name}{_LOCK}").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    """Hold the folder itself, where the file system has locks for folders; that leaves no file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _link(partial: Path, target: Path) -> None:

@@ -54,13 +54,18 @@ class ShardWriter:
 def writing_shard(folder: Storage, number: int, tables: Sequence[str]) -> Iterator[ShardWriter]:
     """A shard's files in `tables`; they appear, samples/ first, when the block ends well.
 
-    All are written to their end before the first one appears.
+    All are written to their end before the first one appears, and replace only what was there when
+    the block began.
+
+    Raises:
+        FileExistsError: somebody else changed one of them meanwhile.
     """
     with ExitStack() as files:
         # Opened in reverse: what an ExitStack holds appears last-in first-out.
+        names = {name: table_name(name, number) for name in reversed(tables)}
         paths = {
-            name: files.enter_context(folder.writing(table_name(name, number)))
-            for name in reversed(tables)
+            name: files.enter_context(folder.writing(file, over=folder.version(file)))
+            for name, file in names.items()
         }
         with ExitStack() as open_files:
             writers = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,7 +58,7 @@ class Verdict:
 
     finished: every input row is published. exit_code: null while the run is going on. plan: hash of
     the input and settings it speaks of. inputs: hash of what a listing of the input tells. tables:
-    files and rows of each.
+    files and rows of each. epoch: the driver that says so.
     """
 
     run_id: str
@@ -76,6 +76,7 @@ class Verdict:
     n_published: int
     inputs: str = ""
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    epoch: int = field(default=0, compare=False)
 
 
 class Work(Protocol):
@@ -177,35 +178,41 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 class VerdictFile:
-    """verdict.json, for the driver that holds the run's lease.
+    """verdict.json, for the driver that holds the run's lease as its `epoch`.
 
     Made when the lease is taken; each write replaces only what was there then, or what we wrote
     since. So a driver that sleeps while another takes the run over cannot spoil its verdict.
     """
 
-    def __init__(self, folder: Storage) -> None:
-        self._folder = folder
-        try:
-            self._tag: str | None = folder.read_tagged(VERDICT)[1]
-        except FileNotFoundError:
-            self._tag = None
+    def __init__(self, folder: Storage, epoch: int) -> None:
+        self._folder, self._epoch = folder, epoch
+        self._version = folder.version(VERDICT)
 
-    def write(self, verdict: Verdict) -> None:
-        """Replace it.
+    def write(self, verdict: Verdict) -> Verdict:
+        """Replace it; returns what it says now, which carries the epoch.
 
         Raises:
             LeaseLost: somebody else wrote it meanwhile.
         """
-        content = json.dumps(asdict(verdict), indent=1).encode()
-        if self._tag is not None:
-            self._tag = self._folder.swap(VERDICT, content, self._tag)
-        elif self._folder.create(VERDICT, content):
-            self._tag = self._folder.read_tagged(VERDICT)[1]
-        if self._tag is None:
-            raise LeaseLost(
-                f"{self._folder.url(VERDICT)} was changed by another driver, whose the run is now; "
-                "the same command says how it stands"
-            )
+        told = replace(verdict, epoch=self._epoch)
+        try:
+            self._write(told)
+        except FileExistsError as error:
+            # What interrupts us can come between a write and our knowing of it.
+            stored = read_verdict(self._folder)
+            if stored is not None and stored.get("epoch") != self._epoch:
+                raise LeaseLost(
+                    f"{error}, by another driver, whose the run is now; the same command says how "
+                    "it stands"
+                ) from error
+            self._version = self._folder.version(VERDICT)
+            self._write(told)
+        return told
+
+    def _write(self, told: Verdict) -> None:
+        with self._folder.writing(VERDICT, over=self._version) as path:
+            path.write_text(json.dumps(asdict(told), indent=1))
+        self._version = self._folder.version(VERDICT)
 
 
 def read_verdict(folder: Storage) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from pipeline.progress import Progress
 from pipeline.ray_session import reserved_cpus, reserved_gpus
 
 _SAY_EVERY_S = 60.0
+_LONG_S = 900.0  # without a chunk, though there is capacity
 _LOOK_EVERY_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Watch:
         self._committed = 0
         self._others: Amount | None = None
         self._loading_said = False
+        self._long_said = 0
 
     def look(self, now: float, committed: int, has: Amount, free: Amount) -> str:
         """What to say now, mostly nothing.
@@ -66,13 +68,14 @@ class Watch:
             used = Amount(min(used.gpus, others.gpus), min(used.cpus, others.cpus))
         self._others = used
         if committed != self._committed:
-            self._committed, self._moved, self._loading_said = committed, now, True
+            self._committed, self._moved = committed, now
+            self._loading_said, self._long_said = True, 0
         if now - max(self._moved, self._said) < _SAY_EVERY_S:
             return ""
         self._said = now
-        return self._reason(has, used)
+        return self._reason(has, used, now - self._moved)
 
-    def _reason(self, has: Amount, others: Amount) -> str:
+    def _reason(self, has: Amount, others: Amount, quiet_s: float) -> str:
         needs = self._needs
         if not has.covers(needs):
             return f"waiting for capacity: the graph needs {needs}, the cluster has {has}"
@@ -81,10 +84,16 @@ class Watch:
                 f"waiting for capacity: the graph needs {needs}, and of the cluster's {has} others "
                 f"hold {others}: another job, or an earlier run whose actors are still alive"
             )
-        if self._loading_said:
+        if not self._loading_said:
+            self._loading_said = True
+            return "there is capacity for the graph: models load, or the first chunk is at work"
+        if quiet_s < _LONG_S * (self._long_said + 1):
             return ""
-        self._loading_said = True
-        return "there is capacity for the graph: models are loading, or the first chunk is at work"
+        self._long_said += 1
+        return (
+            f"no chunk was committed for {quiet_s / 60:.0f} minutes, though there is capacity; if "
+            "`ray list actors` shows one that hangs, kill its process: its chunk is done again"
+        )
 
 
 @contextmanager

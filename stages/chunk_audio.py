@@ -9,16 +9,16 @@ from functools import partial
 
 import pyarrow as pa
 
-from omnitrace_core.errors import SpeechError
+from omnitrace_core.errors import SampleError, SpeechError
 from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import FoundSpeech, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
 from stages import codec
-from stages.attempts import Attempt, AttemptLog, Attempts
+from stages.attempts import AttemptLog, Attempts
 from stages.chunk import Fields, StateRow, state_rows, with_results
-from stages.guard import RowError, guarded
+from stages.guard import RowError, as_row_error, guarded
 
 STAGE = "chunk_audio"
 # Most bytes of decoded media that wait for each other: an hour of sound at 16 kHz is 220 MiB.
@@ -77,8 +77,13 @@ class ChunkAudio:
         attempt = self._attempts.begin(chunk_key)
         together = self._reader.hears_together and not attempt.one_by_one
         for row in rows:
-            load = partial(_load, row, samples[row.index], read_s, attempt)
-            loaded = guarded(STAGE, row.row_key, load)
+            try:
+                if attempt.one_by_one:
+                    attempt.row(row.row_key)
+            except SampleError as error:
+                results[row.index] = as_row_error(STAGE, error)
+                continue
+            loaded = guarded(STAGE, row.row_key, partial(_load, row, samples[row.index], read_s))
             if isinstance(loaded, RowError):
                 results[row.index] = loaded
                 continue
@@ -134,10 +139,7 @@ class ChunkAudio:
         }
 
 
-def _load(row: StateRow, sample: Sample, read_s: float, attempt: Attempt) -> _Loaded:
-    """Raises: Quarantined."""
-    if attempt.one_by_one:
-        attempt.row(row.row_key)
+def _load(row: StateRow, sample: Sample, read_s: float) -> _Loaded:
     return _Loaded(row, sample, row.media, read_s)
 
 

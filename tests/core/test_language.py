@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,24 @@ def test_texts_read_together_are_read_as_one_by_one() -> None:
     for text in texts:
         assert together.read(text) == alone.read(text)
     assert together.read(ENGLISH) is together.read(ENGLISH), "remembered"
+
+
+def test_no_text_is_read_twice_for_being_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    language = Language("builtin", load_language("builtin").nlp)
+    texts = [f"Sentence {number} is here. " * 300 for number in range(150)]
+    read: list[str] = []
+    real = Language._read
+
+    def counted(self: Language, some: Sequence[str]) -> list[Reading]:
+        read.extend(some)
+        return real(self, some)
+
+    monkeypatch.setattr(Language, "_read", counted)
+    language.read_ahead(texts)
+    assert len(read) > 50
+    for text in texts:
+        language.read(text)
+    assert sorted(read) == sorted(texts)
 
 
 def test_readings_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:

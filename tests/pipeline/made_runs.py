@@ -126,11 +126,12 @@ class Worker:
 
 def rows(folder: Storage, table: str) -> list[dict[str, Any]]:
     """What a plain glob over a published table sees."""
-    files = sorted(Path(folder.root, table).glob("*.parquet"))
-    for schema in map(pq.read_schema, files):
-        assert schema.equals(TABLES[table])
-        assert schema.metadata == TABLES[table].metadata
-    return [row for file in files for row in pq.read_table(file).to_pylist()]
+    names = folder.names(table, suffix=".parquet")
+    tables = [pq.read_table(pa.BufferReader(folder.read(f"{table}/{name}"))) for name in names]
+    for found in tables:
+        assert found.schema.equals(TABLES[table])
+        assert found.schema.metadata == TABLES[table].metadata
+    return [row for found in tables for row in found.to_pylist()]
 
 
 def row_keys(folder: Storage, table: str = "samples") -> list[str]:

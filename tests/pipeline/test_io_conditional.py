@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from omnitrace_core import s3
 from omnitrace_core.object_store import s3_files
-from pipeline.io import Storage
+from pipeline.io import ABSENT, Storage
 
 _MEMORY = "memory"
 
@@ -71,11 +71,11 @@ def test_the_tag_that_create_makes_is_the_one_to_swap(storage: Storage) -> None:
 
 
 def test_a_part_is_not_written_over(storage: Storage) -> None:
-    with storage.writing("a/part", only_new=True) as path:
+    with storage.writing("a/part", over=ABSENT) as path:
         path.write_bytes(b"first")
 
     def again() -> None:
-        with storage.writing("a/part", only_new=True) as path:
+        with storage.writing("a/part", over=ABSENT) as path:
             path.write_bytes(b"second")
 
     with pytest.raises(FileExistsError, match=f"{storage.root}/a/part is there already"):
@@ -86,7 +86,7 @@ def test_a_part_is_not_written_over(storage: Storage) -> None:
 
 def test_an_error_within_a_create_only_write_is_that_error(storage: Storage) -> None:
     def fail() -> None:
-        with storage.writing("a", only_new=True):
+        with storage.writing("a", over=ABSENT):
             raise FileExistsError("of the caller")
 
     with pytest.raises(FileExistsError, match="of the caller"):
@@ -109,7 +109,7 @@ def _create(root: str, who: int) -> bool:
 
 def _write_part(root: str, who: int) -> bool:
     try:
-        with Storage(root).writing("part", only_new=True) as path:
+        with Storage(root).writing("part", over=ABSENT) as path:
             path.write_bytes(f"{who}".encode() * 1000)
     except FileExistsError:
         return False
@@ -184,14 +184,14 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_large_parts_are_written_once_and_whole(s3_folder: str, tmp_path: Path) -> None:
     storage = Storage(f"{s3_folder}/folder")
     content = os.urandom(27 << 20)
-    with storage.writing("part", only_new=True) as path:
+    with storage.writing("part", over=ABSENT) as path:
         path.write_bytes(content)
         assert not storage.exists("part")
     assert storage.read("part") == content
     assert storage.identity("part") == storage.listing()["part"] == storage.read_tagged("part")[1]
 
     def again() -> None:
-        with storage.writing("part", only_new=True) as path:
+        with storage.writing("part", over=ABSENT) as path:
             path.write_bytes(b"2" * (11 << 20))
 
     with pytest.raises(FileExistsError, match="part is there already"):
@@ -213,3 +213,44 @@ def test_empty_files_come_and_go(storage: Storage, tmp_path: Path) -> None:
     assert storage.create("b", b"")
     storage.copy("a", Storage(str(tmp_path / "copy")))
     assert (tmp_path / "copy" / "a").read_bytes() == b""
+
+
+def test_a_file_is_replaced_only_as_the_version_it_was(storage: Storage) -> None:
+    first = storage.version("a/table")
+    assert first == ABSENT
+    with storage.writing("a/table", over=first) as path:
+        path.write_bytes(b"1")
+    second = storage.version("a/table")
+    with storage.writing("a/table", over=second) as path:
+        path.write_bytes(b"2")
+    assert storage.version("a/table") not in (first, second)
+    for stale in (first, second):
+        with pytest.raises(FileExistsError), storage.writing("a/table", over=stale) as path:
+            path.write_bytes(b"late")
+    assert storage.read("a/table") == b"2"
+    latest = storage.version("a/table")
+    storage.delete("a/table")
+    with pytest.raises(FileExistsError, match="changed or deleted"):
+        _write(storage, "a/table", over=latest)
+    assert storage.names("a") == []
+
+
+def _write(storage: Storage, name: str, over: str) -> None:
+    with storage.writing(name, over) as path:
+        path.write_bytes(b"late")
+
+
+def test_an_upload_in_parts_replaces_only_what_it_was(
+    s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
+    storage, long = Storage(s3_folder), bytes(6 << 20)
+    storage.write("table", b"1")
+    seen = storage.version("table")
+    with storage.writing("table", over=seen) as path:
+        path.write_bytes(long)
+    with pytest.raises(FileExistsError), storage.writing("table", over=seen) as path:
+        path.write_bytes(long)
+    with storage.writing("table", over=storage.version("table")) as path:
+        path.write_bytes(b"2")
+    assert storage.read("table") == b"2"

@@ -15,7 +15,7 @@ import pytest
 from omnitrace_core import s3, s3_retries
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
 from omnitrace_core.object_store import open_file, s3_files
-from pipeline.io import Storage
+from pipeline.io import ABSENT, Storage
 from tests.pipeline.faulty_proxy import FAULTS, Fault, Proxy, Rule
 
 _BIG = bytes(range(256)) * (11 << 8)  # 704 KiB: one request
@@ -42,8 +42,8 @@ def _fill(storage: Storage, proxy: Proxy) -> Storage:
     return storage
 
 
-def _writing(storage: Storage, name: str, content: bytes, only_new: bool) -> bytes:
-    with storage.writing(name, only_new) as path:
+def _writing(storage: Storage, name: str, content: bytes, over: str | None) -> bytes:
+    with storage.writing(name, over) as path:
         path.write_bytes(content)
     return storage.read(name)
 
@@ -81,10 +81,10 @@ OPERATIONS: dict[str, tuple[Callable[[Storage, Path], object], object]] = {
     "read": (lambda s, _: s.read("big"), _BIG),
     "read_tagged": (lambda s, _: s.read_tagged("a"), (b"1", "c4ca4238a0b923820dcc509a6f75849b")),
     "open": (lambda s, _: _ranges(s), [_BIG[500_001:500_004], _BIG[-2:]]),
-    "write": (lambda s, _: _writing(s, "a", b"2", False), b"2"),
-    "write in parts": (lambda s, _: _writing(s, "new", _LONG, False), _LONG),
-    "only new": (lambda s, _: _writing(s, "new", b"2", True), b"2"),
-    "only new in parts": (lambda s, _: _writing(s, "new", _LONG, True), _LONG),
+    "write": (lambda s, _: _writing(s, "a", b"2", None), b"2"),
+    "write in parts": (lambda s, _: _writing(s, "new", _LONG, None), _LONG),
+    "only new": (lambda s, _: _writing(s, "new", b"2", ABSENT), b"2"),
+    "only new in parts": (lambda s, _: _writing(s, "new", _LONG, ABSENT), _LONG),
     "create": (lambda s, _: (s.create("new", b"2"), s.create("a", b"2")), (True, False)),
     "swap": (lambda s, _: _swap(s), (True, b"2")),
     "copy": (_copy, True),
@@ -154,12 +154,12 @@ def test_an_upload_whose_completion_was_lost_is_ours(
     fault: Fault, storage: Storage, proxy: Proxy
 ) -> None:
     proxy.rules.append(Rule(fault, "CompleteMultipartUpload", times=1))
-    assert _writing(storage, "part", _LONG, only_new=True) == _LONG
+    assert _writing(storage, "part", _LONG, over=ABSENT) == _LONG
     proxy.rules.append(Rule(fault, "CompleteMultipartUpload", times=1))
     with pytest.raises(FileExistsError, match="part is there already"):
-        _writing(storage, "part", _LONG, only_new=True)
+        _writing(storage, "part", _LONG, over=ABSENT)
     proxy.rules.append(Rule(fault, "CompleteMultipartUpload", times=1))
-    assert _writing(storage, "part", _LONG[::-1], only_new=False) == _LONG[::-1]
+    assert _writing(storage, "part", _LONG[::-1], over=None) == _LONG[::-1]
     bucket, _, prefix = storage.root.removeprefix("s3://").partition("/")
     uploads = s3_files().call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
     assert "Uploads" not in uploads

@@ -125,7 +125,7 @@ def test_too_many_errors_fail_the_job(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_stopped_job_is_finished_by_the_same_command(head: RayHead, tmp_path: Path) -> None:
-    write_input(tmp_path / "input", **{name: [f"{name}{i}" for i in range(12)] for name in "ab"})
+    write_input(tmp_path / "input", **{name: [f"{name}{i}" for i in range(30)] for name in "ab"})
     _submit(head, "long-1", tmp_path, "run.chunk_samples=1", wait=False)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("output/run_date=*/run_id=long/_parts/*.parquet")):
@@ -141,8 +141,8 @@ def test_stopped_job_is_finished_by_the_same_command(head: RayHead, tmp_path: Pa
     done = _submit(head, "long-2", tmp_path, "run.chunk_samples=1")
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = _json(stopped / "verdict.json")
-    assert (verdict["finished"], verdict["exit_code"], verdict["n_ok"]) == (True, 0, 24)
-    assert _samples(tmp_path, "long") == 24
+    assert (verdict["finished"], verdict["exit_code"], verdict["n_ok"]) == (True, 0, 60)
+    assert _samples(tmp_path, "long") == 60
 
 
 def test_address_on_the_command_line(head: RayHead, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Generator, Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +25,8 @@ from pipeline.prepare import Job
 from pipeline.run import run
 from pipeline.schedule import Schedule
 from pipeline.settled import settled
-from pipeline.verdict import Exit
+from pipeline.stop_signals import keeping_handlers
+from pipeline.verdict import Exit, Stop, VerdictFile, judge
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,
@@ -97,18 +101,28 @@ def test_driver_whose_lease_is_taken_writes_nothing_more(folder: Path) -> None:
 class _Sleeper:
     """A driver that sleeps right after its n-th question to the store; another does it all."""
 
-    def __init__(self, folder: Path, asleep_after: int, started: bool) -> None:
-        self.config = config_for(folder)
+    def __init__(
+        self,
+        folder: Path,
+        asleep_after: int,
+        started: bool,
+        change: Callable[[], None] | None = None,
+        **sections: Any,
+    ) -> None:
+        self.config = config_for(folder, **sections)
         self.asleep_after = asleep_after
+        self.change = change
         self.asked = 0
         self.job = job_for(self.config)
         if started:
-            # Something to begin with: a published shard, an orphan, and a part.
+            # Something to begin with: parts, and orphans of a shard to come and of none.
             chunks = [
                 item for shard in self.job.plan.shards for item in self.job.plan.chunks(shard)
             ]
             list(Worker(self.job.folder)(chunks[2:3]))
-            self.job.folder.write("spans/shard-00007.parquet", b"left by a killed writer")
+            for number in (0, 7):
+                name = f"spans/shard-{number:05d}.parquet"
+                self.job.folder.write(name, b"left by a killed writer")
 
     def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         confirm = Lease.confirm
@@ -119,9 +133,10 @@ class _Sleeper:
             if self.asked == self.asleep_after:
                 with monkeypatch.context() as awake:
                     awake.setattr(Lease, "confirm", confirm)
+                    if self.change is not None:
+                        self.change()
                     other = job_for(self.config)
                     run(other, Worker(other.folder), take_lease=True)
-                    assert_complete(other)
 
         with monkeypatch.context() as patch:
             patch.setattr(Lease, "confirm", confirm_and_sleep)
@@ -156,6 +171,63 @@ def test_driver_that_wakes_at_any_step_does_no_harm(
         assert told(again)["finished"] is True
         assert_complete(again)
     assert 12 < asleep_after < 60
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_driver_that_wakes_beside_a_run_of_other_input_adds_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    for asleep_after in range(1, 100):
+        path = folder / f"asleep{asleep_after}"
+        write_input(path / "input", a=["1", "2"], b=["3", "4", "5"], c=["6"])
+        output = {} if where == "disk" else {"output": {"path": f"memory:/{path}/output"}}
+
+        def change(source: Path = path / "input") -> None:
+            write_input(source, a=["1"], b=["3", "x"], c=[])
+
+        sleeper = _Sleeper(path, asleep_after, True, change, **output)
+        with suppress(LeaseLost):
+            sleeper.run(monkeypatch)
+        if sleeper.asked < asleep_after:
+            break
+        rows_now = ["a.parquet:0", "b.parquet:0", "b.parquet:1"]
+        assert row_keys(sleeper.job.folder) == rows_now, asleep_after
+        assert row_keys(sleeper.job.folder, "traces") == rows_now, asleep_after
+        manifests = read_manifests(sleeper.job.folder).values()
+        assert sorted(item.n_rows for item in manifests) == [0, 1, 2]
+        assert (told(sleeper.job)["finished"], told(sleeper.job)["n_rows"]) == (True, 3)
+    assert 12 < asleep_after < 60
+
+
+def test_verdict_file_knows_its_own_writes(folder: Path) -> None:
+    job = job_for(config_for(folder))
+    first = VerdictFile(job.folder, 1)
+    first.write(judge(job))
+    # A write that was interrupted before its version was known.
+    late = VerdictFile(job.folder, 1)
+    first.write(judge(job))
+    assert late.write(judge(job, Stop(Exit.INCOMPLETE, "stopped"))).epoch == 1
+    assert told(job)["reason"] == "stopped"
+    second = VerdictFile(job.folder, 2)
+    second.write(judge(job))
+    with pytest.raises(LeaseLost, match="changed or deleted meanwhile, by another driver"):
+        late.write(judge(job))
+    assert told(job)["epoch"] == 2
+    job.folder.delete("verdict.json")
+    second.write(judge(job))
+
+
+def test_who_is_told_to_stop_looks_for_no_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(config_for(folder))
+
+    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        yield from Worker(job.folder)(chunks[:2])
+        monkeypatch.setattr(Storage, "listing", lambda *_: pytest.fail("it takes its time"))
+        raise KeyboardInterrupt("SIGTERM")
+
+    assert run(job, stopped).reason.startswith("stopped by SIGTERM")
 
 
 def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
@@ -313,6 +385,21 @@ def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> Non
     assert signal.getsignal(number) == before
     run(job_for(config_for(folder)), Worker(job.folder))
     assert_complete(job)
+
+
+def test_sigterm_while_ray_starts_is_as_any_other() -> None:
+    """`ray.init` puts a handler in place that leaves by `sys.exit`."""
+
+    def start_ray() -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), keeping_handlers():
+        start_ray()
+    assert signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(SystemExit), keeping_handlers():
+        sys.exit("another reason")
 
 
 # --- finished runs -----------------------------------------------------------------------------

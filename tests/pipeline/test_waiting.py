@@ -40,14 +40,20 @@ def test_a_node_lost_on_the_way_is_said() -> None:
     assert "the cluster has 0 GPUs and 16 CPUs" in watch.look(120, 5, SMALL, NONE)
 
 
-def test_models_that_load_are_said_once_and_slow_chunks_never() -> None:
+def test_models_that_load_are_said_once_and_very_slow_chunks() -> None:
     watch = Watch(NEEDS, now=0)
     free = LARGE - NEEDS
     said = [watch.look(now, 0, LARGE, LARGE if now < 10 else free) for now in range(0, 300, 5)]
     assert [text for text in said if text] == [
-        "there is capacity for the graph: models are loading, or the first chunk is at work"
+        "there is capacity for the graph: models load, or the first chunk is at work"
     ]
     assert [watch.look(now, 1, LARGE, free) for now in range(300, 600, 5)] == [""] * 60
+    said = [watch.look(now, 1, LARGE, free) for now in range(600, 2400, 5)]
+    assert [text[:42] for text in said if text] == [
+        "no chunk was committed for 15 minutes, tho",
+        "no chunk was committed for 30 minutes, tho",
+    ]
+    assert watch.look(2405, 2, LARGE, free) == watch.look(2500, 2, LARGE, free) == ""
 
 
 def test_what_others_hold_is_said_until_they_give_it_back() -> None:
