@@ -8,6 +8,7 @@ Run from the repository's root, one section after the other or all:
     python -m benchmarks.scale graph --chunks 10000          the real graph, a made-up tracer
     python -m benchmarks.scale s3 --shards 1000              requests to a real S3 server
     python -m benchmarks.scale ids --rows 1e6 1e7            finding repeated ids
+    python -m benchmarks.scale publish                       publishing parts of several sizes
 
 Chunks have one row, so that a million fit a disk (a part of one row is about 30 KB while it waits
 for its shard) and an afternoon; what is measured grows with chunks and shards, not with rows. Times
@@ -35,6 +36,7 @@ import yaml
 
 from benchmarks.scale_fake import config_tree, path_of, write_input
 from benchmarks.scale_ids import measure_ids
+from benchmarks.scale_publish import measure_publish
 from benchmarks.scale_s3 import measure_s3
 
 OUT = Path(__file__).parent / "out"
@@ -183,6 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif section == "s3":
             found, table = measure_s3(folder, arguments.shards or 1000)
             print(table)
+        elif section == "publish":
+            found, table = measure_publish(folder)
+            print(table)
         else:
             found, table = measure_ids([int(float(n)) for n in arguments.rows])
             print(table)
@@ -193,7 +198,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("section", choices=["paper", "graph", "s3", "ids"])
+    parser.add_argument("section", choices=["paper", "graph", "s3", "ids", "publish"])
     parser.add_argument("--chunks", type=int, nargs="+", default=[10_000])
     parser.add_argument("--shards", type=int, help="a hundredth of the chunks; s3: 1,000")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="paper: processes")

@@ -56,27 +56,29 @@ def config_tree(folder: str, chunk_samples: int, **more: dict[str, Any]) -> dict
     } | more
 
 
-def do_chunk(chunk: Chunk, folder: str) -> dict[str, Any]:
+def do_chunk(
+    chunk: Chunk, folder: str, n_tokens: int = _TOKENS, n_units: int = 3
+) -> dict[str, Any]:
     """A chunk's rows, read as the graph reads them, and made-up records of them, committed."""
     table = read_samples(plan_row(chunk))
     rows = rows_of(table)
     keys = rows.field("row_key").to_pylist()
     ids = rows.field("sample").field("sample_id").to_pylist()
-    records = [_record(key, sample_id) for key, sample_id in zip(keys, ids, strict=True)]
+    records = [_record(*named, n_tokens, n_units) for named in zip(keys, ids, strict=True)]
     made = with_rows(table, pa.array(records, RECORD))
     committed: dict[str, Any] = commit_chunk(made, Storage(folder)).to_pylist()[0]
     return committed
 
 
-def _record(row_key: str, sample_id: str) -> dict[str, Any]:
+def _record(row_key: str, sample_id: str, n_tokens: int, n_units: int) -> dict[str, Any]:
     """Two spans of two sources each, and a trace of one signal, as of a short answer."""
     shared = {"row_key": row_key, "sample_id": sample_id, "schema_version": SCHEMA_VERSION}
     sample = {
         **shared,
         "status": "ok",
         "response": _ANSWER,
-        "response_token_ids": list(range(_TOKENS)),
-        "n_generated_tokens": _TOKENS,
+        "response_token_ids": list(range(n_tokens)),
+        "n_generated_tokens": n_tokens,
         "error_stage": "",
         "error_code": "",
         "message": "",
@@ -93,9 +95,10 @@ def _record(row_key: str, sample_id: str) -> dict[str, Any]:
     trace = {
         **shared,
         "signal": "attmean",
-        "n_tokens": _TOKENS,
-        "n_units": 3,
-        "mass": rng.random(_TOKENS * 3, np.float32),
+        "n_tokens": n_tokens,
+        "n_units": n_units,
+        "mass": rng.random(n_tokens * n_units, np.float32),
+        "peak": rng.random(n_tokens * n_units, np.float32),
     }
     return {"sample": sample, "spans": spans, "traces": [trace]}
 

@@ -123,20 +123,27 @@ class _TableWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = pq.ParquetWriter(path, schema, **encoding(schema))
         self._waiting: list[pa.Table] = []
-        self._waiting_bytes = 0
+        self._at_most = self._measured = self._bytes = 0  # bytes, tables, and bytes of those
         self.n_rows = 0
 
     def add(self, table: pa.Table) -> None:
         self._waiting.append(table)
-        self._waiting_bytes += sum(_content_bytes(column) for column in table.itercolumns())
         self.n_rows += len(table)
-        if self._waiting_bytes >= _ROW_GROUP_BYTES:
+        # To measure exactly takes 2 ms, so it is left until it can matter. A bound: bits that count
+        # as bytes are the worst that the content can be beyond what its buffers hold.
+        self._at_most += 8 * sum(map(pa.ipc.get_record_batch_size, table.to_batches()))
+        if self._at_most < _ROW_GROUP_BYTES:
+            return
+        for unmeasured in self._waiting[self._measured :]:
+            self._bytes += sum(_content_bytes(column) for column in unmeasured.itercolumns())
+        self._measured = len(self._waiting)
+        if self._bytes >= _ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         table = pa.concat_tables(self._waiting).unify_dictionaries()
         self._file.write_table(table, row_group_size=max(len(table), 1))
-        self._waiting, self._waiting_bytes = [], 0
+        self._waiting, self._at_most, self._measured, self._bytes = [], 0, 0, 0
 
     def __enter__(self) -> _TableWriter:
         return self

@@ -137,11 +137,18 @@ def test_costs_follow_their_assumptions() -> None:
         gets=4.0,
         shard_puts=16.0,
         shard_gets=0.0,
-        publish_s=0.64,
+        publish=((0.0, 0.0), (0.9216, 1.28)),
         plan_s=3.6e-6,
         peak_mib=1.0,
     )
-    told = {"prompt": 0.0, "prefill": 1.0, "response": 90.0, "decode": 500.0, "busy": 0.9}
+    told = {
+        "prompt": 0.0,
+        "prefill": 1.0,
+        "response": 90.0,
+        "decode": 500.0,
+        "busy": 0.9,
+        "units": 10.0,
+    }
     told |= {"gpu": 10.0, "cpu": 1.0, "put": 1.0, "get": 0.5}
     value = {
         line.what: line.value(10_000, told.__getitem__)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.manifest import read_manifests
 from pipeline.run import run
-from pipeline.table_writer import _content_bytes, encoding
+from pipeline.table_writer import _content_bytes, _TableWriter, encoding
 from stages.schema import PART_FILE, SAMPLES_ROW, SPANS_ROW, TABLES
 from tests.pipeline.made_runs import GOOD_ROWS, Worker, config_for, job_for, row_keys
 
@@ -43,11 +43,28 @@ def test_size_of_rows_is_that_of_their_content() -> None:
         among = pa.array([value, {}, None, value, value], kind)
         assert among[3:4].equals(alone)
         assert _content_bytes(among[3:4]) == _content_bytes(alone)
+        for values in (alone, among, among[3:4]):
+            batch = pa.record_batch({"rows": values})
+            assert _content_bytes(values) <= 8 * pa.ipc.get_record_batch_size(batch)
         file = io.BytesIO()
         pq.write_table(pa.table({"rows": among}), file)
         read = pq.read_table(file, use_threads=False).column("rows")
         assert _content_bytes(read[3:4]) == _content_bytes(alone)
         assert _content_bytes(read) == _content_bytes(among) > 3 * _content_bytes(alone)
+
+
+def test_row_groups_end_where_their_content_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = pa.schema([("text", pa.string())])
+    tables = [pa.table({"text": ["x" * 1000] * n}, schema=schema) for n in (1, 3, 1, 1, 5, 1, 1)]
+    monkeypatch.setattr("pipeline.table_writer._ROW_GROUP_BYTES", 5 * 1004)
+    with _TableWriter(tmp_path / "table.parquet", schema) as writer:
+        for table in tables:
+            writer.add(table)
+    metadata = pq.read_metadata(tmp_path / "table.parquet")
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert groups == [5, 6, 2]
 
 
 def test_tables_that_a_run_no_longer_keeps_go(folder: Path) -> None:
