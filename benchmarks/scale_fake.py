@@ -112,9 +112,10 @@ class FakeTraceDecode(TraceDecode):
         decode: DecodeOptions,
         trace: TraceOptions,
         attempts: AttemptLog | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         told = {"model": model.path, "revision": "", "dtype": "", "attention": "", "device": "cpu"}
-        self._take(FakeTracer(trace.signals), told, attempts)
+        self._take(FakeTracer(trace.signals), told, attempts, timeout_s)
 
 
 class FakeTracer:

@@ -95,6 +95,12 @@ class RayOptions(Options):
         0, ge=0, description="GPUs of each, for a speech model with asr.device=cuda."
     )
     trace_cpus: float = Field(1, gt=0, description="CPUs of each model replica (torch threads).")
+    trace_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="Longest time of a model at a chunk (from the third attempt on: a sample), after "
+        "which its process is ended as one that hangs; null: no limit.",
+    )
     curate_actors: int = Field(1, ge=1, description="Actors that cut spans and curate sources.")
     curate_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
     io_cpus: float = Field(

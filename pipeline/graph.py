@@ -91,7 +91,13 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     # inputs of the other are made.
     traced = ready.map_batches(
         TraceDecode,
-        fn_constructor_args=(replica_model(config.model), config.decode, config.trace, attempts),
+        fn_constructor_args=(
+            replica_model(config.model),
+            config.decode,
+            config.trace,
+            attempts,
+            given.trace_timeout_s,
+        ),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.trace_cpus,

@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from stages.schema import STATE
 from stages.turns import Turns
 
 STAGE = "trace_decode"
-BROKEN_DEVICE = 70  # exit status of a process whose device is broken
+BROKEN_DEVICE, HUNG = 70, 71  # exit status of a process whose device is broken, or does not answer
 Outcome = TokenTrace | SampleError | RowError
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class TraceDecode:
     """Holds the model; one per replica. Batching and sorting by length are the core's.
 
     Two threads may call it: while one traces, the other makes the next chunk's inputs. attempts:
-    where attempts at a chunk are counted before they begin.
+    where attempts at a chunk are counted before they begin. timeout_s: a chunk that the model is at
+    for longer (from the third attempt on: a sample) ends the process, as if it had killed it.
     """
 
     def __init__(
@@ -51,16 +53,22 @@ class TraceDecode:
         decode: DecodeOptions,
         trace: TraceOptions,
         attempts: AttemptLog | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         from omnitrace_core.batch_tracer import BatchTracer
 
         tracer = BatchTracer(model, decode, trace)
-        self._take(tracer, asdict(tracer.traced_by), attempts)
+        self._take(tracer, asdict(tracer.traced_by), attempts, timeout_s)
 
     def _take(
-        self, tracer: Tracer, traced_by: Mapping[str, str], attempts: AttemptLog | None
+        self,
+        tracer: Tracer,
+        traced_by: Mapping[str, str],
+        attempts: AttemptLog | None,
+        timeout_s: float | None = None,
     ) -> None:
         self._tracer, self._traced_by = tracer, traced_by
+        self._timeout_s = timeout_s
         self._attempts = Attempts(STAGE, attempts)
         self._turns = Turns()
         self._device = threading.Lock()
@@ -132,12 +140,31 @@ class TraceDecode:
         }
         prepared = self._tracer.prepare(list(samples.values()))
         # One chunk at a time has the device; the other thread makes the next one's inputs.
-        with self._device:
+        with self._device, self._deadline(len(samples)):
             started, replayed_s = time.perf_counter(), self._tracer.replay_s
             traced = self._tracer.trace_prepared(prepared) if samples else []
             spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
         outcomes.update(zip(samples, traced, strict=True))
         return outcomes, spent_s
+
+    @contextmanager
+    def _deadline(self, n_samples: int) -> Iterator[None]:
+        """Nothing else ends a kernel that hangs: Ray sees a process that is alive."""
+        if self._timeout_s is None:
+            yield
+            return
+
+        def end() -> None:
+            log.critical("at %d samples for %g s; this process ends", n_samples, self._timeout_s)
+            os._exit(HUNG)
+
+        timer = threading.Timer(self._timeout_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _result(self, outcome: Outcome, trace_s: float, replay_s: float) -> Fields | RowError:
         if isinstance(outcome, SampleError):

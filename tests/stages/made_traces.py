@@ -152,10 +152,12 @@ class MadeTracer:
         return make_trace(ready, self.options)
 
 
-def trace_stage(tracer: MadeTracer, attempts: AttemptLog | None = None) -> TraceDecode:
+def trace_stage(
+    tracer: MadeTracer, attempts: AttemptLog | None = None, timeout_s: float | None = None
+) -> TraceDecode:
     """The trace stage around a made-up tracer, without loading a model."""
     stage = TraceDecode.__new__(TraceDecode)
-    stage._take(tracer, TRACED_BY, attempts)
+    stage._take(tracer, TRACED_BY, attempts, timeout_s)
     return stage
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from omnitrace_core.records import ReadySample, SourceUnit, TokenTrace
 from stages.chunk import Fields, StateRow, run_rows, state_rows
 from stages.codec import encode_units
 from stages.media_codec import encode_media
-from stages.trace_decode import BROKEN_DEVICE
+from stages.trace_decode import BROKEN_DEVICE, HUNG
 from tests.core.samples import video
 from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
@@ -146,6 +147,34 @@ def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.Mon
         trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)(chunk)
     assert codes == [BROKEN_DEVICE]
     assert len(log.kept) == 1
+
+
+def test_model_that_hangs_ends_its_process(
+    chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the attempts at its chunk count, and another process goes on."""
+    left = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    class Hanging(MadeTracer):
+        def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+            assert left.wait(20)
+            raise Died
+
+    monkeypatch.setattr("stages.trace_decode.os._exit", leave)
+    log = Log()
+    with pytest.raises(Died):
+        trace_stage(Hanging(), log, timeout_s=0.1)(chunk)
+    assert codes == [HUNG]
+    assert len(log.kept) == 1
+    done = trace_stage(MadeTracer(), log, timeout_s=0.1)(chunk)
+    time.sleep(0.2)
+    assert codes == [HUNG], "who is done in time is left alone"
+    assert codes_of(done) == [None, "missing_sample_id", None, None]
 
 
 def test_inputs_are_made_while_the_model_works(chunk: pa.Table) -> None:
