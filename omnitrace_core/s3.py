@@ -161,6 +161,16 @@ class RetryingS3(S3FileSystem):
                 )
                 file.write(await answer["Body"].read())
 
+    async def _tag_of(self, path: str) -> str | None:
+        """The ETag of an object, if there is one."""
+        bucket, key, _ = self.split_path(path)
+        try:
+            return _tag(await self._call_s3("head_object", Bucket=bucket, Key=key))
+        except FileNotFoundError:
+            return None
+
+    tag_of = sync_wrapper(_tag_of)
+
     # --- writing ----------------------------------------------------------------------------
 
     async def _put_content(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -167,10 +167,33 @@ class Storage:
         """
         return self._store.swap(self._path(name), content, tag, within_s)
 
-    def copy(self, name: str, to: Storage) -> None:
-        """Copy a file to the same name in another folder. Raises: FileNotFoundError."""
-        with to.writing(name) as copy:
+    def replace(self, name: str, content: bytes, confirm: Callable[[], None]) -> None:
+        """Write a whole file over what was there before `confirm` was asked, which may raise.
+
+        Raises: FileExistsError, if others keep writing it though `confirm` lets us.
+        """
+        for is_last in (False, True):
+            over = self.version(name)
+            confirm()
+            try:
+                with self.writing(name, over) as path:
+                    path.write_bytes(content)
+                return
+            except FileExistsError:
+                if is_last:
+                    raise
+
+    def copy(self, name: str, to: Storage, confirm: Callable[[], None] | None = None) -> None:
+        """Copy a file to the same name in another folder.
+
+        confirm: asked when it is here; then only what was there before is written over.
+
+        Raises: FileNotFoundError, FileExistsError.
+        """
+        with to.writing(name, over=to.version(name) if confirm else None) as copy:
             self._store.copy_out(self._path(name), copy)
+            if confirm:
+                confirm()
 
     def delete(self, name: str) -> None:
         """Delete a file; it is no error if it is gone already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
@@ -47,14 +48,10 @@ def manifest_name(number: int) -> str:
     return f"{MANIFESTS}/{shard_label(number)}.json"
 
 
-def write_manifest(folder: Storage, manifest: Manifest, over: str | None = None) -> None:
-    """Declare a shard published.
-
-    over: only over this version, see `Storage.writing`. Raises: FileExistsError.
-    """
+def write_manifest(folder: Storage, manifest: Manifest, confirm: Callable[[], None]) -> None:
+    """Declare a shard published. confirm: see `Storage.replace`. Raises: FileExistsError."""
     content = json.dumps(asdict(manifest), indent=1).encode()
-    with folder.writing(manifest_name(manifest.number), over) as path:
-        path.write_bytes(content)
+    folder.replace(manifest_name(manifest.number), content, confirm)
 
 
 def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Manifest]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, part_name, read_part
@@ -142,9 +144,7 @@ def declare(
         chunk_samples=chunk_samples,
         epoch=epoch,
     )
-    over = folder.version(manifest_name(shard.number))
-    confirm()
-    write_manifest(folder, manifest, over)
+    write_manifest(folder, manifest, confirm)
     return manifest
 
 
@@ -160,8 +160,9 @@ def retire(
     """Delete what was published for shards that left the input, and leftovers of crashed writes.
 
     So a plain glob over a table sees each span of the present input once. What the plan will
-    replace is left: a deletion that comes late, when another driver has published, would do harm
-    that an overwritten file does not. Returns the names of the shards that are gone.
+    replace is emptied instead: a deletion has no condition, and one that comes late, when another
+    driver has published, would take what that one wrote. Returns the names of the shards that are
+    gone.
     """
     present = {shard.name for shard in plan.shards}
     gone = [manifest for name, manifest in manifests.items() if name not in present]
@@ -170,10 +171,16 @@ def retire(
         # First, so that its files are never missed in silence.
         folder.delete(manifest_name(manifest.number))
         for table in TABLES:
+            confirm()
             folder.delete(table_name(table, manifest.number))
-    for name in _orphans(folder, plan):
-        confirm()
-        folder.delete(name)
+    planned = {shard_label(shard.number) for shard in plan.shards}
+    for name in _orphans(folder):
+        table, _, file = name.partition("/")
+        if table in TABLES and file.removesuffix(".parquet") in planned:
+            _empty(folder, name, TABLES[table], confirm)
+        else:
+            confirm()
+            folder.delete(name)
     return [manifest.shard for manifest in gone]
 
 
@@ -189,16 +196,24 @@ def whole(folder: Storage, manifests: Mapping[str, Manifest]) -> dict[str, Manif
     }
 
 
-def _orphans(folder: Storage, plan: Plan) -> Iterator[str]:
-    """Files without a manifest that no shard of the plan replaces, and what killed writers left."""
+def _empty(folder: Storage, name: str, schema: pa.Schema, confirm: Confirm) -> None:
+    """Leave no row in a published file that has no manifest."""
+    content = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), content)
+    # Who wrote it meanwhile has the run, or had it; it is replaced when its shard is published.
+    with suppress(FileExistsError):
+        folder.replace(name, content.getvalue().to_pybytes(), confirm)
+
+
+def _orphans(folder: Storage) -> Iterator[str]:
+    """Published files without a manifest, and temporary files that a killed writer left."""
     listed = {table: folder.names(table) for table in TABLES}
     # Listed after the files, so that what was published meanwhile is no orphan.
     final = {name.removesuffix(".json") for name in folder.names(MANIFESTS, suffix=".json")}
-    known = final | {shard_label(shard.number) for shard in plan.shards}
     for table, names in listed.items():
         for name in names:
             stem = name.removesuffix(".parquet")
-            if name.endswith(PARTIAL) or (stem != name and stem not in known):
+            if name.endswith(PARTIAL) or (stem != name and stem not in final):
                 yield f"{table}/{name}"
     for place in (PARTS, MANIFESTS, ATTEMPTS):
         for name in folder.names(place, suffix=PARTIAL):

@@ -23,7 +23,7 @@ from pipeline.manifest import Manifest, manifest_name, read_manifests
 from pipeline.plan import Shard
 from pipeline.prepare import check_writable
 from pipeline.progress import Progress
-from pipeline.publish import retire
+from pipeline.publish import retire, whole
 from pipeline.recurate_shard import Report, recurate_shard
 from pipeline.recuration import Recuration
 from pipeline.run import installed_versions
@@ -37,6 +37,7 @@ from pipeline.verdict import (
     exit_code_of,
     is_finished,
     judge,
+    unfinished,
 )
 from stages.schema import SCHEMA_VERSION
 
@@ -60,7 +61,7 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
     check_writable(job.folder, "DEST ")
     held = holding(job.folder, job.config.run.lease_s, take=take_lease)
     with stopping_on_signals(), held as lease:
-        job.manifests.update(read_manifests(job.folder))
+        job.manifests.update(whole(job.folder, read_manifests(job.folder)))
         return _recurate(job, lease, workers or os.cpu_count() or 1)
 
 
@@ -75,10 +76,13 @@ def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
         raise
     except Exception as error:
         lease.confirm()
-        told.write(_judge(job, Stop(exit_code_of(error), str(error))))
+        reason = Stop(exit_code_of(error), str(error))
+        told.write(unfinished(judge(job), reason))
         raise
-    lease.confirm()
     verdict = _judge(job, stopped)
+    if verdict.finished:
+        _sweep(job, lease)
+    lease.confirm()
     return told.write(verdict)
 
 
@@ -93,13 +97,19 @@ def _judge(job: Recuration, stopped: Stop | None = None) -> Verdict:
 
 def _begin(job: Recuration, lease: Lease, told: VerdictFile) -> None:
     """From here on the folder says what it is and that it is going on, and holds nothing stale."""
-    job.folder.write(RUN_JSON, json.dumps(describe(job), indent=1).encode())
-    told.write(_judge(job))
+    about = json.dumps(describe(job), indent=1).encode()
+    job.folder.replace(RUN_JSON, about, lease.confirm)
+    told.write(unfinished(_judge(job)))
     # What other settings made goes first: were it replaced bit by bit, a crash could leave files of
     # these beside a manifest of those.
     for shard in job.plan.shards:
         if shard.name in job.manifests and not job.is_published(shard):
+            lease.confirm()
             job.folder.delete(manifest_name(job.manifests.pop(shard.name).number))
+    _sweep(job, lease)
+
+
+def _sweep(job: Recuration, lease: Lease) -> None:
     for name in retire(job.folder, job.manifests, job.plan, lease.confirm):
         del job.manifests[name]
 

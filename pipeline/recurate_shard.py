@@ -42,8 +42,9 @@ def recurate_shard(job: Recuration, shard: Shard, report: Report, claim: Claim) 
     try:
         return _recurate(job, shard, report, claim, confirm)
     except FileExistsError:
+        # Written late by a driver before us, if the folder is still ours.
         confirm()
-        raise
+        return _recurate(job, shard, _ignore, claim, confirm)
 
 
 def _recurate(
@@ -61,8 +62,7 @@ def _recurate(
     n_rows = done.n_rows
     for name in copied:
         file = table_name(name, shard.number)
-        confirm()
-        job.run.folder.copy(file, job.folder)
+        job.run.folder.copy(file, job.folder, confirm)
         n_rows[name] = source.files[file]
     return declare(
         job.folder,

@@ -30,6 +30,7 @@ from pipeline.verdict import (
     exit_code_of,
     is_finished,
     judge,
+    unfinished,
 )
 from stages.record_columns import kept_tables
 from stages.schema import SCHEMA_VERSION
@@ -69,14 +70,15 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
         _begin(job, lease, told)
         return _end(job, lease, told, _work(job, lease, execute, work))
     except KeyboardInterrupt as stop:
-        reason = f"{_cause(stop)}; the same command continues the run"
-        return _end(job, lease, told, Stop(Exit.INCOMPLETE, reason))
+        cause = f"{_cause(stop)}; the same command continues the run"
+        return _end(job, lease, told, Stop(Exit.INCOMPLETE, cause))
     except LeaseLost:
         # The folder is another's: what it says of the run is not ours to write.
         raise
     except Exception as error:
         lease.confirm()
-        told.write(judge(job, Stop(exit_code_of(error), str(error))))
+        broken = Stop(exit_code_of(error), str(error))
+        told.write(unfinished(judge(job), broken))
         raise
 
 
@@ -87,6 +89,7 @@ def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Ver
         # Its files are looked for, which takes a while, only where that decides something: who is
         # told to stop may have seconds.
         job.manifests.update(whole(job.folder, job.manifests))
+        _sweep(job, lease)
         verdict = judge(job)
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size. And what was counted.
@@ -112,9 +115,14 @@ def _begin(job: Job, lease: Lease, told: VerdictFile) -> None:
     if job.config.run.date is None:
         remember(job.identity)
     lease.confirm()
-    told.write(judge(job))
-    lease.confirm()
-    job.folder.write("run.json", json.dumps(describe(job), indent=1).encode())
+    told.write(unfinished(judge(job)))
+    about = json.dumps(describe(job), indent=1).encode()
+    job.folder.replace("run.json", about, lease.confirm)
+    _sweep(job, lease)
+
+
+def _sweep(job: Job, lease: Lease) -> None:
+    """What is not of the plan goes; only then a run can be finished."""
     for name in retire(job.folder, job.manifests, job.plan, lease.confirm):
         del job.manifests[name]
 

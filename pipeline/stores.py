@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -161,7 +161,7 @@ class LocalStore(AnyStore):
             elif over == ABSENT:
                 _link(partial, target)
             else:
-                with _folder_locked(target.parent):
+                with _folder_locked(target):
                     if self.version(path) != over:
                         raise Taken(path)
                     os.replace(partial, target)
@@ -169,12 +169,12 @@ class LocalStore(AnyStore):
             partial.unlink(missing_ok=True)
 
     def version(self, path: str) -> str:
-        """Time and size, and the inode, which each write makes anew."""
+        """Size and time."""
         try:
             told = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return ABSENT
-        return f"{told.st_ino}-{told.st_size}-{told.st_mtime_ns}"
+        return f"{told.st_size}-{told.st_mtime_ns}"
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
@@ -213,6 +213,11 @@ class S3Store(AnyStore):
     """S3, which checks the condition of a write itself."""
 
     is_conditional = True
+
+    def version(self, path: str) -> str:
+        """The ETag: one request, where `info` would also look for a folder of that name."""
+        tag: str | None = self.fs.tag_of(path)
+        return ABSENT if tag is None else tag
 
     def listing(self, path: str, deep: bool) -> dict[str, str]:
         """One request per 1,000 files."""
@@ -285,13 +290,17 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _folder_locked(folder: Path) -> Iterator[None]:
-    """Hold the folder itself, where the file system has locks for folders; that leaves no file."""
-    handle = os.open(folder, os.O_RDONLY)
+def _folder_locked(target: Path) -> Iterator[None]:
+    """Hold the folder that a file is in, which leaves no lock file behind."""
+    handle = os.open(target.parent, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        with ExitStack() as held:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:
+                # Of network file systems, some lock only what is open for writing.
+                held.enter_context(_locked(target))
+            yield
     finally:
         os.close(handle)
 

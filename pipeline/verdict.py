@@ -140,6 +140,12 @@ def judge(work: Work, stopped: Stop | None = None) -> Verdict:
     )
 
 
+def unfinished(verdict: Verdict, stop: Stop | None = None) -> Verdict:
+    """The verdict of a run that has not come to its end, though all may be published."""
+    exit_code, reason = decide(False, 0, 0, 0.0, stop)
+    return replace(verdict, finished=False, exit_code=exit_code, reason=reason)
+
+
 def decide(
     finished: bool,
     n_error: int,
@@ -200,7 +206,8 @@ class VerdictFile:
         except FileExistsError as error:
             # What interrupts us can come between a write and our knowing of it.
             stored = read_verdict(self._folder)
-            if stored is not None and stored.get("epoch") != self._epoch:
+            # So can a late write of an earlier driver's.
+            if stored is not None and stored.get("epoch", 0) > self._epoch:
                 raise LeaseLost(
                     f"{error}, by another driver, whose the run is now; the same command says how "
                     "it stands"

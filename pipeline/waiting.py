@@ -51,7 +51,7 @@ class Watch:
 
     def __init__(self, needs: Amount, now: float) -> None:
         self._needs = needs
-        self._moved = self._said = now
+        self._moved = self._said = self._able = now
         self._committed = 0
         self._others: Amount | None = None
         self._loading_said = False
@@ -73,7 +73,9 @@ class Watch:
         if now - max(self._moved, self._said) < _SAY_EVERY_S:
             return ""
         self._said = now
-        return self._reason(has, used, now - self._moved)
+        if not (has - used).covers(self._needs):
+            self._able, self._long_said = now, 0
+        return self._reason(has, used, now - max(self._moved, self._able))
 
     def _reason(self, has: Amount, others: Amount, quiet_s: float) -> str:
         needs = self._needs
@@ -89,7 +91,7 @@ class Watch:
             return "there is capacity for the graph: models load, or the first chunk is at work"
         if quiet_s < _LONG_S * (self._long_said + 1):
             return ""
-        self._long_said += 1
+        self._long_said = int(quiet_s // _LONG_S)
         return (
             f"no chunk was committed for {quiet_s / 60:.0f} minutes, though there is capacity; if "
             "`ray list actors` shows one that hangs, kill its process: its chunk is done again"

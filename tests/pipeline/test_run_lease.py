@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -209,12 +210,76 @@ def test_verdict_file_knows_its_own_writes(folder: Path) -> None:
     assert late.write(judge(job, Stop(Exit.INCOMPLETE, "stopped"))).epoch == 1
     assert told(job)["reason"] == "stopped"
     second = VerdictFile(job.folder, 2)
+    # What an earlier driver writes late is no reason to give the run up.
+    late.write(judge(job))
     second.write(judge(job))
     with pytest.raises(LeaseLost, match="changed or deleted meanwhile, by another driver"):
         late.write(judge(job))
     assert told(job)["epoch"] == 2
     job.folder.delete("verdict.json")
     second.write(judge(job))
+
+
+class _Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("ending", [_Killed, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("deletions", range(4))
+def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ending: type[BaseException], deletions: int
+) -> None:
+    write_input(folder / "input", c=["7", "8"])
+    config = config_for(folder)
+    first = job_for(config)
+    run(first, Worker(first.folder))
+    (folder / "input" / "c.parquet").unlink()
+    delete, asked = Storage.delete, count()
+
+    def ended(storage: Storage, name: str) -> None:
+        if name.endswith((".parquet", ".json")) and next(asked) == deletions:
+            raise ending("SIGTERM")
+        delete(storage, name)
+
+    job = job_for(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", ended)
+        with suppress(_Killed, OSError):
+            run(job, Worker(job.folder))
+    again = job_for(config)
+    if settled(config, lambda: DAY) is None:
+        assert run(again, Worker(again.folder)).exit_code == 0
+    assert_complete(again)
+    assert told(again)["n_shards"] == 2
+
+
+def test_files_without_a_manifest_are_seen_by_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their shard may get another number, and be published before that one is."""
+    (folder / "input" / "c.parquet").unlink()
+    config = config_for(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.publish.write_manifest", lambda *_: _raise(_Killed()))
+        job = job_for(config)
+        with pytest.raises(_Killed):
+            run(job, Worker(job.folder))
+    assert row_keys(job.folder) == ALL_ROWS[:3]
+    write_input(folder / "input", A=["x", "y"])
+    grown = job_for(config)
+
+    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        yield from Worker(grown.folder)([item for item in chunks if item.shard == "b.parquet"])
+        raise KeyboardInterrupt("SIGTERM")
+
+    assert run(grown, stopped).exit_code == 4
+    assert row_keys(grown.folder) == ALL_ROWS
+    assert run(job_for(config), Worker(grown.folder)).exit_code == 0
+    assert row_keys(grown.folder) == ["A.parquet:0", "A.parquet:1", *ALL_ROWS]
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def test_who_is_told_to_stop_looks_for_no_files(

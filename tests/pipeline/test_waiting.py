@@ -56,6 +56,21 @@ def test_models_that_load_are_said_once_and_very_slow_chunks() -> None:
     assert watch.look(2405, 2, LARGE, free) == watch.look(2500, 2, LARGE, free) == ""
 
 
+def test_a_long_wait_for_capacity_is_no_hang() -> None:
+    watch = Watch(NEEDS, now=0)
+    for now in range(0, 10_800, 5):
+        watch.look(now, 0, SMALL, SMALL)
+    free = LARGE - NEEDS
+    said = [
+        watch.look(now, 0, LARGE, LARGE if now < 10_810 else free)
+        for now in range(10_800, 12_400, 5)
+    ]
+    assert [text[:42] for text in said if text] == [
+        "there is capacity for the graph: models lo",
+        "no chunk was committed for 15 minutes, tho",
+    ]
+
+
 def test_what_others_hold_is_said_until_they_give_it_back() -> None:
     watch = Watch(Amount(0, 1.85), now=0)
     has = Amount(0, 3)
