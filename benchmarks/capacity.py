@@ -100,7 +100,8 @@ def measured(folder: Path = RESULTS) -> Measured:
         rest_s=_rest_ms(throughput) / 1e3,
         puts=_of(at_chunks, "put") / s3["chunks"],
         gets=(_of(at_chunks, "get") + _of(at_chunks, "head") + part_gets) / s3["chunks"],
-        shard_puts=(_of(at_shards, "put") + _of(in_plan, "list")) / s3["shards"],
+        shard_puts=(_of(at_shards, "put") + _of(at_shards, "list") + _of(in_plan, "list"))
+        / s3["shards"],
         shard_gets=(_of(in_plan, "get") + _of(in_plan, "head")) / s3["shards"],
         publish=tuple((row["mass_mb"], row["wall_s"]) for row in publish),
         plan_s=(ids["hash_s"] + ids["search_s"]) / ids["rows"],
