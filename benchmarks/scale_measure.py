@@ -21,6 +21,7 @@ from pipeline.stores import AnyStore
 _KINDS = {
     "listing": "list",
     "info": "head",
+    "version": "head",
     "open": "get",
     "read": "get",
     "read_tagged": "get",

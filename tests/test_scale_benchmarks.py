@@ -35,7 +35,7 @@ def test_paper_is_killed_resumed_and_then_has_nothing_to_do(
     assert killed[1]["rss_mib"][-1][0] == 6
     assert all(course["peak_mib"] > 0 for course in resumed)
     n_read = sum(stages[2]["requests"].get("get", 0) for stages in (killed, resumed))
-    assert n_read == 12 + 3 * 4, "each part once, and four looks at the lease for each shard"
+    assert n_read == 12 + 3 * 3, "each part once, and three looks at the lease for each shard"
     assert "killed: publish" in capsys.readouterr().out
 
 
