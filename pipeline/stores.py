@@ -168,14 +168,6 @@ class LocalStore(AnyStore):
         finally:
             partial.unlink(missing_ok=True)
 
-    def version(self, path: str) -> str:
-        """Size and time."""
-        try:
-            told = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return ABSENT
-        return f"{told.st_size}-{told.st_mtime_ns}"
-
     def read(self, path: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,12 @@ def rows(folder: Storage, table: str) -> list[dict[str, Any]]:
 def row_keys(folder: Storage, table: str = "samples") -> list[str]:
     """Row keys of a published table, sorted."""
     return sorted(row["row_key"] for row in rows(folder, table))
+
+
+def told(job: Job) -> dict[str, object]:
+    """What verdict.json says."""
+    verdict: dict[str, object] = json.loads(job.folder.read("verdict.json"))
+    return verdict
 
 
 # Of the input that the fixture `folder` writes.

@@ -1,52 +1,34 @@
-"""Runs that another driver takes over, that stop early, or that were finished long ago."""
+"""Runs that another driver takes over, or works on at the same time."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from omnitrace_core.errors import InputSchemaError, LeaseHeld, LeaseLost, RunError
+from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
 from pipeline.commit import EPOCH, Committed
-from pipeline.inputs import list_shards
-from pipeline.io import Storage
 from pipeline.lease import LEASE, Lease, claim_of, holding
 from pipeline.manifest import read_manifests
 from pipeline.plan import Chunk
-from pipeline.prepare import Job
 from pipeline.run import run
-from pipeline.schedule import Schedule
-from pipeline.settled import settled
-from pipeline.stop_signals import keeping_handlers
 from pipeline.verdict import Exit, Stop, VerdictFile, judge
 from tests.pipeline.made_runs import (
     ALL_ROWS,
-    DAY,
     Worker,
     assert_complete,
     config_for,
     job_for,
     row_keys,
     rows,
+    told,
     write_input,
 )
-
-
-def told(job: Job) -> dict[str, object]:
-    verdict: dict[str, object] = json.loads(job.folder.read("verdict.json"))
-    return verdict
-
-
-# --- two drivers -------------------------------------------------------------------------------
 
 
 def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
@@ -220,81 +202,6 @@ def test_verdict_file_knows_its_own_writes(folder: Path) -> None:
     second.write(judge(job))
 
 
-class _Killed(BaseException):
-    """The process ends here."""
-
-
-@pytest.mark.parametrize("ending", [_Killed, KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("deletions", range(4))
-def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, ending: type[BaseException], deletions: int
-) -> None:
-    write_input(folder / "input", c=["7", "8"])
-    config = config_for(folder)
-    first = job_for(config)
-    run(first, Worker(first.folder))
-    (folder / "input" / "c.parquet").unlink()
-    delete, asked = Storage.delete, count()
-
-    def ended(storage: Storage, name: str) -> None:
-        if name.endswith((".parquet", ".json")) and next(asked) == deletions:
-            raise ending("SIGTERM")
-        delete(storage, name)
-
-    job = job_for(config)
-    with monkeypatch.context() as patch:
-        patch.setattr(Storage, "delete", ended)
-        with suppress(_Killed, OSError):
-            run(job, Worker(job.folder))
-    again = job_for(config)
-    if settled(config, lambda: DAY) is None:
-        assert run(again, Worker(again.folder)).exit_code == 0
-    assert_complete(again)
-    assert told(again)["n_shards"] == 2
-
-
-def test_files_without_a_manifest_are_seen_by_nobody(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their shard may get another number, and be published before that one is."""
-    (folder / "input" / "c.parquet").unlink()
-    config = config_for(folder)
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.publish.write_manifest", lambda *_: _raise(_Killed()))
-        job = job_for(config)
-        with pytest.raises(_Killed):
-            run(job, Worker(job.folder))
-    assert row_keys(job.folder) == ALL_ROWS[:3]
-    write_input(folder / "input", A=["x", "y"])
-    grown = job_for(config)
-
-    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        yield from Worker(grown.folder)([item for item in chunks if item.shard == "b.parquet"])
-        raise KeyboardInterrupt("SIGTERM")
-
-    assert run(grown, stopped).exit_code == 4
-    assert row_keys(grown.folder) == ALL_ROWS
-    assert run(job_for(config), Worker(grown.folder)).exit_code == 0
-    assert row_keys(grown.folder) == ["A.parquet:0", "A.parquet:1", *ALL_ROWS]
-
-
-def _raise(error: BaseException) -> None:
-    raise error
-
-
-def test_who_is_told_to_stop_looks_for_no_files(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = job_for(config_for(folder))
-
-    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        yield from Worker(job.folder)(chunks[:2])
-        monkeypatch.setattr(Storage, "listing", lambda *_: pytest.fail("it takes its time"))
-        raise KeyboardInterrupt("SIGTERM")
-
-    assert run(job, stopped).reason.startswith("stopped by SIGTERM")
-
-
 def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
     job = job_for(config_for(folder))
     run(job, Worker(job.folder))
@@ -373,182 +280,3 @@ def test_another_day_noted_meanwhile(folder: Path) -> None:
     job.identity.output.write(f"_runs/{job.run_id}.json", json.dumps(record).encode())
     with pytest.raises(RunError, match=r"was begun on 2025-01-01 .* run the same command again"):
         run(job, Worker(job.folder))
-
-
-# --- stopping early ----------------------------------------------------------------------------
-
-
-def test_too_many_errors_stop_a_run_early(folder: Path) -> None:
-    write_input(folder / "input", a=[None, None, "1", "2"], b=["3", "4"], c=["5"])
-    limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 3, "chunk_samples": 2}
-    job = job_for(config_for(folder, run=limits))
-    worker = Worker(job.folder)
-    verdict = run(job, worker)
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
-    assert "stopped early: 2 of the first 4 rows are errors" in verdict.reason
-    assert len(worker.done) == 2
-    assert told(job)["reason"] == verdict.reason
-    # With the limit raised, the same run goes on; the limit shapes no record.
-    patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 0.5}))
-    assert patient.folder.root == job.folder.root
-    assert run(patient, Worker(job.folder)).exit_code == 0
-    assert len(row_keys(job.folder)) == 7
-
-
-def test_errors_of_a_mended_shard_stop_nothing(folder: Path) -> None:
-    limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 3}
-    write_input(folder / "input", a=[None] * 6, b=["1", "2", "3", "4"], c=[])
-    job = job_for(config_for(folder, run=limits))
-    assert "stopped early" in run(job, Worker(job.folder)).reason
-    patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 1}))
-    run(patient, Worker(patient.folder))
-    write_input(folder / "input", a=["5", "6", "7", "8", "9", "10"])
-    mended = job_for(config_for(folder, run=limits))
-    verdict = run(mended, Worker(mended.folder))
-    assert (verdict.exit_code, verdict.n_error, verdict.n_rows) == (0, 0, 10)
-
-
-def test_shard_that_changes_under_a_run_is_not_mixed(folder: Path) -> None:
-    job = job_for(config_for(folder, run={"chunk_samples": 1}))
-
-    def changing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        worker = Worker(job.folder)
-        yield from worker(chunks[:1])
-        write_input(folder / "input", a=["x", "y", "z"])
-        yield from worker(chunks[1:])
-
-    with pytest.raises(RunError, match=r"a.parquet is another file than was planned: it changed"):
-        run(job, changing)
-    again = job_for(config_for(folder, run={"chunk_samples": 1}))
-    assert run(again, Worker(again.folder)).exit_code == 0
-    assert {row["sample_id"] for row in rows(again.folder, "samples")} >= {"x", "y", "z"}
-
-
-def test_few_rows_do_not_stop_a_run(folder: Path) -> None:
-    write_input(folder / "input", a=[None, None, "1", "2"], b=["3", "4"], c=["5"])
-    limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 100}
-    job = job_for(config_for(folder, run=limits))
-    verdict = run(job, Worker(job.folder))
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, True)
-    assert "2 of 7 rows are errors" in verdict.reason
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> None:
-    job = job_for(config_for(folder))
-    before = signal.getsignal(number)
-
-    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        yield from Worker(job.folder)(chunks[:1])
-        os.kill(os.getpid(), number)
-        raise AssertionError("it goes on")
-
-    verdict = run(job, stopped)
-    assert verdict.exit_code == Exit.INCOMPLETE
-    assert verdict.reason == f"stopped by {number.name}; the same command continues the run"
-    assert json.loads(job.folder.read(LEASE))["released"] is True
-    assert signal.getsignal(number) == before
-    run(job_for(config_for(folder)), Worker(job.folder))
-    assert_complete(job)
-
-
-def test_sigterm_while_ray_starts_is_as_any_other() -> None:
-    """`ray.init` puts a handler in place that leaves by `sys.exit`."""
-
-    def start_ray() -> None:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), keeping_handlers():
-        start_ray()
-    assert signal.getsignal(signal.SIGTERM) == before
-    with pytest.raises(SystemExit), keeping_handlers():
-        sys.exit("another reason")
-
-
-# --- finished runs -----------------------------------------------------------------------------
-
-
-def test_finished_run_is_known_by_two_listings(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_for(folder, run={"max_error_fraction": 0.5})
-    assert settled(config, lambda: DAY) is None
-    job = job_for(config)
-    verdict = run(job, Worker(job.folder))
-    listed, read = [], []
-    monkeypatch.setattr(Storage, "open", lambda *_: pytest.fail("a shard was opened"))
-    real_listing, real_read = Storage.listing, Storage.read
-    monkeypatch.setattr(
-        Storage, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
-    )
-    monkeypatch.setattr(Storage, "read", lambda *given: read.append(given[1]) or real_read(*given))
-    found = settled(config, lambda: DAY)
-    assert found is not None
-    assert (found[0].root, found[1]) == (job.folder.root, verdict)
-    assert len(listed) == 1
-    assert read == [f"_runs/{job.run_id}.json", "verdict.json"]
-    strict = settled(config_for(folder, run={"max_error_fraction": 0.1}), lambda: DAY)
-    assert strict is not None
-    assert (strict[1].exit_code, strict[1].n_error) == (4, 2)
-
-
-@pytest.mark.parametrize("change", ["shard", "settings", "manifest", "verdict", "older"])
-def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
-    config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder))
-    assert settled(config, lambda: DAY) is not None
-    if change == "shard":
-        write_input(folder / "input", d=["9"])
-    elif change == "settings":
-        config = config_for(folder, run={"chunk_samples": 3})
-    elif change == "manifest":
-        job.folder.delete("_manifests/shard-00000.json")
-    elif change == "verdict":
-        job.folder.delete("verdict.json")
-    else:
-        verdict = {key: value for key, value in told(job).items() if key != "inputs"}
-        job.folder.write("verdict.json", json.dumps(verdict).encode())
-    assert settled(config, lambda: DAY) is None
-
-
-def test_input_that_is_gone(folder: Path) -> None:
-    config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder))
-    for path in (folder / "input").iterdir():
-        path.unlink()
-    with pytest.raises(InputSchemaError, match=r"holds no .parquet shard"):
-        settled(config, lambda: DAY)
-
-
-def test_listing_tells_what_each_file_is(folder: Path) -> None:
-    storage, shards = list_shards(str(folder / "input"))
-    assert list(shards) == ["a.parquet", "b.parquet", "c.parquet"]
-    assert shards == {name: storage.identity(name) for name in shards}
-
-
-# --- the schedule ------------------------------------------------------------------------------
-
-
-def test_schedule_holds_only_what_is_under_way(folder: Path) -> None:
-    write_input(folder / "input", **{f"s{n}": ["x"] * 5 for n in range(4)})
-    job = job_for(config_for(folder))
-    shards = job.plan.shards
-    chunks = {shard.name: list(job.plan.chunks(shard)) for shard in shards}
-    done = {item.key for item in [*chunks["s0.parquet"], chunks["s1.parquet"][0]]}
-    skipped: list[tuple[int, int]] = []
-    schedule = Schedule(job.plan, shards, done, lambda *told: skipped.append(told))
-    names = []
-    while window := schedule.window(2):
-        names += [shard.name for shard in schedule.complete()]
-        for chunk in window:
-            schedule.committed(chunk.shard)
-        names += [shard.name for shard in schedule.complete()]
-        assert len(schedule._under_way) <= 2
-    names += [shard.name for shard in schedule.complete()]
-    assert names == [shard.name for shard in shards]
-    assert sum(n for n, _ in skipped) == 4
-    assert sum(n for _, n in skipped) == 7
