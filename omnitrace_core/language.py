@@ -211,7 +211,7 @@ def load_language(pipeline: str) -> Language:
 
     source = _BUILTIN_PATH if pipeline == BUILTIN else pipeline
     try:
-        # numpy's matrix products take a third of the time of those that come with spaCy.
+        # Reading takes 0.7 of the time with numpy's matrix products (benchmarks/texts.py).
         with use_ops("numpy", use_blis=False):
             nlp = spacy.load(source, exclude=["ner", "lemmatizer"])
     except (OSError, ValueError, ImportError) as error:
@@ -235,7 +235,7 @@ def load_lean_language(pipeline: str) -> Language:
     """As `load_language`, in a process of ours that has no other use for spaCy.
 
     spaCy's tensor library imports torch wherever it is installed, for models that the builtin
-    pipeline is none of: 185 MiB and 2 s of every process that reads texts. Without it, spaCy
+    pipeline is none of: 180 MiB and half the start of every process that reads texts. Without it, spaCy
     pipelines on torch do not work in this process any more. Not for several threads.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import media, precision, speech, tracing
+from benchmarks import media, precision, speech, texts, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -172,3 +172,9 @@ def test_speech_together_beside_one_by_one(
     assert [row["engine"] for row in rows] == ["paraformer", "whisper"]
     assert all(row["together"] > 0 for row in rows)
     assert "ratio" in capsys.readouterr().out
+
+
+def test_texts_are_read_alike_in_all_ways() -> None:
+    ways = {way: texts.measure(way, n_samples=6, rounds=1) for way in texts.WAYS}
+    assert len({told["digest"] for told in ways.values()}) == 1
+    assert all(float(told["read_ms"]) > 0 for told in ways.values())
