@@ -235,8 +235,8 @@ def load_lean_language(pipeline: str) -> Language:
     """As `load_language`, in a process of ours that has no other use for spaCy.
 
     spaCy's tensor library imports torch wherever it is installed, for models that the builtin
-    pipeline is none of: 180 MiB and half the start of every process that reads texts. Without it, spaCy
-    pipelines on torch do not work in this process any more. Not for several threads.
+    pipeline is none of: 180 MiB and half the start of every process that reads texts. Without it,
+    spaCy pipelines on torch do not work in this process any more. Not for several threads.
 
     Raises:
         ConfigError: as of `load_language`.
