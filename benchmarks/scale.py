@@ -10,6 +10,9 @@ Run from the repository's root, one section after the other or all:
     python -m benchmarks.scale ids --rows 1e6 1e7            finding repeated ids
     python -m benchmarks.scale publish                       publishing parts of several sizes
 
+10^6 chunks take hours. With `--keep FOLDER`, a stage of `paper` that came to its end there is not
+done again, so that they need not be hours of one day.
+
 Chunks have one row, so that a million fit a disk (a part of one row is about 30 KB while it waits
 for its shard) and an afternoon; what is measured grows with chunks and shards, not with rows. Times
 hold for the disk that `--folder` is on. Raw numbers: benchmarks/out/scale-*.json.
@@ -27,8 +30,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +64,34 @@ def driver(order: dict[str, Any]) -> list[dict[str, Any]]:
 def paper(chunks: int, shards: int, workers: int, folder: Path) -> dict[str, Any]:
     """Plan; run and be killed in the middle; go on; run again with nothing to do."""
     here = path_of(folder)
-    begun = time.perf_counter()
-    write_input(f"{here}/input", chunks, shards)
-    made_s = time.perf_counter() - begun
     tree = config_tree(here, 1)
     order = {"config": tree, "workers": workers}
-    stages = {
-        "plan": driver({**order, "what": "plan"}),
-        "killed": driver({**order, "what": "run", "die_after": chunks // 2}),
-        "resumed": driver({**order, "what": "run"}),
+    kept = folder / "stages.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+
+    def once(stage: str, do: Callable[[], Any]) -> Any:
+        if stage not in found:
+            found[stage] = do()
+            kept.write_text(json.dumps(found))
+        return found[stage]
+
+    def make_input() -> float:
+        begun = time.perf_counter()
+        write_input(f"{here}/input", chunks, shards)
+        return time.perf_counter() - begun
+
+    orders = {
+        "plan": {**order, "what": "plan"},
+        "killed": {**order, "what": "run", "die_after": chunks // 2},
+        "resumed": {**order, "what": "run"},
     }
     return {
         "chunks": chunks,
         "shards": shards,
         "workers": workers,
-        "made_input_s": made_s,
-        "stages": stages,
-        "noop_s": [noop(folder, tree) for _ in range(3)],
+        "made_input_s": once("made_input_s", make_input),
+        "stages": {name: once(name, partial(driver, what)) for name, what in orders.items()},
+        "noop_s": once("noop_s", lambda: [noop(folder, tree) for _ in range(3)]),
     }
 
 
@@ -170,10 +185,10 @@ def _half_ratio(looks: Sequence[Sequence[float]]) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _arguments(argv)
     section = arguments.section
-    with _folder(arguments.folder) as folder:
+    with _folder(arguments.folder, arguments.keep) as folder:
         if section == "paper":
             found: Any = [
-                paper(n, arguments.shards or max(n // 100, 1), arguments.workers, _new(folder, n))
+                paper(n, arguments.shards or max(n // 100, 1), arguments.workers, _of(folder, n))
                 for n in arguments.chunks
             ]
             print(paper_table(found))
@@ -205,22 +220,28 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=2000, help="graph: run.window_chunks")
     parser.add_argument("--rows", nargs="+", default=["1e6", "1e7"], help="ids: rows")
     parser.add_argument("--folder", type=Path, help="where to work (a temporary folder)")
+    parser.add_argument("--keep", type=Path, help="paper: a folder that stays, to go on in")
     parser.add_argument("--output", type=Path)
     return parser.parse_args(argv)
 
 
 @contextmanager
-def _folder(asked: Path | None) -> Iterator[Path]:
+def _folder(asked: Path | None, keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
     with tempfile.TemporaryDirectory(dir=asked, prefix="omnitrace-scale-") as name:
         yield Path(name)
 
 
-def _new(folder: Path, chunks: int) -> Path:
-    """An empty folder for one size; that of the last one goes."""
-    for old in folder.iterdir():
-        shutil.rmtree(old)
+def _of(folder: Path, chunks: int) -> Path:
+    """The folder of one size; those of others go."""
     made = folder / str(chunks)
-    made.mkdir()
+    for old in folder.iterdir():
+        if old != made:
+            shutil.rmtree(old)
+    made.mkdir(exist_ok=True)
     return made
 
 

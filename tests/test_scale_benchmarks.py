@@ -24,10 +24,11 @@ def _told(output: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_paper_is_killed_resumed_and_then_has_nothing_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "paper.json"
-    asked = f"paper --chunks 12 --shards 3 --workers 1 --folder {tmp_path} --output {output}"
+    keep = tmp_path / "kept"
+    asked = f"paper --chunks 12 --shards 3 --workers 1 --keep {keep} --output {output}"
     scale.main(asked.split())
     (result,) = json.loads(output.read_text())["results"]
     killed, resumed = (result["stages"][name] for name in ("killed", "resumed"))
@@ -37,6 +38,9 @@ def test_paper_is_killed_resumed_and_then_has_nothing_to_do(
     n_read = sum(stages[2]["requests"].get("get", 0) for stages in (killed, resumed))
     assert n_read == 12 + 3 * 3, "each part once, and three looks at the lease for each shard"
     assert "killed: publish" in capsys.readouterr().out
+    monkeypatch.setattr(scale, "driver", lambda _order: pytest.fail("done again"))
+    scale.main(asked.split())
+    assert json.loads(output.read_text())["results"] == [result], "what was done is not done again"
 
 
 @pytest.mark.slow
