@@ -63,13 +63,11 @@ def _run(order: Order, job: Job, requests: Requests, courses: list[Course]) -> N
     publishing.look(0)
 
     def publish_shard(*args: Any, **more: Any) -> Any:
-        begun = time.perf_counter()
-        with requests.labelled("publish"):
-            manifest = publish.publish_shard(*args, **more)
-        publishing.wall_s += time.perf_counter() - begun
-        return manifest
+        with publishing.timed(), requests.labelled("publish"):
+            return publish.publish_shard(*args, **more)
 
     with stage("run", courses) as course, requests.labelled("run"):
+        begun, begun_cpu = time.perf_counter(), time.process_time()
 
         def noted(count: int) -> None:
             if count % max(job.plan.n_chunks // _LOOKS, 1) == 0:
@@ -77,10 +75,10 @@ def _run(order: Order, job: Job, requests: Requests, courses: list[Course]) -> N
             if count == order.die_after:
                 publishing.look(count)
                 course.wall_s = time.perf_counter() - begun
+                course.cpu_s = time.process_time() - begun_cpu
                 _tell([*courses, publishing], requests)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        begun = time.perf_counter()
         with patch.object(run_module, "publish_shard", publish_shard):
             count = _by_graph(job, noted) if order.what == "graph" else _by_pool(order, job, noted)
     course.look(count)

@@ -37,7 +37,7 @@ _PER_LISTING = _PER_DELETE = 1000  # names in one request, on S3
 
 @dataclass(slots=True)
 class Course:
-    """One stage: its wall time, requests by kind, and memory of this process.
+    """One stage: its wall time, requests by kind, processor time and memory of this process.
 
     rss_mib, blocks: at points of the work, each with how much of it was done: resident memory, and
     blocks of Python's allocator in use (objects alive). peak_mib: of the process so far.
@@ -45,6 +45,7 @@ class Course:
 
     stage: str
     wall_s: float = 0.0
+    cpu_s: float = 0.0
     requests: dict[str, int] = field(default_factory=dict)
     rss_mib: list[tuple[int, float]] = field(default_factory=list)
     blocks: list[tuple[int, int]] = field(default_factory=list)
@@ -55,6 +56,16 @@ class Course:
         self.rss_mib.append((done, rss_mib()))
         self.blocks.append((done, sys.getallocatedblocks()))
         self.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the time of a block."""
+        begun, begun_cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.wall_s += time.perf_counter() - begun
+            self.cpu_s += time.process_time() - begun_cpu
 
     @property
     def grown_mib(self) -> float:
@@ -147,8 +158,5 @@ def stage(name: str, courses: list[Course]) -> Iterator[Course]:
     course = Course(name)
     courses.append(course)
     course.look(0)
-    begun = time.perf_counter()
-    try:
+    with course.timed():
         yield course
-    finally:
-        course.wall_s = time.perf_counter() - begun
