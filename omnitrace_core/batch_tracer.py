@@ -20,6 +20,7 @@ from omnitrace_core.caches import can_keep_prompt
 from omnitrace_core.curation import candidate_units
 from omnitrace_core.detokenize import decode_response
 from omnitrace_core.errors import (
+    BackendError,
     ConfigError,
     DeviceBroken,
     FatalError,
@@ -29,7 +30,7 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.folding import SampleFolds
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, TokenTrace
 from omnitrace_core.replay import check_layers, replay
 from omnitrace_core.responses import Response, generated_response, known_response
 from omnitrace_core.signals import check_shape, load_signal
@@ -105,6 +106,27 @@ class BatchTracer:
             FatalError: the process cannot go on (a broken device, a model that cannot be tapped).
         """
         return self.trace_prepared(self.prepare(ready))
+
+    def warm_up(self) -> None:
+        """Run the model over a prompt of one character: whether it and its device work at all.
+
+        Raises:
+            BackendError: they do not.
+        """
+        part = Part(type="text", text=".")
+        sample = Sample("warm-up", (Message("user", (part,)),), response=".")
+        unit = SourceUnit(0, "text_part", "text", 0, text=".", char_start=0, char_end=1)
+        try:
+            encoded = self.backend.encode(ReadySample(sample, {}, (unit,)))
+            prompt = self.backend.prefill(self.backend.collate([encoded]))
+            # Kernels are started, not waited for; reading a number waits for all before it.
+            float(prompt.last_embedding.sum())
+        except (RuntimeError, MemoryError) as error:
+            told = self.traced_by
+            raise BackendError(
+                f"{told.model} cannot work on {told.device} in {told.dtype} with "
+                f"{told.attention} attention: {type(error).__name__}: {error}"
+            ) from error
 
     def prepare(self, ready: Sequence[ReadySample]) -> list[Item | SampleError]:
         """Make each sample's model inputs, on the CPU; another thread may trace meanwhile.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
+from pipeline.stop_signals import stopping_on_signals
 
 Arguments = argparse.Namespace
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     run: Callable[[Arguments], int] = arguments.run
     try:
-        return run(arguments)
+        with stopping_on_signals():
+            return run(arguments)
     except OmniTraceError as error:
         from pipeline.verdict import exit_code_of
 
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"omnitrace: {type(error).__name__}: {error}", file=sys.stderr)
         return Exit.CRASH
-    except KeyboardInterrupt:
-        print("omnitrace: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}", file=sys.stderr)
         from pipeline.verdict import Exit
 
         return Exit.INCOMPLETE

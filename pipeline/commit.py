@@ -103,6 +103,13 @@ def read_part(folder: Storage, chunk: Chunk) -> pa.Table:
     return part
 
 
+def count_part(folder: Storage, chunk: Chunk) -> tuple[int, int]:
+    """Rows of a part that was committed, and how many of them are errors."""
+    with folder.open(part_name(chunk.key)) as file, pq.ParquetFile(file) as stored:
+        counts = count_status(stored.read(columns=["sample.status"], use_threads=False))
+    return counts.total(), counts["error"]
+
+
 def check_part(part: pa.Table, shard: str, first_row: int, n_rows: int) -> None:
     """Each row of the chunk exactly once, each ok or error. Raises: RunError."""
     sample = part.column("sample").combine_chunks()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-from pipeline.commit import Committed
+from pipeline.commit import count_part
 from pipeline.config import RunOptions
+from pipeline.io import Storage
 from pipeline.manifest import Manifest
+from pipeline.plan import Plan, Shard
+
+_EARLY = "stopped early"
+_READERS = 16  # threads: on object storage reading is mostly waiting
 
 
 class ErrorWatch:
@@ -20,18 +28,39 @@ class ErrorWatch:
         self._min_rows = options.min_rows_to_stop
         self._rows = self._errors = 0
         for manifest in published:
-            self._rows += manifest.n_rows
-            self._errors += manifest.n_error
+            self.count(manifest.n_rows, manifest.n_error)
 
-    def too_many(self, committed: Committed) -> str:
-        """Count a chunk; why the run should end, or nothing."""
-        self._rows += committed.n_rows
-        self._errors += committed.n_error
+    def count(self, n_rows: int, n_error: int) -> None:
+        """Add rows, and how many of them are errors."""
+        self._rows += n_rows
+        self._errors += n_error
+
+    def too_many(self) -> str:
+        """Why the run should end, or nothing."""
         if self._rows < self._min_rows or self._errors <= self._limit * self._rows:
             return ""
         return (
-            f"stopped early: {self._errors} of the first {self._rows} rows are errors, above "
+            f"{_EARLY}: {self._errors} of the first {self._rows} rows are errors, above "
             f"run.max_error_fraction={self._limit} (counted from run.min_rows_to_stop="
             f"{self._min_rows} on); see error_code and message in samples/, and mend the input or "
             "raise the limit: the same command continues the run"
         )
+
+
+def stopped_early(verdict: dict[str, Any] | None) -> bool:
+    """Whether the driver before us ended for too many errors."""
+    return verdict is not None and str(verdict.get("reason", "")).startswith(_EARLY)
+
+
+def count_parts(
+    watch: ErrorWatch, folder: Storage, plan: Plan, shards: Sequence[Shard], parts: Collection[str]
+) -> None:
+    """Count what was committed and is not published: each part is looked into.
+
+    parts: keys of chunks that have one. Otherwise whoever starts a run again that had ended early
+    would pay for models and for more errors before it ends again.
+    """
+    chunks = (chunk for shard in shards for chunk in plan.chunks(shard) if chunk.key in parts)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for counted in pool.map(partial(count_part, folder), chunks):
+            watch.count(*counted)

@@ -62,10 +62,12 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         compute=_tasks(given.decode_actors, len(chunks)),
     )
 
-    # 1:1. Actors, because each keeps a child process that decodes; one core, they take turns.
+    # 1:1. Actors, because each keeps a child process that decodes; one core, they take turns. The
+    # chunks of a lost actor go to another, however often: stages count, where one can be deadly.
+    attempts = StoredAttempts(job.folder, claim)
     decoded = samples.map_batches(
         DecodeMedia,
-        fn_constructor_args=reading,
+        fn_constructor_args=(*reading, attempts),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.decode_cpus,
@@ -73,9 +75,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     )
 
     # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. A GPU only
-    # for a speech model that runs on one. A lost actor's chunks go to another, however often: the
-    # stages count (this one, where it has speech to find).
-    attempts = StoredAttempts(job.folder, claim)
+    # for a speech model that runs on one.
     ready = decoded.map_batches(
         ChunkAudio,
         fn_constructor_args=(*reading, attempts),

@@ -116,12 +116,28 @@ def _scan(storage: Storage, name: str, identity: str, number: int, ids: Repeated
 def add_ids(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> None:
     """Add the ids of rows `first_row` and on of a shard; a missing one is none."""
     hashed, rows = bytearray(), []
-    for row, sample_id in enumerate(column.cast(pa.string()).to_pylist(), start=first_row):
+    for row, sample_id in enumerate(_texts(column), start=first_row):
         if sample_id and sample_id.strip():
             hashed += hashlib.blake2b(sample_id.encode(), digest_size=16).digest()
             rows.append(row)
     digests = np.frombuffer(bytes(hashed), dtype=np.uint64).reshape(-1, 2)
     ids.add(digests, np.array(rows, np.uint64) + np.uint64(shard << _ROW_BITS))
+
+
+def _texts(column: pa.Array) -> list[str | None]:
+    """A column's texts; what is not UTF-8 is none (reading its row makes that an error)."""
+    try:
+        texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    except (UnicodeDecodeError, pa.ArrowInvalid):
+        return [None if raw is None else _text(raw) for raw in column.cast(pa.binary()).to_pylist()]
+    return texts
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _with_duplicates(scans: Sequence[Scan], places: Places, firsts: Places) -> list[Scan]:

@@ -143,6 +143,11 @@ class Storage:
         except Taken as error:
             told = "is there already" if over == ABSENT else "was changed or deleted meanwhile"
             raise FileExistsError(f"{self.url(name)} {told}") from error
+        except OSError as error:
+            # A full disk, say, of which the system does not tell what was being written.
+            if error.errno is not None and error.filename is None:
+                error.filename = self.url(name)
+            raise
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file."""

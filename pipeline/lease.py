@@ -143,7 +143,8 @@ def acquire(
                 holder,
                 holder.ttl_s,
             )
-            watched = (tag, asked)
+            # Its silence counts from when it was read, which a store may take long to answer.
+            watched = (tag, clock())
         elif watched[0] != tag:
             raise LeaseHeld(
                 f"{folder.root} is being worked on by {holder}; let it finish, stop it, or take "
@@ -266,7 +267,12 @@ class Lease:
             return tag
         # Where the answer to a swap that happened is lost, we hold it still.
         found = _read(self._folder)
-        return found[1] if found is not None and found[0].owner == holder.owner else None
+        if found is None or found[0].owner != holder.owner:
+            return None
+        if found[0] == holder:
+            return found[1]
+        # It was an earlier one, of a heartbeat that was given up.
+        return self._folder.swap(LEASE, holder.as_bytes(), found[1], within_s)
 
     def _beat(self) -> None:
         every_s = self._holder.ttl_s / _RENEWALS

@@ -62,26 +62,18 @@ def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Ma
     Raises:
         RunError: one of them is not a manifest, or two speak of one shard.
     """
-    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
-    known = {field.name for field in fields(Manifest)}
 
-    def read(name: str) -> Manifest:
-        address = f"{MANIFESTS}/{name}"
-        try:
-            told = json.loads(folder.read(address))
-            manifest = Manifest(**{key: told[key] for key in known & told.keys() | needed})
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "
-                "its shard will be done anew"
-            ) from error
-        return manifest if with_chunks else replace(manifest, chunk_keys=[])
+    def read(name: str) -> Manifest | None:
+        manifest = _read(folder, f"{MANIFESTS}/{name}")
+        return manifest if manifest is None or with_chunks else replace(manifest, chunk_keys=[])
 
     found: dict[str, Manifest] = {}
     names = folder.names(MANIFESTS, suffix=".json")
     with ThreadPoolExecutor(_READERS) as pool:
         manifests = list(pool.map(read, names))
     for manifest in manifests:
+        if manifest is None:  # deleted since it was listed, by a driver that is at work
+            continue
         if manifest.shard in found:
             raise RunError(
                 f"two manifests in {folder.url(MANIFESTS)} speak of {manifest.shard}: "
@@ -90,3 +82,23 @@ def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Ma
             )
         found[manifest.shard] = manifest
     return found
+
+
+def read_manifest(folder: Storage, number: int) -> Manifest | None:
+    """The manifest of this number, if there is one. Raises: RunError if it is not a manifest."""
+    return _read(folder, manifest_name(number))
+
+
+def _read(folder: Storage, address: str) -> Manifest | None:
+    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
+    known = {field.name for field in fields(Manifest)}
+    try:
+        told = json.loads(folder.read(address))
+        return Manifest(**{key: told[key] for key in known & told.keys() | needed})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "
+            "its shard will be done anew"
+        ) from error

@@ -19,7 +19,13 @@ from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, part_name, read_part
 from pipeline.io import ABSENT, PARTIAL, Storage
 from pipeline.lease import LEASE
-from pipeline.manifest import MANIFESTS, Manifest, manifest_name, write_manifest
+from pipeline.manifest import (
+    MANIFESTS,
+    Manifest,
+    manifest_name,
+    read_manifest,
+    write_manifest,
+)
 from pipeline.plan import Chunk, Plan, Shard, shard_label
 from pipeline.table_writer import table_name, writing_shard
 from stages.schema import SCHEMA_VERSION, TABLES
@@ -35,12 +41,15 @@ def publish_shard(
     tables: Sequence[str],
     confirm: Confirm = lambda: None,
     epoch: int = 0,
+    *,
+    again: bool = False,
 ) -> Manifest:
     """Publish a shard whose chunks all have parts; returns its manifest.
 
     tables: those that this run keeps. confirm: raises if this process may not publish (any more);
-    asked before each step that others see. epoch: of the driver. Memory: a few parts, one row group
-    of each table, and the chunks' keys.
+    asked before each step that others see. epoch: of the driver. again: it has a manifest, which
+    first ceases to vouch for the files that are about to be replaced. Memory: a few parts, one row
+    group of each table, and the chunks' keys.
 
     What is written replaces only what was there before `confirm` was asked: a driver that sleeps
     between asking and writing comes too late once another has written.
@@ -49,12 +58,25 @@ def publish_shard(
         RunError: a part does not hold its chunk's rows.
         FileExistsError: others go on writing the shard's files, though the run is ours.
     """
+    if again:
+        _disown(folder, shard, confirm)
     try:
         return _publish(folder, plan, shard, tables, confirm, epoch)
     except FileExistsError:
         # Written late by a driver before us, if the run is still ours.
         confirm()
         return _publish(folder, plan, shard, tables, confirm, epoch)
+
+
+def _disown(folder: Storage, shard: Shard, confirm: Confirm) -> None:
+    """Take the key out of a shard's manifest if it is another's; its number stays taken.
+
+    Or else an input that is changed and changed back finds the manifest of the first time beside
+    files of the second, if a driver died in between.
+    """
+    manifest = read_manifest(folder, shard.number)
+    if manifest is not None and manifest.key not in ("", shard.key):
+        write_manifest(folder, replace(manifest, key=""), confirm)
 
 
 def _publish(

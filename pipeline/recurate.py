@@ -26,7 +26,7 @@ from pipeline.progress import Progress
 from pipeline.publish import retire, whole
 from pipeline.recurate_shard import Report, recurate_shard
 from pipeline.recuration import Recuration
-from pipeline.run import installed_versions
+from pipeline.run import installed_versions, tell_broken
 from pipeline.stop_signals import stopping_on_signals
 from pipeline.stored_run import RUN_JSON
 from pipeline.verdict import (
@@ -34,7 +34,6 @@ from pipeline.verdict import (
     Stop,
     Verdict,
     VerdictFile,
-    exit_code_of,
     is_finished,
     judge,
     unfinished,
@@ -75,9 +74,7 @@ def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
     except LeaseLost:
         raise
     except Exception as error:
-        lease.confirm()
-        reason = Stop(exit_code_of(error), str(error))
-        told.write(unfinished(judge(job), reason))
+        tell_broken(job, lease, told, error)
         raise
     verdict = _judge(job, stopped)
     if verdict.finished:

@@ -6,14 +6,14 @@ import datetime
 import json
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from omnitrace_core.errors import LeaseLost
+from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
 from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, Execute
-from pipeline.error_watch import ErrorWatch
+from pipeline.error_watch import ErrorWatch, count_parts, stopped_early
 from pipeline.identity import remember
 from pipeline.lease import Claim, Lease, holding
 from pipeline.manifest import read_manifests
@@ -27,9 +27,11 @@ from pipeline.verdict import (
     Stop,
     Verdict,
     VerdictFile,
+    Work,
     exit_code_of,
     is_finished,
     judge,
+    read_verdict,
     unfinished,
 )
 from stages.record_columns import kept_tables
@@ -67,8 +69,9 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
     if is_finished(job):
         return judge(job)
     try:
+        had_too_many = stopped_early(read_verdict(job.folder))
         _begin(job, lease, told)
-        return _end(job, lease, told, _work(job, lease, execute, work))
+        return _end(job, lease, told, _work(job, lease, execute, work, had_too_many))
     except KeyboardInterrupt as stop:
         cause = f"{_cause(stop)}; the same command continues the run"
         return _end(job, lease, told, Stop(Exit.INCOMPLETE, cause))
@@ -76,10 +79,22 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
         # The folder is another's: what it says of the run is not ours to write.
         raise
     except Exception as error:
-        lease.confirm()
-        broken = Stop(exit_code_of(error), str(error))
-        told.write(unfinished(judge(job), broken))
+        tell_broken(job, lease, told, error)
         raise
+
+
+def tell_broken(work: Work, lease: Lease, told: VerdictFile, error: Exception) -> None:
+    """Say in the verdict what broke a run. Raises: LeaseLost if it is not ours to say.
+
+    StoreCredentials: those that were good when the run began are a crash, and no matter of usage.
+    """
+    code = Exit.CRASH if isinstance(error, StoreCredentials) else exit_code_of(error)
+    # What keeps us from telling may be what broke the run, which says more.
+    with suppress(OSError):
+        lease.confirm()
+        told.write(unfinished(judge(work), Stop(code, str(error))))
+    if code != exit_code_of(error):
+        raise RunError(str(error)) from error
 
 
 def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Verdict:
@@ -127,10 +142,13 @@ def _sweep(job: Job, lease: Lease) -> None:
         del job.manifests[name]
 
 
-def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Stop | None:
+def _work(
+    job: Job, lease: Lease, execute: Execute | None, work: ExitStack, had_too_many: bool
+) -> Stop | None:
     """Do what is left, and publish each shard as it completes; says why if it ends early.
 
-    work: where Ray, and what runs on it, is kept until the end.
+    work: where Ray, and what runs on it, is kept until the end. had_too_many: the last driver ended
+    for too many errors.
     """
     shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
     n_chunks = sum(job.plan.n_chunks_of(shard) for shard in shards)
@@ -138,6 +156,8 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
     parts = {name.removesuffix(".parquet") for name in job.folder.names(PARTS, suffix=".parquet")}
     published = [shard for shard in job.plan.shards if job.is_published(shard)]
     errors = ErrorWatch(job.config.run, [job.manifests[shard.name] for shard in published])
+    if had_too_many:
+        count_parts(errors, job.folder, job.plan, shards, parts)
     with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
         schedule = Schedule(job.plan, shards, parts, progress.skip)
         while True:
@@ -145,6 +165,8 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
             _publish(job, lease, schedule)
             if not window:
                 return None
+            if reason := errors.too_many():
+                return Stop(Exit.INCOMPLETE, reason)
             if execute is None:
                 work.enter_context(_ray(job, progress))
                 execute = _graph(job, lease.claim)
@@ -153,7 +175,8 @@ def _work(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> S
                 progress.update(committed)
                 schedule.committed(committed.shard)
                 _publish(job, lease, schedule)
-                if reason := errors.too_many(committed):
+                errors.count(committed.n_rows, committed.n_error)
+                if reason := errors.too_many():
                     return Stop(Exit.INCOMPLETE, reason)
 
 
@@ -161,7 +184,13 @@ def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:
     tables = kept_tables(job.config.trace)
     for shard in schedule.complete():
         manifest = publish_shard(
-            job.folder, job.plan, shard, tables, confirm=lease.confirm, epoch=lease.epoch
+            job.folder,
+            job.plan,
+            shard,
+            tables,
+            confirm=lease.confirm,
+            epoch=lease.epoch,
+            again=shard.name in job.manifests,
         )
         job.manifests[shard.name] = replace(manifest, chunk_keys=[])
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ PARTIAL = ".partial"
 ABSENT = ""  # the version of a file that is not there
 _LOCK = ".lock"
 _DELETIONS = 3
+Entry = Mapping[str, Any]
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -62,9 +63,13 @@ class AnyStore:
         prefix = f"{path.rstrip('/')}/"
         return {
             str(entry["name"]).removeprefix(prefix): identity_of(entry)
-            for entry in entries
-            if entry["type"] == "file" and str(entry["name"]).startswith(prefix)
+            for entry in self._files(entries, deep)
+            if str(entry["name"]).startswith(prefix)
         }
+
+    def _files(self, entries: Iterable[Entry], deep: bool) -> Iterator[Entry]:
+        """Those of a listing's entries that are files."""
+        return (entry for entry in entries if entry["type"] == "file")
 
     def open(self, path: str) -> IO[bytes]:
         """A file for reading. Raises: FileNotFoundError."""
@@ -188,6 +193,26 @@ class LocalStore(AnyStore):
                 left.unlink(missing_ok=True)
             return super().swap(path, content, tag, within_s)
 
+    def _files(self, entries: Iterable[Entry], deep: bool) -> Iterator[Entry]:
+        """Links count as what they lead to, and those that lead nowhere as files nobody can read.
+
+        So a shard that is a link, or lies in a folder that is one, is not passed over in silence.
+        """
+        for entry in entries:
+            target = self._target(entry) if entry.get("islink") else entry
+            if target["type"] == "file":
+                yield target
+            elif deep and entry.get("islink") and not _is_above(entry["name"]):
+                below = self.fs.find(entry["name"], detail=True).values()
+                yield from self._files(below, deep)
+
+    def _target(self, link: Entry) -> Entry:
+        try:
+            found: Entry = self.fs.info(link["name"])
+        except OSError:
+            return {**link, "type": "file"}
+        return found
+
     def copy_out(self, path: str, copy: Path) -> None:
         """Copy a file within the kernel. Raises: FileNotFoundError."""
         shutil.copyfile(path, copy)
@@ -295,6 +320,11 @@ def _folder_locked(target: Path) -> Iterator[None]:
             yield
     finally:
         os.close(handle)
+
+
+def _is_above(link: str) -> bool:
+    """Whether a link leads to a folder that it lies in, and so in a circle."""
+    return Path(link).resolve() in Path(link).parent.resolve().joinpath("x").parents
 
 
 def _link(partial: Path, target: Path) -> None:

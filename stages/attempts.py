@@ -78,13 +78,19 @@ class Attempt:
         return self.number >= ONE_BY_ONE_FROM
 
     def row(self, row_key: str) -> None:
-        """Say that work on this sample alone begins. Raises: Quarantined if it is deadly."""
+        """Say that work on this sample begins, where they are done one by one.
+
+        Raises:
+            Quarantined: it is deadly.
+        """
+        if not self.one_by_one:
+            return
         deaths = self._record.deaths.get(row_key, 0.0)
         if deaths >= DEADLY:
             raise Quarantined(
                 f"{row_key}: the process that worked on it died {self.number - 1} times, and on "
-                "this sample alone as often as is allowed; look for it in Ray's logs, and give a "
-                "mended sample in a run of another run.id"
+                "this sample alone as often as is allowed; look for it in Ray's logs (where memory "
+                "ran out, lower run.chunk_samples), and do it again in a run of another run.id"
             )
         self._record.current = row_key
         self._keep(self._record)

@@ -1,14 +1,14 @@
 """A chunk of work as a one-row Arrow table, and the samples in it.
 
-Stages see only this file's view of a chunk: `run_rows` calls a function for each sample that has no
-error yet and puts what it returns into the samples' columns. Columns that a stage does not name
-pass through as they are, without a detour through Python.
+Stages see only this file's view of a chunk: `state_rows` are its samples, and `with_results` puts
+what a stage made of each into the samples' columns. Columns that a stage does not name pass through
+as they are, without a detour through Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from omnitrace_core.parse import to_sample
 from omnitrace_core.positions import Positions
 from omnitrace_core.records import DecodedMedia, Fold, Sample, Segment, SourceUnit, TokenTrace
 from stages import codec, media_codec
-from stages.guard import RowError, guarded
+from stages.guard import RowError
 from stages.schema import STATE, chunk_schema
 
 Fields = Mapping[str, object]
@@ -174,25 +174,6 @@ def views(rows: pa.StructArray) -> list[StateRow]:
     """A view of each of these STATE rows."""
     columns = _Columns(rows)
     return [StateRow(columns, index) for index in range(len(rows))]
-
-
-def run_rows(
-    table: pa.Table,
-    stage: str,
-    work: Callable[[StateRow], Fields],
-    *,
-    fields: Sequence[str],
-    drop: Sequence[str] = (),
-) -> pa.Table:
-    """Do `work` for every sample without an error, under the row guard.
-
-    work: returns the new values of `fields` in the shape of STATE. drop: fields set to null.
-    """
-    results: list[Fields | RowError | None] = [
-        None if row.failed else guarded(stage, row.row_key, partial(work, row))
-        for row in state_rows(table)
-    ]
-    return with_results(table, results, fields=fields, drop=drop)
 
 
 def with_results(

@@ -9,7 +9,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from omnitrace_core.errors import SampleError, SpeechError
+from omnitrace_core.errors import Quarantined, SpeechError
 from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
@@ -78,9 +78,8 @@ class ChunkAudio:
         together = self._reader.hears_together and not attempt.one_by_one
         for row in rows:
             try:
-                if attempt.one_by_one:
-                    attempt.row(row.row_key)
-            except SampleError as error:
+                attempt.row(row.row_key)
+            except Quarantined as error:
                 results[row.index] = as_row_error(STAGE, error)
                 continue
             loaded = guarded(STAGE, row.row_key, partial(_load, row, samples[row.index], read_s))

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pyarrow as pa
 
+from omnitrace_core.errors import Quarantined
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import SampleReader
 from stages import media_codec
-from stages.chunk import Fields, StateRow, rows_of, run_rows, with_rows, without_inline_data
+from stages.attempts import Attempt, AttemptLog, Attempts
+from stages.chunk import (
+    Fields,
+    StateRow,
+    rows_of,
+    state_rows,
+    with_results,
+    with_rows,
+    without_inline_data,
+)
+from stages.guard import RowError, as_row_error, guarded
 from stages.schema import STATE
+
+STAGE = "decode_media"
 
 
 class DecodeMedia:
     """Decodes each sample's media; what travels on is what the model will see, not the files.
 
     Decoders run in a child process of the actor: one that hangs or crashes costs its sample.
+    attempts: where attempts at a chunk with media are counted before they begin, as what is decoded
+    for all of its samples can be more than the actor's memory holds.
     """
 
     def __init__(
@@ -27,14 +43,36 @@ class DecodeMedia:
         units: UnitOptions,
         asr: AsrOptions,
         spans: SpanOptions,
+        attempts: AttemptLog | None = None,
     ) -> None:
+        self._attempts = attempts
         self._reader = SampleReader(rules, media, units, asr, spans, isolate=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `media`, `media_info` and `decode_s`; drops inline media bytes."""
-        decoded = run_rows(
-            table, "decode_media", self._decode, fields=("media", "media_info", "decode_s")
+        rows = [row for row in state_rows(table) if not row.failed]
+        # Texts alone cannot kill a process.
+        has_media = any(part.type != "text" for row in rows for part in row.sample.parts)
+        attempts = Attempts(STAGE, self._attempts if has_media else None)
+        attempt = attempts.begin(table.column("chunk_key")[0].as_py())
+        results = {row.index: self._outcome(row, attempt) for row in rows}
+        decoded = with_results(
+            table,
+            [results.get(index) for index in range(len(rows_of(table)))],
+            fields=("media", "media_info", "decode_s"),
         )
+        made = self._without_files(decoded)
+        attempt.done()
+        return made
+
+    def _outcome(self, row: StateRow, attempt: Attempt) -> Fields | RowError:
+        try:
+            attempt.row(row.row_key)
+        except Quarantined as error:
+            return as_row_error(STAGE, error)
+        return guarded(STAGE, row.row_key, partial(self._decode, row))
+
+    def _without_files(self, decoded: pa.Table) -> pa.Table:
         rows = rows_of(decoded)
         columns = {name: rows.field(name) for name in STATE.names}
         columns["sample"] = without_inline_data(columns["sample"])

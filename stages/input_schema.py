@@ -62,7 +62,7 @@ def _cast_row_by_row(table: pa.Table) -> tuple[pa.StructArray, dict[int, Invalid
         row = table.take([index])
         for name in row.column_names:
             try:
-                row.column(name).cast(SAMPLE.field(name).type)
+                _column(row, name)
             except pa.ArrowInvalid as error:
                 misfits[index] = InvalidSample(
                     f"column {name} holds a value that does not fit it: {error}"
@@ -74,9 +74,16 @@ def _cast_row_by_row(table: pa.Table) -> tuple[pa.StructArray, dict[int, Invalid
 
 def _cast(table: pa.Table) -> pa.StructArray:
     columns = [
-        table.column(field.name).combine_chunks().cast(field.type)
+        _column(table, field.name)
         if field.name in table.column_names
         else pa.nulls(len(table), field.type)
         for field in SAMPLE
     ]
     return pa.StructArray.from_arrays(columns, fields=list(SAMPLE))
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    """A column as SAMPLE has it. Raises: ArrowInvalid, for text that is not UTF-8, too."""
+    values = table.column(name).combine_chunks().cast(SAMPLE.field(name).type)
+    values.validate(full=True)
+    return values

@@ -58,6 +58,8 @@ class TraceDecode:
         from omnitrace_core.batch_tracer import BatchTracer
 
         tracer = BatchTracer(model, decode, trace)
+        # A device that cannot work ends the run here, before samples are blamed for it.
+        tracer.warm_up()
         self._take(tracer, asdict(tracer.traced_by), attempts, timeout_s)
 
     def _take(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.errors import SampleError, UnknownName
+from omnitrace_core.errors import BackendError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.replay import replay
@@ -23,6 +23,19 @@ def tracer(tiny_model: str) -> BatchTracer:
 @pytest.fixture(scope="module")
 def samples() -> dict[str, ReadySample]:
     return one_of_each()
+
+
+def test_device_that_cannot_work_is_found_before_any_sample(
+    tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer.warm_up()
+
+    def sick(prepared):  # type: ignore[no-untyped-def]
+        raise RuntimeError("CUDA error: no kernel image is available for execution")
+
+    monkeypatch.setattr(tracer.backend, "prefill", sick)
+    with pytest.raises(BackendError, match=r"cannot work on cpu in float32 .*no kernel image"):
+        tracer.warm_up()
 
 
 def test_out_of_memory_halves_the_batch(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +184,22 @@ def test_verbose_shows_where_it_broke(config: str, capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert said.rstrip().splitlines()[-1].startswith("omnitrace: input.path=")
+
+
+def test_stop_while_planning_is_a_stop(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus of 10^9 rows is planned for hours."""
+
+    def planning(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr("pipeline.prepare.prepare", planning)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["run", config]) == 4
+    assert "interrupted by SIGTERM" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_ingest_then_plan(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

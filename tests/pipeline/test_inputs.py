@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError
-from pipeline.inputs import Duplicate, scan_input
+from pipeline.inputs import Duplicate, list_shards, scan_input
+from stages.schema import SAMPLE
 from tests.pipeline.made_runs import write_input
 
 
@@ -33,6 +34,23 @@ def test_shards_are_scanned_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert scans[3].uri == str(tmp_path / "in" / "sub" / "d.parquet")
 
 
+def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
+    write_input(tmp_path / "real", b=["2"], c=["3"])
+    write_input(tmp_path / "in", a=["1"])
+    (tmp_path / "in" / "b.parquet").symlink_to("../real/b.parquet")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "real")
+    # In circles, from here and from the folder behind the link.
+    (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
+    (tmp_path / "real" / "up").symlink_to(tmp_path / "real")
+    storage, shards = list_shards(str(tmp_path / "in"))
+    assert list(shards) == ["a.parquet", "b.parquet", "more/b.parquet", "more/c.parquet"]
+    assert shards == {name: storage.identity(name) for name in shards}
+    assert [scan.n_rows for scan in scan_input(str(tmp_path / "in"))] == [1] * 4
+    (tmp_path / "in" / "gone.parquet").symlink_to("nowhere.parquet")
+    with pytest.raises(InputSchemaError, match=r"gone.parquet is not a readable Parquet file"):
+        scan_input(str(tmp_path / "in"))
+
+
 def test_one_file_is_an_input_too(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1"], b=["2"])
     (scan,) = scan_input(str(tmp_path / "b.parquet"))
@@ -51,6 +69,15 @@ def test_repeats_are_found_across_shards(tmp_path: Path) -> None:
         "b.parquet": (Duplicate(2, "a.parquet:1"),),
         "c.parquet": (Duplicate(0, "a.parquet:0"), Duplicate(1, "b.parquet:0")),
     }
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
+def test_ids_that_are_not_utf_8_repeat_nothing(tmp_path: Path, kind: pa.DataType) -> None:
+    raw = pa.array([b"a", b"caf\xe9", b"caf\xe9", b"a", None], pa.binary())
+    ids = raw if kind == pa.binary() else raw.view(pa.string()).cast(kind)
+    messages = pa.nulls(5, SAMPLE.field("messages").type)
+    pq.write_table(pa.table({"sample_id": ids, "messages": messages}), tmp_path / "in.parquet")
+    assert _duplicates(tmp_path) == {"in.parquet": (Duplicate(3, "in.parquet:0"),)}
 
 
 def test_repeats_equal_the_obvious_search(tmp_path: Path) -> None:

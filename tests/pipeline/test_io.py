@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Iterator
@@ -79,6 +80,13 @@ def test_write_that_fails_leaves_the_old_file(storage: Storage) -> None:
         fail()
     assert storage.read("a.txt") == b"old"
     assert storage.names() == ["a.txt"]
+
+
+def test_disk_that_is_full_says_of_what(storage: Storage) -> None:
+    told = r"No space left on device.*folder/file"
+    with pytest.raises(OSError, match=told) as met, storage.writing("folder/file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert met.value.errno == errno.ENOSPC
 
 
 def test_nothing_appears_under_the_name_before_it_is_whole(storage: Storage) -> None:

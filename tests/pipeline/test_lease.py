@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
+from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError, StoreUnavailable
 from pipeline.io import Storage
 from pipeline.lease import LEASE, Lease, acquire, check_claim, holding
 
@@ -96,6 +96,27 @@ def test_holder_that_shows_life_is_left_alone(folder: Storage, clock: Clock) -> 
         take(folder, clock)
     assert clock.now - before < TTL
     assert first.epoch == 1
+
+
+def test_first_look_that_takes_long_is_not_silence(
+    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that throttles may answer a minute later with what was written a second ago."""
+    take(folder, clock)
+    from_elsewhere(folder)
+    read_tagged, slow = Storage.read_tagged, iter([2 * TTL])
+
+    def slowly(storage: Storage, name: str) -> tuple[bytes, str]:
+        clock.now += next(slow, 0.0)
+        return read_tagged(storage, name)
+
+    monkeypatch.setattr(Storage, "read_tagged", slowly)
+    beats = iter(range(1, 100))
+    clock.while_asleep = lambda: (
+        from_elsewhere(folder, renewed_at=time.time() + next(beats)) if clock.now > 170 else None
+    )
+    with pytest.raises(LeaseHeld):
+        take(folder, clock)
 
 
 def test_lease_can_be_broken(folder: Storage, clock: Clock) -> None:
@@ -220,6 +241,25 @@ def test_answers_that_are_lost_do_not_lose_the_lease(
     monkeypatch.undo()
     lease.renew()
     lease.check()
+    lease.release()
+    assert told(folder)["released"] is True
+
+
+def test_lease_is_given_back_behind_a_heartbeat_that_came_late(
+    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = take(folder, clock)
+    swap = Storage.swap
+
+    def given_up(storage: Storage, name: str, content: bytes, tag: str, within_s: float) -> str:
+        # It is written all the same, after the writer has stopped to wait for it.
+        swap(storage, name, content, tag, within_s)
+        raise StoreUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "swap", given_up)
+        with pytest.raises(StoreUnavailable):
+            lease.renew()
     lease.release()
     assert told(folder)["released"] is True
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from omnitrace_core.errors import ConfigError, RunError
+from omnitrace_core.errors import ConfigError, RunError, StoreCredentials
 from pipeline.commit import Committed, commit_chunk, part_name
 from pipeline.io import Storage
-from pipeline.manifest import manifest_name
+from pipeline.manifest import manifest_name, read_manifests
 from pipeline.plan import Chunk
 from pipeline.prepare import Job, check_writable
 from pipeline.publish import publish_shard
 from pipeline.run import run
 from pipeline.table_writer import table_name
-from pipeline.verdict import Exit, is_finished
+from pipeline.verdict import Exit, exit_code_of, is_finished
 from stages.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -240,6 +244,50 @@ def test_crash_while_a_changed_shard_replaces_its_files(
     assert_complete(job)
 
 
+def test_input_that_changes_and_changes_back_is_done_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first manifest does not vouch for files that a driver replaced before it died."""
+    config = config_for(folder)
+    job = job_for(config)
+    shard = folder / "input" / "a.parquet"
+    first, second = folder / "first.parquet", folder / "second.parquet"
+    shutil.copy2(shard, first)
+    run(job, Worker(job.folder))
+    before = rows(job.folder, "samples")
+    write_input(folder, second=["x", "y", "z"])
+    for die_at in count(1):
+        shutil.copy2(second, shard)
+        try:
+            with monkeypatch.context() as patch:
+                _count_steps(job_for(config), patch, die_at)
+        except Killed:
+            pass
+        else:
+            break
+        shutil.copy2(first, shard)
+        job = job_for(config)
+        assert run(job, Worker(job.folder)).finished
+        assert_complete(job)
+        assert rows(job.folder, "samples") == before, die_at
+    assert die_at > 10
+
+
+def test_manifest_that_goes_while_manifests_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another driver is at work; whose the run is decides the lease."""
+    job = job_for(config_for(folder))
+    run(job, Worker(job.folder))
+    names = Storage.names
+
+    def too_many(storage: Storage, place: str = "", suffix: str = "") -> list[str]:
+        return [*names(storage, place, suffix), *(["shard-00077.json"] if suffix else [])]
+
+    monkeypatch.setattr(Storage, "names", too_many)
+    assert len(read_manifests(job.folder)) == 3
+
+
 # --- promises that are checked -----------------------------------------------------------------
 
 
@@ -272,6 +320,39 @@ def test_unreadable_manifest_is_named(folder: Path) -> None:
     job.folder.write(manifest_name(1), b"{}")
     with pytest.raises(RunError, match=r"shard-00001\.json is not a manifest.*delete it"):
         job_for(config)
+
+
+def test_what_broke_a_run_is_told_though_the_verdict_cannot_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(config_for(folder))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        monkeypatch.setattr(Storage, "writing", _full)
+        raise RunError("a stage failed: the model is gone")
+        yield
+
+    with pytest.raises(RunError, match="the model is gone"):
+        run(job, breaks)
+
+
+@contextmanager
+def _full(*_: object, **__: object) -> Iterator[Path]:
+    raise OSError(errno.ENOSPC, "No space left on device")
+    yield
+
+
+def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        raise StoreCredentials("the token has expired")
+        yield
+
+    with pytest.raises(RunError, match="the token has expired") as met:
+        run(job, breaks)
+    assert exit_code_of(met.value) == Exit.CRASH
+    assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:

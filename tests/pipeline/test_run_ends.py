@@ -128,11 +128,19 @@ def test_too_many_errors_stop_a_run_early(folder: Path) -> None:
     assert "stopped early: 2 of the first 4 rows are errors" in verdict.reason
     assert len(worker.done) == 2
     assert told(job)["reason"] == verdict.reason
+    # The same command knows it before it does anything.
+    again = run(job_for(config_for(folder, run=limits)), _nothing)
+    assert (again.exit_code, again.reason) == (Exit.INCOMPLETE, verdict.reason)
     # With the limit raised, the same run goes on; the limit shapes no record.
     patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 0.5}))
     assert patient.folder.root == job.folder.root
     assert run(patient, Worker(job.folder)).exit_code == 0
     assert len(row_keys(job.folder)) == 7
+
+
+def _nothing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    raise AssertionError("models would be loaded")
+    yield
 
 
 def test_errors_of_a_mended_shard_stop_nothing(folder: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.chunk import Fields, StateRow, state_rows, with_results
+from stages.guard import RowError, guarded
 from stages.read_samples import read_samples
 from stages.schema import CHUNK_PLAN, SAMPLE
 
@@ -65,3 +68,22 @@ def errors_of(table: pa.Table) -> list[Mapping[str, str] | None]:
 def codes_of(table: pa.Table) -> list[str | None]:
     """The error code of each sample in a chunk on its way."""
     return [error and error["code"] for error in errors_of(table)]
+
+
+def run_rows(
+    table: pa.Table,
+    stage: str,
+    work: Callable[[StateRow], Fields],
+    *,
+    fields: Sequence[str],
+    drop: Sequence[str] = (),
+) -> pa.Table:
+    """Do `work` for every sample without an error, under the row guard.
+
+    work: returns the new values of `fields` in the shape of STATE. drop: fields set to null.
+    """
+    results: list[Fields | RowError | None] = [
+        None if row.failed else guarded(stage, row.row_key, partial(work, row))
+        for row in state_rows(table)
+    ]
+    return with_results(table, results, fields=fields, drop=drop)

@@ -10,13 +10,12 @@ from stages.chunk import (
     Fields,
     StateRow,
     rows_of,
-    run_rows,
     state_rows,
     with_rows,
     without_inline_data,
 )
 from stages.schema import SAMPLE
-from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row, user
+from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_row, user
 
 
 def test_results_and_errors_land_on_their_own_rows(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from PIL import Image
 from omnitrace_core.media import Supervisor
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
-from omnitrace_core.records import DecodedImage
+from omnitrace_core.reader import SampleReader
+from omnitrace_core.records import DecodedImage, Sample
 from stages.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
 from tests.stages.chunks import codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
+from tests.stages.test_attempts import Log
 
 
 def _reading(media: MediaOptions | None = None, **units: Any) -> tuple[Any, ...]:
@@ -109,6 +111,46 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     pids = {row.media[0].sha256 for row in state_rows(decoded) if not row.failed}  # type: ignore[union-attr]
     assert str(os.getpid()) not in pids
     assert codes_of(stage(read_chunk(tmp_path, rows[:1]))) == [None]
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+def test_media_that_kill_the_process_are_left_alone_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a decoder returns can be more than the memory of the actor, which then dies."""
+    parts = [{"type": "image", "data": _png()} for _ in range(3)]
+    rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
+    log, decode = Log(), SampleReader.decode
+
+    def deadly(reader: SampleReader, sample: Sample) -> Any:
+        if sample.sample_id == "s1":
+            raise Died
+        return decode(reader, sample)
+
+    monkeypatch.setattr(SampleReader, "decode", deadly)
+    media = MediaOptions(isolate=False)
+    for _ in range(4):
+        with pytest.raises(Died):
+            DecodeMedia(*_reading(media), log)(read_chunk(tmp_path, rows))
+        assert list(log.kept) == ["key.decode_media.json"]
+    done = DecodeMedia(*_reading(media), log)(read_chunk(tmp_path, rows))
+    assert codes_of(done) == [None, "quarantined", None]
+    assert errors_of(done)[1]["stage"] == "decode_media"  # type: ignore[index]
+    assert "run.chunk_samples" in errors_of(done)[1]["message"]  # type: ignore[index]
+    assert log.kept == {}
+
+
+def test_chunks_of_text_are_not_counted(tmp_path: Path) -> None:
+    class NoLog(Log):
+        def write(self, name: str, content: bytes) -> None:
+            raise AssertionError("nothing can die of it")
+
+    text = {"type": "text", "text": "What is it?"}
+    rows = [{"sample_id": "s", "messages": [user(text)]}]
+    assert codes_of(DecodeMedia(*_reading(), NoLog())(read_chunk(tmp_path, rows))) == [None]
 
 
 def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:

@@ -83,6 +83,21 @@ def test_value_that_does_not_fit_costs_one_row() -> None:
     assert "column response_token_ids" in str(misfits[1])
 
 
+def test_text_that_is_not_utf_8_costs_its_row(tmp_path: Path) -> None:
+    """Latin-1, as some writers leave it: Parquet's readers do not look."""
+    rows = pa.Table.from_pylist([text_row(name) for name in "abc"], SAMPLE)
+    ids = pa.array([b"a", b"caf\xe9", b"c"], pa.binary()).view(pa.string())
+    pq.write_table(rows.set_column(0, "sample_id", ids), tmp_path / "shard.parquet")
+    chunk = read_samples(plan_of(tmp_path / "shard.parquet", 3))
+    assert codes_of(chunk) == [None, "invalid_sample", None]
+    assert "column sample_id holds a value that does not fit it" in errors_of(chunk)[1]["message"]
+    assert [row["sample"]["sample_id"] for row in chunk.to_pylist()[0]["samples"]] == [
+        "a",
+        None,
+        "c",
+    ]
+
+
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [

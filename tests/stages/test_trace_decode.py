@@ -13,14 +13,14 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import BackendError, DeviceBroken, OutOfMemory, SampleError
-from omnitrace_core.options import TraceOptions
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, SourceUnit, TokenTrace
-from stages.chunk import Fields, StateRow, run_rows, state_rows
+from stages.chunk import Fields, StateRow, state_rows
 from stages.codec import encode_units
 from stages.media_codec import encode_media
-from stages.trace_decode import BROKEN_DEVICE, HUNG
+from stages.trace_decode import BROKEN_DEVICE, HUNG, TraceDecode
 from tests.core.samples import video
-from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row
+from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
 from tests.stages.test_attempts import Log
 
@@ -78,6 +78,22 @@ def test_failures_of_single_samples(chunk: pa.Table) -> None:
 def test_fatal_error_stops_the_stage(chunk: pa.Table) -> None:
     with pytest.raises(BackendError, match="CUDA"):
         trace_stage(MadeTracer(c=BackendError("CUDA context is gone")))(chunk)
+
+
+def test_device_that_cannot_work_blames_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a GPU that this torch has no kernels for: the weights go there without a word."""
+
+    class Sick:
+        traced_by = None
+
+        def __init__(self, *_: object) -> None: ...
+
+        def warm_up(self) -> None:
+            raise BackendError("m cannot work on cuda: CUDA error: no kernel image")
+
+    monkeypatch.setattr("omnitrace_core.batch_tracer.BatchTracer", Sick)
+    with pytest.raises(BackendError, match="no kernel image"):
+        TraceDecode(ModelOptions(path="m"), DecodeOptions(), BOTH)
 
 
 def test_nothing_to_trace(tmp_path: Path) -> None:
