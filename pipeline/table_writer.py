@@ -21,6 +21,10 @@ from pipeline.plan import shard_label
 from stages.schema import TABLES
 
 _ROW_GROUP_BYTES = 64 * 1024**2
+# Parts wait for each other up to this, as a few rows take as long as many: a part has 167 columns.
+_TOGETHER_BYTES = 4 * 1024**2
+# Bits that count as bytes are the worst that the content can be beyond what its buffers hold.
+_AT_MOST = 8
 
 
 def table_name(table: str, number: int) -> str:
@@ -31,11 +35,13 @@ def table_name(table: str, number: int) -> str:
 class ShardWriter:
     """The files of one shard, to which its chunks are added in order.
 
-    n_rows: by table. errors: error rows by stage and code.
+    n_rows: by table. errors: error rows by stage and code. Both hold when it is finished.
     """
 
     def __init__(self, writers: dict[str, _TableWriter]) -> None:
         self._writers = writers
+        self._parts: list[pa.Table] = []
+        self._bytes = 0  # at most, in their buffers
         self.errors: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -45,9 +51,21 @@ class ShardWriter:
 
     def add(self, part: pa.Table) -> None:
         """Add a chunk's records. part: in the schema of PART_FILE."""
-        for name, writer in self._writers.items():
-            writer.add(rows_of_table(part, name))
-        self.errors.update(_count_errors(part))
+        self._parts.append(part)
+        self._bytes += _buffered(part)
+        if self._bytes >= _TOGETHER_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Hand over what waits."""
+        together = all(writer.has_room(_AT_MOST * self._bytes) for writer in self._writers.values())
+        # Where a row group may end in between, it ends behind the part that fills it.
+        parts = [pa.concat_tables(self._parts)] if together and self._parts else self._parts
+        for part in parts:
+            for name, writer in self._writers.items():
+                writer.add(rows_of_table(part, name))
+            self.errors.update(_count_errors(part))
+        self._parts, self._bytes = [], 0
 
 
 @contextmanager
@@ -72,7 +90,9 @@ def writing_shard(folder: Storage, number: int, tables: Sequence[str]) -> Iterat
                 name: open_files.enter_context(_TableWriter(paths[name], TABLES[name]))
                 for name in tables
             }
-            yield ShardWriter(writers)
+            shard = ShardWriter(writers)
+            yield shard
+            shard.finish()
 
 
 def rows_of_table(part: pa.Table, table: str) -> pa.Table:
@@ -126,12 +146,15 @@ class _TableWriter:
         self._at_most = self._measured = self._bytes = 0  # bytes, tables, and bytes of those
         self.n_rows = 0
 
+    def has_room(self, n_bytes: int) -> bool:
+        """Whether so much can be added without filling the row group."""
+        return self._at_most + n_bytes < _ROW_GROUP_BYTES
+
     def add(self, table: pa.Table) -> None:
         self._waiting.append(table)
         self.n_rows += len(table)
-        # To measure exactly takes 2 ms, so it is left until it can matter. A bound: bits that count
-        # as bytes are the worst that the content can be beyond what its buffers hold.
-        self._at_most += 8 * sum(map(pa.ipc.get_record_batch_size, table.to_batches()))
+        # To measure exactly takes 2 ms, so it is left until it can matter.
+        self._at_most += _AT_MOST * _buffered(table)
         if self._at_most < _ROW_GROUP_BYTES:
             return
         for unmeasured in self._waiting[self._measured :]:
@@ -141,7 +164,8 @@ class _TableWriter:
             self._flush()
 
     def _flush(self) -> None:
-        table = pa.concat_tables(self._waiting).unify_dictionaries()
+        # In one piece, so that no byte depends on how many came together.
+        table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
         self._file.write_table(table, row_group_size=max(len(table), 1))
         self._waiting, self._at_most, self._measured, self._bytes = [], 0, 0, 0
 
@@ -152,6 +176,11 @@ class _TableWriter:
         if kind is None and self._waiting:
             self._flush()
         self._file.close()
+
+
+def _buffered(table: pa.Table) -> int:
+    """Bytes of a table as it would be sent, a cheap measure."""
+    return sum(map(pa.ipc.get_record_batch_size, table.to_batches()))
 
 
 def _content_bytes(values: pa.Array | pa.ChunkedArray) -> int:
