@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import capacity, scale, scale_fake, scale_s3, throughput
@@ -123,6 +124,9 @@ def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
     tables = ("samples", "spans", "traces")
     manifest = publish_shard(Storage(str(tmp_path / "run")), plan, shard, tables)
     assert (manifest.n_ok, manifest.n_spans) == (5, 10)
+    (traces,) = (tmp_path / "run" / "traces").iterdir()
+    masses = pq.read_table(traces).column("mass").to_pylist()
+    assert len({tuple(row) for row in masses}) == 5, "equal rows would compress to nothing"
 
 
 def test_the_document_holds_what_the_program_prints() -> None:
