@@ -1,27 +1,28 @@
 """What a corpus costs: GPU-hours, CPU cores, requests, storage and dollars, for two sizes.
 
 Run from the repository's root: `python -m benchmarks.capacity` prints the tables of
-docs/capacity.md. What was measured comes from benchmarks/results; what was not is an assumption,
-with a low, a middle and a high guess, and stands in the first table. No figure of a GPU is
-measured.
+docs/capacity.md. What was measured comes from benchmarks/results, how the graph is laid out from
+the config for GPUs (both in `capacity_measured`); what was not measured is an assumption, with a
+low, a middle and a high guess, and stands in the first table. No figure of a GPU is measured.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
+from benchmarks.capacity_measured import Graph, Measured, at, measured, shipped
+from omnitrace_core.s3 import PART_BYTES
+from pipeline import inputs, publish
 
-from benchmarks.throughput import course, cpu_ratio
-
-RESULTS = Path(__file__).parent / "results"
-SIZES = (10**6, 10**9)
-CHUNK, SHARD = 64, 1024  # samples
+# Samples of a corpus, and of each of its shards.
+SIZES = ((10**6, 1024), (10**9, 16_384))
+SHARDS = (1024, 16_384, 131_072)  # of the last size, compared
 GUESSES = ("low cost", "middle", "high cost")
+# One request waits for the other when a file is read: HEAD, its end, its rows.
+_READ_TURNS = 3
+_SPARE = 2.0  # actors over what the decoding alone would keep busy
 _HOUR_S = 3600.0
 
 
@@ -41,95 +42,16 @@ ASSUMED = {
     "decode": Guess("response tokens/s, 7B on an H200", (5000, 2000, 800), "bf16, batched"),
     "busy": Guess("share of paid GPU time at work", (0.95, 0.9, 0.7), "spot, starts, tails"),
     "gpu": Guess("dollars per H200-hour", (2.5, 4.0, 7.0), "spot to on demand"),
-    "cpu": Guess("dollars per CPU-core-hour", (0.02, 0.04, 0.06), ""),
+    "own": Guess("CPU cores that come with a GPU", (24, 24, 24), "p5en.48xlarge: 192 with 8"),
+    "cpu": Guess("dollars per CPU-core-hour", (0.02, 0.04, 0.06), "spot to on demand"),
     "put": Guess("dollars per 1,000 PUT or LIST", (0.005, 0.005, 0.005), "list price of S3"),
     "get": Guess("dollars per 1,000 GET or HEAD", (0.0004, 0.0004, 0.0004), "list price of S3"),
     "keep": Guess("dollars per GB and month", (0.021, 0.023, 0.025), "list price of S3"),
+    "wait": Guess("ms per request of the driver", (15, 30, 60), "S3 in the same region"),
     "units": Guess("source units per sample", (10, 40, 150), "sentences, seconds, cells"),
     "packed": Guess("bytes kept per 4 bytes of mass", (3.0, 3.6, 4.0), "floats hardly compress"),
 }
-# Of the samples, a quarter of each. The name is that of benchmarks.media; text needs no decoding.
-MIX = {
-    "image 1600x1200 JPEG": 0.25,
-    "audio 30 s, 44.1 kHz": 0.25,
-    "the same, with sound": 0.25,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """From benchmarks/results, of this project's machine (CPUs).
-
-    tracing: traced over plain generation. graph: the graph's throughput over the bare loop's, at
-    most 1. decode_s: processor time per sample of the mix. rest_s: of all other CPU stages. puts,
-    gets: requests per chunk; shard_puts, shard_gets: per shard. publish: megabytes of masses in a
-    part, and seconds of the driver. plan_s: of the driver per row. peak_mib: the driver's memory.
-    """
-
-    tracing: float
-    graph: float
-    decode_s: float
-    rest_s: float
-    puts: float
-    gets: float
-    shard_puts: float
-    shard_gets: float
-    publish: tuple[tuple[float, float], ...]
-    plan_s: float
-    peak_mib: float
-
-
-def measured(folder: Path = RESULTS) -> Measured:
-    """Read the stored results."""
-    tracing = _read(folder, "tracing-cpu")["targets"]
-    throughput = _read(folder, "throughput-cpu")["results"]
-    media = {row["name"]: row["child_per_s"] for row in _read(folder, "media-cpu")["results"]}
-    s3 = _read(folder, "scale-s3")["results"]
-    paper = _read(folder, "scale-paper")["results"][-1]
-    ids = _read(folder, "scale-ids")["results"][-1]
-    publish = _read(folder, "scale-publish")["results"]
-    at_chunks = s3["by_part"]["chunks"]
-    at_shards = s3["by_part"]["publish"]
-    in_plan = s3["by_part"]["plan"]
-    # A part is read when its shard is published: per chunk. The rest of publishing is per shard.
-    part_gets = at_shards["get_object"] + at_shards["head_object"]
-    return Measured(
-        tracing=max(t["measured"] for t in tracing if t["name"] == "traced attmean / plain: time"),
-        graph=min(1.0, _graph_ratio(throughput)),
-        decode_s=sum(share / media[name] for name, share in MIX.items()),
-        rest_s=_rest_ms(throughput) / 1e3,
-        puts=_of(at_chunks, "put") / s3["chunks"],
-        gets=(_of(at_chunks, "get") + _of(at_chunks, "head") + part_gets) / s3["chunks"],
-        shard_puts=(_of(at_shards, "put") + _of(at_shards, "list") + _of(in_plan, "list"))
-        / s3["shards"],
-        shard_gets=(_of(in_plan, "get") + _of(in_plan, "head")) / s3["shards"],
-        publish=tuple((row["mass_mb"], row["wall_s"]) for row in publish),
-        plan_s=(ids["hash_s"] + ids["search_s"]) / ids["rows"],
-        peak_mib=max(c["peak_mib"] for part in paper["stages"].values() for c in part),
-    )
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return told
-
-
-def _of(counts: dict[str, int], kind: str) -> int:
-    return sum(n for name, n in counts.items() if name.startswith(kind))
-
-
-def _graph_ratio(results: Sequence[dict[str, Any]]) -> float:
-    """Processor time of the stages without Ray over the graph's: what is left if no core idles."""
-    rounds = {(row["path"], row["actors"]): [*map(course, row["rounds"])] for row in results}
-    actors = max(n for path, n in rounds if path == "graph")
-    return cpu_ratio(rounds["graph", actors], rounds["stages", actors])
-
-
-def _rest_ms(results: Sequence[dict[str, Any]]) -> float:
-    """Processor time per sample of the stages that are neither model nor media."""
-    row = next(row for row in results if row["path"] == "stages")
-    kept = ("read_samples", "ChunkAudio", "CurateSpans", "commit_chunk")
-    return float(sum(row["rounds"][0]["stage_ms"][name] for name in kept))
+Of = Callable[[str], float]
 
 
 # --- the arithmetic ----------------------------------------------------------------------------
@@ -137,68 +59,116 @@ def _rest_ms(results: Sequence[dict[str, Any]]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of the table: what it is, its value by sample count and guess, and its format."""
+    """A row of the table: what it is, its value by sample count and guess, and its format.
+
+    paid: dollars that count in the sum.
+    """
 
     what: str
-    value: Callable[[int, Callable[[str], float]], float]
+    value: Callable[[int, Of], float]
     form: str = ",.0f"
+    paid: bool = False
 
 
-def lines(found: Measured) -> list[Line]:
-    """Everything that is computed, each from what stands above it."""
+def lines(found: Measured, graph: Graph, shard: int) -> list[Line]:
+    """Everything that is computed, for shards of so many samples."""
+    told = [*_work(found, graph), *_storage(found, graph, shard), *_driver(found, graph, shard)]
 
-    def gpu_s(of: Callable[[str], float]) -> float:
-        model_s = of("prompt") / of("prefill") + of("response") / of("decode")
-        return model_s * found.tracing / (found.graph * of("busy"))
+    def dollars(n: int, of: Of) -> float:
+        return sum(line.value(n, of) for line in told if line.paid)
 
-    def gpu_h(n: int, of: Callable[[str], float]) -> float:
-        return n * gpu_s(of) / _HOUR_S
+    return [
+        *told,
+        Line("dollars in all, but for storage", dollars),
+        Line("dollars per 1,000 samples", lambda n, of: dollars(n, of) / n * 1000, ",.3f"),
+    ]
 
-    def cpu_h(n: int, of: Callable[[str], float]) -> float:
-        return n * (found.decode_s + found.rest_s) / _HOUR_S
 
-    def puts(n: int, of: Callable[[str], float]) -> float:
-        return n / CHUNK * found.puts + n / SHARD * found.shard_puts
+def gpu_s(found: Measured, of: Of) -> float:
+    """Paid GPU time of a sample."""
+    model_s = of("prompt") / of("prefill") + of("response") / of("decode")
+    return model_s * found.tracing / (found.graph * of("busy"))
 
-    def gets(n: int, of: Callable[[str], float]) -> float:
-        return n / CHUNK * found.gets + n / SHARD * found.shard_gets
 
-    def requests_usd(n: int, of: Callable[[str], float]) -> float:
-        return (puts(n, of) * of("put") + gets(n, of) * of("get")) / 1000
+def _work(found: Measured, graph: Graph) -> list[Line]:
+    cpu_s = found.decode_s + found.rest_s
+    reserved, beside = graph.cpus / graph.gpus, graph.beside / graph.gpus
 
-    def kept_gb(n: int, of: Callable[[str], float]) -> float:
-        # Mass and peak of one signal; spans and samples are small beside them.
-        return n * of("response") * of("units") * 2 * of("packed") / 1e9
+    def gpu_h(n: int, of: Of) -> float:
+        return n * gpu_s(found, of) / _HOUR_S
 
-    def publish_h(n: int, of: Callable[[str], float]) -> float:
-        mass_mb = CHUNK * of("response") * of("units") * 8 / 1e6
-        sizes, seconds = zip(*found.publish, strict=True)
-        return n / CHUNK * float(np.interp(mass_mb, sizes, seconds)) / _HOUR_S
-
-    def dollars(n: int, of: Callable[[str], float]) -> float:
-        work = gpu_h(n, of) * of("gpu") + cpu_h(n, of) * of("cpu")
-        return work + requests_usd(n, of)
+    def decoders(n: int, of: Of) -> float:
+        return max(1, math.ceil(_SPARE * found.decode_s / gpu_s(found, of)))
 
     return [
         Line("GPU-hours", gpu_h),
-        Line("GPU dollars", lambda n, of: gpu_h(n, of) * of("gpu")),
-        Line("CPU-core-hours", cpu_h),
-        Line("CPU dollars", lambda n, of: cpu_h(n, of) * of("cpu")),
+        Line("GPU dollars", lambda n, of: gpu_h(n, of) * of("gpu"), paid=True),
+        Line("CPU-core-hours at work", lambda n, of: n * cpu_s / _HOUR_S),
+        Line("CPU cores at work per GPU", lambda n, of: cpu_s / gpu_s(found, of), ",.2f"),
+        Line("CPU cores reserved per GPU", lambda n, of: reserved, ",.1f"),
         Line(
-            "CPU cores per GPU",
-            lambda n, of: (found.decode_s + found.rest_s) / gpu_s(of),
-            ",.2f",
+            "dollars for cores beyond those of the GPU nodes",
+            lambda n, of: max(0.0, reserved - of("own")) * gpu_h(n, of) * of("cpu"),
+            paid=True,
         ),
+        Line(
+            "dollars more with the other stages on decode nodes",
+            lambda n, of: beside * gpu_h(n, of) * of("cpu"),
+        ),
+        Line("decode_actors per GPU that suffice", decoders),
+    ]
+
+
+def _storage(found: Measured, graph: Graph, shard: int) -> list[Line]:
+    def kept_gb(n: int, of: Of) -> float:
+        # Mass and peak of one signal; spans and samples are small beside them.
+        return n * of("response") * of("units") * 2 * of("packed") / 1e9
+
+    def puts(n: int, of: Of) -> float:
+        # Large files go up in parts.
+        in_parts = kept_gb(n, of) * 1e9 / PART_BYTES
+        return n / graph.chunk * found.puts + n / shard * found.shard_puts + in_parts
+
+    def gets(n: int, of: Of) -> float:
+        return n / graph.chunk * found.gets + n / shard * found.shard_gets
+
+    def requests_usd(n: int, of: Of) -> float:
+        return (puts(n, of) * of("put") + gets(n, of) * of("get")) / 1000
+
+    return [
         Line("PUT and LIST requests", puts),
         Line("GET and HEAD requests", gets),
-        Line("request dollars", requests_usd, ",.2f"),
+        Line("request dollars", requests_usd, ",.2f", paid=True),
         Line("GB of traces", kept_gb, ",.1f"),
         Line("dollars a month to keep them", lambda n, of: kept_gb(n, of) * of("keep"), ",.2f"),
-        Line("hours to plan (ids of all rows)", lambda n, of: n * found.plan_s / _HOUR_S, ",.2f"),
+    ]
+
+
+def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
+    def memory_gb(n: int, of: Of) -> float:
+        mib = found.driver_mib + at(n, found.ids_mib) + n / shard * found.shard_mib
+        return mib * 2**20 / 1e9
+
+    def plan_h(n: int, of: Of) -> float:
+        wait_s = _READ_TURNS * of("wait") / 1e3 / inputs._SCAN_THREADS
+        return (n * found.plan_row_s + n / shard * (found.plan_shard_s + wait_s)) / _HOUR_S
+
+    def publish_h(n: int, of: Of) -> float:
+        mass_mb = graph.chunk * of("response") * of("units") * 8 / 1e6
+        # Parts come ahead of the work on them, as fast as so many threads get them.
+        wait_s = _READ_TURNS * of("wait") / 1e3 / publish._READ_AHEAD
+        part_s = max(at(mass_mb, found.publish), wait_s)
+        shard_s = found.publish_turns * of("wait") / 1e3
+        return (n / graph.chunk * part_s + n / shard * shard_s) / _HOUR_S
+
+    return [
+        Line("GB of memory of the driver", memory_gb, ",.2f"),
+        Line("hours to plan, at each start", plan_h, ",.2f"),
         Line("hours of publishing, by the driver", publish_h, ",.1f"),
-        Line("GPUs that publishing keeps up with", lambda n, of: gpu_h(n, of) / publish_h(n, of)),
-        Line("dollars in all, but for storage", dollars),
-        Line("dollars per 1,000 samples", lambda n, of: dollars(n, of) / n * 1000, ",.3f"),
+        Line(
+            "GPUs that publishing keeps up with",
+            lambda n, of: n * gpu_s(found, of) / _HOUR_S / publish_h(n, of),
+        ),
     ]
 
 
@@ -214,8 +184,11 @@ def assumptions_table() -> str:
     return _markdown(["assumed, not measured", *GUESSES, ""], rows)
 
 
-def measured_table(found: Measured) -> str:
-    """What the results say."""
+def measured_table(found: Measured, graph: Graph) -> str:
+    """What the results and the config say."""
+    part_mb = ", ".join(f"{mb:.1f}" for mb, _ in found.publish)
+    part_ms = ", ".join(f"{1e3 * spent_s:.0f}" for _, spent_s in found.publish)
+    shard_from = "scale-paper" if found.shard_is_measured else "decision 023"
     rows = [
         ["traced generation over plain", f"{found.tracing:.3f}", "tracing-cpu"],
         [
@@ -227,26 +200,51 @@ def measured_table(found: Measured) -> str:
         ["the other CPU stages", f"{1e3 * found.rest_s:.1f} ms", "throughput-cpu"],
         ["PUT per chunk, per shard", f"{found.puts:.2f}, {found.shard_puts:.2f}", "scale-s3"],
         ["GET, HEAD per chunk, per shard", f"{found.gets:.2f}, {found.shard_gets:.2f}", "scale-s3"],
+        [f"publishing, driver, parts of {part_mb} MB", f"{part_ms} ms per part", "scale-publish"],
         [
-            f"publishing, driver, parts of {', '.join(f'{mb:.1f}' for mb, _ in found.publish)} MB",
-            ", ".join(f"{1e3 * spent_s:.0f}" for _, spent_s in found.publish) + " ms per part",
-            "scale-publish",
+            "publishing, requests one after the other",
+            f"{found.publish_turns:.1f} per shard",
+            "scale-s3",
         ],
-        ["planning, driver", f"{1e6 * found.plan_s:.2f} s per 10^6 rows", "scale-ids"],
-        ["peak memory of the driver", f"{found.peak_mib:.0f} MiB", "scale-paper"],
+        ["planning, driver", f"{1e6 * found.plan_row_s:.2f} s per 10^6 rows", "scale-ids"],
+        ["planning, driver", f"{1e3 * found.plan_shard_s:.1f} ms per shard", "scale-paper"],
+        ["memory of the driver, finding ids", f"{found.ids_mib[-1][1]:.0f} MiB", "scale-ids"],
+        ["memory of the driver, else", f"{found.driver_mib:.0f} MiB", "scale-paper"],
+        ["memory of the driver, per shard", f"{1024 * found.shard_mib:.1f} KiB", shard_from],
+        ["samples per chunk", f"{graph.chunk}", "qwen2_5_omni.yaml"],
+        ["CPUs reserved, GPUs", f"{graph.cpus:g}, {graph.gpus:g}", "qwen2_5_omni.yaml"],
+        ["of these CPUs, beside the model", f"{graph.beside:g}", "qwen2_5_omni.yaml"],
     ]
-    return _markdown(["measured", "value", "from results/"], rows)
+    return _markdown(["measured, or set", "value", "from results/ or configs/"], rows)
 
 
-def cost_table(found: Measured, n_samples: int) -> str:
+def cost_table(found: Measured, graph: Graph, n_samples: int, shard: int) -> str:
     """One size of corpus."""
     rows = []
-    for line in lines(found):
-        values = (
-            line.value(n_samples, lambda name, i=i: ASSUMED[name].values[i]) for i in range(3)
-        )
+    for line in lines(found, graph, shard):
+        values = (line.value(n_samples, guess(i)) for i in range(len(GUESSES)))
         rows.append([line.what, *(format(value, line.form) for value in values)])
-    return _markdown([f"10^{len(str(n_samples)) - 1} samples", *GUESSES], rows)
+    return _markdown([f"{_power(n_samples)} samples in shards of {shard:,}", *GUESSES], rows)
+
+
+def shards_table(found: Measured, graph: Graph, n_samples: int) -> str:
+    """What the size of shards changes, at middle guesses."""
+    by_shard = [_driver(found, graph, shard) for shard in SHARDS]
+    rows = [
+        [same[0].what, *(format(line.value(n_samples, guess(1)), line.form) for line in same)]
+        for same in zip(*by_shard, strict=True)
+    ]
+    head = [f"{_power(n_samples)} samples, middle guesses", *(f"shards of {n:,}" for n in SHARDS)]
+    return _markdown(head, rows)
+
+
+def guess(column: int) -> Of:
+    """What is assumed in a column of the tables."""
+    return lambda name: ASSUMED[name].values[column]
+
+
+def _power(n_samples: int) -> str:
+    return f"10^{len(str(n_samples)) - 1}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -256,9 +254,10 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def tables() -> str:
     """All tables, as docs/capacity.md holds them."""
-    found = measured()
-    costs = [cost_table(found, size) for size in SIZES]
-    return "\n\n".join([assumptions_table(), measured_table(found), *costs])
+    found, graph = measured(), shipped()
+    costs = [cost_table(found, graph, *size) for size in SIZES]
+    compared = shards_table(found, graph, SIZES[-1][0])
+    return "\n\n".join([assumptions_table(), measured_table(found, graph), *costs, compared])
 
 
 if __name__ == "__main__":

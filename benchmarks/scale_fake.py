@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _record(row_key: str, sample_id: str, n_tokens: int, n_units: int) -> dict[s
         {**shared, **span, "span_index": i, "text": text}
         for i, text in enumerate(_ANSWER.split(". "))
     ]
-    rng = np.random.default_rng(len(row_key))
+    rng = _random(row_key)
     trace = {
         **shared,
         "signal": "attmean",
@@ -136,7 +137,7 @@ class FakeTracer:
     def _trace(self, ready: ReadySample) -> TokenTrace:
         words = [f"{word} " for word in _ANSWER.split(" ")]
         ends = np.cumsum([len(word) for word in words]).tolist()
-        rng = np.random.default_rng(len(ready.units))
+        rng = _random(ready.sample.sample_id)
         shape = (len(words), len(ready.units))
         nothing = np.zeros(len(words), np.float32)
         fold = Fold(rng.random(shape, np.float32), rng.random(shape, np.float32), nothing, nothing)
@@ -150,6 +151,11 @@ class FakeTracer:
             n_prompt_tokens=20,
             folds=dict.fromkeys(self._signals, fold),
         )
+
+
+def _random(name: str) -> np.random.Generator:
+    """Other numbers for each row, or parts would compress as those of no corpus do."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
 
 
 def path_of(folder: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli import _parse, main
 from tests.conftest import ROOT
 from tests.pipeline.conftest import local_ray
 from training.demo.corpus import make_corpus
@@ -16,12 +16,19 @@ from training.demo.corpus import make_corpus
 __all__ = ["local_ray"]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
-def commands(name: str) -> list[list[str]]:
-    """Command lines of the README's shell blocks that begin with `name`."""
-    shell = "\n".join(body for language, body in BLOCKS if language == "sh").replace("\\\n", " ")
+def blocks_of(document: str) -> list[tuple[str, str]]:
+    """Language and text of its code blocks."""
+    return re.findall(r"```(\w+)\n(.*?)```", document, flags=re.DOTALL)
+
+
+BLOCKS = blocks_of(README)
+
+
+def commands(name: str, blocks: list[tuple[str, str]] = BLOCKS) -> list[list[str]]:
+    """Command lines of the shell blocks that begin with `name`."""
+    shell = "\n".join(body for language, body in blocks if language == "sh").replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
     return [line for line in lines if line and line[0] == name]
 
@@ -78,6 +85,15 @@ def test_tree_names_every_module_of_the_core() -> None:
     for file in (ROOT / "omnitrace_core").glob("*.py"):
         if file.stem not in ("__init__", "torchvision_shim"):
             assert file.stem in tree, f"the README's tree does not name {file.name}"
+
+
+def test_commands_for_clusters_are_ours() -> None:
+    document = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    lines = commands("omnitrace", blocks_of(document))
+    assert {_parse(line[1:]).verb for line in lines} == {"ingest", "run"}
+    roots = [line for line in lines if "--media-root" in line or "--inline-media" in line]
+    assert len(roots) == 2
+    assert commands("ray") == [], "the whole sequence stands in docs/cluster.md alone"
 
 
 def test_guarantees_name_tests_that_exist() -> None:

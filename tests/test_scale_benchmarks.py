@@ -6,12 +6,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import capacity, scale, scale_fake, scale_s3, throughput
+from benchmarks import capacity, capacity_measured, scale, scale_fake, scale_s3, throughput
+from benchmarks.scale_measure import counting_requests
 from benchmarks.throughput_cpu import TreeTime
 from benchmarks.throughput_paths import Course
+from pipeline.attempt_log import StoredAttempts
+from pipeline.config import load_config
+from pipeline.io import Storage
+from pipeline.lease import holding
+from stages.attempts import Attempts
 from tests.pipeline.s3_server import binary
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +131,9 @@ def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
     tables = ("samples", "spans", "traces")
     manifest = publish_shard(Storage(str(tmp_path / "run")), plan, shard, tables)
     assert (manifest.n_ok, manifest.n_spans) == (5, 10)
+    (traces,) = (tmp_path / "run" / "traces").iterdir()
+    masses = pq.read_table(traces).column("mass").to_pylist()
+    assert len({tuple(row) for row in masses}) == 5, "equal rows would compress to nothing"
 
 
 def test_the_document_holds_what_the_program_prints() -> None:
@@ -142,9 +153,15 @@ def test_costs_follow_their_assumptions() -> None:
         shard_puts=16.0,
         shard_gets=0.0,
         publish=((0.0, 0.0), (0.9216, 1.28)),
-        plan_s=3.6e-6,
-        peak_mib=1.0,
+        publish_turns=32.0,
+        plan_row_s=3.6e-6,
+        plan_shard_s=0.0,
+        ids_mib=((0.0, 0.0), (20_000.0, 200.0)),
+        driver_mib=700.0,
+        shard_mib=20.0,
+        shard_is_measured=True,
     )
+    graph = capacity.Graph(chunk=64, cpus=52.0, gpus=2.0, beside=40.0)
     told = {
         "prompt": 0.0,
         "prefill": 1.0,
@@ -152,15 +169,68 @@ def test_costs_follow_their_assumptions() -> None:
         "decode": 500.0,
         "busy": 0.9,
         "units": 10.0,
+        "packed": 0.0,
+        "own": 24.0,
+        "wait": 0.0,
     }
-    told |= {"gpu": 10.0, "cpu": 1.0, "put": 1.0, "get": 0.5}
-    value = {
-        line.what: line.value(10_000, told.__getitem__)
-        for line in capacity.lines(found)
-        if "trace" not in line.what and "keep them" not in line.what
-    }
-    assert value["GPU-hours"] == pytest.approx(10_000 * 0.4 / 3600)
-    assert value["CPU cores per GPU"] == pytest.approx(0.9)
-    assert value["PUT and LIST requests"] == pytest.approx(10_000 / 64 * 2 + 10_000 / 1024 * 16)
-    assert value["hours to plan (ids of all rows)"] == pytest.approx(1e-5)
+    told |= {"gpu": 10.0, "cpu": 1.0, "put": 1.0, "get": 0.5, "keep": 0.0}
+
+    def values(shard: int = 1000) -> dict[str, float]:
+        found_lines = capacity.lines(found, graph, shard)
+        return {line.what: line.value(10_000, told.__getitem__) for line in found_lines}
+
+    value = values()
+    gpu_h = 10_000 * 0.4 / 3600
+    assert value["GPU-hours"] == pytest.approx(gpu_h)
+    assert value["CPU cores at work per GPU"] == pytest.approx(0.9)
+    assert value["CPU cores reserved per GPU"] == 26
+    beyond = value["dollars for cores beyond those of the GPU nodes"]
+    assert beyond == pytest.approx(2 * gpu_h)
+    assert value["dollars more with the other stages on decode nodes"] == pytest.approx(20 * gpu_h)
+    assert value["decode_actors per GPU that suffice"] == 2
+    assert value["PUT and LIST requests"] == pytest.approx(10_000 / 64 * 2 + 10 * 16)
+    paid = value["GPU dollars"] + beyond + value["request dollars"]
+    assert value["dollars in all, but for storage"] == pytest.approx(paid)
+    assert value["hours to plan, at each start"] == pytest.approx(1e-5)
+    assert value["GB of memory of the driver"] == pytest.approx(1000 * 2**20 / 1e9)
     assert value["GPUs that publishing keeps up with"] == pytest.approx(0.4 / 0.01)
+    told["wait"] = 100.0
+    # Eight threads read ahead, each three requests a part; a turn for a shard counts in full.
+    late = values(shard=640)
+    assert late["hours of publishing, by the driver"] * 3600 == pytest.approx(
+        10_000 / 64 * max(0.64, 0.0375) + 10_000 / 640 * 3.2
+    )
+    assert late["hours to plan, at each start"] * 3600 == pytest.approx(
+        0.036 + 10_000 / 640 * 0.0375
+    )
+
+
+def test_memory_per_shard_comes_from_runs_of_two_sizes() -> None:
+    def ran(shards: int, chunks: int, peak_mib: float) -> dict[str, Any]:
+        return {"shards": shards, "chunks": chunks, "stages": {"run": [{"peak_mib": peak_mib}]}}
+
+    ids = [{"rows": 1_000_000, "grew_mib": 40.0}]
+    found = capacity_measured._memory([ran(100, 1000, 401.0), ran(1100, 500_000, 426.0)], ids)
+    assert found["shard_mib"] == pytest.approx((426 - 20 - (401 - 0.04)) / 1000)
+    assert found["driver_mib"] == pytest.approx(401 - 0.04 - 100 * found["shard_mib"])
+    assert found["shard_is_measured"]
+    alike = capacity_measured._memory([ran(1000, 1000, 401.0), ran(1000, 500_000, 426.0)], ids)
+    assert alike["shard_mib"] == 2 / 1024, "decision 023's"
+    assert not alike["shard_is_measured"]
+
+
+def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
+    """Of the stage that finds speech: scale-s3 runs without it."""
+    folder = Storage(str(tmp_path))
+    with counting_requests() as requests, holding(Storage(str(tmp_path)), 60.0) as lease:
+        attempts = Attempts("chunk_audio", StoredAttempts(folder, lease.claim))
+        with requests.labelled("attempt"):
+            attempts.begin("chunk").done()
+    counted = requests.counts["attempt"]
+    assert counted["put"] == capacity_measured.ATTEMPT_PUTS
+    # The store is asked for what was counted before, which is not there: that is not counted here.
+    assert counted["get"] + 1 == capacity_measured.ATTEMPT_GETS
+    assert counted["delete"] == 1
+    assert counted.keys() == {"put", "get", "delete"}
+    config = load_config(str(capacity_measured.CONFIG))
+    assert config.units.audio == "chunks", "or ChunkAudio would count nothing"

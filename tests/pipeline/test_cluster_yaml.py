@@ -58,6 +58,33 @@ def test_workers_may_be_spot_and_the_head_is_not(cluster: dict[str, Any]) -> Non
     assert types["h200"]["resources"]["GPU"] == 8
 
 
+def test_the_head_alone_has_a_role_that_starts_nodes(cluster: dict[str, Any]) -> None:
+    """The roles are told of where it is told what they need."""
+    roles = {
+        name: node["node_config"]["IamInstanceProfile"]["Name"]
+        for name, node in cluster["available_node_types"].items()
+    }
+    assert roles == {"head": "omnitrace-head", "h200": "omnitrace-node", "decode": "omnitrace-node"}
+    document = (ROOT / "docs" / "cluster.md").read_text()
+    (head,) = [
+        line for line in document.splitlines() if line.startswith("| the head, `omnitrace-head`")
+    ]
+    for right in ("ec2:RunInstances", "ec2:CreateTags", "ec2:DescribeInstances", "iam:PassRole"):
+        assert f"`{right}`" in head
+    (workers,) = [
+        line for line in document.splitlines() if line.startswith("| workers, `omnitrace-node`")
+    ]
+    assert "ec2:" not in workers
+
+
+def test_the_quotas_are_those_of_all_nodes(cluster: dict[str, Any]) -> None:
+    types = cluster["available_node_types"]
+    document = (ROOT / "docs" / "cluster.md").read_text()
+    for name in ("h200", "decode"):
+        nodes, cpus = types[name]["max_workers"], types[name]["resources"]["CPU"]
+        assert f"{nodes} x {cpus} = {nodes * cpus:,}" in document.replace("=\n", "= ")
+
+
 def test_nodes_have_room_for_the_graph(cluster: dict[str, Any]) -> None:
     config = load_config(str(ROOT / "configs" / "qwen2_5_omni.yaml"))
     types = cluster["available_node_types"]

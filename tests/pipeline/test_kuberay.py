@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import shlex
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +77,25 @@ def test_dockerfile_installs_extras_that_exist() -> None:
     assert all(f"\n{extra} = [" in project for extra in line.split(","))
 
 
+def test_image_is_made_of_what_git_keeps() -> None:
+    """Docker reads no .gitignore; its patterns begin at the root."""
+    told = [
+        line for line in (ROOT / ".dockerignore").read_text().split("\n") if line[:1] not in "#"
+    ]
+    assert "COPY --chown=ray:users . ." in (FOLDER / "Dockerfile").read_text()
+    kept = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    assert {".git", *kept} == {line.removeprefix("**/") for line in told}
+    needed = ["pyproject.toml", "constraints.txt", "README.md", "LICENSE", "configs"]
+    for name in [*needed, "omnitrace_core", "stages", "pipeline"]:
+        assert (ROOT / name).exists()
+        assert not any(fnmatch(name, line.removeprefix("**/")) for line in told)
+
+
 def test_entrypoint_is_a_run_that_joins(job: dict[str, Any]) -> None:
     config = _config(job["spec"]["entrypoint"])
-    assert config.run.id == "corpus"
+    assert config.run.id is None, (
+        "a job with other input or settings would replace what it published"
+    )
     assert config.ray.address == "auto"
     head = _pods(job)[0]
     mounts = head["containers"][0]["volumeMounts"]
@@ -136,6 +154,43 @@ def test_token_and_spot(job: dict[str, Any]) -> None:
         assert "spot" in {item["key"] for item in worker["tolerations"]}
     # Keys for the bucket come from the environment, and stand in no file.
     assert not re.search(r"AKIA|SECRET_ACCESS_KEY:", text)
+
+
+def _named(tree: Any) -> Iterator[tuple[str, str]]:
+    """Kind and name of what the pods below would not start without."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _named(item)
+    if not isinstance(tree, dict):
+        return
+    for key, value in tree.items():
+        if key == "serviceAccountName":
+            yield "serviceaccount", value
+        elif key == "secretName":
+            yield "secret", value
+        elif key in ("secretRef", "secretKeyRef", "configMap", "configMapRef", "configMapKeyRef"):
+            if not value.get("optional"):
+                yield "secret" if key.startswith("secret") else "configmap", value["name"]
+        else:
+            yield from _named(value)
+
+
+def test_what_pods_name_is_made_before(job: dict[str, Any], nightly: list[dict[str, Any]]) -> None:
+    document = (ROOT / "docs" / "cluster.md").read_text()
+    made = set(re.findall(r"kubectl create (serviceaccount|configmap) (\S+)", document))
+    made |= {
+        ("secret", name) for name in re.findall(r"kubectl create secret generic (\S+)", document)
+    }
+    made |= {(item["kind"].lower(), item["metadata"]["name"]) for item in nightly}
+    named = set(_named([job, nightly]))
+    assert len(named) == 5
+    assert named <= made
+    # What is optional is told of, too, with the keys that s3fs looks for.
+    assert ("secret", "omnitrace-s3") in made
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        assert f'--from-literal={key}="${key}"' in document
+    for path in re.findall(r"docs/kuberay/\w+\.yaml", document):
+        assert (ROOT / path).exists()
 
 
 def test_each_night_is_a_run_of_its_own(job: dict[str, Any], nightly: list[dict[str, Any]]) -> None:

@@ -1,0 +1,182 @@
+"""What `benchmarks.capacity` counts with: results of other benchmarks, and the config for GPUs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.throughput import course, cpu_ratio
+from pipeline.config import load_config
+from pipeline.ray_session import reserved_cpus, reserved_gpus
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+CONFIG = ROOT / "configs" / "qwen2_5_omni.yaml"
+Points = tuple[tuple[float, float], ...]
+
+# Of the samples, a quarter of each. The name is that of benchmarks.media; text needs no decoding.
+MIX = {
+    "image 1600x1200 JPEG": 0.25,
+    "audio 30 s, 44.1 kHz": 0.25,
+    "the same, with sound": 0.25,
+}
+
+# What the run of scale-s3 did not ask for: where units.audio is chunks, ChunkAudio counts attempts
+# at a chunk as the model's stage does. It reads what was counted, writes and deletes, and looks at
+# the lease before each.
+ATTEMPT_PUTS, ATTEMPT_GETS = 1, 4
+# Its shards and parts are below 64 KB, so that one GET has a whole file; of larger ones the end is
+# fetched apart.
+_END_GETS = 1
+_PART_GETS = 2  # of such a small part, when it is published: HEAD and GET
+# Of a shard, per decision 023, as long as scale-paper holds runs of one number of shards alone.
+_SHARD_MIB = 2 / 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What the graph asks for.
+
+    chunk: samples. cpus, gpus: reserved. beside: of these CPUs, those of all but the model's stage.
+    """
+
+    chunk: int
+    cpus: float
+    gpus: float
+    beside: float
+
+
+def shipped(path: Path = CONFIG) -> Graph:
+    """The graph of the config for GPUs."""
+    config = load_config(str(path))
+    cpus = reserved_cpus(config)
+    beside = cpus - config.model.replicas * config.ray.trace_cpus
+    return Graph(config.run.chunk_samples, cpus, reserved_gpus(config), beside)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """From benchmarks/results, of this project's machine (CPUs).
+
+    tracing: traced over plain generation. graph: the graph's throughput over the bare loop's, at
+    most 1. decode_s: processor time per sample of the mix. rest_s: of all other CPU stages. puts,
+    gets: requests per chunk; shard_puts, shard_gets: per shard. publish: megabytes of masses in a
+    part, and seconds of the driver. publish_turns: requests of publishing a shard, one after the
+    other, but for its parts. plan_row_s, plan_shard_s: of the driver. ids_mib: rows, and memory for
+    finding repeated ids among them. driver_mib: memory of the driver without ids and shards;
+    shard_mib: of each shard, which is measured here or decision 023's.
+    """
+
+    tracing: float
+    graph: float
+    decode_s: float
+    rest_s: float
+    puts: float
+    gets: float
+    shard_puts: float
+    shard_gets: float
+    publish: Points
+    publish_turns: float
+    plan_row_s: float
+    plan_shard_s: float
+    ids_mib: Points
+    driver_mib: float
+    shard_mib: float
+    shard_is_measured: bool
+
+
+def measured(folder: Path = RESULTS) -> Measured:
+    """Read the stored results."""
+    tracing = _read(folder, "tracing-cpu")["targets"]
+    throughput = _read(folder, "throughput-cpu")["results"]
+    media = {row["name"]: row["child_per_s"] for row in _read(folder, "media-cpu")["results"]}
+    paper = _read(folder, "scale-paper")["results"]
+    ids = _read(folder, "scale-ids")["results"]
+    publish = _read(folder, "scale-publish")["results"]
+    plan_row_s = (ids[-1]["hash_s"] + ids[-1]["search_s"]) / ids[-1]["rows"]
+    return Measured(
+        tracing=max(t["measured"] for t in tracing if t["name"] == "traced attmean / plain: time"),
+        graph=min(1.0, _graph_ratio(throughput)),
+        decode_s=sum(share / media[name] for name, share in MIX.items()),
+        rest_s=_rest_ms(throughput) / 1e3,
+        **_requests(_read(folder, "scale-s3")["results"]),
+        publish=tuple((row["mass_mb"], row["wall_s"]) for row in publish),
+        plan_row_s=plan_row_s,
+        plan_shard_s=_plan_shard_s(paper[-1], plan_row_s),
+        **_memory(paper, ids),
+    )
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return told
+
+
+def _requests(s3: dict[str, Any]) -> dict[str, Any]:
+    """Requests per chunk and per shard, and those of publishing that wait for each other."""
+    plan, at_chunks, publish = (s3["by_part"][name] for name in ("plan", "chunks", "publish"))
+    chunks, shards = s3["chunks"], s3["shards"]
+    of_parts = _PART_GETS * chunks
+    of_shards = _of(publish, "get", "head") - of_parts
+    return {
+        "puts": _of(at_chunks, "put") / chunks + ATTEMPT_PUTS,
+        "gets": _of(at_chunks, "get", "head") / chunks
+        + ATTEMPT_GETS
+        + _END_GETS
+        + (_PART_GETS + _END_GETS),
+        "shard_puts": (_of(publish, "put", "list") + _of(plan, "list")) / shards,
+        "shard_gets": (_of(plan, "get", "head") + of_shards) / shards + _END_GETS,
+        "publish_turns": (sum(publish.values()) - of_parts) / shards,
+    }
+
+
+def _of(counts: dict[str, int], *kinds: str) -> int:
+    return sum(n for name, n in counts.items() if name.startswith(kinds))
+
+
+def _memory(paper: Sequence[dict[str, Any]], ids: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The driver's memory from its peaks: the line through runs of fewest and of most shards."""
+    ids_mib = ((0.0, 0.0), *((row["rows"], row["grew_mib"]) for row in ids))
+    points = []
+    for result in paper:
+        peak = max(c["peak_mib"] for part in result["stages"].values() for c in part)
+        # A chunk of scale-paper is a row.
+        points.append((result["shards"], peak - at(result["chunks"], ids_mib)))
+    (few, low), (many, high) = min(points), max(points)
+    shard_mib = (high - low) / (many - few) if many > few else _SHARD_MIB
+    return {
+        "ids_mib": ids_mib,
+        "driver_mib": high - many * shard_mib,
+        "shard_mib": shard_mib,
+        "shard_is_measured": many > few,
+    }
+
+
+def at(x: float, points: Points) -> float:
+    """Between measured points by a line, beyond them as at the last one."""
+    return float(np.interp(x, [place for place, _ in points], [value for _, value in points]))
+
+
+def _plan_shard_s(result: dict[str, Any], row_s: float) -> float:
+    """What planning took beyond its rows; the process's start counts, too."""
+    (plan,) = result["stages"]["plan"]
+    return max(0.0, float(plan["wall_s"]) - result["chunks"] * row_s) / result["shards"]
+
+
+def _graph_ratio(results: Sequence[dict[str, Any]]) -> float:
+    """Processor time of the stages without Ray over the graph's: what is left if no core idles."""
+    rounds = {(row["path"], row["actors"]): [*map(course, row["rounds"])] for row in results}
+    actors = max(n for path, n in rounds if path == "graph")
+    return cpu_ratio(rounds["graph", actors], rounds["stages", actors])
+
+
+def _rest_ms(results: Sequence[dict[str, Any]]) -> float:
+    """Processor time per sample of the stages that are neither model nor media."""
+    row = next(row for row in results if row["path"] == "stages")
+    kept = ("read_samples", "ChunkAudio", "CurateSpans", "commit_chunk")
+    return float(sum(row["rounds"][0]["stage_ms"][name] for name in kept))
