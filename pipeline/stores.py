@@ -17,7 +17,14 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from omnitrace_core.object_store import S3_SCHEMES, connect, identity_of, if_absent, if_tag
+from omnitrace_core.object_store import (
+    S3_SCHEMES,
+    connect,
+    identity_of,
+    if_absent,
+    if_tag,
+    open_in,
+)
 
 PARTIAL = ".partial"
 ABSENT = ""  # the version of a file that is not there
@@ -73,8 +80,7 @@ class AnyStore:
 
     def open(self, path: str) -> IO[bytes]:
         """A file for reading. Raises: FileNotFoundError."""
-        handle: IO[bytes] = self.fs.open(path, "rb")
-        return handle
+        return open_in(self.fs, path)
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""

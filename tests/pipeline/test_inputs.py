@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError
+from omnitrace_core.s3 import RetryingS3
 from pipeline.inputs import Duplicate, list_shards, scan_input
+from pipeline.io import Storage
 from stages.schema import SAMPLE
 from tests.pipeline.made_runs import write_input
 
@@ -99,6 +101,31 @@ def test_repeats_equal_the_obvious_search(tmp_path: Path) -> None:
     assert found == {name: tuple(items) for name, items in expected.items()}
     # As found in files of a few ids each.
     assert scan_input(str(tmp_path), budget_bytes=100) == scan_input(str(tmp_path))
+
+
+def test_ids_of_a_shard_of_pictures_are_read_without_the_pictures(
+    s3_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(0).bytes(6 * 2**20)
+    part = {"type": "image", "data": data}
+    row = {"messages": [{"role": "user", "content": [part]}]}
+    table = pa.Table.from_pylist([{**row, "sample_id": str(i)} for i in range(4)], SAMPLE)
+    with Storage(s3_folder).writing("a.parquet") as path:
+        pq.write_table(table, path, row_group_size=1, compression="none", use_dictionary=False)
+    lengths: list[int] = []
+    call = RetryingS3._call_s3
+
+    async def counting(fs: RetryingS3, method: str, *more: object, **kwargs: object) -> object:
+        answer = await call(fs, method, *more, **kwargs)
+        if method == "get_object":
+            lengths.append(answer["ContentLength"])
+        return answer
+
+    monkeypatch.setattr(RetryingS3, "_call_s3", counting)
+    (scan,) = scan_input(s3_folder)
+    assert scan.n_rows == 4
+    assert 4 <= len(lengths) <= 8
+    assert sum(lengths) < 6 * 2**20 < len(data) * 4
 
 
 def test_input_that_is_not_there(tmp_path: Path) -> None:
