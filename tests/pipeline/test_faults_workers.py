@@ -123,6 +123,8 @@ def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_mo
     ids = [f"s{number}" for number in range(24)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
     held = hold(case, TraceDecode=2)
+    # Ray would give up after half an hour without progress; here it would soon, if we let it.
+    case.env["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "3"
     log = case.folder / "log"
     nothing = "waiting for capacity: the graph needs 0 GPUs and 1.95 CPUs, the cluster has 0 GPUs "
     nothing += "and 0 CPUs"
