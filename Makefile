@@ -21,9 +21,24 @@ test: setup
 	$(BIN)/pytest
 
 # Five times over: all that docs/guarantees.md names.
-FAULTS := $(addprefix tests/pipeline/test_,faults_driver.py faults_workers.py ray_job.py s3_run.py \
-	io_faults.py io_conditional.py lease.py run.py run_lease.py run_ends.py bad_media.py) tests/core/test_media_supervised.py \
-	$(addprefix tests/stages/test_,attempts.py decode_media.py chunk_audio.py trace_decode.py)
+FAULTS := tests/core/test_media_supervised.py \
+	tests/pipeline/test_bad_media.py \
+	tests/pipeline/test_faults_driver.py \
+	tests/pipeline/test_faults_workers.py \
+	tests/pipeline/test_io_conditional.py \
+	tests/pipeline/test_io_faults.py \
+	tests/pipeline/test_lease.py \
+	tests/pipeline/test_ray_job.py \
+	tests/pipeline/test_run.py \
+	tests/pipeline/test_run_ends.py \
+	tests/pipeline/test_run_inputs.py \
+	tests/pipeline/test_run_lease.py \
+	tests/pipeline/test_s3_run.py \
+	tests/pipeline/test_waiting.py \
+	tests/stages/test_attempts.py \
+	tests/stages/test_chunk_audio.py \
+	tests/stages/test_decode_media.py \
+	tests/stages/test_trace_decode.py
 faults: setup
 	for round in 1 2 3 4 5; do $(BIN)/pytest $(FAULTS) || exit 1; done
 

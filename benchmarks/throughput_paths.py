@@ -137,14 +137,38 @@ def _processes(
     workers = [context.Process(target=_work, args=(task, todo, done)) for _ in range(task.actors)]
     for worker in workers:
         worker.start()
-    for _ in workers:
-        done.get()
-    ready_s = time.perf_counter() - begun
-    for _ in chunks:
-        spent.update(done.get())
-        note()
+    ready_s = collect(done.get, task.actors, len(chunks), begun, note, spent)
     for worker in workers:
         worker.join()
+    return ready_s
+
+
+_READY = None  # what a worker says when its model is loaded
+
+
+def collect(
+    take: Callable[[], dict[str, float] | None],
+    n_workers: int,
+    n_chunks: int,
+    begun: float,
+    note: Callable[[], None],
+    spent: Counter[str],
+) -> float:
+    """Count what workers say, until all is said; returns when the last of them was ready.
+
+    take: waits for what is said next: `_READY` once by each worker, and of each chunk what its
+    stages spent. A fast worker may have done chunks before a slow one is ready.
+    """
+    ready_s = 0.0
+    while n_workers or n_chunks:
+        said = take()
+        if said is _READY:
+            n_workers -= 1
+            ready_s = time.perf_counter() - begun
+        else:
+            n_chunks -= 1
+            spent.update(said)
+            note()
     return ready_s
 
 
@@ -153,7 +177,7 @@ def _work(task: Task, todo: Any, done: Any) -> None:
 
     torch.set_num_threads(task.threads)
     step = (_core_step if task.path == "core" else _stages_step)(task)
-    done.put("ready")
+    done.put(_READY)
     for chunk in iter(todo.get, None):
         done.put(step(chunk))
 

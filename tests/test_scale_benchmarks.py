@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from benchmarks import capacity, capacity_measured, scale, scale_fake, scale_s3, throughput
 from benchmarks.scale_measure import counting_requests
 from benchmarks.throughput_cpu import TreeTime
-from benchmarks.throughput_paths import Course
+from benchmarks.throughput_paths import Course, collect
 from pipeline.attempt_log import StoredAttempts
 from pipeline.config import load_config
 from pipeline.io import Storage
@@ -105,6 +107,18 @@ def test_rates_are_those_behind_the_start() -> None:
     slow = Course(1.0, (4.0, 6.0, 8.0), (0.0, 1.0, 2.0), 10, 1, {}, {})
     told = throughput.verdicts({("core", 1): [core], ("graph", 1): [slow]})
     assert told == ["1 actors: 0.50 of the bare loop; 0.90 MISSED, aim 0.95"]
+
+
+def test_a_chunk_before_the_last_worker_is_ready_is_a_chunk() -> None:
+    said = iter([None, {"trace": 1.0}, {"trace": 2.0}, None, {"trace": 4.0}])
+    noted: list[float] = []
+    spent: Counter[str] = Counter()
+    begun = time.perf_counter() - 100
+    ready_s = collect(lambda: next(said), 2, 3, begun, lambda: noted.append(spent["trace"]), spent)
+    assert noted == [1.0, 3.0, 7.0]
+    assert spent == {"trace": 7.0}
+    assert ready_s > 100
+    assert list(said) == []
 
 
 def test_processor_time_counts_children() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import duckdb
 import psutil
 import pyarrow.parquet as pq
 
-from tests.stages.chunks import text_row, write_shard
+from tests.stages.chunks import Row, text_row, write_shard
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -82,11 +82,12 @@ class Case:
 
 
 def make_case(
-    folder: Path, model: str, shards: dict[str, Sequence[str | None]], **sections: Any
+    folder: Path, model: str, shards: Mapping[str, Sequence[str | Row | None]], **sections: Any
 ) -> Case:
-    """A run over text samples with these ids."""
-    for name, ids in shards.items():
-        write_shard(folder / "input" / f"{name}.parquet", [text_row(one) for one in ids])
+    """A run over samples: rows, or ids of samples of text."""
+    for name, given in shards.items():
+        rows = [one if isinstance(one, dict) else text_row(one) for one in given]
+        write_shard(folder / "input" / f"{name}.parquet", rows)
     tree: dict[str, Any] = {
         "input": {"path": str(folder / "input")},
         "output": {"path": str(folder / "output")},

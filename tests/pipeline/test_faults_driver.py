@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from tests.pipeline.drivers import (
@@ -139,6 +140,21 @@ def test_input_and_settings_that_change_between_two_runs(case: Case) -> None:
     codes = assert_exactly_once(case)
     # The first row with this id is gone, so the second one is no repetition.
     assert set(codes.values()) == {""}
+    before = fingerprints(case)
+    assert {sample for sample, _ in before} == {"new0", "new1", "new2", *IDS[9:], IDS[0]}
     case.tree["curation"] = {"p_min": 0.2}
     assert case.finish() == 0, case.log()
     assert set(assert_exactly_once(case).values()) == {""}
+    after = fingerprints(case)
+    assert {sample for sample, _ in after} == {sample for sample, _ in before}
+    (old,), (new,) = ({made_by for _, made_by in found} for found in (before, after))
+    assert case.root is not None
+    told = json.loads((case.root / "run.json").read_text())
+    assert (told["config"]["curation"]["p_min"], told["fingerprint"]) == (0.2, new)
+    assert old != new
+
+
+def fingerprints(case: Case) -> set[tuple[str, str]]:
+    """Published samples, and the fingerprint of the settings that made each."""
+    asked = f"select sample_id, fingerprint from '{case.root}/samples/*.parquet'"
+    return set(duckdb.sql(asked).fetchall())

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
+from tests.core.media_files import image_bytes
 from tests.pipeline.drivers import (
     REPOSITORY,
+    Case,
     assert_exactly_once,
     kill_group,
     make_case,
     wait_until,
 )
+from tests.pipeline.local_cluster import LocalCluster, local_cluster
+from tests.stages.chunks import user
 
 pytestmark = pytest.mark.slow
 
 DEADLY = Path(__file__).parent / "deadly"
+HELD = Path(__file__).parent / "held"
+STAGES = ("DecodeMedia", "ChunkAudio", "TraceDecode", "CurateSpans")
 
 
 def processes(stage: str, root: psutil.Process) -> list[psutil.Process]:
@@ -40,26 +41,46 @@ def processes(stage: str, root: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def hold(case: Case, **first: int) -> Path:
+    """Each actor keeps its chunks from these numbers on, until the file that is returned is gone.
+
+    See `held/sitecustomize.py`.
+    """
+    file = case.folder / "held" / "first.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(first))
+    case.env |= {"PYTHONPATH": f"{HELD}:{REPOSITORY}", "HELD": str(file)}
+    return file
+
+
+def holders(held: Path, stage: str, root: psutil.Process) -> list[psutil.Process]:
+    """Actors of a stage below this process that keep a chunk."""
+    keep = {path.name for path in held.parent.glob(f"{stage}.*")}
+    return [process for process in processes(stage, root) if f"{stage}.{process.pid}" in keep]
+
+
 def test_actors_that_are_killed(tmp_path: Path, tiny_model: str) -> None:
-    """A decoder's actor as soon as it is there, the model's in the middle of the work."""
-    ids = [f"s{number}" for number in range(16)]
-    case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]})
+    """One of each stage, all at once, each with a chunk of pictures in its hands."""
+    data = image_bytes(Image.new("RGB", (64, 48), "red"))
+    asks = user({"type": "image", "data": data}, {"type": "text", "text": "What is it?"})
+    rows = [{"sample_id": f"s{number}", "messages": [asks]} for number in range(16)]
+    case = make_case(tmp_path, tiny_model, {"a": rows[:8], "b": rows[8:]})
+    held = hold(case, DecodeMedia=5, ChunkAudio=4, TraceDecode=3, CurateSpans=2)
     driver = case.start()
     root = psutil.Process(driver.pid)
-    killed = []
     try:
-        for stage, due in (
-            ("DecodeMedia", lambda: bool(processes("DecodeMedia", root))),
-            ("TraceDecode", case.at_work),
-        ):
-            wait_until(due, driver)
-            for process in processes(stage, root):
-                process.send_signal(signal.SIGKILL)
-                killed.append(stage)
+        wait_until(
+            lambda: case.at_work() and all(holders(held, stage, root) for stage in STAGES), driver
+        )
+        assert (case.parts(), case.published()) == (1, 0), case.log()
+        doomed = [holders(held, stage, root) for stage in STAGES]
+        assert [len(actors) for actors in doomed] == [1, 1, 1, 1]
+        for (actor,) in doomed:
+            actor.kill()
+        held.unlink()
         assert driver.wait(300) == 0, case.log()
     finally:
         kill_group(driver)
-    assert killed == ["DecodeMedia", "TraceDecode"]
     assert set(assert_exactly_once(case).values()) == {""}
 
 
@@ -78,36 +99,64 @@ def test_samples_that_kill_their_actor_every_time(tmp_path: Path, tiny_model: st
     assert verdict["by_stage"] == {"trace_decode": 3}
 
 
-@contextmanager
-def two_nodes() -> Iterator[tuple[str, int]]:
-    """Address of a Ray cluster, and the raylet of its second node."""
-    command = [sys.executable, str(Path(__file__).parent / "two_nodes.py")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as cluster:
-        assert cluster.stdout is not None
-        assert cluster.stdin is not None
-        stop = threading.Timer(120, cluster.kill)
-        stop.start()
-        told = json.loads(next(line for line in cluster.stdout if line.startswith("{")))
-        stop.cancel()
-        try:
-            yield told["address"], told["raylets"][0]
-        finally:
-            cluster.stdin.close()
-            cluster.wait(60)
-
-
 def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
+    """With chunks in the hands of its models; the head alone has too little for the graph."""
     ids = [f"s{number}" for number in range(24)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
     case.tree["model"]["replicas"] = 2
-    with two_nodes() as (address, raylet):
-        driver = case.start("--address", address)
+    held = hold(case, TraceDecode=2)
+    with local_cluster(1, {**os.environ, **case.env}) as cluster:
+        node = cluster.add_node(3)
+        driver = case.start("--address", cluster.address)
         try:
-            wait_until(case.at_work, driver)
-            os.kill(raylet, signal.SIGKILL)
-            assert driver.wait(400) == 0, case.log()
+            wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
+            lose(case, cluster, node, held)
+            cluster.add_node(3)
+            assert driver.wait(300) == 0, case.log()
         finally:
             kill_group(driver)
     assert set(assert_exactly_once(case).values()) == {""}
+
+
+def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_model: str) -> None:
+    """A head without CPUs; a node comes late, is lost at work, and another comes later still."""
+    ids = [f"s{number}" for number in range(24)]
+    case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
+    held = hold(case, TraceDecode=2)
+    # Ray would give up after half an hour without progress; here it would soon, if we let it.
+    case.env["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "3"
+    log = case.folder / "log"
+    nothing = "waiting for capacity: the graph needs 0 GPUs and 1.95 CPUs, the cluster has 0 GPUs "
+    nothing += "and 0 CPUs"
+    with local_cluster(0, {**os.environ, **case.env}) as cluster:
+        driver = case.start("--address", cluster.address)
+        try:
+            wait_until(lambda: nothing in log.read_text(), driver)
+            assert nothing in log.read_text()
+            assert not case.at_work()
+            node = cluster.add_node(3)
+            wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
+            lose(case, cluster, node, held)
+            said, committed = len(log.read_text()), case.parts()
+            wait_until(lambda: nothing in log.read_text()[said:], driver)
+            assert nothing in log.read_text()[said:]
+            assert case.parts() == committed
+            cluster.add_node(3)
+            assert driver.wait(300) == 0, case.log()
+        finally:
+            kill_group(driver)
+    assert set(assert_exactly_once(case).values()) == {""}
+
+
+def lose(case: Case, cluster: LocalCluster, node: psutil.Process, held: Path) -> None:
+    """Lose a node whose models hold chunks, while there is more to do; then let all others go on.
+
+    held: the file that `hold` returned.
+    """
+    assert holders(held, "TraceDecode", node), case.log()
+    assert 0 < case.parts() < 12
+    assert case.published() == 0
+    actors = [actor for stage in STAGES for actor in processes(stage, node)]
+    cluster.kill_node(node)
+    assert psutil.wait_procs(actors, timeout=60)[1] == []
+    held.unlink()

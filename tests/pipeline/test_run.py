@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -16,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from omnitrace_core.errors import ConfigError, RunError, StoreCredentials
+from omnitrace_core.errors import ConfigError, RunError, StoreCredentials, StoreUnavailable
 from pipeline.commit import Committed, commit_chunk, part_name
 from pipeline.io import Storage
 from pipeline.manifest import manifest_name, read_manifests
@@ -334,6 +335,26 @@ def test_what_broke_a_run_is_told_though_the_verdict_cannot_be(
 
     with pytest.raises(RunError, match="the model is gone"):
         run(job, breaks)
+
+
+def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(config_for(folder, run={"lease_s": 1}))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        monkeypatch.setattr(Storage, "read_tagged", _away)
+        monkeypatch.setattr(Storage, "swap", _away)
+        time.sleep(1.5)
+        raise StoreUnavailable("s3://bucket did not answer")
+        yield
+
+    with pytest.raises(StoreUnavailable, match="s3://bucket did not answer"):
+        run(job, breaks)
+
+
+def _away(*_: object) -> None:
+    raise StoreUnavailable("_lease.json did not answer")
 
 
 @contextmanager

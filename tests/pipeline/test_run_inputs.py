@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.manifest import read_manifests
+from pipeline.prepare import Job
 from pipeline.run import run
 from pipeline.verdict import is_finished
 from tests.pipeline.made_runs import (
@@ -35,6 +36,43 @@ def test_changed_shard_replaces_its_own_files(folder: Path) -> None:
         "b.parquet:1": "new",
     }
     assert len(rows(job.folder, "spans")) == 10
+
+
+def test_changed_settings_are_another_run_beside_the_first(folder: Path) -> None:
+    first = job_for(config_for(folder))
+    run(first, Worker(first.folder, say="old"))
+    before = _files(first.folder.root)
+    job = job_for(config_for(folder, decode={"seed": 1}))
+    assert run(job, Worker(job.folder, say="new")).exit_code == 0
+    assert_complete(job)
+    assert len(list((folder / "output").glob("run_date=*/run_id=*"))) == 2
+    assert _said(job) == {"new"}
+    assert _files(first.folder.root) == before
+    assert _said(first) == {"old"}
+
+
+def test_changed_settings_replace_all_of_a_run_that_has_a_name(folder: Path) -> None:
+    first = job_for(config_for(folder, run={"id": "mine"}))
+    run(first, Worker(first.folder, say="old"))
+    job = job_for(config_for(folder, run={"id": "mine"}, decode={"seed": 1}))
+    assert job.folder.root == first.folder.root
+    assert run(job, Worker(job.folder, say="new")).exit_code == 0
+    assert_complete(job)
+    assert _said(job) == {"new"}
+    published = read_manifests(job.folder).values()
+    assert {manifest.fingerprint for manifest in published} == {job.identity.fingerprint}
+    assert job.identity.fingerprint != first.identity.fingerprint
+
+
+def _said(job: Job) -> set[str]:
+    """What the published good rows say."""
+    return {row["response"] for row in rows(job.folder, "samples") if row["status"] == "ok"}
+
+
+def _files(root: str) -> dict[Path, tuple[int, bytes]]:
+    """When each file was written, and what it holds."""
+    found = [path for path in Path(root).rglob("*") if path.is_file()]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
 def test_shards_come_and_go(folder: Path) -> None:

@@ -17,7 +17,13 @@ from omnitrace_core.errors import StoreUnavailable
 from pipeline.io import Storage
 from pipeline.run import run
 from pipeline.verdict import is_finished
-from tests.pipeline.drivers import assert_exactly_once, kill_group, make_case, wait_until
+from tests.pipeline.drivers import (
+    REPOSITORY,
+    assert_exactly_once,
+    kill_group,
+    make_case,
+    wait_until,
+)
 from tests.pipeline.faulty_proxy import Fault, Proxy, Rule
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -29,6 +35,7 @@ from tests.pipeline.made_runs import (
     write_input,
 )
 
+HURRIED = Path(__file__).parent / "hurried"
 _WEATHER: list[Fault] = ["slow_down", "broken", "broken_after", "drop_before", "drop_after"]
 
 
@@ -163,6 +170,34 @@ def test_drivers_killed_while_they_write_to_s3(
         wait_until(lambda seen=before: len(output.tree(".parquet")) > seen, driver)
         time.sleep(random.SystemRandom().random())
         kill_group(driver)
+    assert case.finish() == 0, case.log()
+    _download(output, tmp_path / "output")
+    assert set(assert_exactly_once(case).values()) == {""}
+
+
+@pytest.mark.slow
+def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
+    tmp_path: Path, s3_folder: str, proxy: Proxy, tiny_model: str
+) -> None:
+    """Driver and workers try less long than they would every day; the lease outlasts them."""
+    ids = [f"s{number}" for number in range(16)]
+    case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]}, run={"lease_s": 60})
+    case.env["PYTHONPATH"] = f"{HURRIED}:{REPOSITORY}"
+    case.tree["output"]["path"] = f"{s3_folder}/output"
+    output = Storage(f"{s3_folder}/output")
+    driver = case.start()
+    try:
+        wait_until(lambda: bool(output.tree(".parquet")), driver)
+        proxy.rules.append(Rule("slow_down"))
+        assert driver.wait(400) == 1, case.log()
+    finally:
+        kill_group(driver)
+    (said,) = [line for line in case.log().splitlines() if line.startswith("omnitrace: ")]
+    assert "object storage did not answer in 4 tries" in said
+    assert "last with SlowDown" in said
+    assert "start again: what was written stays" in said
+    proxy.clear()
+    assert output.tree(".parquet")
     assert case.finish() == 0, case.log()
     _download(output, tmp_path / "output")
     assert set(assert_exactly_once(case).values()) == {""}
