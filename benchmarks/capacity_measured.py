@@ -26,14 +26,15 @@ MIX = {
     "the same, with sound": 0.25,
 }
 
-# What the run of scale-s3 did not ask for: where units.audio is chunks, ChunkAudio counts attempts
-# at a chunk as the model's stage does. It reads what was counted, writes and deletes, and looks at
-# the lease before each.
+# What the run of scale-s3 did not ask for: DecodeMedia, where a chunk has media, and ChunkAudio,
+# where units.audio is chunks, count attempts at a chunk as the model's stage does. Each reads what
+# was counted, writes and deletes, and looks at the lease before each.
 ATTEMPT_PUTS, ATTEMPT_GETS = 1, 4
-# Its shards and parts are below 64 KB, so that one GET has a whole file; of larger ones the end is
-# fetched apart.
+_COUNTING = 2  # stages
+# Its shards are below 64 KB, so that one GET has a whole file; of larger ones the end is fetched
+# apart.
 _END_GETS = 1
-_PART_GETS = 2  # of such a small part, when it is published: HEAD and GET
+_PART_GETS = 1  # of a part, when it is published
 # Of a shard, per decision 023, as long as scale-paper holds runs of one number of shards alone.
 _SHARD_MIB = 2 / 1024
 
@@ -124,11 +125,11 @@ def _requests(s3: dict[str, Any]) -> dict[str, Any]:
     of_parts = _PART_GETS * chunks
     of_shards = _of(publish, "get", "head") - of_parts
     return {
-        "puts": _of(at_chunks, "put") / chunks + ATTEMPT_PUTS,
+        "puts": _of(at_chunks, "put") / chunks + _COUNTING * ATTEMPT_PUTS,
         "gets": _of(at_chunks, "get", "head") / chunks
-        + ATTEMPT_GETS
+        + _COUNTING * ATTEMPT_GETS
         + _END_GETS
-        + (_PART_GETS + _END_GETS),
+        + _PART_GETS,
         "shard_puts": (_of(publish, "put", "list") + _of(plan, "list")) / shards,
         "shard_gets": (_of(plan, "get", "head") + of_shards) / shards + _END_GETS,
         "publish_turns": (sum(publish.values()) - of_parts) / shards,

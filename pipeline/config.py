@@ -94,6 +94,12 @@ class RayOptions(Options):
     audio_gpus: float = Field(
         0, ge=0, description="GPUs of each, for a speech model with asr.device=cuda."
     )
+    audio_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="Longest time of a speech engine at the sounds of a chunk (from the third "
+        "attempt on: of a sample), or its process is ended as one that hangs; null: no limit.",
+    )
     trace_cpus: float = Field(1, gt=0, description="CPUs of each model replica (torch threads).")
     trace_timeout_s: float | None = Field(
         None,

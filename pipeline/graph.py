@@ -78,7 +78,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     # for a speech model that runs on one.
     ready = decoded.map_batches(
         ChunkAudio,
-        fn_constructor_args=(*reading, attempts),
+        fn_constructor_args=(*reading, attempts, given.audio_timeout_s),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.audio_cpus,

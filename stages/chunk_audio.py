@@ -18,6 +18,7 @@ from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sam
 from stages import codec
 from stages.attempts import AttemptLog, Attempts
 from stages.chunk import Fields, StateRow, state_rows, with_results
+from stages.deadline import deadline
 from stages.guard import RowError, as_row_error, guarded
 
 STAGE = "chunk_audio"
@@ -41,7 +42,9 @@ class ChunkAudio:
     """Finds speech where units.audio asks for it, and cuts every sample into its source units.
 
     attempts: where attempts at a chunk with speech to find are counted before they begin, as a
-    sound can kill the process that its model runs in.
+    sound can kill the process that its model runs in. timeout_s: sounds that the engine hears
+    together (from the third attempt on: those of a sample) for longer end the process, as if they
+    had killed it.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class ChunkAudio:
         asr: AsrOptions,
         spans: SpanOptions,
         attempts: AttemptLog | None = None,
+        timeout_s: float | None = None,
     ) -> None:
+        self._timeout_s = timeout_s
         self._attempts = Attempts(STAGE, attempts if units.audio == "chunks" else None)
         self._reader = SampleReader(rules, media, units, asr, spans)
         # Loaded here and kept by the core, so that the first sample does not pay for it.
@@ -110,7 +115,8 @@ class ChunkAudio:
         started = time.perf_counter()
         keys = ", ".join(item.row.row_key for item in group)
         asked = [(item.sample, item.media) for item in group]
-        found = guarded(STAGE, keys, partial(self._reader.speech_of, asked))
+        with deadline(self._timeout_s, f"the sounds of {len(group)} samples"):
+            found = guarded(STAGE, keys, partial(self._reader.speech_of, asked))
         if isinstance(found, RowError):
             if len(group) == 1:
                 return {group[0].row.index: found}

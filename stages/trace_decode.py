@@ -6,8 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -20,12 +19,13 @@ from omnitrace_core.records import ReadySample, TokenTrace
 from stages import codec
 from stages.attempts import Attempt, AttemptLog, Attempts
 from stages.chunk import Fields, StateRow, state_rows, with_results
+from stages.deadline import deadline
 from stages.guard import RowError, as_row_error, guarded
 from stages.schema import STATE
 from stages.turns import Turns
 
 STAGE = "trace_decode"
-BROKEN_DEVICE, HUNG = 70, 71  # exit status of a process whose device is broken, or does not answer
+BROKEN_DEVICE = 70  # exit status
 Outcome = TokenTrace | SampleError | RowError
 log = logging.getLogger(__name__)
 
@@ -142,31 +142,12 @@ class TraceDecode:
         }
         prepared = self._tracer.prepare(list(samples.values()))
         # One chunk at a time has the device; the other thread makes the next one's inputs.
-        with self._device, self._deadline(len(samples)):
+        with self._device, deadline(self._timeout_s, f"{len(samples)} samples"):
             started, replayed_s = time.perf_counter(), self._tracer.replay_s
             traced = self._tracer.trace_prepared(prepared) if samples else []
             spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
         outcomes.update(zip(samples, traced, strict=True))
         return outcomes, spent_s
-
-    @contextmanager
-    def _deadline(self, n_samples: int) -> Iterator[None]:
-        """Nothing else ends a kernel that hangs: Ray sees a process that is alive."""
-        if self._timeout_s is None:
-            yield
-            return
-
-        def end() -> None:
-            log.critical("at %d samples for %g s; this process ends", n_samples, self._timeout_s)
-            os._exit(HUNG)
-
-        timer = threading.Timer(self._timeout_s, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def _result(self, outcome: Outcome, trace_s: float, replay_s: float) -> Fields | RowError:
         if isinstance(outcome, SampleError):

@@ -234,7 +234,7 @@ def test_memory_per_shard_comes_from_runs_of_two_sizes() -> None:
 
 
 def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
-    """Of the stage that finds speech: scale-s3 runs without it."""
+    """Of the stages that decode media and find speech: scale-s3 has neither."""
     folder = Storage(str(tmp_path))
     with counting_requests() as requests, holding(Storage(str(tmp_path)), 60.0) as lease:
         attempts = Attempts("chunk_audio", StoredAttempts(folder, lease.claim))

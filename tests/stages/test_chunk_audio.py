@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from stages import chunk_audio
 from stages.attempts import AttemptLog
 from stages.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
+from stages.deadline import HUNG
 from stages.decode_media import DecodeMedia
 from tests.stages.chunks import codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
@@ -156,6 +158,31 @@ def test_sound_that_kills_its_process_is_left_alone_in_the_end(
     assert errors_of(table)[1]["stage"] == "chunk_audio"  # type: ignore[index]
     assert ear.asked == [1, 1]
     assert log.kept == {}
+
+
+def test_engine_that_hangs_ends_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    class Hanging(Ear):
+        def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
+            assert left.wait(20)
+            raise Died
+
+    monkeypatch.setattr("stages.deadline.os._exit", leave)
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Hanging())
+    rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
+    log = Log()
+    with pytest.raises(Died):
+        ChunkAudio(*READING, log, 0.2)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+    assert codes == [HUNG]
+    assert list(log.kept) == ["key.chunk_audio.json"]
 
 
 def test_chunks_without_speech_to_find_are_not_counted(tmp_path: Path) -> None:

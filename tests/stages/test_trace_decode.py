@@ -17,8 +17,9 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, SourceUnit, TokenTrace
 from stages.chunk import Fields, StateRow, state_rows
 from stages.codec import encode_units
+from stages.deadline import HUNG
 from stages.media_codec import encode_media
-from stages.trace_decode import BROKEN_DEVICE, HUNG, TraceDecode
+from stages.trace_decode import BROKEN_DEVICE, TraceDecode
 from tests.core.samples import video
 from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
@@ -181,7 +182,7 @@ def test_model_that_hangs_ends_its_process(
             assert left.wait(20)
             raise Died
 
-    monkeypatch.setattr("stages.trace_decode.os._exit", leave)
+    monkeypatch.setattr("stages.deadline.os._exit", leave)
     log = Log()
     with pytest.raises(Died):
         trace_stage(Hanging(), log, timeout_s=0.1)(chunk)
