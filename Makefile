@@ -17,8 +17,11 @@ demo: setup
 	$(BIN)/omnitrace run configs/quickstart.yaml
 	$(BIN)/python -m training.demo.show $(DEMO)/output
 
+# Two at a time: most of what they take is waiting for processes to start.
+PYTEST := $(BIN)/pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist worksteal
+
 test: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 # Five times over: all that docs/guarantees.md names.
 FAULTS := tests/core/test_media_supervised.py \
@@ -40,7 +43,7 @@ FAULTS := tests/core/test_media_supervised.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py
 faults: setup
-	for round in 1 2 3 4 5; do $(BIN)/pytest $(FAULTS) || exit 1; done
+	for round in 1 2 3 4 5; do $(PYTEST) $(FAULTS) || exit 1; done
 
 check: setup
 	$(BIN)/ruff format --check .
