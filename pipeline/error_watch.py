@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from pipeline.ahead import ahead
 from pipeline.commit import count_part
 from pipeline.config import RunOptions
 from pipeline.io import Storage
@@ -14,7 +14,7 @@ from pipeline.manifest import Manifest
 from pipeline.plan import Plan, Shard
 
 _EARLY = "stopped early"
-_READERS = 16  # threads: on object storage reading is mostly waiting
+_READERS = 16  # threads
 
 
 class ErrorWatch:
@@ -61,6 +61,5 @@ def count_parts(
     would pay for models and for more errors before it ends again.
     """
     chunks = (chunk for shard in shards for chunk in plan.chunks(shard) if chunk.key in parts)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for counted in pool.map(partial(count_part, folder), chunks):
-            watch.count(*counted)
+    for counted in ahead(partial(count_part, folder), chunks, _READERS):
+        watch.count(*counted)

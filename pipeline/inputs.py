@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import InputSchemaError, StoreCredentials, StoreUnavailable
+from pipeline.ahead import ahead
 from pipeline.io import Storage
 from pipeline.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from stages.input_schema import schema_problems
@@ -62,8 +62,7 @@ def scan_input(path: str, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
         def scan(numbered: tuple[int, str]) -> Scan:
             return _scan(storage, numbered[1], shards[numbered[1]], numbered[0], ids)
 
-        with ThreadPoolExecutor(_SCAN_THREADS) as pool:
-            scans = list(pool.map(scan, enumerate(shards)))
+        scans = list(ahead(scan, enumerate(shards), _SCAN_THREADS))
         return _with_duplicates(scans, *ids.repeats())
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from omnitrace_core.errors import RunError
+from pipeline.ahead import ahead
 from pipeline.io import Storage
 from pipeline.plan import shard_label
 
 MANIFESTS = "_manifests"
-_READERS = 16  # threads: on object storage reading is mostly waiting
+_READERS = 16  # threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,7 @@ def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Ma
 
     found: dict[str, Manifest] = {}
     names = folder.names(MANIFESTS, suffix=".json")
-    with ThreadPoolExecutor(_READERS) as pool:
-        manifests = list(pool.map(read, names))
-    for manifest in manifests:
+    for manifest in ahead(read, names, _READERS):
         if manifest is None:  # deleted since it was listed, by a driver that is at work
             continue
         if manifest.shard in found:

@@ -6,15 +6,16 @@ after the files it speaks of, and the parts go after the manifest.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ahead import ahead
 from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, part_name, read_part
 from pipeline.io import ABSENT, PARTIAL, Storage
@@ -26,11 +27,11 @@ from pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
-from pipeline.plan import Chunk, Plan, Shard, shard_label
+from pipeline.plan import Plan, Shard, shard_label
 from pipeline.table_writer import table_name, writing_shard
 from stages.schema import SCHEMA_VERSION, TABLES
 
-_READ_AHEAD = 8
+_READERS = 8  # threads
 Confirm = Callable[[], None]
 
 
@@ -83,7 +84,7 @@ def _publish(
     folder: Storage, plan: Plan, shard: Shard, tables: Sequence[str], confirm: Confirm, epoch: int
 ) -> Manifest:
     with writing_shard(folder, shard.number, tables) as files:
-        for part in _parts(folder, plan.chunks(shard)):
+        for part in ahead(partial(read_part, folder), plan.chunks(shard), _READERS):
             files.add(part)
         confirm()
     keys = [chunk.key for chunk in plan.chunks(shard)]
@@ -101,22 +102,6 @@ def _publish(
     confirm()
     folder.delete_many([part_name(key) for key in keys])
     return manifest
-
-
-def _parts(folder: Storage, chunks: Iterable[Chunk]) -> Iterator[pa.Table]:
-    """The chunks' parts in order, read a few ahead: on object storage reading is mostly waiting."""
-    with ThreadPoolExecutor(_READ_AHEAD) as pool:
-        coming: deque[Future[pa.Table]] = deque()
-        try:
-            for chunk in chunks:
-                coming.append(pool.submit(read_part, folder, chunk))
-                if len(coming) == _READ_AHEAD:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for future in coming:
-                future.cancel()
 
 
 def declare(
