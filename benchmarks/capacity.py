@@ -20,7 +20,7 @@ from pipeline import inputs, publish
 SIZES = ((10**6, 1024), (10**9, 16_384))
 SHARDS = (1024, 16_384, 131_072)  # of the last size, compared
 GUESSES = ("low cost", "middle", "high cost")
-# One request waits for the other when a file is read: HEAD, its end, its rows.
+# One request waits for the other when a shard is read: HEAD, its end, its rows.
 _READ_TURNS = 3
 _SPARE = 2.0  # actors over what the decoding alone would keep busy
 _HOUR_S = 3600.0
@@ -150,13 +150,13 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
         return mib * 2**20 / 1e9
 
     def plan_h(n: int, of: Of) -> float:
-        wait_s = _READ_TURNS * of("wait") / 1e3 / inputs._SCAN_THREADS
+        wait_s = _READ_TURNS * of("wait") / 1e3 / inputs.SCAN_THREADS
         return (n * found.plan_row_s + n / shard * (found.plan_shard_s + wait_s)) / _HOUR_S
 
     def publish_h(n: int, of: Of) -> float:
         mass_mb = graph.chunk * of("response") * of("units") * 8 / 1e6
         # Parts come ahead of the work on them, as fast as so many threads get them.
-        wait_s = _READ_TURNS * of("wait") / 1e3 / publish._READ_AHEAD
+        wait_s = of("wait") / 1e3 / publish.READERS
         part_s = max(at(mass_mb, found.publish), wait_s)
         shard_s = found.publish_turns * of("wait") / 1e3
         return (n / graph.chunk * part_s + n / shard * shard_s) / _HOUR_S

@@ -18,7 +18,7 @@ from stages.input_schema import schema_problems
 from stages.read_samples import row_key
 
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
-_SCAN_THREADS = 8
+SCAN_THREADS = 8
 # A place in the input: the shard's number, then the row.
 _ROW_BITS = 40
 _ROWS = (1 << _ROW_BITS) - 1
@@ -62,7 +62,7 @@ def scan_input(path: str, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
         def scan(numbered: tuple[int, str]) -> Scan:
             return _scan(storage, numbered[1], shards[numbered[1]], numbered[0], ids)
 
-        scans = list(ahead(scan, enumerate(shards), _SCAN_THREADS))
+        scans = list(ahead(scan, enumerate(shards), SCAN_THREADS))
         return _with_duplicates(scans, *ids.repeats())
 
 

@@ -31,7 +31,7 @@ from pipeline.plan import Plan, Shard, shard_label
 from pipeline.table_writer import table_name, writing_shard
 from stages.schema import SCHEMA_VERSION, TABLES
 
-_READERS = 8  # threads
+READERS = 8  # threads that read parts
 Confirm = Callable[[], None]
 
 
@@ -84,7 +84,7 @@ def _publish(
     folder: Storage, plan: Plan, shard: Shard, tables: Sequence[str], confirm: Confirm, epoch: int
 ) -> Manifest:
     with writing_shard(folder, shard.number, tables) as files:
-        for part in ahead(partial(read_part, folder), plan.chunks(shard), _READERS):
+        for part in ahead(partial(read_part, folder), plan.chunks(shard), READERS):
             files.add(part)
         confirm()
     keys = [chunk.key for chunk in plan.chunks(shard)]
