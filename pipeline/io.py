@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from omnitrace_core.errors import ConfigError
 from pipeline.stores import ABSENT, PARTIAL, AnyStore, LocalStore, Taken, identity_of, store_of
 
 __all__ = ["ABSENT", "PARTIAL", "Storage", "absolute"]
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Storage:
@@ -144,8 +148,8 @@ class Storage:
             told = "is there already" if over == ABSENT else "was changed or deleted meanwhile"
             raise FileExistsError(f"{self.url(name)} {told}") from error
         except OSError as error:
-            # A full disk, say, of which the system does not tell what was being written.
-            if error.errno is not None and error.filename is None:
+            # Of a full disk the system does not tell what was being written.
+            if error.errno in _FULL and error.filename is None:
                 error.filename = self.url(name)
             raise
 

@@ -6,7 +6,7 @@ import datetime
 import json
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
@@ -90,17 +90,25 @@ def tell_broken(work: Work, lease: Lease, told: VerdictFile, error: Exception) -
     """
     code = Exit.CRASH if isinstance(error, StoreCredentials) else exit_code_of(error)
     # What keeps us from telling may be what broke the run, which says more.
-    try:
-        lease.confirm()
-        told.write(unfinished(judge(work), Stop(code, str(error))))
-    except OSError:
-        pass
-    except LeaseLost as lost:
-        # Nobody has it for all we know, if it is the store that does not answer.
-        if not isinstance(lost.__cause__, OSError):
-            raise
+    with suppress(OSError):
+        if _is_ours(lease):
+            told.write(unfinished(judge(work), Stop(code, str(error))))
     if code != exit_code_of(error):
         raise RunError(str(error)) from error
+
+
+def _is_ours(lease: Lease) -> bool:
+    """Whether the store says so; if it does not answer, nobody has it for all we know.
+
+    Raises: LeaseLost, OSError.
+    """
+    try:
+        lease.confirm()
+    except LeaseLost as lost:
+        if not isinstance(lost.__cause__, OSError):
+            raise
+        return False
+    return True
 
 
 def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Verdict:

@@ -209,6 +209,13 @@ def error_row(error: RowError) -> Fields:
     return {"stage": error.stage, "code": error.code, "message": error.message}
 
 
+def has_media(samples: pa.StructArray) -> bool:
+    """Whether any part of these input rows is of another type than text."""
+    messages = samples.field("messages").flatten()
+    parts = messages.field("content").flatten()
+    return bool(pc.any(pc.not_equal(parts.field("type"), "text")).as_py())
+
+
 def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
     """Input rows whose parts no longer carry media bytes; their uri then says `inline`."""
     messages = samples.field("messages")

@@ -16,6 +16,7 @@ from stages.attempts import Attempt, AttemptLog, Attempts
 from stages.chunk import (
     Fields,
     StateRow,
+    has_media,
     rows_of,
     state_rows,
     with_results,
@@ -52,8 +53,8 @@ class DecodeMedia:
         """One chunk: fills `media`, `media_info` and `decode_s`; drops inline media bytes."""
         rows = [row for row in state_rows(table) if not row.failed]
         # Texts alone cannot kill a process.
-        has_media = any(part.type != "text" for row in rows for part in row.sample.parts)
-        attempts = Attempts(STAGE, self._attempts if has_media else None)
+        counted = self._attempts if has_media(rows_of(table).field("sample")) else None
+        attempts = Attempts(STAGE, counted)
         attempt = attempts.begin(table.column("chunk_key")[0].as_py())
         results = {row.index: self._outcome(row, attempt) for row in rows}
         decoded = with_results(

@@ -89,6 +89,11 @@ def test_disk_that_is_full_says_of_what(storage: Storage) -> None:
     assert met.value.errno == errno.ENOSPC
 
 
+def test_what_failed_otherwise_is_not_blamed_on_what_is_written(storage: Storage) -> None:
+    with pytest.raises(OSError, match=r"Input/output error$"), storage.writing("folder/file"):
+        raise OSError(errno.EIO, "Input/output error")
+
+
 def test_nothing_appears_under_the_name_before_it_is_whole(storage: Storage) -> None:
     with storage.writing("a.txt") as path:
         path.write_bytes(b"half")

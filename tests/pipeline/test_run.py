@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 import datetime
-import errno
 import json
-import os
-import shutil
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from omnitrace_core.errors import ConfigError, RunError, StoreCredentials, StoreUnavailable
+from omnitrace_core.errors import ConfigError, RunError
 from pipeline.commit import Committed, commit_chunk, part_name
 from pipeline.io import Storage
 from pipeline.manifest import manifest_name, read_manifests
 from pipeline.plan import Chunk
-from pipeline.prepare import Job, check_writable
+from pipeline.prepare import check_writable
 from pipeline.publish import publish_shard
 from pipeline.run import run
 from pipeline.table_writer import table_name
-from pipeline.verdict import Exit, exit_code_of, is_finished
+from pipeline.verdict import Exit, is_finished
 from stages.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,
-    GOOD_ROWS,
     Worker,
     assert_complete,
     config_for,
     job_for,
     row_keys,
     rows,
-    write_input,
 )
-
-
-class Killed(Exception):
-    """A driver that dies on the spot."""
+from tests.stages.chunks import Killed
 
 
 def test_every_row_ends_once(folder: Path) -> None:
@@ -130,20 +119,6 @@ def test_chunks_that_do_not_come_back_are_missed(folder: Path) -> None:
     assert verdict.n_rows == 3
 
 
-def test_broken_stage_is_a_crash_with_its_reason(folder: Path) -> None:
-    job = job_for(config_for(folder))
-
-    def broken(chunks: Sequence[Chunk]) -> Iterator[Committed]:
-        raise RunError("a stage failed: OSError: disk full")
-        yield
-
-    with pytest.raises(RunError, match="disk full"):
-        run(job, broken)
-    told = json.loads(job.folder.read("verdict.json"))
-    assert (told["exit_code"], told["finished"]) == (1, False)
-    assert "disk full" in told["reason"]
-
-
 def test_small_windows_give_the_same(folder: Path) -> None:
     job = job_for(config_for(folder, run={"window_chunks": 1}))
     sizes: list[int] = []
@@ -181,97 +156,7 @@ def test_too_many_errors_are_exit_code_4(folder: Path, limit: float, code: int) 
     assert worker.done == []
 
 
-# --- crashes of the publisher ------------------------------------------------------------------
-
-
-def _count_steps(job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None) -> list[str]:
-    """Number every change of the storage; die just before or just after step `die_at`."""
-    steps: list[str] = []
-
-    def stepped(change: Callable[..., object], what: str) -> Callable[..., object]:
-        def change_or_die(*args: object, **kwargs: object) -> object:
-            steps.append(what)
-            if die_at is not None and len(steps) == die_at:
-                raise Killed
-            return change(*args, **kwargs)
-
-        return change_or_die
-
-    monkeypatch.setattr("pipeline.stores.os.replace", stepped(os.replace, "write"))
-    monkeypatch.setattr("pipeline.stores.os.link", stepped(os.link, "write"))
-    monkeypatch.setattr(Storage, "delete_many", stepped(Storage.delete_many, "delete"))
-    monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
-    run(job, Worker(job.folder))
-    return steps
-
-
-def test_crash_at_any_step_and_rerun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        whole = folder / "whole"
-        n_steps = len(
-            _count_steps(job_for(config_for(folder, output={"path": str(whole)})), patch, None)
-        )
-    assert n_steps > 25
-    for die_at in range(1, n_steps + 1):
-        config = config_for(folder, output={"path": str(folder / f"crash{die_at}")})
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            _count_steps(job_for(config), patch, die_at)
-        job = job_for(config)
-        verdict = run(job, Worker(job.folder))
-        assert verdict.exit_code == 0, die_at
-        assert_complete(job)
-        assert is_finished(job_for(config)), die_at
-
-
-def test_crash_while_a_changed_shard_replaces_its_files(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder, say="old"))
-    write_input(folder / "input", a=["1", "2", "3"])
-    os.utime(folder / "input" / "a.parquet", (1, 1))
-    die_at = 0
-    while True:
-        die_at += 1
-        try:
-            with monkeypatch.context() as patch:
-                _count_steps(job_for(config), patch, die_at)
-        except Killed:
-            # Whatever is there, no span is there twice.
-            assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
-            continue
-        break
-    assert_complete(job)
-
-
-def test_input_that_changes_and_changes_back_is_done_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first manifest does not vouch for files that a driver replaced before it died."""
-    config = config_for(folder)
-    job = job_for(config)
-    shard = folder / "input" / "a.parquet"
-    first, second = folder / "first.parquet", folder / "second.parquet"
-    shutil.copy2(shard, first)
-    run(job, Worker(job.folder))
-    before = rows(job.folder, "samples")
-    write_input(folder, second=["x", "y", "z"])
-    for die_at in count(1):
-        shutil.copy2(second, shard)
-        try:
-            with monkeypatch.context() as patch:
-                _count_steps(job_for(config), patch, die_at)
-        except Killed:
-            pass
-        else:
-            break
-        shutil.copy2(first, shard)
-        job = job_for(config)
-        assert run(job, Worker(job.folder)).finished
-        assert_complete(job)
-        assert rows(job.folder, "samples") == before, die_at
-    assert die_at > 10
+# --- promises that are checked -----------------------------------------------------------------
 
 
 def test_manifest_that_goes_while_manifests_are_read(
@@ -287,9 +172,6 @@ def test_manifest_that_goes_while_manifests_are_read(
 
     monkeypatch.setattr(Storage, "names", too_many)
     assert len(read_manifests(job.folder)) == 3
-
-
-# --- promises that are checked -----------------------------------------------------------------
 
 
 def test_part_with_a_lost_or_foreign_row_is_refused(folder: Path) -> None:
@@ -321,59 +203,6 @@ def test_unreadable_manifest_is_named(folder: Path) -> None:
     job.folder.write(manifest_name(1), b"{}")
     with pytest.raises(RunError, match=r"shard-00001\.json is not a manifest.*delete it"):
         job_for(config)
-
-
-def test_what_broke_a_run_is_told_though_the_verdict_cannot_be(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = job_for(config_for(folder))
-
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        monkeypatch.setattr(Storage, "writing", _full)
-        raise RunError("a stage failed: the model is gone")
-        yield
-
-    with pytest.raises(RunError, match="the model is gone"):
-        run(job, breaks)
-
-
-def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = job_for(config_for(folder, run={"lease_s": 1}))
-
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        monkeypatch.setattr(Storage, "read_tagged", _away)
-        monkeypatch.setattr(Storage, "swap", _away)
-        time.sleep(1.5)
-        raise StoreUnavailable("s3://bucket did not answer")
-        yield
-
-    with pytest.raises(StoreUnavailable, match="s3://bucket did not answer"):
-        run(job, breaks)
-
-
-def _away(*_: object) -> None:
-    raise StoreUnavailable("_lease.json did not answer")
-
-
-@contextmanager
-def _full(*_: object, **__: object) -> Iterator[Path]:
-    raise OSError(errno.ENOSPC, "No space left on device")
-    yield
-
-
-def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
-    job = job_for(config_for(folder))
-
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        raise StoreCredentials("the token has expired")
-        yield
-
-    with pytest.raises(RunError, match="the token has expired") as met:
-        run(job, breaks)
-    assert exit_code_of(met.value) == Exit.CRASH
-    assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:

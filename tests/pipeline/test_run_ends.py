@@ -36,15 +36,12 @@ from tests.pipeline.made_runs import (
     told,
     write_input,
 )
+from tests.stages.chunks import Killed
 
 # --- dying while tidying up --------------------------------------------------------------------
 
 
-class _Killed(BaseException):
-    """The process ends here."""
-
-
-@pytest.mark.parametrize("ending", [_Killed, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("ending", [Killed, KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("deletions", range(4))
 def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
     folder: Path, monkeypatch: pytest.MonkeyPatch, ending: type[BaseException], deletions: int
@@ -64,7 +61,7 @@ def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
     job = job_for(config)
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "delete", ended)
-        with suppress(_Killed, OSError):
+        with suppress(Killed, OSError):
             run(job, Worker(job.folder))
     again = job_for(config)
     if settled(config, lambda: DAY) is None:
@@ -80,9 +77,9 @@ def test_files_without_a_manifest_are_seen_by_nobody(
     (folder / "input" / "c.parquet").unlink()
     config = config_for(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.publish.write_manifest", lambda *_: _raise(_Killed()))
+        patch.setattr("pipeline.publish.write_manifest", lambda *_: _raise(Killed()))
         job = job_for(config)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             run(job, Worker(job.folder))
     assert row_keys(job.folder) == ALL_ROWS[:3]
     write_input(folder / "input", A=["x", "y"])

@@ -18,6 +18,10 @@ from stages.schema import CHUNK_PLAN, SAMPLE
 Row = dict[str, Any]
 
 
+class Killed(BaseException):
+    """The process ends here, and nothing in it can catch that."""
+
+
 def text_row(
     sample_id: str | None, text: str = "The lamp is red. Where is it?", **more: Any
 ) -> Row:

@@ -9,6 +9,7 @@ from omnitrace_core.errors import MediaMissing, RunError
 from stages.chunk import (
     Fields,
     StateRow,
+    has_media,
     rows_of,
     state_rows,
     with_rows,
@@ -54,6 +55,19 @@ def test_split_or_merged_chunks_are_refused(tmp_path: Path) -> None:
         rows_of(pa.concat_tables([chunk, chunk]))
     with pytest.raises(RunError, match="holds 1 samples where 2 were planned"):
         rows_of(with_rows(chunk, rows_of(chunk).slice(0, 1)))
+
+
+def test_whether_samples_have_media(tmp_path: Path) -> None:
+    picture = {"type": "image", "data": b"any bytes"}
+    nothing = {"sample_id": "n", "messages": None}
+    texts = rows_of(read_chunk(tmp_path, [text_row("a"), nothing])).field("sample")
+    mixed = rows_of(
+        read_chunk(tmp_path, [text_row("a"), {"sample_id": "b", "messages": [user(picture)]}])
+    ).field("sample")
+    assert not has_media(texts)
+    assert has_media(mixed)
+    assert not has_media(mixed.slice(0, 1))
+    assert has_media(mixed.slice(1))
 
 
 def test_slices_of_a_chunk_keep_their_rows(tmp_path: Path) -> None:

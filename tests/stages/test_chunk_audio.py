@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ from stages.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.deadline import HUNG
 from stages.decode_media import DecodeMedia
-from tests.stages.chunks import codes_of, errors_of, read_chunk, user
+from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
+from tests.stages.conftest import Exits
 from tests.stages.made_traces import samples_of
 from tests.stages.test_attempts import Log
 
@@ -34,10 +34,6 @@ READING = (
     AsrOptions(engine="whisper", model="nobody/whisper@" + "0" * 40),
     SpanOptions(),
 )
-
-
-class Died(BaseException):
-    """The process ends here."""
 
 
 class Ear:
@@ -60,7 +56,7 @@ class Ear:
         if 4 in levels:
             raise BackendError("no such model")
         if 0 in levels:
-            raise Died
+            raise Killed
         heard: dict[int, Heard] = {1: SpeechError("one is too low"), 2: ()}
         return [
             heard.get(level, (Segment(0.0, sound.audio.duration_s, f"level {level}."),))
@@ -150,7 +146,7 @@ def test_sound_that_kills_its_process_is_left_alone_in_the_end(
 ) -> None:
     log = Log()
     for _ in range(4):
-        with pytest.raises(Died):
+        with pytest.raises(Killed):
             heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
         assert [name.partition(".")[2] for name in log.kept] == ["chunk_audio.json"]
     ear, table = heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
@@ -161,27 +157,19 @@ def test_sound_that_kills_its_process_is_left_alone_in_the_end(
 
 
 def test_engine_that_hangs_ends_its_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: Exits
 ) -> None:
-    left = threading.Event()
-    codes: list[int] = []
-
-    def leave(code: int) -> None:
-        codes.append(code)
-        left.set()
-
     class Hanging(Ear):
         def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
-            assert left.wait(20)
-            raise Died
+            exits.wait()
+            raise Killed
 
-    monkeypatch.setattr("stages.deadline.os._exit", leave)
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Hanging())
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
     log = Log()
-    with pytest.raises(Died):
+    with pytest.raises(Killed):
         ChunkAudio(*READING, log, 0.2)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
-    assert codes == [HUNG]
+    assert exits.codes == [HUNG]
     assert list(log.kept) == ["key.chunk_audio.json"]
 
 

@@ -22,7 +22,7 @@ from omnitrace_core.records import DecodedImage, Sample
 from stages.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
-from tests.stages.chunks import codes_of, errors_of, read_chunk, user
+from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
 from tests.stages.test_attempts import Log
 
@@ -113,10 +113,6 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     assert codes_of(stage(read_chunk(tmp_path, rows[:1]))) == [None]
 
 
-class Died(BaseException):
-    """The process ends here."""
-
-
 def test_media_that_kill_the_process_are_left_alone_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,13 +123,13 @@ def test_media_that_kill_the_process_are_left_alone_in_the_end(
 
     def deadly(reader: SampleReader, sample: Sample) -> Any:
         if sample.sample_id == "s1":
-            raise Died
+            raise Killed
         return decode(reader, sample)
 
     monkeypatch.setattr(SampleReader, "decode", deadly)
     media = MediaOptions(isolate=False)
     for _ in range(4):
-        with pytest.raises(Died):
+        with pytest.raises(Killed):
             DecodeMedia(*_reading(media), log)(read_chunk(tmp_path, rows))
         assert list(log.kept) == ["key.decode_media.json"]
     done = DecodeMedia(*_reading(media), log)(read_chunk(tmp_path, rows))

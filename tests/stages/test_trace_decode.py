@@ -21,7 +21,8 @@ from stages.deadline import HUNG
 from stages.media_codec import encode_media
 from stages.trace_decode import BROKEN_DEVICE, TraceDecode
 from tests.core.samples import video
-from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_row
+from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, run_rows, text_row
+from tests.stages.conftest import Exits
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
 from tests.stages.test_attempts import Log
 
@@ -107,15 +108,11 @@ def test_nothing_to_trace(tmp_path: Path) -> None:
 # --- attempts, and two chunks at once ----------------------------------------------------------
 
 
-class Died(BaseException):
-    """The process ends here."""
-
-
 def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
     log = Log()
-    killer = MadeTracer(c=Died())  # type: ignore[arg-type]
+    killer = MadeTracer(c=Killed())  # type: ignore[arg-type]
     for number in range(1, 5):
-        with pytest.raises(Died):
+        with pytest.raises(Killed):
             trace_stage(killer, log)(chunk)
         assert list(log.kept) == [f"{chunk['chunk_key'][0]}.trace_decode.json"]
         assert killer.calls == ([3], [3, 3], [3, 3, 1, 1], [3, 3, 1, 1, 1, 1])[number - 1]
@@ -135,12 +132,12 @@ def test_sample_whose_inputs_are_deadly_is_found_alone(chunk: pa.Table) -> None:
     class Unready(MadeTracer):
         def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
             if any(item.sample.sample_id == "c" for item in ready):
-                raise Died
+                raise Killed
             return ready
 
     log = Log()
     for _ in range(4):
-        with pytest.raises(Died):
+        with pytest.raises(Killed):
             trace_stage(Unready(), log)(chunk)
     done = trace_stage(Unready(), log)(chunk)
     assert codes_of(done) == [None, "missing_sample_id", "quarantined", None]
@@ -156,41 +153,32 @@ def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.Mon
 
     def leave(code: int) -> None:
         codes.append(code)
-        raise Died
+        raise Killed
 
     monkeypatch.setattr("stages.trace_decode.os._exit", leave)
     log = Log()
-    with pytest.raises(Died):
+    with pytest.raises(Killed):
         trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)(chunk)
     assert codes == [BROKEN_DEVICE]
     assert len(log.kept) == 1
 
 
-def test_model_that_hangs_ends_its_process(
-    chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> None:
     """So that the attempts at its chunk count, and another process goes on."""
-    left = threading.Event()
-    codes: list[int] = []
-
-    def leave(code: int) -> None:
-        codes.append(code)
-        left.set()
 
     class Hanging(MadeTracer):
         def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
-            assert left.wait(20)
-            raise Died
+            exits.wait()
+            raise Killed
 
-    monkeypatch.setattr("stages.deadline.os._exit", leave)
     log = Log()
-    with pytest.raises(Died):
+    with pytest.raises(Killed):
         trace_stage(Hanging(), log, timeout_s=0.1)(chunk)
-    assert codes == [HUNG]
+    assert exits.codes == [HUNG]
     assert len(log.kept) == 1
     done = trace_stage(MadeTracer(), log, timeout_s=0.1)(chunk)
     time.sleep(0.2)
-    assert codes == [HUNG], "who is done in time is left alone"
+    assert exits.codes == [HUNG], "who is done in time is left alone"
     assert codes_of(done) == [None, "missing_sample_id", None, None]
 
 

@@ -1,0 +1,207 @@
+"""Drivers that die at every step, and runs that something breaks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials, StoreUnavailable
+from pipeline.commit import Committed
+from pipeline.io import Storage
+from pipeline.plan import Chunk
+from pipeline.prepare import Job
+from pipeline.run import run
+from pipeline.verdict import VERDICT, Exit, exit_code_of, is_finished
+from tests.pipeline.made_runs import (
+    GOOD_ROWS,
+    Worker,
+    assert_complete,
+    config_for,
+    job_for,
+    row_keys,
+    rows,
+    write_input,
+)
+from tests.stages.chunks import Killed
+
+
+def _count_steps(job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None) -> list[str]:
+    """Number every change of the storage; die just before or just after step `die_at`."""
+    steps: list[str] = []
+
+    def stepped(change: Callable[..., object], what: str) -> Callable[..., object]:
+        def change_or_die(*args: object, **kwargs: object) -> object:
+            steps.append(what)
+            if die_at is not None and len(steps) == die_at:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return change_or_die
+
+    monkeypatch.setattr("pipeline.stores.os.replace", stepped(os.replace, "write"))
+    monkeypatch.setattr("pipeline.stores.os.link", stepped(os.link, "write"))
+    monkeypatch.setattr(Storage, "delete_many", stepped(Storage.delete_many, "delete"))
+    monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
+    run(job, Worker(job.folder))
+    return steps
+
+
+def test_crash_at_any_step_and_rerun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        whole = folder / "whole"
+        n_steps = len(
+            _count_steps(job_for(config_for(folder, output={"path": str(whole)})), patch, None)
+        )
+    assert n_steps > 25
+    for die_at in range(1, n_steps + 1):
+        config = config_for(folder, output={"path": str(folder / f"crash{die_at}")})
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            _count_steps(job_for(config), patch, die_at)
+        job = job_for(config)
+        verdict = run(job, Worker(job.folder))
+        assert verdict.exit_code == 0, die_at
+        assert_complete(job)
+        assert is_finished(job_for(config)), die_at
+
+
+def test_crash_while_a_changed_shard_replaces_its_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder, say="old"))
+    write_input(folder / "input", a=["1", "2", "3"])
+    os.utime(folder / "input" / "a.parquet", (1, 1))
+    die_at = 0
+    while True:
+        die_at += 1
+        try:
+            with monkeypatch.context() as patch:
+                _count_steps(job_for(config), patch, die_at)
+        except Killed:
+            # Whatever is there, no span is there twice.
+            assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
+            continue
+        break
+    assert_complete(job)
+
+
+def test_input_that_changes_and_changes_back_is_done_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first manifest does not vouch for files that a driver replaced before it died."""
+    config = config_for(folder)
+    job = job_for(config)
+    shard = folder / "input" / "a.parquet"
+    first, second = folder / "first.parquet", folder / "second.parquet"
+    shutil.copy2(shard, first)
+    run(job, Worker(job.folder))
+    before = rows(job.folder, "samples")
+    write_input(folder, second=["x", "y", "z"])
+    for die_at in count(1):
+        shutil.copy2(second, shard)
+        try:
+            with monkeypatch.context() as patch:
+                _count_steps(job_for(config), patch, die_at)
+        except Killed:
+            pass
+        else:
+            break
+        shutil.copy2(first, shard)
+        job = job_for(config)
+        assert run(job, Worker(job.folder)).finished
+        assert_complete(job)
+        assert rows(job.folder, "samples") == before, die_at
+    assert die_at > 10
+
+
+# --- what breaks a run ---------------------------------------------------------------------
+
+
+def test_broken_stage_is_a_crash_with_its_reason(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def broken(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+        raise RunError("a stage failed: OSError: disk full")
+        yield
+
+    with pytest.raises(RunError, match="disk full"):
+        run(job, broken)
+    told = json.loads(job.folder.read("verdict.json"))
+    assert (told["exit_code"], told["finished"]) == (1, False)
+    assert "disk full" in told["reason"]
+
+
+def test_what_broke_a_run_is_told_though_the_verdict_cannot_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(config_for(folder))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        monkeypatch.setattr(Storage, "writing", _full)
+        raise RunError("a stage failed: the model is gone")
+        yield
+
+    with pytest.raises(RunError, match="the model is gone"):
+        run(job, breaks)
+
+
+def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(config_for(folder, run={"lease_s": 1}))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        monkeypatch.setattr(Storage, "read_tagged", _away)
+        monkeypatch.setattr(Storage, "swap", _away)
+        time.sleep(1.5)
+        raise StoreUnavailable("s3://bucket did not answer")
+        yield
+
+    with pytest.raises(StoreUnavailable, match="s3://bucket did not answer"):
+        run(job, breaks)
+
+
+def test_run_that_another_driver_took_is_not_ours_to_tell_of(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        told = json.loads(job.folder.read(VERDICT))
+        job.folder.write(VERDICT, json.dumps({**told, "epoch": told["epoch"] + 1}).encode())
+        raise RunError("a stage failed: the model is gone")
+        yield
+
+    with pytest.raises(LeaseLost, match="another driver"):
+        run(job, breaks)
+
+
+def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
+    job = job_for(config_for(folder))
+
+    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        raise StoreCredentials("the token has expired")
+        yield
+
+    with pytest.raises(RunError, match="the token has expired") as met:
+        run(job, breaks)
+    assert exit_code_of(met.value) == Exit.CRASH
+    assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
+
+
+def _away(*_: object) -> None:
+    raise StoreUnavailable("_lease.json did not answer")
+
+
+@contextmanager
+def _full(*_: object, **__: object) -> Iterator[Path]:
+    raise OSError(errno.ENOSPC, "No space left on device")
+    yield
