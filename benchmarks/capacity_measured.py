@@ -64,13 +64,14 @@ def shipped(path: Path = CONFIG) -> Graph:
 class Measured:
     """From benchmarks/results, of this project's machine (CPUs).
 
-    tracing: traced over plain generation. graph: the graph's throughput over the bare loop's, at
-    most 1. decode_s: processor time per sample of the mix. rest_s: of all other CPU stages. puts,
-    gets: requests per chunk; shard_puts, shard_gets: per shard. publish: megabytes of masses in a
-    part, and seconds of the driver. publish_turns: requests of publishing a shard, one after the
-    other, but for its parts. plan_row_s, plan_shard_s: of the driver. ids_mib: rows, and memory for
-    finding repeated ids among them. driver_mib: memory of the driver without ids and shards;
-    shard_mib: of each shard, which is measured here or decision 023's.
+    tracing: traced over plain generation. graph: the graph's throughput over that of its stages
+    without Ray, at most 1. decode_s: processor time per sample of the mix. rest_s: of all other
+    CPU stages. puts, gets: requests per chunk; shard_puts, shard_gets: per shard. publish:
+    megabytes of masses in a part, and seconds of the driver. publish_turns: requests of
+    publishing a shard, one after the other, but for its parts. plan_row_s, plan_shard_s: of the
+    driver. ids_mib: rows, and memory for finding repeated ids among them. driver_mib: memory of
+    the driver without ids and shards; shard_mib: of each shard, which is measured here or
+    decision 023's.
     """
 
     tracing: float

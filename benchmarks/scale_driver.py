@@ -35,8 +35,8 @@ _LOOKS = 100  # at memory, over the chunks of a stage
 class Order:
     """What a driver shall do.
 
-    what: only plan, a run by worker processes, or a run by the graph. die_after: chunks, after
-    which it is killed.
+    what: only plan, a run by worker processes, or a run by the graph. die_after: chunks, those of
+    earlier drivers included, after which it is killed.
     """
 
     what: Literal["plan", "run", "graph"]
@@ -68,11 +68,13 @@ def _run(order: Order, job: Job, requests: Requests, courses: list[Course]) -> N
 
     with stage("run", courses) as course, requests.labelled("run"):
         begun, begun_cpu = time.perf_counter(), time.process_time()
+        published = [shard for shard in job.plan.shards if job.is_published(shard)]
+        before = sum(job.plan.n_chunks_of(shard) for shard in published)
 
         def noted(count: int) -> None:
             if count % max(job.plan.n_chunks // _LOOKS, 1) == 0:
                 course.look(count)
-            if count == order.die_after:
+            if order.die_after is not None and before + count >= order.die_after:
                 publishing.look(count)
                 course.wall_s = time.perf_counter() - begun
                 course.cpu_s = time.process_time() - begun_cpu

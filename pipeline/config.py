@@ -97,8 +97,9 @@ class RayOptions(Options):
     audio_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="Longest time of a speech engine at the sounds of a chunk (from the third "
-        "attempt on: of a sample), or its process is ended as one that hangs; null: no limit.",
+        description="Longest time of a speech engine at what it hears together, which is at most "
+        "256 MiB of a chunk (from the third attempt on: of a sample), or its process is ended as "
+        "one that hangs; null: no limit.",
     )
     trace_cpus: float = Field(1, gt=0, description="CPUs of each model replica (torch threads).")
     trace_timeout_s: float | None = Field(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from pipeline.ahead import ahead
 from pipeline.commit import count_part
@@ -13,7 +12,6 @@ from pipeline.io import Storage
 from pipeline.manifest import Manifest
 from pipeline.plan import Plan, Shard
 
-_EARLY = "stopped early"
 _READERS = 16  # threads
 
 
@@ -40,16 +38,11 @@ class ErrorWatch:
         if self._rows < self._min_rows or self._errors <= self._limit * self._rows:
             return ""
         return (
-            f"{_EARLY}: {self._errors} of the first {self._rows} rows are errors, above "
+            f"stopped early: {self._errors} of the first {self._rows} rows are errors, above "
             f"run.max_error_fraction={self._limit} (counted from run.min_rows_to_stop="
             f"{self._min_rows} on); see error_code and message in samples/, and mend the input or "
             "raise the limit: the same command continues the run"
         )
-
-
-def stopped_early(verdict: dict[str, Any] | None) -> bool:
-    """Whether the driver before us ended for too many errors."""
-    return verdict is not None and str(verdict.get("reason", "")).startswith(_EARLY)
 
 
 def count_parts(

@@ -141,8 +141,11 @@ class Storage:
 
         Raises: FileExistsError.
         """
+        where = self.url(name)
         try:
             with self._store.writing(self._path(name), over) as path:
+                if not self.is_local:
+                    where = str(path)
                 yield path
         except Taken as error:
             told = "is there already" if over == ABSENT else "was changed or deleted meanwhile"
@@ -150,7 +153,7 @@ class Storage:
         except OSError as error:
             # Of a full disk the system does not tell what was being written.
             if error.errno in _FULL and error.filename is None:
-                error.filename = self.url(name)
+                error.filename = where
             raise
 
     def write(self, name: str, content: bytes) -> None:

@@ -70,13 +70,13 @@ def publish_shard(
 
 
 def _disown(folder: Storage, shard: Shard, confirm: Confirm) -> None:
-    """Take the key out of a shard's manifest if it is another's; its number stays taken.
+    """Take the key out of a shard's manifest, so that it is nobody's; its number stays taken.
 
-    Or else an input that is changed and changed back finds the manifest of the first time beside
-    files of the second, if a driver died in between.
+    Or else, if this driver dies among the files, the next one finds the manifest of the first time
+    beside files of both: when the input has changed back, or only a file had vanished.
     """
     manifest = read_manifest(folder, shard.number)
-    if manifest is not None and manifest.key not in ("", shard.key):
+    if manifest is not None and manifest.key:
         write_manifest(folder, replace(manifest, key=""), confirm)
 
 

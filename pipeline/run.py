@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
 from pipeline.attempt_log import ATTEMPTS
 from pipeline.commit import PARTS, Execute
-from pipeline.error_watch import ErrorWatch, count_parts, stopped_early
+from pipeline.error_watch import ErrorWatch, count_parts
 from pipeline.identity import remember
 from pipeline.lease import Claim, Lease, holding
 from pipeline.manifest import read_manifests
@@ -31,7 +31,6 @@ from pipeline.verdict import (
     exit_code_of,
     is_finished,
     judge,
-    read_verdict,
     unfinished,
 )
 from stages.record_columns import kept_tables
@@ -69,9 +68,8 @@ def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Ve
     if is_finished(job):
         return judge(job)
     try:
-        had_too_many = stopped_early(read_verdict(job.folder))
         _begin(job, lease, told)
-        return _end(job, lease, told, _work(job, lease, execute, work, had_too_many))
+        return _end(job, lease, told, _work(job, lease, execute, work, told.stopped_early))
     except KeyboardInterrupt as stop:
         cause = f"{_cause(stop)}; the same command continues the run"
         return _end(job, lease, told, Stop(Exit.INCOMPLETE, cause))
@@ -157,12 +155,12 @@ def _sweep(job: Job, lease: Lease) -> None:
 
 
 def _work(
-    job: Job, lease: Lease, execute: Execute | None, work: ExitStack, had_too_many: bool
+    job: Job, lease: Lease, execute: Execute | None, work: ExitStack, stopped_early: bool
 ) -> Stop | None:
     """Do what is left, and publish each shard as it completes; says why if it ends early.
 
-    work: where Ray, and what runs on it, is kept until the end. had_too_many: the last driver ended
-    for too many errors.
+    work: where Ray, and what runs on it, is kept until the end. stopped_early: a driver before us
+    was.
     """
     shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
     n_chunks = sum(job.plan.n_chunks_of(shard) for shard in shards)
@@ -170,7 +168,7 @@ def _work(
     parts = {name.removesuffix(".parquet") for name in job.folder.names(PARTS, suffix=".parquet")}
     published = [shard for shard in job.plan.shards if job.is_published(shard)]
     errors = ErrorWatch(job.config.run, [job.manifests[shard.name] for shard in published])
-    if had_too_many:
+    if stopped_early:
         count_parts(errors, job.folder, job.plan, shards, parts)
     with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
         schedule = Schedule(job.plan, shards, parts, progress.skip)
@@ -180,7 +178,7 @@ def _work(
             if not window:
                 return None
             if reason := errors.too_many():
-                return Stop(Exit.INCOMPLETE, reason)
+                return Stop(Exit.INCOMPLETE, reason, early=True)
             if execute is None:
                 work.enter_context(_ray(job, progress))
                 execute = _graph(job, lease.claim)
@@ -191,7 +189,7 @@ def _work(
                 _publish(job, lease, schedule)
                 errors.count(committed.n_rows, committed.n_error)
                 if reason := errors.too_many():
-                    return Stop(Exit.INCOMPLETE, reason)
+                    return Stop(Exit.INCOMPLETE, reason, early=True)
 
 
 def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:

@@ -67,7 +67,8 @@ def find_run(path: str) -> StoredRun:
         config=make_config(settings, (), where),
         settings=settings,
         rules=rules,
-        manifests={k: m for k, m in manifests.items() if m.fingerprint == fingerprint},
+        # Without a key it vouches for nothing: its shard is being published again.
+        manifests={k: m for k, m in manifests.items() if m.key and m.fingerprint == fingerprint},
         finished=finished_plan(folder) is not None,
     )
 

@@ -203,14 +203,36 @@ class LocalStore(AnyStore):
         """Links count as what they lead to, and those that lead nowhere as files nobody can read.
 
         So a shard that is a link, or lies in a folder that is one, is not passed over in silence.
+        Where links lead to folders that are in the listing anyway, each file is listed once.
         """
+        files, links = self._sorted_out(entries)
+        yield from files
+        if not deep or not links:
+            return
+        listed = {os.path.realpath(file["name"]) for file in files}
+        followed: set[str] = set()
+        for link in links:
+            folder = os.path.realpath(link)
+            if folder in followed or _is_above(link):
+                continue
+            followed.add(folder)
+            below, more = self._sorted_out(self.fs.find(link, detail=True).values())
+            links.extend(more)
+            for file in below:
+                if (real := os.path.realpath(file["name"])) not in listed:
+                    listed.add(real)
+                    yield file
+
+    def _sorted_out(self, entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+        """Files among a listing's entries, and links to folders."""
+        files, links = [], []
         for entry in entries:
             target = self._target(entry) if entry.get("islink") else entry
             if target["type"] == "file":
-                yield target
-            elif deep and entry.get("islink") and not _is_above(entry["name"]):
-                below = self.fs.find(entry["name"], detail=True).values()
-                yield from self._files(below, deep)
+                files.append(target)
+            elif entry.get("islink"):
+                links.append(str(entry["name"]))
+        return files, links
 
     def _target(self, link: Entry) -> Entry:
         try:

@@ -46,10 +46,11 @@ def exit_code_of(error: Exception) -> Exit:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ended before its time."""
+    """Why a run ended before its time. early: for too many errors."""
 
     exit_code: Exit
     reason: str
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Verdict:
 
     finished: every input row is published. exit_code: null while the run is going on. plan: hash of
     the input and settings it speaks of. inputs: hash of what a listing of the input tells. tables:
-    files and rows of each. epoch: the driver that says so.
+    files and rows of each. stopped_early: this driver or one before it ended for too many errors.
+    epoch: the driver that says so.
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class Verdict:
     n_published: int
     inputs: str = ""
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    stopped_early: bool = False
     epoch: int = field(default=0, compare=False)
 
 
@@ -137,6 +140,7 @@ def judge(work: Work, stopped: Stop | None = None) -> Verdict:
         n_published=len(final),
         inputs=plan.inputs,
         tables=_tables(final),
+        stopped_early=stopped is not None and stopped.early,
     )
 
 
@@ -186,6 +190,9 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 class VerdictFile:
     """verdict.json, for the driver that holds the run's lease as its `epoch`.
 
+    stopped_early: it was said when this was made, and is until the run is finished: whoever goes on
+    after that may be stopped himself before he comes to it again.
+
     Made when the lease is taken; each write replaces only what was there then, or what we wrote
     since. So a driver that sleeps while another takes the run over cannot spoil its verdict.
     """
@@ -193,14 +200,16 @@ class VerdictFile:
     def __init__(self, folder: Storage, epoch: int) -> None:
         self._folder, self._epoch = folder, epoch
         self._version = folder.version(VERDICT)
+        self.stopped_early = bool((read_verdict(folder) or {}).get("stopped_early"))
 
     def write(self, verdict: Verdict) -> Verdict:
-        """Replace it; returns what it says now, which carries the epoch.
+        """Replace it; returns what it says now, of the drivers before us as well.
 
         Raises:
             LeaseLost: somebody else wrote it meanwhile.
         """
-        told = replace(verdict, epoch=self._epoch)
+        stopped_early = not verdict.finished and (verdict.stopped_early or self.stopped_early)
+        told = replace(verdict, epoch=self._epoch, stopped_early=stopped_early)
         try:
             self._write(told)
         except FileExistsError as error:

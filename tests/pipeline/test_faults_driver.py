@@ -112,7 +112,7 @@ def test_driver_that_sleeps_through_its_lease(case: Case) -> None:
 
 
 def test_disk_that_is_full(case: Case) -> None:
-    """A real file system of half a megabyte, which grows afterwards."""
+    """A real file system of 160 KB, which grows afterwards."""
     output = case.folder / "output"
     output.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(output)]

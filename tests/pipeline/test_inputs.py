@@ -45,12 +45,25 @@ def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
     (tmp_path / "real" / "up").symlink_to(tmp_path / "real")
     storage, shards = list_shards(str(tmp_path / "in"))
-    assert list(shards) == ["a.parquet", "b.parquet", "more/b.parquet", "more/c.parquet"]
+    # The first of them is `more/b.parquet` as well, and its rows are to come once.
+    assert list(shards) == ["a.parquet", "b.parquet", "more/c.parquet"]
     assert shards == {name: storage.identity(name) for name in shards}
-    assert [scan.n_rows for scan in scan_input(str(tmp_path / "in"))] == [1] * 4
+    assert [scan.n_rows for scan in scan_input(str(tmp_path / "in"))] == [1] * 3
     (tmp_path / "in" / "gone.parquet").symlink_to("nowhere.parquet")
     with pytest.raises(InputSchemaError, match=r"gone.parquet is not a readable Parquet file"):
         scan_input(str(tmp_path / "in"))
+
+
+def test_links_between_folders_of_an_input_repeat_nothing(tmp_path: Path) -> None:
+    write_input(tmp_path / "day1", a=["1"])
+    write_input(tmp_path / "day2" / "below", b=["2"])
+    (tmp_path / "latest").symlink_to("day2")
+    (tmp_path / "below").symlink_to("day2/below")
+    # To each other, in a circle.
+    (tmp_path / "day1" / "next").symlink_to("../day2")
+    (tmp_path / "day2" / "last").symlink_to("../day1")
+    _, shards = list_shards(str(tmp_path))
+    assert list(shards) == ["day1/a.parquet", "day2/below/b.parquet"]
 
 
 def test_one_file_is_an_input_too(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from omnitrace_core.errors import RunError
 from pipeline.io import Storage
-from pipeline.manifest import read_manifests
+from pipeline.manifest import read_manifests, write_manifest
 from pipeline.prepare import Job
 from pipeline.recurate import recurate
 from pipeline.recuration import Recuration, plan_recuration
@@ -254,6 +255,17 @@ def test_run_that_is_not_finished(tmp_path: Path) -> None:
     run(job, execute)
     done = _again(job, tmp_path / "dest")
     assert _bytes(done.folder, "spans") == _bytes(job.folder, "spans")
+
+
+def test_shard_that_is_being_replaced_is_left_out(tmp_path: Path) -> None:
+    """Its files may be of two tracings, which nothing in them tells."""
+    job = traced_run(tmp_path / "made")
+    manifests = read_manifests(job.folder)
+    first = manifests["a.parquet"]
+    write_manifest(job.folder, replace(first, key=""), lambda: None)
+    run = plan_recuration(job.folder.root, str(tmp_path / "dest")).run
+    assert first.shard not in run.manifests
+    assert len(run.manifests) == len(manifests) - 1
 
 
 def test_processes_give_the_same(made: Job, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -34,8 +34,10 @@ from tests.pipeline.made_runs import (
 from tests.stages.chunks import Killed
 
 
-def _count_steps(job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None) -> list[str]:
-    """Number every change of the storage; die just before or just after step `die_at`."""
+def _count_steps(
+    job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None, say: str = ""
+) -> list[str]:
+    """Number every change of the storage; die just before step `die_at`."""
     steps: list[str] = []
 
     def stepped(change: Callable[..., object], what: str) -> Callable[..., object]:
@@ -51,7 +53,7 @@ def _count_steps(job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None) 
     monkeypatch.setattr("pipeline.stores.os.link", stepped(os.link, "write"))
     monkeypatch.setattr(Storage, "delete_many", stepped(Storage.delete_many, "delete"))
     monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
-    run(job, Worker(job.folder))
+    run(job, Worker(job.folder, say=say))
     return steps
 
 
@@ -124,6 +126,29 @@ def test_input_that_changes_and_changes_back_is_done_again(
     assert die_at > 10
 
 
+def test_file_that_vanished_leaves_no_mixture_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shard is done again as a whole, though a driver dies among the files."""
+    config = config_for(folder)
+    first = job_for(config)
+    run(first, Worker(first.folder, say="0"))
+    for die_at in count(1):
+        job = job_for(config)
+        job.folder.delete("samples/shard-00000.parquet")
+        job.folder.delete(VERDICT)  # there is something to do
+        with monkeypatch.context() as patch, suppress(Killed):
+            _count_steps(job_for(config), patch, die_at, say=f"{die_at} dies")
+            break
+        job = job_for(config)
+        run(job, Worker(job.folder, say=f"{die_at} goes on"))
+        assert_complete(job)
+        responses = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+        for span in rows(job.folder, "spans"):
+            assert span["text"] == responses[span["row_key"]], die_at
+    assert die_at > 10
+
+
 # --- what breaks a run ---------------------------------------------------------------------
 
 
@@ -169,6 +194,26 @@ def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
 
     with pytest.raises(StoreUnavailable, match="s3://bucket did not answer"):
         run(job, breaks)
+
+
+def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(config_for(folder, run={"lease_s": 1}))
+    before: list[str] = []
+
+    def away(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        committed = list(Worker(job.folder)(chunks))
+        before.extend(job.folder.tree(""))
+        monkeypatch.setattr(Storage, "read_tagged", _away)
+        monkeypatch.setattr(Storage, "swap", _away)
+        time.sleep(1.5)
+        yield from committed
+
+    with pytest.raises(LeaseLost, match=r"not renewed for \d+ s .*did not answer") as met:
+        run(job, away)
+    assert exit_code_of(met.value) == Exit.INCOMPLETE
+    assert job.folder.tree("") == before
 
 
 def test_run_that_another_driver_took_is_not_ours_to_tell_of(folder: Path) -> None:

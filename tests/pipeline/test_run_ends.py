@@ -115,7 +115,7 @@ def test_who_is_told_to_stop_looks_for_no_files(
 # --- stopping early ----------------------------------------------------------------------------
 
 
-def test_too_many_errors_stop_a_run_early(folder: Path) -> None:
+def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_input(folder / "input", a=[None, None, "1", "2"], b=["3", "4"], c=["5"])
     limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 3, "chunk_samples": 2}
     job = job_for(config_for(folder, run=limits))
@@ -128,11 +128,20 @@ def test_too_many_errors_stop_a_run_early(folder: Path) -> None:
     # The same command knows it before it does anything.
     again = run(job_for(config_for(folder, run=limits)), _nothing)
     assert (again.exit_code, again.reason) == (Exit.INCOMPLETE, verdict.reason)
+    # Though one was killed or stopped in between.
+    for stop in (Killed, KeyboardInterrupt):
+        with monkeypatch.context() as patch, suppress(stop):
+            patch.setattr("pipeline.run.count_parts", lambda *_, stop=stop: _raise(stop()))
+            run(job_for(config_for(folder, run=limits)), _nothing)
+        assert told(job)["reason"] != verdict.reason
+        again = run(job_for(config_for(folder, run=limits)), _nothing)
+        assert again.reason == verdict.reason
     # With the limit raised, the same run goes on; the limit shapes no record.
     patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 0.5}))
     assert patient.folder.root == job.folder.root
     assert run(patient, Worker(job.folder)).exit_code == 0
     assert len(row_keys(job.folder)) == 7
+    assert told(job)["stopped_early"] is False
 
 
 def _nothing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:

@@ -161,15 +161,19 @@ def test_drivers_killed_while_they_write_to_s3(
     tmp_path: Path, s3_folder: str, tiny_model: str
 ) -> None:
     ids = [f"s{number}" for number in range(16)]
-    case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]})
+    shards = {"a": ids[:8], "b": ids[8:]}
+    case = make_case(tmp_path, tiny_model, shards, run={"chunk_samples": 1})
     case.tree["output"]["path"] = f"{s3_folder}/output"
     output = Storage(f"{s3_folder}/output")
     for _ in range(2):
-        before = len(output.tree(".parquet"))
+        before = set(output.tree(".parquet"))
         driver = case.start()
-        wait_until(lambda seen=before: len(output.tree(".parquet")) > seen, driver)
-        time.sleep(random.SystemRandom().random())
-        kill_group(driver)
+        try:
+            wait_until(lambda seen=before: bool(set(output.tree(".parquet")) - seen), driver)
+            time.sleep(0.3 * random.SystemRandom().random())
+            assert driver.poll() is None, case.log()
+        finally:
+            kill_group(driver)
     assert case.finish() == 0, case.log()
     _download(output, tmp_path / "output")
     assert set(assert_exactly_once(case).values()) == {""}

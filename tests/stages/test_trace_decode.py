@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,9 +175,11 @@ def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> Non
         trace_stage(Hanging(), log, timeout_s=0.1)(chunk)
     assert exits.codes == [HUNG]
     assert len(log.kept) == 1
-    done = trace_stage(MadeTracer(), log, timeout_s=0.1)(chunk)
-    time.sleep(0.2)
-    assert exits.codes == [HUNG], "who is done in time is left alone"
+    done = trace_stage(MadeTracer(), log, timeout_s=600)(chunk)
+    for timer in [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
+        timer.join(20)
+        assert not timer.is_alive(), "who is done in time is left alone"
+    assert exits.codes == [HUNG]
     assert codes_of(done) == [None, "missing_sample_id", None, None]
 
 
