@@ -88,6 +88,8 @@ class BatchTracer:
         self.replay_s = 0.0
         # The model is switched to the tap now and then: one user at a time.
         self._lock = threading.Lock()
+        # A tokenizer keeps on itself how its next call is to read special tokens: one user, too.
+        self._encoding = threading.Lock()
         weights = self.backend.model
         dtype = str(weights.dtype).removeprefix("torch.")
         self._widens = self.options.precision == "float32" and dtype != "float32"
@@ -129,7 +131,7 @@ class BatchTracer:
             ) from error
 
     def prepare(self, ready: Sequence[ReadySample]) -> list[Item | SampleError]:
-        """Make each sample's model inputs, on the CPU; another thread may trace meanwhile.
+        """Make each sample's model inputs, on the CPU; other threads may trace, or prepare in turn.
 
         Raises:
             FatalError: the process cannot go on.
@@ -207,8 +209,9 @@ class BatchTracer:
         return [results[place] for place in range(len(prepared))]
 
     def _item(self, index: int, ready: ReadySample) -> Item:
-        encoded = self.backend.encode(ready)
-        response = known_response(ready.sample, self.backend.tokenizer, self.backend.end_ids)
+        with self._encoding:
+            encoded = self.backend.encode(ready)
+            response = known_response(ready.sample, self.backend.tokenizer, self.backend.end_ids)
         longest = self.decode.max_new_tokens if response is None else len(response.token_ids)
         return Item(index, encoded, response, encoded.n_prompt + longest)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.batching import Item
 from omnitrace_core.errors import BackendError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
@@ -199,6 +202,42 @@ def test_the_callers_random_numbers_are_left_alone(
     torch.manual_seed(5)
     tracer.trace([samples["text"]])
     assert torch.equal(torch.rand(3), expected)
+
+
+class _Slow:
+    """A tokenizer that takes its time after it was told how to read special tokens."""
+
+    def __init__(self, tokenizer: object) -> None:
+        object.__setattr__(self, "_tokenizer", tokenizer)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tokenizer, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._tokenizer, name, value)
+        if name == "encode_special_tokens":
+            time.sleep(0.002)
+
+
+def test_inputs_made_in_two_threads_are_those_made_in_one(
+    tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer keeps on itself whether special tokens are text, for the call that comes next."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    said = ready(["<|im_end|> and <|AUDIO|> are words here."])
+    asked = [samples["video"], said] * 10
+    tokenizer = tracer.backend.tokenizer
+    monkeypatch.setattr(tokenizer, "_tokenizer", _Slow(tokenizer._tokenizer))
+
+    def ids(sample: ReadySample) -> list[int]:
+        (item,) = tracer.prepare([sample])
+        assert isinstance(item, Item), item
+        return item.encoded.input_ids.tolist()
+
+    expected = [ids(sample) for sample in asked[:2]] * 10
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ids, asked)) == expected
 
 
 def test_one_model_in_two_threads(tracer: BatchTracer, samples: dict[str, ReadySample]) -> None:

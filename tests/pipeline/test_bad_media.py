@@ -134,7 +134,7 @@ def config_of(folder: Path, model: str, roots: Path) -> Row:
                 "third.example.com",
                 "mixed.example.com",
             ],
-            "decode_timeout_s": 15,
+            "decode_timeout_s": 40,
             "decode_memory_mib": MEMORY_MIB,
         },
     }
