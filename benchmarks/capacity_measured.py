@@ -95,7 +95,8 @@ class Measured:
 def measured(folder: Path = RESULTS) -> Measured:
     """Read the stored results."""
     tracing = _read(folder, "tracing-cpu")["targets"]
-    throughput = _read(folder, "throughput-cpu")["results"]
+    told = _read(folder, "throughput-cpu")
+    throughput = told["results"]
     media = {row["name"]: row["child_per_s"] for row in _read(folder, "media-cpu")["results"]}
     paper = _read(folder, "scale-paper")["results"]
     ids = _read(folder, "scale-ids")["results"]
@@ -103,7 +104,7 @@ def measured(folder: Path = RESULTS) -> Measured:
     plan_row_s = (ids[-1]["hash_s"] + ids[-1]["search_s"]) / ids[-1]["rows"]
     return Measured(
         tracing=max(t["measured"] for t in tracing if t["name"] == "traced attmean / plain: time"),
-        graph=min(1.0, _graph_ratio(throughput)),
+        graph=min(1.0, _graph_ratio(throughput, told["cpus"])),
         decode_s=sum(share / media[name] for name, share in MIX.items()),
         rest_s=_rest_ms(throughput) / 1e3,
         **_requests(_read(folder, "scale-s3")["results"]),
@@ -170,10 +171,13 @@ def _plan_shard_s(result: dict[str, Any], row_s: float) -> float:
     return max(0.0, float(plan["wall_s"]) - result["chunks"] * row_s) / result["shards"]
 
 
-def _graph_ratio(results: Sequence[dict[str, Any]]) -> float:
-    """Processor time of the stages without Ray over the graph's: what is left if no core idles."""
+def _graph_ratio(results: Sequence[dict[str, Any]], cpus: int) -> float:
+    """Processor time of the stages without Ray over the graph's: what is left if no core idles.
+
+    Of as many models as there are cores, so that none idles and none is shared.
+    """
     rounds = {(row["path"], row["actors"]): [*map(course, row["rounds"])] for row in results}
-    actors = max(n for path, n in rounds if path == "graph")
+    actors = max(n for path, n in rounds if path == "graph" and n <= cpus)
     return cpu_ratio(rounds["graph", actors], rounds["stages", actors])
 
 
