@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from omnitrace_core.errors import RunError
 from pipeline.io import ABSENT, Storage
@@ -21,8 +21,9 @@ from stages.schema import PART_FILE
 
 PARTS = "_parts"
 EPOCH = b"omnitrace.epoch"  # in a part's metadata: the driver it was made for
-# A part lives until its shard is published: what counts is that it is quick to write and to read.
-_ENCODING = {"compression": "lz4", "use_dictionary": False}
+# A part lives until its shard is published: what counts is that it is quick to write and to read,
+# and nearly all of it is masses, which hardly compress. So Arrow's own format, as it is (028).
+_SUFFIX = ".arrow"
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +55,12 @@ Execute = Callable[[Sequence[Chunk]], Generator[Committed, None, None]]
 
 def part_name(chunk_key: str) -> str:
     """Name of a chunk's part within the run's folder."""
-    return f"{PARTS}/{chunk_key}.parquet"
+    return f"{PARTS}/{chunk_key}{_SUFFIX}"
+
+
+def committed_chunks(folder: Storage) -> set[str]:
+    """Keys of the chunks that have a part. S3: one request per 1,000."""
+    return {name.removesuffix(_SUFFIX) for name in folder.names(PARTS, suffix=_SUFFIX)}
 
 
 def commit_chunk(table: pa.Table, folder: Storage, claim: Claim | None = None) -> pa.Table:
@@ -77,8 +83,11 @@ def commit_chunk(table: pa.Table, folder: Storage, claim: Claim | None = None) -
         told = {**(part.schema.metadata or {}), EPOCH: str(claim.epoch)}
         part = part.replace_schema_metadata(told)
     try:
-        with folder.writing(part_name(chunk["chunk_key"]), over=ABSENT) as path:
-            pq.write_table(part, path, **_ENCODING)
+        with (
+            folder.writing(part_name(chunk["chunk_key"]), over=ABSENT) as path,
+            pa.ipc.new_file(str(path), part.schema) as file,
+        ):
+            file.write_table(part)
     except FileExistsError:
         log.info("chunk %s was committed already", chunk["chunk_key"])
     return pa.Table.from_pylist([{**_counts(part), **chunk}], schema=COMMITTED)
@@ -95,20 +104,36 @@ def read_part(folder: Storage, chunk: Chunk) -> pa.Table:
     """A part that was committed.
 
     Raises:
-        RunError: it does not hold exactly the chunk's rows.
+        RunError: it does not hold exactly the chunk's rows, or is damaged.
     """
     # As a whole: one request, and no step back into Python for each of its many columns.
-    with pq.ParquetFile(pa.BufferReader(folder.read(part_name(chunk.key)))) as stored:
-        part = stored.read(use_threads=False).cast(PART_FILE)
+    content = folder.read(part_name(chunk.key))
+    with _damaged(folder, chunk):
+        part = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        part.validate()
+    part = part.cast(PART_FILE)
     check_part(part, chunk.shard, chunk.first_row, chunk.n_rows)
     return part
 
 
 def count_part(folder: Storage, chunk: Chunk) -> tuple[int, int]:
-    """Rows of a part that was committed, and how many of them are errors."""
-    with folder.open(part_name(chunk.key)) as file, pq.ParquetFile(file) as stored:
-        counts = count_status(stored.read(columns=["sample.status"], use_threads=False))
+    """Rows of a part that was committed, and how many of them are errors. Raises: RunError."""
+    # Without the masses, which are most of it.
+    wanted = pa.ipc.IpcReadOptions(included_fields=[PART_FILE.get_field_index("sample")])
+    with folder.open(part_name(chunk.key)) as file, _damaged(folder, chunk):
+        counts = count_status(pa.ipc.open_file(file, options=wanted).read_all())
     return counts.total(), counts["error"]
+
+
+@contextmanager
+def _damaged(folder: Storage, chunk: Chunk) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise RunError(
+            f"{folder.url(part_name(chunk.key))} is not a part ({error}); delete it and run again: "
+            f"its chunk of {chunk.shard} will be done anew"
+        ) from error
 
 
 def check_part(part: pa.Table, shard: str, first_row: int, n_rows: int) -> None:

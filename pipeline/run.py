@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
 from pipeline.attempt_log import ATTEMPTS
-from pipeline.commit import PARTS, Execute
+from pipeline.commit import PARTS, Execute, committed_chunks
 from pipeline.error_watch import ErrorWatch, count_parts
 from pipeline.identity import remember
 from pipeline.lease import Claim, Lease, holding
@@ -165,7 +165,7 @@ def _work(
     shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
     n_chunks = sum(job.plan.n_chunks_of(shard) for shard in shards)
     n_rows = sum(shard.n_rows for shard in shards)
-    parts = {name.removesuffix(".parquet") for name in job.folder.names(PARTS, suffix=".parquet")}
+    parts = committed_chunks(job.folder)
     published = [shard for shard in job.plan.shards if job.is_published(shard)]
     errors = ErrorWatch(job.config.run, [job.manifests[shard.name] for shard in published])
     if stopped_early:

@@ -70,7 +70,7 @@ class Case:
 
     def parts(self) -> int:
         """Chunks that are committed and not published."""
-        return len(list(self.root.glob("_parts/*.parquet"))) if self.root else 0
+        return len(list(self.root.glob("_parts/*.arrow"))) if self.root else 0
 
     def published(self) -> int:
         """Shards that are published."""

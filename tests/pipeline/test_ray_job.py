@@ -128,7 +128,7 @@ def test_stopped_job_is_finished_by_the_same_command(head: RayHead, tmp_path: Pa
     write_input(tmp_path / "input", **{name: [f"{name}{i}" for i in range(30)] for name in "ab"})
     _submit(head, "long-1", tmp_path, "run.chunk_samples=1", wait=False)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("output/run_date=*/run_id=long/_parts/*.parquet")):
+    while not list(tmp_path.glob("output/run_date=*/run_id=long/_parts/*.arrow")):
         assert time.monotonic() < deadline, head.ray("job", "logs", "long-1").stdout
         time.sleep(0.1)
     assert head.ray("job", "stop", "long-1").returncode == 0

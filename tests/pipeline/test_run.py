@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import ConfigError, RunError
-from pipeline.commit import Committed, commit_chunk, part_name
+from pipeline.commit import Committed, commit_chunk, count_part, part_name, read_part
 from pipeline.io import Storage
 from pipeline.manifest import manifest_name, read_manifests
 from pipeline.plan import Chunk
@@ -194,6 +194,18 @@ def test_damaged_part_is_not_published(folder: Path) -> None:
         publish_shard(job.folder, job.plan, shard, ("samples", "spans", "traces"))
     assert not job.folder.exists(manifest_name(shard.number))
     assert not job.folder.exists(table_name("samples", shard.number))
+
+
+@pytest.mark.parametrize("left", [0, 100, -1])
+def test_part_that_is_cut_off_is_named(folder: Path, left: int) -> None:
+    job = job_for(config_for(folder))
+    chunk = next(job.plan.chunks(job.plan.shards[0]))
+    list(Worker(job.folder)([chunk]))
+    assert count_part(job.folder, chunk) == (2, 0)
+    job.folder.write(part_name(chunk.key), job.folder.read(part_name(chunk.key))[:left])
+    for read in (read_part, count_part):
+        with pytest.raises(RunError, match=r"\.arrow is not a part .*delete it and run again"):
+            read(job.folder, chunk)
 
 
 def test_unreadable_manifest_is_named(folder: Path) -> None:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
-from pipeline.commit import EPOCH, Committed
+from pipeline.commit import EPOCH, Committed, part_name
 from pipeline.lease import LEASE, Lease, claim_of, holding
 from pipeline.manifest import read_manifests
 from pipeline.plan import Chunk
@@ -38,8 +38,8 @@ def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
     def look(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
         worker = Worker(job.folder, claim=claim_of(job.folder))
         for committed in worker(chunks):
-            part = Path(job.folder.root, "_parts", f"{committed.chunk_key}.parquet")
-            epochs.append((pq.read_schema(part).metadata or {}).get(EPOCH))
+            part = pa.BufferReader(job.folder.read(part_name(committed.chunk_key)))
+            epochs.append((pa.ipc.open_file(part).schema.metadata or {}).get(EPOCH))
             yield committed
 
     with holding(job.folder, 60):

@@ -166,10 +166,10 @@ def test_drivers_killed_while_they_write_to_s3(
     case.tree["output"]["path"] = f"{s3_folder}/output"
     output = Storage(f"{s3_folder}/output")
     for _ in range(2):
-        before = set(output.tree(".parquet"))
+        before = set(output.tree(".arrow"))
         driver = case.start()
         try:
-            wait_until(lambda seen=before: bool(set(output.tree(".parquet")) - seen), driver)
+            wait_until(lambda seen=before: bool(set(output.tree(".arrow")) - seen), driver)
             time.sleep(0.3 * random.SystemRandom().random())
             assert driver.poll() is None, case.log()
         finally:
@@ -191,7 +191,7 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
     output = Storage(f"{s3_folder}/output")
     driver = case.start()
     try:
-        wait_until(lambda: bool(output.tree(".parquet")), driver)
+        wait_until(lambda: bool(output.tree(".arrow")), driver)
         proxy.rules.append(Rule("slow_down"))
         assert driver.wait(400) == 1, case.log()
     finally:
@@ -201,7 +201,7 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
     assert "last with SlowDown" in said
     assert "start again: what was written stays" in said
     proxy.clear()
-    assert output.tree(".parquet")
+    assert output.tree(".arrow")
     assert case.finish() == 0, case.log()
     _download(output, tmp_path / "output")
     assert set(assert_exactly_once(case).values()) == {""}

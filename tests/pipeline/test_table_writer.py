@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commit import part_name
 from pipeline.manifest import read_manifests
 from pipeline.run import run
 from pipeline.table_writer import _content_bytes, _TableWriter, encoding
@@ -27,15 +26,6 @@ def test_masses_have_no_dictionary(name: str) -> None:
     assert {path for path, kind in columns.items() if kind != "FLOAT"} == set(
         encoding(schema)["use_dictionary"]
     )
-
-
-def test_parts_have_no_dictionaries(folder: Path) -> None:
-    job = job_for(config_for(folder))
-    (committed,) = Worker(job.folder)([next(job.plan.chunks(job.plan.shards[0]))])
-    part = pq.read_metadata(Path(job.folder.root, part_name(committed.chunk_key)))
-    columns = [part.row_group(0).column(i) for i in range(part.num_columns)]
-    assert not any(column.has_dictionary_page for column in columns)
-    assert {column.compression for column in columns} == {"LZ4"}
 
 
 def test_size_of_rows_is_that_of_their_content() -> None:
