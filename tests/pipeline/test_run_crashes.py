@@ -186,9 +186,7 @@ def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
     job = job_for(config_for(folder, run={"lease_s": 1}))
 
     def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        monkeypatch.setattr(Storage, "read_tagged", _away)
-        monkeypatch.setattr(Storage, "swap", _away)
-        time.sleep(1.5)
+        _outlast_the_lease(monkeypatch)
         raise StoreUnavailable("s3://bucket did not answer")
         yield
 
@@ -205,9 +203,7 @@ def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
     def away(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
         committed = list(Worker(job.folder)(chunks))
         before.extend(job.folder.tree(""))
-        monkeypatch.setattr(Storage, "read_tagged", _away)
-        monkeypatch.setattr(Storage, "swap", _away)
-        time.sleep(1.5)
+        _outlast_the_lease(monkeypatch)
         yield from committed
 
     with pytest.raises(LeaseLost, match=r"not renewed for \d+ s .*did not answer") as met:
@@ -240,6 +236,13 @@ def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
         run(job, breaks)
     assert exit_code_of(met.value) == Exit.CRASH
     assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
+
+
+def _outlast_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store does not answer for longer than a lease of one second."""
+    monkeypatch.setattr(Storage, "read_tagged", _away)
+    monkeypatch.setattr(Storage, "swap", _away)
+    time.sleep(1.5)
 
 
 def _away(*_: object) -> None:
