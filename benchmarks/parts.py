@@ -1,0 +1,92 @@
+"""What a part costs in several file formats: bytes, and processor time to write and to read it.
+
+Run from the repository's root: `python -m benchmarks.parts [--rows 1]`. Best of five; one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.scale_fake import config_tree, do_chunk, path_of, write_input
+from pipeline.commit import read_part
+from pipeline.config import make_config
+from pipeline.prepare import prepare
+
+_ROUNDS, _TIMES = 5, 20
+
+
+def a_part(folder: Path, n_rows: int) -> pa.Table:
+    """The part of a chunk of made-up records."""
+    here = path_of(folder)
+    write_input(f"{here}/input", n_rows, 1)
+    job = prepare(make_config(config_tree(here, n_rows), [], "benchmark"))
+    chunk = next(job.plan.chunks(job.plan.shards[0]))
+    do_chunk(chunk, job.folder.root)
+    return read_part(job.folder, chunk)
+
+
+def as_parquet(part: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(part, sink, compression="lz4", use_dictionary=False)
+    return sink.getvalue()
+
+
+def from_parquet(content: pa.Buffer) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def as_arrow(part: pa.Table, compression: str | None) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(sink, part.schema, options=options) as file:
+        file.write_table(part)
+    return sink.getvalue()
+
+
+def from_arrow(content: pa.Buffer) -> pa.Table:
+    return pa.ipc.open_file(pa.BufferReader(content)).read_all()
+
+
+def cpu_ms(work: Callable[[], Any]) -> float:
+    """The least processor time of a call, over rounds of several."""
+    rounds = []
+    for _ in range(_ROUNDS):
+        begun = time.process_time()
+        for _ in range(_TIMES):
+            work()
+        rounds.append(1e3 * (time.process_time() - begun) / _TIMES)
+    return min(rounds)
+
+
+def table(part: pa.Table) -> str:
+    lines = [f"{'':16}{'bytes':>10}{'write ms':>10}{'read ms':>10}"]
+    for name, write, read in (
+        ("Parquet, lz4", as_parquet, from_parquet),
+        ("Arrow, lz4", partial(as_arrow, compression="lz4"), from_arrow),
+        ("Arrow, as it is", partial(as_arrow, compression=None), from_arrow),
+    ):
+        content = write(part)
+        spent = cpu_ms(partial(write, part)), cpu_ms(partial(read, content))
+        lines.append(f"{name:16}{content.size:10}{spent[0]:10.2f}{spent[1]:10.2f}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        print(table(a_part(Path(folder), arguments.rows)))
+
+
+if __name__ == "__main__":
+    main()
