@@ -147,6 +147,7 @@ def _storage(found: Measured, graph: Graph, shard: int) -> list[Line]:
 def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
     def memory_gb(n: int, of: Of) -> float:
         mib = found.driver_mib + at(n, found.ids_mib) + n / shard * found.shard_mib
+        mib += found.ray_mib + min(n / graph.chunk, graph.window) * found.window_mib
         return mib * 2**20 / 1e9
 
     def plan_h(n: int, of: Of) -> float:
@@ -211,7 +212,14 @@ def measured_table(found: Measured, graph: Graph) -> str:
         ["memory of the driver, finding ids", f"{found.ids_mib[-1][1]:.0f} MiB", "scale-ids"],
         ["memory of the driver, else", f"{found.driver_mib:.0f} MiB", "scale-paper"],
         ["memory of the driver, per shard", f"{1024 * found.shard_mib:.1f} KiB", shard_from],
+        ["memory of the driver, Ray", f"{found.ray_mib:.0f} MiB", "scale-graph"],
+        [
+            "memory of the driver, per chunk of a window",
+            f"{1024 * found.window_mib:.0f} KiB",
+            "scale-graph",
+        ],
         ["samples per chunk", f"{graph.chunk}", "qwen2_5_omni.yaml"],
+        ["chunks per window", f"{graph.window:,}", "qwen2_5_omni.yaml"],
         ["CPUs reserved, GPUs", f"{graph.cpus:g}, {graph.gpus:g}", "qwen2_5_omni.yaml"],
         ["of these CPUs, beside the model", f"{graph.beside:g}", "qwen2_5_omni.yaml"],
     ]

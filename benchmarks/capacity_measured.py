@@ -43,10 +43,12 @@ _SHARD_MIB = 2 / 1024
 class Graph:
     """What the graph asks for.
 
-    chunk: samples. cpus, gpus: reserved. beside: of these CPUs, those of all but the model's stage.
+    chunk: samples. window: chunks. cpus, gpus: reserved. beside: of these CPUs, those of all but
+    the model's stage.
     """
 
     chunk: int
+    window: int
     cpus: float
     gpus: float
     beside: float
@@ -57,7 +59,8 @@ def shipped(path: Path = CONFIG) -> Graph:
     config = load_config(str(path))
     cpus = reserved_cpus(config)
     beside = cpus - config.model.replicas * config.ray.trace_cpus
-    return Graph(config.run.chunk_samples, cpus, reserved_gpus(config), beside)
+    run = config.run
+    return Graph(run.chunk_samples, run.window_chunks, cpus, reserved_gpus(config), beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Measured:
     publishing a shard, one after the other, but for its parts. plan_row_s, plan_shard_s: of the
     driver. ids_mib: rows, and memory for finding repeated ids among them. driver_mib: memory of
     the driver without ids and shards; shard_mib: of each shard, which is measured here or
-    decision 023's.
+    decision 023's. ray_mib: what Ray and the graph add to it; window_mib: each chunk of a window.
     """
 
     tracing: float
@@ -90,6 +93,8 @@ class Measured:
     driver_mib: float
     shard_mib: float
     shard_is_measured: bool
+    ray_mib: float
+    window_mib: float
 
 
 def measured(folder: Path = RESULTS) -> Measured:
@@ -112,6 +117,7 @@ def measured(folder: Path = RESULTS) -> Measured:
         plan_row_s=plan_row_s,
         plan_shard_s=_plan_shard_s(paper[-1], plan_row_s),
         **_memory(paper, ids),
+        **_graph_memory(_read(folder, "scale-graph")["results"]),
     )
 
 
@@ -158,6 +164,14 @@ def _memory(paper: Sequence[dict[str, Any]], ids: Sequence[dict[str, Any]]) -> d
         "shard_mib": shard_mib,
         "shard_is_measured": many > few,
     }
+
+
+def _graph_memory(told: dict[str, Any]) -> dict[str, Any]:
+    """What Ray adds until the first chunks are committed, and then each chunk of the window."""
+    (run,) = (course for course in told["stages"] if course["stage"] == "run")
+    (_, before), (begun, started) = run["rss_mib"][:2]
+    more = min(told["chunks"], told["window_chunks"]) - begun
+    return {"ray_mib": started - before, "window_mib": (run["peak_mib"] - started) / more}
 
 
 def at(x: float, points: Points) -> float:

@@ -174,8 +174,10 @@ def test_costs_follow_their_assumptions() -> None:
         driver_mib=700.0,
         shard_mib=20.0,
         shard_is_measured=True,
+        ray_mib=60.0,
+        window_mib=0.4,
     )
-    graph = capacity.Graph(chunk=64, cpus=52.0, gpus=2.0, beside=40.0)
+    graph = capacity.Graph(chunk=64, window=100, cpus=52.0, gpus=2.0, beside=40.0)
     told = {
         "prompt": 0.0,
         "prefill": 1.0,
@@ -206,7 +208,7 @@ def test_costs_follow_their_assumptions() -> None:
     paid = value["GPU dollars"] + beyond + value["request dollars"]
     assert value["dollars in all, but for storage"] == pytest.approx(paid)
     assert value["hours to plan, at each start"] == pytest.approx(1e-5)
-    assert value["GB of memory of the driver"] == pytest.approx(1000 * 2**20 / 1e9)
+    assert value["GB of memory of the driver"] == pytest.approx(1100 * 2**20 / 1e9)
     assert value["GPUs that publishing keeps up with"] == pytest.approx(0.4 / 0.01)
     told["wait"] = 100.0
     # Eight threads read ahead, each three requests a part; a turn for a shard counts in full.
@@ -231,6 +233,14 @@ def test_memory_per_shard_comes_from_runs_of_two_sizes() -> None:
     alike = capacity_measured._memory([ran(1000, 1000, 401.0), ran(1000, 500_000, 426.0)], ids)
     assert alike["shard_mib"] == 2 / 1024, "decision 023's"
     assert not alike["shard_is_measured"]
+
+
+def test_memory_per_chunk_is_that_of_the_window() -> None:
+    looks = [[0, 400.0], [100, 600.0], [5000, 1020.0], [5000, 900.0]]
+    plan, run = {"stage": "plan", "peak_mib": 400.0}, {"stage": "run", "rss_mib": looks}
+    told = {"chunks": 5000, "window_chunks": 1100, "stages": [plan, {**run, "peak_mib": 1030.0}]}
+    found = capacity_measured._graph_memory(told)
+    assert found == {"ray_mib": 200.0, "window_mib": pytest.approx(0.43)}
 
 
 def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
