@@ -189,7 +189,6 @@ def measured_table(found: Measured, graph: Graph) -> str:
     """What the results and the config say."""
     part_mb = ", ".join(f"{mb:.1f}" for mb, _ in found.publish)
     part_ms = ", ".join(f"{1e3 * spent_s:.0f}" for _, spent_s in found.publish)
-    shard_from = "scale-paper" if found.shard_is_measured else "decision 023"
     rows = [
         ["traced generation over plain", f"{found.tracing:.3f}", "tracing-cpu"],
         [
@@ -211,7 +210,7 @@ def measured_table(found: Measured, graph: Graph) -> str:
         ["planning, driver", f"{1e3 * found.plan_shard_s:.1f} ms per shard", "scale-paper"],
         ["memory of the driver, finding ids", f"{found.ids_mib[-1][1]:.0f} MiB", "scale-ids"],
         ["memory of the driver, else", f"{found.driver_mib:.0f} MiB", "scale-paper"],
-        ["memory of the driver, per shard", f"{1024 * found.shard_mib:.1f} KiB", shard_from],
+        ["memory of the driver, per shard", f"{1024 * found.shard_mib:.1f} KiB", "scale-paper"],
         ["memory of the driver, Ray", f"{found.ray_mib:.0f} MiB", "scale-graph"],
         [
             "memory of the driver, per chunk of a window",

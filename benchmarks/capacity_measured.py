@@ -35,8 +35,6 @@ _COUNTING = 2  # stages
 # apart.
 _END_GETS = 1
 _PART_GETS = 1  # of a part, when it is published
-# Of a shard, per decision 023, as long as scale-paper holds runs of one number of shards alone.
-_SHARD_MIB = 2 / 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,8 @@ class Measured:
     megabytes of masses in a part, and seconds of the driver. publish_turns: requests of
     publishing a shard, one after the other, but for its parts. plan_row_s, plan_shard_s: of the
     driver. ids_mib: rows, and memory for finding repeated ids among them. driver_mib: memory of
-    the driver without ids and shards; shard_mib: of each shard, which is measured here or
-    decision 023's. ray_mib: what Ray and the graph add to it; window_mib: each chunk of a window.
+    the driver without ids and shards; shard_mib: of each shard. ray_mib: what Ray and the graph
+    add to it; window_mib: each chunk of a window.
     """
 
     tracing: float
@@ -92,7 +90,6 @@ class Measured:
     ids_mib: Points
     driver_mib: float
     shard_mib: float
-    shard_is_measured: bool
     ray_mib: float
     window_mib: float
 
@@ -149,7 +146,10 @@ def _of(counts: dict[str, int], *kinds: str) -> int:
 
 
 def _memory(paper: Sequence[dict[str, Any]], ids: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The driver's memory from its peaks: the line through runs of fewest and of most shards."""
+    """The driver's memory from its peaks: the line through runs of fewest and of most shards.
+
+    It needs runs of two numbers of shards.
+    """
     ids_mib = ((0.0, 0.0), *((row["rows"], row["grew_mib"]) for row in ids))
     points = []
     for result in paper:
@@ -157,12 +157,11 @@ def _memory(paper: Sequence[dict[str, Any]], ids: Sequence[dict[str, Any]]) -> d
         # A chunk of scale-paper is a row.
         points.append((result["shards"], peak - at(result["chunks"], ids_mib)))
     (few, low), (many, high) = min(points), max(points)
-    shard_mib = (high - low) / (many - few) if many > few else _SHARD_MIB
+    shard_mib = (high - low) / (many - few)
     return {
         "ids_mib": ids_mib,
         "driver_mib": high - many * shard_mib,
         "shard_mib": shard_mib,
-        "shard_is_measured": many > few,
     }
 
 

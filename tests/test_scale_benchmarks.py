@@ -173,7 +173,6 @@ def test_costs_follow_their_assumptions() -> None:
         ids_mib=((0.0, 0.0), (20_000.0, 200.0)),
         driver_mib=700.0,
         shard_mib=20.0,
-        shard_is_measured=True,
         ray_mib=60.0,
         window_mib=0.4,
     )
@@ -229,10 +228,6 @@ def test_memory_per_shard_comes_from_runs_of_two_sizes() -> None:
     found = capacity_measured._memory([ran(100, 1000, 401.0), ran(1100, 500_000, 426.0)], ids)
     assert found["shard_mib"] == pytest.approx((426 - 20 - (401 - 0.04)) / 1000)
     assert found["driver_mib"] == pytest.approx(401 - 0.04 - 100 * found["shard_mib"])
-    assert found["shard_is_measured"]
-    alike = capacity_measured._memory([ran(1000, 1000, 401.0), ran(1000, 500_000, 426.0)], ids)
-    assert alike["shard_mib"] == 2 / 1024, "decision 023's"
-    assert not alike["shard_is_measured"]
 
 
 def test_memory_per_chunk_is_that_of_the_window() -> None:
