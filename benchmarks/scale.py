@@ -11,10 +11,10 @@ Run from the repository's root, one section after the other or all:
     python -m benchmarks.scale publish                       publishing parts of several sizes
 
 10^6 chunks took 101 minutes on two cores. With `--keep FOLDER`, a stage of `paper` that came to its
-end there is not done again, so that they need not be minutes of one day.
+end there is not done again, so that it need not be one afternoon.
 
 Chunks have one row, so that a million fit a disk (a part of one row is about 30 KB while it waits
-for its shard) and an afternoon; what is measured grows with chunks and shards, not with rows. Times
+for its shard) and two hours; what is measured grows with chunks and shards, not with rows. Times
 hold for the disk that `--folder` is on. Raw numbers: benchmarks/out/scale-*.json.
 """
 
