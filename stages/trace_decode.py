@@ -103,19 +103,20 @@ class TraceDecode:
         """Which attempt at the chunk this was, what came of each row, and seconds at the model."""
         # Counted before anything is done with a sample: making its inputs can be deadly, too.
         attempt = self._attempts.begin(chunk_key)
-        try:
-            if attempt.one_by_one:
-                # Alone in the process, so that it dies of no other chunk than this.
-                with self._turns.alone():
+        # One by one: alone in the process, so that it dies of no other chunk than this.
+        with self._turns.alone() if attempt.one_by_one else self._turns.together():
+            # What ends the attempt ends it within the turn: a chunk that waits would begin on a
+            # sample and be blamed for this one's end, or this one, not yet done, for that one's.
+            try:
+                if attempt.one_by_one:
                     outcomes, spent_s = self._one_by_one(rows, attempt)
-            else:
-                with self._turns.together():
+                else:
                     outcomes, spent_s = self._at_once(rows)
-        except DeviceBroken:
-            # Ray gives a dead actor's work to a new one; an exception would end the run.
-            log.critical("the device is broken; this process ends", exc_info=True)
-            os._exit(BROKEN_DEVICE)
-        attempt.done()
+            except DeviceBroken:
+                # Ray gives a dead actor's work to a new one; an exception would end the run.
+                log.critical("the device is broken; this process ends", exc_info=True)
+                os._exit(BROKEN_DEVICE)
+            attempt.done()
         return attempt.number, outcomes, spent_s
 
     def _one_by_one(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,6 +162,68 @@ def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.Mon
         trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)(chunk)
     assert codes == [BROKEN_DEVICE]
     assert len(log.kept) == 1
+
+
+class Crowded(MadeTracer):
+    """Its first call waits for a second chunk to begin; each notes which chunks would be blamed."""
+
+    def __init__(self, log: Log, **faults: Exception) -> None:
+        super().__init__(**faults)
+        self.log = log
+        self.blamed: list[list[str]] = []
+
+    def note(self) -> None:
+        """Which chunks' attempts name a sample that is at work."""
+        kept = {name: json.loads(record) for name, record in dict(self.log.kept).items()}
+        self.blamed.append([name for name in kept if kept[name]["current"]])
+
+    def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        while not self.calls and any(b'"number": 2' in one for one in self.log.kept.values()):
+            time.sleep(0.01)
+        self.note()
+        return super().trace_prepared(ready)
+
+
+def twice(chunk: pa.Table, log: Log) -> list[pa.Table]:
+    """The chunk under two keys, both before their third attempt."""
+    keys = ["first", "second"]
+    for key in keys:
+        log.kept[f"{key}.trace_decode.json"] = json.dumps({"epoch": 1, "number": 2}).encode()
+    return [chunk.set_column(0, "chunk_key", pa.array([key] * len(chunk))) for key in keys]
+
+
+def test_chunk_that_waits_is_not_blamed_for_a_broken_device(
+    chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    tracer = Crowded(log, a=DeviceBroken("CUDA error: misaligned address"))
+
+    def leave(code: int) -> None:
+        time.sleep(0.2)  # for the chunk that waits, should it no longer have to
+        tracer.note()
+        raise Killed
+
+    monkeypatch.setattr("stages.trace_decode.os._exit", leave)
+    stage = trace_stage(tracer, log)
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(stage, one) for one in twice(chunk, log)]
+        assert all(isinstance(end.exception(), Killed) for end in ends)
+    # As the second was at work, and as the first ended; then the other, which has its turn here.
+    assert [len(names) for names in tracer.blamed[:2]] == [1, 1]
+
+
+def test_chunk_that_is_done_is_not_blamed_for_the_next(chunk: pa.Table) -> None:
+    class Slow(Log):
+        def delete(self, name: str) -> None:
+            time.sleep(0.2)
+            super().delete(name)
+
+    log = Slow()
+    tracer = Crowded(log)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(trace_stage(tracer, log), twice(chunk, log)))
+    assert [len(names) for names in tracer.blamed] == [1] * 6
+    assert log.kept == {}
 
 
 def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> None:
