@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from omnitrace_core.asr import BatchEngine, Sound, SpeechEngine, hear, load_engine
+from omnitrace_core.asr import BatchEngine, LoadableEngine, Sound, SpeechEngine, hear, load_engine
 from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.extents import Extent, extent_of
@@ -55,6 +55,19 @@ class SampleReader:
         self.spans = spans or SpanOptions()
         asked = self.media.isolate
         self._isolate = isolate if asked is None else asked
+
+    def load(self) -> None:
+        """Load the models of speech now, if any are asked for, and not with the first sound.
+
+        Raises:
+            BackendError: a speech or embedding model cannot be loaded.
+            UnknownName: the speech model does not know the language.
+        """
+        if self.units.audio != "chunks":
+            return
+        if isinstance(self._engine, LoadableEngine):
+            self._engine.load()
+        self._chunker.load()
 
     def read(self, sample: Sample) -> ReadySample:
         """All three steps for one sample.

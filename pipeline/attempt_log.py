@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ray
+
 from pipeline.io import Storage
 from pipeline.lease import Claim, check_claim
 
@@ -25,6 +27,13 @@ class StoredAttempts:
     def epoch(self) -> int:
         """Of the driver."""
         return self.claim.epoch
+
+    @property
+    def worker(self) -> str:
+        """The actor's id."""
+        worker: str | None = ray.get_runtime_context().get_actor_id()
+        assert worker is not None, "no actor"
+        return worker
 
     def read(self, name: str) -> bytes | None:
         """What was written last, if anything was."""

@@ -16,7 +16,7 @@ from pipeline.config import RayOptions
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _CONNECT_S = 5.0
 # Starting Python and importing Ray is part of it.
-_ANSWER_S = 30.0
+_ANSWER_S = 60.0
 # What Ray says where the head refuses a token, and where it finds none to send.
 _NO_TOKEN = ("Unauthenticated", "authentication_token_loader")
 _REMEDY = "start one with `ray up cluster.yaml` or `ray start --head`, or set ray.address=null"

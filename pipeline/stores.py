@@ -163,7 +163,7 @@ class LocalStore(AnyStore):
         """A temporary neighbour, then a new name for it, which is all or nothing."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
+        partial = _neighbour(target)
         try:
             yield partial
             _flush(partial)
@@ -186,18 +186,42 @@ class LocalStore(AnyStore):
         except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(path) from error
 
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file if nothing is there; whether it was written."""
+        try:
+            return super().create(path, content)
+        except FileNotFoundError:
+            # Another made the file meanwhile and has swapped it already, which swept ours away.
+            if self.info(path) is None:
+                raise
+            return False
+
     def swap(
         self, path: str, content: bytes, tag: str, within_s: float | None = None
     ) -> str | None:
         """As elsewhere, but compared and replaced under a lock that all who swap here take."""
-        if not Path(path).parent.is_dir():
-            return None
         target = Path(path)
-        with _locked(target):
-            # What writers left that were killed: nobody else writes one while we hold the lock.
-            for left in target.parent.glob(f".{target.name}.*{PARTIAL}"):
-                left.unlink(missing_ok=True)
-            return super().swap(path, content, tag, within_s)
+        if not target.parent.is_dir():
+            return None
+        partial = _neighbour(target)
+        try:
+            # On the disk before the lock is taken: whoever holds that is done with it at once, and
+            # nobody waits behind a slow disk, or behind a process that sleeps meanwhile.
+            partial.write_bytes(content)
+            _flush(partial)
+            with _locked(target):
+                if self.read_tagged(path)[1] != tag:
+                    return None
+                os.replace(partial, target)
+                # What writers left that were killed, or that come too late now.
+                for left in target.parent.glob(f".{target.name}.*{PARTIAL}"):
+                    left.unlink(missing_ok=True)
+        except FileNotFoundError:
+            # The file, or our partial: swept away by another who has swapped.
+            return None
+        finally:
+            partial.unlink(missing_ok=True)
+        return tag_of(content)
 
     def _files(self, entries: Iterable[Entry], deep: bool) -> Iterator[Entry]:
         """Links count as what they lead to, and those that lead nowhere as files nobody can read.
@@ -324,6 +348,11 @@ def store_of(root: str) -> tuple[AnyStore, str]:
 def tag_of(content: bytes) -> str:
     """Names a version of a file where the file system has no name for it."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _neighbour(target: Path) -> Path:
+    """Where to write what becomes this file."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
 
 
 @contextmanager

@@ -6,20 +6,25 @@ that a sample that has killed two processes becomes an error row instead of a lo
 
 A process that dies together with its driver (a machine that goes down) may have died of that, and
 not of the sample: such a death counts half.
+
+What a worker loads before it can work is counted too: Ray starts one that dies of it again, for
+ever.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from omnitrace_core.errors import Quarantined
+from omnitrace_core.errors import BackendError, Quarantined
 
 ONE_BY_ONE_FROM = 3
 DEADLY = 2.0
+LOADS = 5  # as nodes can be lost while they load
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +35,11 @@ class AttemptLog(Protocol):
     @property
     def epoch(self) -> int:
         """Which driver of the run the process works for."""
+        ...
+
+    @property
+    def worker(self) -> str:
+        """Which of its workers this is; one that dies and is started anew stays the same."""
         ...
 
     def read(self, name: str) -> bytes | None:
@@ -121,13 +131,36 @@ class Attempts:
 
         record = _known(store.read(name)) or Record(store.epoch)
         if record.number:
-            log.warning("chunk %s: attempt %d (%s)", chunk_key, record.number + 1, self._stage)
+            log.warning("%s: attempt %d (%s)", chunk_key, record.number + 1, self._stage)
         if record.current is not None:
             weight = 1.0 if record.epoch == store.epoch else 0.5
             record.deaths[record.current] = record.deaths.get(record.current, 0.0) + weight
         record.epoch, record.current = store.epoch, None
         record.number += 1
         return Attempt(record, keep)
+
+
+@contextmanager
+def loading(what: str, log: AttemptLog | None) -> Iterator[None]:
+    """Around what a worker loads; `what` tells it in the error.
+
+    Raises:
+        BackendError: the worker's process has died of it too often.
+        OSError: of the storage.
+    """
+    if log is None:
+        yield
+        return
+    attempt = Attempts("load", log).begin(log.worker)
+    try:
+        if attempt.number > LOADS:
+            raise BackendError(
+                f"the process that loads {what} died {LOADS} times in a row before it was done; "
+                "look for it in Ray's logs: most often its machine has too little memory"
+            )
+        yield
+    finally:
+        attempt.done()
 
 
 def _known(content: bytes | None) -> Record | None:

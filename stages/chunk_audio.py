@@ -16,7 +16,7 @@ from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOp
 from omnitrace_core.reader import FoundSpeech, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
 from stages import codec
-from stages.attempts import AttemptLog, Attempts
+from stages.attempts import Attempt, AttemptLog, Attempts, loading
 from stages.chunk import Fields, StateRow, state_rows, with_results
 from stages.deadline import deadline
 from stages.guard import RowError, as_row_error, guarded
@@ -58,10 +58,13 @@ class ChunkAudio:
         timeout_s: float | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._attempts = Attempts(STAGE, attempts if units.audio == "chunks" else None)
-        self._reader = SampleReader(rules, media, units, asr, spans)
-        # Loaded here and kept by the core, so that the first sample does not pay for it.
-        load_lean_language(spans.pipeline)
+        counted = attempts if units.audio == "chunks" else None
+        self._attempts = Attempts(STAGE, counted)
+        with loading(f"asr.engine={asr.engine}", counted):
+            self._reader = SampleReader(rules, media, units, asr, spans)
+            # Here, so that the first sample does not pay for it, nor is blamed.
+            self._reader.load()
+            load_lean_language(spans.pipeline)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `speech`, `units`, `notes` and `speech_s`.
@@ -70,16 +73,19 @@ class ChunkAudio:
         """
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
-        results = self._work(table.column("chunk_key")[0].as_py(), todo) if todo else {}
+        attempt = self._attempts.begin(table.column("chunk_key")[0].as_py()) if todo else None
+        results = self._work(todo, attempt) if attempt else {}
         fields = ("speech", "units", "notes", "speech_s")
-        return with_results(table, [results.get(row.index) for row in rows], fields=fields)
+        heard = with_results(table, [results.get(row.index) for row in rows], fields=fields)
+        if attempt:
+            attempt.done()
+        return heard
 
-    def _work(self, chunk_key: str, rows: Sequence[StateRow]) -> dict[int, Fields | RowError]:
+    def _work(self, rows: Sequence[StateRow], attempt: Attempt) -> dict[int, Fields | RowError]:
         """What becomes of the samples, by row."""
         samples, read_s = self._read_ahead(rows)
         results: dict[int, Fields | RowError] = {}
         group: list[_Loaded] = []
-        attempt = self._attempts.begin(chunk_key)
         together = self._reader.hears_together and not attempt.one_by_one
         for row in rows:
             try:
@@ -95,9 +101,7 @@ class ChunkAudio:
             if not together or sum(item.n_bytes for item in group) >= _MOST_BYTES:
                 results |= self._cut(group)
                 group = []
-        results |= self._cut(group)
-        attempt.done()
-        return results
+        return results | self._cut(group)
 
     def _read_ahead(self, rows: Sequence[StateRow]) -> tuple[dict[int, Sample], float]:
         """The samples by row, their texts read together; and the seconds that took for each."""

@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from omnitrace_core.errors import DeviceBroken, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from stages import codec
-from stages.attempts import Attempt, AttemptLog, Attempts
+from stages.attempts import Attempt, AttemptLog, Attempts, loading
 from stages.chunk import Fields, StateRow, state_rows, with_results
 from stages.deadline import deadline
 from stages.guard import RowError, as_row_error, guarded
@@ -57,9 +58,10 @@ class TraceDecode:
     ) -> None:
         from omnitrace_core.batch_tracer import BatchTracer
 
-        tracer = BatchTracer(model, decode, trace)
-        # A device that cannot work ends the run here, before samples are blamed for it.
-        tracer.warm_up()
+        with loading(f"model.path={model.path}", attempts):
+            tracer = BatchTracer(model, decode, trace)
+            # A device that cannot work ends the run here, before samples are blamed for it.
+            tracer.warm_up()
         self._take(tracer, asdict(tracer.traced_by), attempts, timeout_s)
 
     def _take(
@@ -79,13 +81,37 @@ class TraceDecode:
         """One chunk: fills `trace`, `traced_by`, times and `attempts`; drops the decoded media."""
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
-        number, shares_s = 1, (0.0, 0.0)
-        outcomes: dict[int, Outcome] = {}
-        if todo:
-            number, outcomes, spent_s = self._work(table.column("chunk_key")[0].as_py(), todo)
+        if not todo:
+            return self._filled(table, rows)
+        # Counted before anything is done with a sample: making its inputs can be deadly, too.
+        attempt = self._attempts.begin(table.column("chunk_key")[0].as_py())
+        # One by one: alone in the process, so that it dies of no other chunk than this.
+        turn = self._turns.alone() if attempt.one_by_one else self._turns.together()
+        # What ends the attempt ends it within the turn: a chunk that waits would begin on a sample
+        # and be blamed for this one's end, or this one, not yet done, for that one's.
+        with turn:
+            if attempt.one_by_one:
+                outcomes, spent_s = self._one_by_one(todo, attempt)
+            else:
+                outcomes, spent_s = self._at_once(todo)
             shares_s = (spent_s[0] / len(todo), spent_s[1] / len(todo))
+            traced = self._filled(table, rows, outcomes, attempt.number, *shares_s)
+            attempt.done()
+        return traced
+
+    def _filled(
+        self,
+        table: pa.Table,
+        rows: Sequence[StateRow],
+        outcomes: Mapping[int, Outcome] | None = None,
+        number: int = 1,
+        trace_s: float = 0.0,
+        replay_s: float = 0.0,
+    ) -> pa.Table:
+        """The chunk with what came of its rows. number: of the attempt; the times are per row."""
+        outcomes = outcomes or {}
         results = [
-            self._result(outcomes[row.index], *shares_s) if row.index in outcomes else None
+            self._result(outcomes[row.index], trace_s, replay_s) if row.index in outcomes else None
             for row in rows
         ]
         counted = pa.array([number if row.index in outcomes else None for row in rows])
@@ -96,28 +122,6 @@ class TraceDecode:
             drop=("media", "speech"),
             columns_too={"attempts": counted.cast(STATE.field("attempts").type)},
         )
-
-    def _work(
-        self, chunk_key: str, rows: Sequence[StateRow]
-    ) -> tuple[int, dict[int, Outcome], tuple[float, float]]:
-        """Which attempt at the chunk this was, what came of each row, and seconds at the model."""
-        # Counted before anything is done with a sample: making its inputs can be deadly, too.
-        attempt = self._attempts.begin(chunk_key)
-        # One by one: alone in the process, so that it dies of no other chunk than this.
-        with self._turns.alone() if attempt.one_by_one else self._turns.together():
-            # What ends the attempt ends it within the turn: a chunk that waits would begin on a
-            # sample and be blamed for this one's end, or this one, not yet done, for that one's.
-            try:
-                if attempt.one_by_one:
-                    outcomes, spent_s = self._one_by_one(rows, attempt)
-                else:
-                    outcomes, spent_s = self._at_once(rows)
-            except DeviceBroken:
-                # Ray gives a dead actor's work to a new one; an exception would end the run.
-                log.critical("the device is broken; this process ends", exc_info=True)
-                os._exit(BROKEN_DEVICE)
-            attempt.done()
-        return attempt.number, outcomes, spent_s
 
     def _one_by_one(
         self, rows: Sequence[StateRow], attempt: Attempt
@@ -141,9 +145,12 @@ class TraceDecode:
         outcomes: dict[int, Outcome] = {
             index: item for index, item in ready.items() if isinstance(item, RowError)
         }
-        prepared = self._tracer.prepare(list(samples.values()))
-        # One chunk at a time has the device; the other thread makes the next one's inputs.
-        with self._device, deadline(self._timeout_s, f"{len(samples)} samples"):
+        doing = f"{len(samples)} samples"
+        with deadline(self._timeout_s, f"the inputs of {doing}"):
+            prepared = self._tracer.prepare(list(samples.values()))
+        # One chunk at a time has the device; the other thread makes the next one's inputs. It must
+        # not get one that is broken.
+        with self._device, _ending_with_its_device(), deadline(self._timeout_s, doing):
             started, replayed_s = time.perf_counter(), self._tracer.replay_s
             traced = self._tracer.trace_prepared(prepared) if samples else []
             spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
@@ -161,6 +168,19 @@ class TraceDecode:
             "trace_s": trace_s,
             "replay_s": replay_s,
         }
+
+
+@contextmanager
+def _ending_with_its_device() -> Iterator[None]:
+    """End the process where the device is broken.
+
+    Ray gives a dead actor's work to a new one; an exception would end the run.
+    """
+    try:
+        yield
+    except DeviceBroken:
+        log.critical("the device is broken; this process ends", exc_info=True)
+        os._exit(BROKEN_DEVICE)
 
 
 def _ready(row: StateRow) -> ReadySample:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 
-from omnitrace_core.asr.base import BatchEngine, Heard, Sound, SpeechEngine, hear
+from omnitrace_core.asr.base import (
+    BatchEngine,
+    Heard,
+    LoadableEngine,
+    Sound,
+    SpeechEngine,
+    hear,
+)
 from omnitrace_core.asr.given import GivenSegments
 from omnitrace_core.asr.paraformer import Paraformer
 from omnitrace_core.asr.scribe import Scribe
@@ -22,6 +29,7 @@ __all__ = [
     "ENTRY_POINTS",
     "BatchEngine",
     "Heard",
+    "LoadableEngine",
     "Sound",
     "SpeechEngine",
     "engine_loader",
@@ -40,7 +48,8 @@ _ENGINES: Mapping[str, Callable[[AsrOptions], SpeechEngine]] = {
 
 
 def load_engine(options: AsrOptions) -> SpeechEngine:
-    """The engine that `asr.engine` names; its weights load with its first sound.
+    """The engine that `asr.engine` names; its weights load with its first sound,
+    or when it is told to (`LoadableEngine`).
 
     Raises:
         UnknownName: neither built in nor an installed entry point, or not its language.

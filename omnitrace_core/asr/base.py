@@ -48,6 +48,15 @@ class BatchEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class LoadableEngine(Protocol):
+    """A speech engine whose weights load with its first sound, or before it."""
+
+    def load(self) -> None:
+        """Load them now. Raises: BackendError: a model cannot be loaded."""
+        ...
+
+
 def hear(engine: SpeechEngine, sounds: Sequence[Sound]) -> list[Heard]:
     """What an engine makes of each sound: together if it can, else one by one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omnitrace_core.asr.chunking import chunk_by_meaning, chunk_by_pauses
-from omnitrace_core.asr.embedding import load_embedder
+from omnitrace_core.asr.embedding import TextEmbedder, load_embedder
 from omnitrace_core.asr.model_folder import check_model
 from omnitrace_core.asr.process_state import kept_process
 from omnitrace_core.options import AsrOptions
@@ -38,10 +38,18 @@ class SpeechChunker:
         # Silence between what has no text says nothing of its meaning.
         if options.embedding is None or not all(texts):
             return chunk_by_pauses(segments, options.min_chunk_s, options.max_chunk_s)
-        embedder = load_embedder(options.embedding, options.device, options.threads)
+        embedder = self._embedder(options.embedding)
         with kept_process(options.threads, "transformers"):
             vectors = embedder.embed(texts)
         return chunk_by_meaning(segments, vectors, options.min_chunk_s, options.max_chunk_s)
+
+    def load(self) -> None:
+        """Load the embedding model, if there is one. Raises: BackendError: it cannot be loaded."""
+        if self._options.embedding is not None:
+            self._embedder(self._options.embedding)
+
+    def _embedder(self, model: str) -> TextEmbedder:
+        return load_embedder(model, self._options.device, self._options.threads)
 
     def _joins(self, segments: Sequence[Segment]) -> bool:
         if self._options.chunking == "auto":

@@ -73,6 +73,10 @@ class Paraformer:
         self._options = options
         self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
 
+    def load(self) -> None:
+        """Load the models. Raises: BackendError: one cannot be loaded."""
+        self._models()
+
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
         """Sentences, or without a punctuation model stretches between pauses.
 

@@ -43,6 +43,15 @@ class Whisper:
         self._options = options
         self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
 
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            BackendError: it cannot be loaded.
+            UnknownName: it does not know the language.
+        """
+        self._model()
+
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
         """Sentences, or stretches between pauses where nothing is punctuated.
 
@@ -76,11 +85,14 @@ class Whisper:
         return cut_pieces(sound.audio, [(s.start_s, s.end_s) for s in spoken])
 
     def _recognise(self, waveforms: list[Float32]) -> list[list[Word]]:
+        return _recognise(self._model(), self._options.language, waveforms)
+
+    def _model(self) -> Any:
         options = self._options
         model = _load(str(options.model), options.device, options.threads)
         # Once more for a model from the hub, whose files were not here before.
         check_whisper_language(options.language, vars(model.model.generation_config))
-        return _recognise(model, options.language, waveforms)
+        return model
 
 
 def _recognise(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import load_engine, paraformer
+from omnitrace_core.asr import LoadableEngine, load_engine, paraformer
 from omnitrace_core.asr.words import join_texts
 from omnitrace_core.errors import BackendError, FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
@@ -153,6 +153,10 @@ def test_models_are_loaded_once_per_process(folders: dict[str, str]) -> None:
     paraformer._load.cache_clear()
     load_engine(AsrOptions(engine="paraformer", **folders))  # type: ignore[arg-type]
     assert paraformer._load.cache_info().misses == 0
+    engine = load_engine(AsrOptions(engine="paraformer", **folders))  # type: ignore[arg-type]
+    assert isinstance(engine, LoadableEngine)
+    engine.load()
+    assert paraformer._load.cache_info().misses == 1
     assert heard(folders) == heard(folders)
     assert paraformer._load.cache_info().misses == 1
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import load_engine, whisper
+from omnitrace_core.asr import embedding, load_engine, whisper
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
@@ -82,6 +83,20 @@ def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> No
     assert set(kinds) == {(0, "audio_chunk"), (1, "audio_bin")}
     assert all(unit.transcript for unit in ready.units if unit.part_index == 0)
     assert "part 1: no speech found, its sound is cut into time bins" in ready.notes
+
+
+def test_the_reader_loads_models_before_the_first_sound(folder: str, tmp_path: Path) -> None:
+    settings = options(folder, embedding=tiny_speech.build_embedder(tmp_path / "embedder"))
+    loads = (whisper._load, embedding._load)
+    for load in loads:
+        load.cache_clear()
+    rules, media = MediaRules(), MediaOptions()
+    SampleReader(rules, media, UnitOptions(audio="bins"), settings).load()
+    assert [load.cache_info().currsize for load in loads] == [0, 0]
+    SampleReader(rules, media, UnitOptions(audio="chunks"), settings).load()
+    assert [load.cache_info().currsize for load in loads] == [1, 1]
+    given = AsrOptions(engine="given")
+    SampleReader(rules, media, UnitOptions(audio="chunks"), given).load()
 
 
 def test_a_word_without_an_end_ends_with_its_stretch() -> None:

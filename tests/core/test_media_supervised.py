@@ -157,16 +157,16 @@ def test_a_hang_costs_one_part_and_its_time() -> None:
 
 def test_who_gets_on_has_all_the_time_it_needs() -> None:
     """The deadline is on silence: an hour of 4K video may take hours."""
-    with Supervisor(MediaOptions(decode_timeout_s=3), RULES, ODD) as supervisor:
+    with Supervisor(MediaOptions(decode_timeout_s=5), RULES, ODD) as supervisor:
         pid = do(supervisor, "pid").sha256
         started = time.monotonic()
-        do(supervisor, "work 10")
-        assert time.monotonic() - started > 6
+        do(supervisor, "work 12")
+        assert time.monotonic() - started > 7
         assert do(supervisor, "pid").sha256 == pid
 
 
 def test_too_much_memory_costs_one_part(odd: Supervisor) -> None:
-    message = r"a\.png: decoding it took 3\d\d MiB, above media\.decode_memory_mib=300"
+    message = r"a\.png: decoding it took [34]\d\d MiB, above media\.decode_memory_mib=300"
     with pytest.raises(MediaMemory, match=message):
         do(odd, "grow")
     with pytest.raises(MediaMemory, match=r"a\.png: .* asked for more memory than there is"):
@@ -286,7 +286,7 @@ def test_an_interrupt_leaves_nothing_half_done(odd: Supervisor) -> None:
     # A shell starts what it runs in the background with interrupts ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        timer = threading.Timer(0.3, signal.raise_signal, (signal.SIGINT,))
+        timer = threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             do(odd, "sleep 600")

@@ -65,8 +65,12 @@ class Case:
             kill_group(driver)
 
     def log(self) -> str:
-        """What the drivers said."""
-        return (self.folder / "log").read_text(errors="replace")[-4000:]
+        """What the drivers said, for a message."""
+        return self.said()[-4000:]
+
+    def said(self) -> str:
+        """All that the drivers said."""
+        return (self.folder / "log").read_text(errors="replace")
 
     def parts(self) -> int:
         """Chunks that are committed and not published."""
@@ -102,7 +106,7 @@ def make_case(
 
 
 def wait_until(
-    reached: Callable[[], bool], driver: subprocess.Popen[bytes] | None = None, wait_s: float = 200
+    reached: Callable[[], bool], driver: subprocess.Popen[bytes] | None = None, wait_s: float = 400
 ) -> None:
     """Until something is so, or the driver has ended."""
     end = time.monotonic() + wait_s

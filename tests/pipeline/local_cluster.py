@@ -44,7 +44,6 @@ def local_cluster(head_cpus: float, env: Mapping[str, str]) -> Iterator[LocalClu
         [sys.executable, __file__, str(head_cpus)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
         env=env,
     ) as process:

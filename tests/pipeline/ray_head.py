@@ -55,6 +55,8 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.ports['dashboard']}",
             "RAY_metrics_report_interval_ms": "1000",
+            # As docs/cluster.md advises: a job that is told to stop has more than 3 s for it.
+            "RAY_JOB_STOP_WAIT_TIME_S": "30",
         }
 
     def command(self) -> list[str]:
@@ -116,16 +118,30 @@ class RayHead:
 def ray_head(n_cpus: int) -> Iterator[RayHead]:
     """Start a head, and end it and all it started."""
     with ExitStack() as stack:
-        # Sockets of Ray lie below it, and their paths may have 107 characters.
-        folder = stack.enter_context(TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True))
-        head = RayHead(Path(folder), n_cpus)
-        log = stack.enter_context((head.home / "log").open("wb"))
-        process = subprocess.Popen(
-            head.command(), env=head.env, stdout=log, stderr=log, start_new_session=True
-        )
-        stack.callback(_end, process, head.home)
-        head.wait_until_up(process)
-        yield head
+        yield _start_one(stack, n_cpus)
+
+
+def _start_one(stack: ExitStack, n_cpus: int) -> RayHead:
+    for is_last in (False, False, True):
+        with ExitStack() as trial:
+            # Sockets of Ray lie below it, and their paths may have 107 characters.
+            folder = TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+            head = RayHead(Path(trial.enter_context(folder)), n_cpus)
+            log = trial.enter_context((head.home / "log").open("wb"))
+            process = subprocess.Popen(
+                head.command(), env=head.env, stdout=log, stderr=log, start_new_session=True
+            )
+            trial.callback(_end, process, head.home)
+            try:
+                head.wait_until_up(process)
+            except RuntimeError:
+                # Another process may have taken one of its ports meanwhile.
+                if is_last:
+                    raise
+                continue
+            stack.enter_context(trial.pop_all())
+            return head
+    raise AssertionError("unreachable")
 
 
 def _end(process: subprocess.Popen[bytes], home: Path) -> None:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 KEY, SECRET = "omnitrace-tests", "not-a-secret-of-anyone"
@@ -29,21 +29,35 @@ def serving(folder: Path) -> Iterator[str]:
     """Run the server on a folder; yields its address, and stops it at the end."""
     program = binary()
     assert program is not None
-    ports = _free_ports(5)
     settings = folder / "s3.json"
     access = {"credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     settings.write_text(json.dumps({"identities": [{"name": "tests", **access}]}))
     (folder / "data").mkdir()
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [program, *_flags(folder, settings, ports)], stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        _wait(server, ports[-1], folder / "log")
-        yield f"http://127.0.0.1:{ports[-1]}"
-    finally:
-        server.kill()
-        server.wait()
+    with ExitStack() as stack:
+        yield _start(stack, program, folder, settings)
+
+
+def _start(stack: ExitStack, program: str, folder: Path, settings: Path) -> str:
+    """Start the server, which ends with the stack; its address."""
+    for is_last in (False, False, True):
+        ports = _free_ports(5)
+        with ExitStack() as trial:
+            log = trial.enter_context((folder / "log").open("wb"))
+            server = subprocess.Popen(
+                [program, *_flags(folder, settings, ports)], stdout=log, stderr=log, cwd=folder
+            )
+            trial.callback(server.wait)
+            trial.callback(server.kill)
+            try:
+                _wait(server, ports[-1], folder / "log")
+            except RuntimeError:
+                # Another process may have taken one of its ports meanwhile.
+                if is_last:
+                    raise
+                continue
+            stack.enter_context(trial.pop_all())
+            return f"http://127.0.0.1:{ports[-1]}"
+    raise AssertionError("unreachable")
 
 
 def environment(address: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ def test_driver_that_is_told_to_stop(case: Case) -> None:
     try:
         wait_until(case.at_work, driver)
         os.kill(driver.pid, signal.SIGTERM)
-        assert driver.wait(60) == 4, case.log()
+        assert driver.wait(200) == 4, case.log()
     finally:
         kill_group(driver)
     assert case.root is not None
@@ -88,7 +88,7 @@ def test_two_drivers_on_one_output(case: Case) -> None:
         for driver in drivers:
             kill_group(driver)
     assert codes == [0, 4], case.log()
-    assert "is being worked on by process" in case.log()
+    assert "is being worked on by process" in case.said()
     assert_complete(case)
 
 
@@ -103,8 +103,8 @@ def test_driver_that_sleeps_through_its_lease(case: Case) -> None:
         assert case.root is not None
         before = {path: path.stat().st_mtime_ns for path in case.root.rglob("*.parquet")}
         os.kill(sleeper.pid, signal.SIGCONT)
-        assert sleeper.wait(60) == 4, case.log()
-        assert "lost the lease" in case.log() or "may not commit" in case.log()
+        assert sleeper.wait(200) == 4, case.log()
+        assert "lost the lease" in case.said() or "may not commit" in case.said()
         assert {path: path.stat().st_mtime_ns for path in case.root.rglob("*.parquet")} == before
     finally:
         kill_group(sleeper)
@@ -120,8 +120,10 @@ def test_disk_that_is_full(case: Case) -> None:
         pytest.skip("this user may not mount a small file system")
     try:
         assert case.finish() == 1, case.log()
-        assert "No space left on device" in case.log()
-        assert not list(output.rglob("*.partial"))
+        assert "No space left on device" in case.said()
+        # Of what is counted, a worker that was ended with the run may have left half a file.
+        halves = [path for path in output.rglob("*.partial") if path.parent.name != "_attempts"]
+        assert not halves
         grow = ["mount", "-o", "remount,size=64m", str(output)]
         subprocess.run(grow, check=True)
         assert case.finish() == 0, case.log()

@@ -78,7 +78,7 @@ def test_actors_that_are_killed(tmp_path: Path, tiny_model: str) -> None:
         for (actor,) in doomed:
             actor.kill()
         held.unlink()
-        assert driver.wait(300) == 0, case.log()
+        assert driver.wait(400) == 0, case.log()
     finally:
         kill_group(driver)
     assert set(assert_exactly_once(case).values()) == {""}
@@ -99,6 +99,18 @@ def test_samples_that_kill_their_actor_every_time(tmp_path: Path, tiny_model: st
     assert verdict["by_stage"] == {"trace_decode": 3}
 
 
+def test_model_that_kills_its_process_when_it_is_loaded(tmp_path: Path, tiny_model: str) -> None:
+    """As a machine with too little memory does; Ray alone would load it for ever."""
+    case = make_case(tmp_path, tiny_model, {"a": ["s0", "s1"]})
+    case.env |= {"PYTHONPATH": f"{DEADLY}:{REPOSITORY}", "DEADLY_LOAD": "1"}
+    assert case.finish(timeout_s=500) == 1, case.log()
+    assert f"the process that loads model.path={tiny_model} died 5 times in a row" in case.said()
+    assert case.parts() == case.published() == 0
+    del case.env["DEADLY_LOAD"]
+    assert case.finish() == 0, case.log()
+    assert set(assert_exactly_once(case).values()) == {""}
+
+
 def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
     """With chunks in the hands of its models; the head alone has too little for the graph."""
     ids = [f"s{number}" for number in range(24)]
@@ -112,7 +124,7 @@ def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
             wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
             lose(case, cluster, node, held)
             cluster.add_node(3)
-            assert driver.wait(300) == 0, case.log()
+            assert driver.wait(400) == 0, case.log()
         finally:
             kill_group(driver)
     assert set(assert_exactly_once(case).values()) == {""}
@@ -142,7 +154,7 @@ def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_mo
             assert nothing in log.read_text()[said:]
             assert case.parts() == committed
             cluster.add_node(3)
-            assert driver.wait(300) == 0, case.log()
+            assert driver.wait(400) == 0, case.log()
         finally:
             kill_group(driver)
     assert set(assert_exactly_once(case).values()) == {""}

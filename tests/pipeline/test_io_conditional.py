@@ -14,7 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from omnitrace_core import s3
 from omnitrace_core.object_store import s3_files
-from pipeline.io import ABSENT, Storage
+from pipeline import stores
+from pipeline.io import ABSENT, PARTIAL, Storage
 
 _MEMORY = "memory"
 
@@ -168,7 +169,51 @@ def test_disks_without_hard_links_lock_instead(
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda who: _create(str(tmp_path), who), range(8)))
     assert sum(won) == 1
-    assert Storage(str(tmp_path)).names(suffix=".partial") == []
+    assert Storage(str(tmp_path)).names(suffix=PARTIAL) == []
+
+
+def test_who_is_overtaken_while_it_creates_has_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another creates and swaps while we flush ours, and sweeps what is left of dead writers."""
+    storage, flush = Storage(str(tmp_path)), stores._flush
+
+    def slowly(partial: Path) -> None:
+        monkeypatch.setattr(stores, "_flush", flush)
+        assert storage.create("a", b"theirs")
+        assert storage.swap("a", b"theirs, renewed", storage.read_tagged("a")[1])
+        flush(partial)
+
+    monkeypatch.setattr(stores, "_flush", slowly)
+    assert not storage.create("a", b"ours")
+    assert storage.read("a") == b"theirs, renewed"
+
+
+def test_a_disk_that_is_slow_to_swap_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a process that sleeps there: another swaps meanwhile, and the first has lost."""
+    storage, flush = Storage(str(tmp_path)), stores._flush
+    storage.write("a", b"1")
+    tag = storage.read_tagged("a")[1]
+
+    def slowly(partial: Path) -> None:
+        monkeypatch.setattr(stores, "_flush", flush)
+        assert storage.swap("a", b"theirs", tag)
+        flush(partial)
+
+    monkeypatch.setattr(stores, "_flush", slowly)
+    assert storage.swap("a", b"ours", tag) is None
+    assert storage.read("a") == b"theirs"
+    assert storage.names(suffix=PARTIAL) == []
+
+
+def test_what_dead_writers_left_goes_with_the_next_swap(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"1")
+    (tmp_path / f".a.0123{PARTIAL}").write_bytes(b"half")
+    assert storage.swap("a", b"2", storage.read_tagged("a")[1])
+    assert storage.names(suffix=PARTIAL) == []
 
 
 # --- uploads in parts ----------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def _try(root: str) -> int:
     folder = Storage(root)
     while True:
         try:
-            with holding(folder, 2) as lease:
+            with holding(folder, 20) as lease:
                 assert folder.create("held", b"")
                 time.sleep(0.05)
                 lease.check()

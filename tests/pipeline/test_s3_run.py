@@ -196,7 +196,7 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
         assert driver.wait(400) == 1, case.log()
     finally:
         kill_group(driver)
-    (said,) = [line for line in case.log().splitlines() if line.startswith("omnitrace: ")]
+    (said,) = [line for line in case.said().splitlines() if line.startswith("omnitrace: ")]
     assert "object storage did not answer in 4 tries" in said
     assert "last with SlowDown" in said
     assert "start again: what was written stays" in said

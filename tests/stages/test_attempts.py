@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from omnitrace_core.errors import Quarantined
-from stages.attempts import Attempt, Attempts
+from omnitrace_core.errors import BackendError, Quarantined
+from stages.attempts import LOADS, Attempt, Attempts, loading
 
 
 class Log:
     """A log in memory; `at(epoch)` is the same log as a later driver's processes see it."""
+
+    worker = "worker"
 
     def __init__(self, epoch: int = 1, kept: dict[str, bytes] | None = None) -> None:
         self.epoch = epoch
@@ -104,6 +106,31 @@ def test_deaths_with_the_driver_count_half() -> None:
     attempt = begin(log.at(7))
     with pytest.raises(Quarantined):
         attempt.row("b")
+
+
+def test_loads_that_kill_their_worker_are_bounded() -> None:
+    log = Log()
+    left = [loading("a model", log) for _ in range(LOADS)]  # as a process that dies leaves them
+    for block in left:
+        block.__enter__()
+    with pytest.raises(BackendError, match="that loads a model died 5 times in a row"):
+        loading("a model", log).__enter__()
+    assert log.kept == {}
+
+
+def test_loads_that_fail_or_succeed_are_forgotten() -> None:
+    log = Log()
+    for _ in range(2 * LOADS):
+        left = loading("a model", log)
+        left.__enter__()
+        with loading("a model", log):
+            assert list(log.kept) == ["worker.load.json"]
+        assert log.kept == {}
+        with pytest.raises(KeyError), loading("a model", log):
+            raise KeyError
+        assert log.kept == {}
+    with loading("a model", None):
+        pass
 
 
 def test_stages_and_chunks_count_apart() -> None:

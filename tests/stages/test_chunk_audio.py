@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,43 @@ def test_sound_that_kills_its_process_is_left_alone_in_the_end(
     assert errors_of(table)[1]["stage"] == "chunk_audio"  # type: ignore[index]
     assert ear.asked == [1, 1]
     assert log.kept == {}
+
+
+def test_models_load_with_the_actor_and_blame_no_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heavy(Ear):
+        def load(self) -> None:
+            raise Killed
+
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Heavy())
+    blocks: list[object] = []
+
+    def block(what: str, attempts: AttemptLog | None) -> AbstractContextManager[None]:
+        blocks.append(what)
+        return nullcontext()
+
+    monkeypatch.setattr("stages.chunk_audio.loading", block)
+    with pytest.raises(Killed):
+        ChunkAudio(*READING, Log())
+    assert blocks == ["asr.engine=whisper"]
+
+
+def test_chunk_is_done_when_its_table_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*arguments: object, **options: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Ear())
+    log = Log()
+    decoded = DecodeMedia(*READING)(
+        read_chunk(tmp_path, [{"sample_id": "s", "messages": [user(audio(5))]}])
+    )
+    monkeypatch.setattr("stages.chunk_audio.with_results", too_much)
+    with pytest.raises(Killed):
+        ChunkAudio(*READING, log)(decoded)
+    assert list(log.kept) == ["key.chunk_audio.json"]
 
 
 def test_engine_that_hangs_ends_its_process(

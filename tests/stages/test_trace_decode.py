@@ -153,14 +153,29 @@ def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.Mon
     codes: list[int] = []
 
     def leave(code: int) -> None:
+        assert stage._device.locked(), "another chunk could have the broken device"
         codes.append(code)
         raise Killed
 
     monkeypatch.setattr("stages.trace_decode.os._exit", leave)
     log = Log()
+    stage = trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)
     with pytest.raises(Killed):
-        trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)(chunk)
+        stage(chunk)
     assert codes == [BROKEN_DEVICE]
+    assert len(log.kept) == 1
+
+
+def test_chunk_is_done_when_its_table_is_built(
+    chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(trace: TokenTrace) -> bytes:
+        raise Killed
+
+    monkeypatch.setattr("stages.trace_decode.codec.encode_trace", too_much)
+    log = Log()
+    with pytest.raises(Killed):
+        trace_stage(MadeTracer(), log)(chunk)
     assert len(log.kept) == 1
 
 

@@ -3,6 +3,7 @@
 `BatchTracer.trace_prepared` is wrapped once its module is imported. A sample called `deadly-…` ends
 the process as a broken driver library would, each time; `poison-…` breaks the device, which the
 stage answers by ending the process in good order; `unready-…` is deadly while its inputs are made.
+With DEADLY_LOAD in the environment, loading the model is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def _arm(module: Any) -> None:
                 raise DeviceBroken(f"{name}: CUDA error: an illegal memory access (simulated)")
         return traced(self, prepared)
 
+    def load(self: Any, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if "DEADLY_LOAD" in os.environ:
+        module.BatchTracer.__init__ = load
     module.BatchTracer.trace_prepared = trace_prepared
     module.BatchTracer.prepare = prepare
 
