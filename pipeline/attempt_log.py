@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ray
-
 from pipeline.io import Storage
 from pipeline.lease import Claim, check_claim
 
@@ -31,6 +29,9 @@ class StoredAttempts:
     @property
     def worker(self) -> str:
         """The actor's id."""
+        # Here: a run that has nothing left to do needs no Ray.
+        import ray
+
         worker: str | None = ray.get_runtime_context().get_actor_id()
         assert worker is not None, "no actor"
         return worker

@@ -105,8 +105,9 @@ class RayOptions(Options):
     trace_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="Longest time of a model at a chunk (from the third attempt on: a sample), or "
-        "its process is ended as one that hangs; null: no limit.",
+        description="Longest time for the inputs of a chunk, and then of a model at it (from "
+        "the third attempt on: of a sample), or its process is ended as one that hangs; null: no "
+        "limit.",
     )
     curate_actors: int = Field(1, ge=1, description="Actors that cut spans and curate sources.")
     curate_cpus: float = Field(0.25, gt=0, description="CPUs of each.")

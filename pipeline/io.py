@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from omnitrace_core.errors import ConfigError
-from pipeline.stores import ABSENT, PARTIAL, AnyStore, LocalStore, Taken, identity_of, store_of
+from pipeline.disk import PARTIAL
+from pipeline.stores import ABSENT, AnyStore, LocalStore, Taken, identity_of, store_of
 
 __all__ = ["ABSENT", "PARTIAL", "Storage", "absolute"]
 

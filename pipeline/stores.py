@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,13 +22,11 @@ from omnitrace_core.object_store import (
     if_tag,
     open_in,
 )
+from pipeline import disk
 
-PARTIAL = ".partial"
 ABSENT = ""  # the version of a file that is not there
-_LOCK = ".lock"
 _DELETIONS = 3
 Entry = Mapping[str, Any]
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class Taken(FileExistsError):
@@ -163,21 +158,27 @@ class LocalStore(AnyStore):
         """A temporary neighbour, then a new name for it, which is all or nothing."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _neighbour(target)
+        partial = disk.neighbour(target)
         try:
             yield partial
-            _flush(partial)
+            disk.flush(partial)
             if over is None:
                 os.replace(partial, target)
             elif over == ABSENT:
-                _link(partial, target)
+                self._link(partial, target)
             else:
-                with _folder_locked(target):
+                with disk.folder_locked(target):
                     if self.version(path) != over:
                         raise Taken(path)
                     os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _link(self, partial: Path, target: Path) -> None:
+        try:
+            disk.link(partial, target)
+        except FileExistsError as error:
+            raise Taken(str(target)) from error
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
@@ -203,19 +204,17 @@ class LocalStore(AnyStore):
         target = Path(path)
         if not target.parent.is_dir():
             return None
-        partial = _neighbour(target)
+        partial = disk.neighbour(target)
         try:
             # On the disk before the lock is taken: whoever holds that is done with it at once, and
             # nobody waits behind a slow disk, or behind a process that sleeps meanwhile.
             partial.write_bytes(content)
-            _flush(partial)
-            with _locked(target):
+            disk.flush(partial)
+            with disk.locked(target):
                 if self.read_tagged(path)[1] != tag:
                     return None
                 os.replace(partial, target)
-                # What writers left that were killed, or that come too late now.
-                for left in target.parent.glob(f".{target.name}.*{PARTIAL}"):
-                    left.unlink(missing_ok=True)
+                disk.sweep(target)
         except FileNotFoundError:
             # The file, or our partial: swept away by another who has swapped.
             return None
@@ -237,7 +236,7 @@ class LocalStore(AnyStore):
         followed: set[str] = set()
         for link in links:
             folder = os.path.realpath(link)
-            if folder in followed or _is_above(link):
+            if folder in followed or disk.is_above(link):
                 continue
             followed.add(folder)
             below, more = self._sorted_out(self.fs.find(link, detail=True).values())
@@ -348,59 +347,3 @@ def store_of(root: str) -> tuple[AnyStore, str]:
 def tag_of(content: bytes) -> str:
     """Names a version of a file where the file system has no name for it."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _neighbour(target: Path) -> Path:
-    """Where to write what becomes this file."""
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the hidden lock file beside a file; the system lets go of it when a holder dies."""
-    with target.with_name(f".{target.name}{_LOCK}").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _folder_locked(target: Path) -> Iterator[None]:
-    """Hold the folder that a file is in, which leaves no lock file behind."""
-    handle = os.open(target.parent, os.O_RDONLY)
-    try:
-        with ExitStack() as held:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError:
-                # Of network file systems, some lock only what is open for writing.
-                held.enter_context(_locked(target))
-            yield
-    finally:
-        os.close(handle)
-
-
-def _is_above(link: str) -> bool:
-    """Whether a link leads to a folder that it lies in, and so in a circle."""
-    return Path(link).resolve() in Path(link).parent.resolve().joinpath("x").parents
-
-
-def _link(partial: Path, target: Path) -> None:
-    """Give a file its name if the name is free. Raises: Taken."""
-    try:
-        os.link(partial, target)
-    except FileExistsError as error:
-        raise Taken(str(target)) from error
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        # A disk without hard links, such as some that are mounted from elsewhere.
-        with _locked(target):
-            if target.exists():
-                raise Taken(str(target)) from error
-            os.replace(partial, target)
-
-
-def _flush(path: Path) -> None:
-    """Put the content on disk before its name, so that a power cut cannot leave an empty file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

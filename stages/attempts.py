@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from types import TracebackType
 from typing import Protocol
 
 from omnitrace_core.errors import BackendError, Quarantined
 
 ONE_BY_ONE_FROM = 3
 DEADLY = 2.0
-LOADS = 5  # as nodes can be lost while they load
+LOADS = 5  # more than samples get: machines can be lost while their models load
 
 log = logging.getLogger(__name__)
 
@@ -140,27 +141,37 @@ class Attempts:
         return Attempt(record, keep)
 
 
-@contextmanager
-def loading(what: str, log: AttemptLog | None) -> Iterator[None]:
-    """Around what a worker loads; `what` tells it in the error.
+class Loading:
+    """A block in which a worker loads what it needs, counted before it begins.
 
-    Raises:
-        BackendError: the worker's process has died of it too often.
-        OSError: of the storage.
+    given_up: why not to enter it, where the worker's process died in it too often. It is for the
+    first chunk to raise: what an actor's constructor raises makes Ray try another actor.
+
+    Raises: OSError of the storage; LeaseLost.
     """
-    if log is None:
-        yield
-        return
-    attempt = Attempts("load", log).begin(log.worker)
-    try:
-        if attempt.number > LOADS:
-            raise BackendError(
+
+    def __init__(self, what: str, log: AttemptLog | None) -> None:
+        self.given_up: BackendError | None = None
+        self._attempt = Attempts("load", log).begin("" if log is None else log.worker)
+        if self._attempt.number > LOADS:
+            self.given_up = BackendError(
                 f"the process that loads {what} died {LOADS} times in a row before it was done; "
                 "look for it in Ray's logs: most often its machine has too little memory"
             )
-        yield
-    finally:
-        attempt.done()
+            self._attempt.done()
+
+    def __enter__(self) -> None:
+        assert self.given_up is None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # What it raises is of no interest where the block has raised.
+        with nullcontext() if error is None else suppress(Exception):
+            self._attempt.done()
 
 
 def _known(content: bytes | None) -> Record | None:

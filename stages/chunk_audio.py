@@ -16,7 +16,7 @@ from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOp
 from omnitrace_core.reader import FoundSpeech, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
 from stages import codec
-from stages.attempts import Attempt, AttemptLog, Attempts, loading
+from stages.attempts import Attempt, AttemptLog, Attempts, Loading
 from stages.chunk import Fields, StateRow, state_rows, with_results
 from stages.deadline import deadline
 from stages.guard import RowError, as_row_error, guarded
@@ -60,8 +60,12 @@ class ChunkAudio:
         self._timeout_s = timeout_s
         counted = attempts if units.audio == "chunks" else None
         self._attempts = Attempts(STAGE, counted)
-        with loading(f"asr.engine={asr.engine}", counted):
-            self._reader = SampleReader(rules, media, units, asr, spans)
+        self._reader = SampleReader(rules, media, units, asr, spans)
+        loading = Loading(f"asr.engine={asr.engine}", counted)
+        self._given_up = loading.given_up
+        if self._given_up:
+            return
+        with loading:
             # Here, so that the first sample does not pay for it, nor is blamed.
             self._reader.load()
             load_lean_language(spans.pipeline)
@@ -71,6 +75,8 @@ class ChunkAudio:
 
         An engine that hears in batches is given the sounds of several samples at once.
         """
+        if self._given_up:
+            raise self._given_up
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
         attempt = self._attempts.begin(table.column("chunk_key")[0].as_py()) if todo else None

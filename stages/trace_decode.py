@@ -18,7 +18,7 @@ from omnitrace_core.errors import DeviceBroken, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from stages import codec
-from stages.attempts import Attempt, AttemptLog, Attempts, loading
+from stages.attempts import Attempt, AttemptLog, Attempts, Loading
 from stages.chunk import Fields, StateRow, state_rows, with_results
 from stages.deadline import deadline
 from stages.guard import RowError, as_row_error, guarded
@@ -44,8 +44,9 @@ class TraceDecode:
     """Holds the model; one per replica. Batching and sorting by length are the core's.
 
     Two threads may call it: while one traces, the other makes the next chunk's inputs. attempts:
-    where attempts at a chunk are counted before they begin. timeout_s: a chunk that the model is at
-    for longer (from the third attempt on: a sample) ends the process, as if it had killed it.
+    where attempts at a chunk are counted before they begin. timeout_s: a chunk whose inputs
+    take longer, or that the model is at for longer (from the third attempt on: a sample), ends the
+    process, as if it had killed it.
     """
 
     def __init__(
@@ -58,7 +59,11 @@ class TraceDecode:
     ) -> None:
         from omnitrace_core.batch_tracer import BatchTracer
 
-        with loading(f"model.path={model.path}", attempts):
+        loading = Loading(f"model.path={model.path}", attempts)
+        self._given_up = loading.given_up
+        if self._given_up:
+            return
+        with loading:
             tracer = BatchTracer(model, decode, trace)
             # A device that cannot work ends the run here, before samples are blamed for it.
             tracer.warm_up()
@@ -72,6 +77,7 @@ class TraceDecode:
         timeout_s: float | None = None,
     ) -> None:
         self._tracer, self._traced_by = tracer, traced_by
+        self._given_up = None
         self._timeout_s = timeout_s
         self._attempts = Attempts(STAGE, attempts)
         self._turns = Turns()
@@ -79,6 +85,8 @@ class TraceDecode:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `trace`, `traced_by`, times and `attempts`; drops the decoded media."""
+        if self._given_up:
+            raise self._given_up
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
         if not todo:
@@ -87,8 +95,8 @@ class TraceDecode:
         attempt = self._attempts.begin(table.column("chunk_key")[0].as_py())
         # One by one: alone in the process, so that it dies of no other chunk than this.
         turn = self._turns.alone() if attempt.one_by_one else self._turns.together()
-        # What ends the attempt ends it within the turn: a chunk that waits would begin on a sample
-        # and be blamed for this one's end, or this one, not yet done, for that one's.
+        # The attempt is over, in either way, before the turn is: else the chunk that waits for it
+        # begins on a sample, and one of the two is blamed for the other's death.
         with turn:
             if attempt.one_by_one:
                 outcomes, spent_s = self._one_by_one(todo, attempt)
@@ -146,7 +154,7 @@ class TraceDecode:
             index: item for index, item in ready.items() if isinstance(item, RowError)
         }
         doing = f"{len(samples)} samples"
-        with deadline(self._timeout_s, f"the inputs of {doing}"):
+        with _ending_with_its_device(), deadline(self._timeout_s, f"the inputs of {doing}"):
             prepared = self._tracer.prepare(list(samples.values()))
         # One chunk at a time has the device; the other thread makes the next one's inputs. It must
         # not get one that is broken.

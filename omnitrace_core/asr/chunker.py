@@ -44,14 +44,19 @@ class SpeechChunker:
         return chunk_by_meaning(segments, vectors, options.min_chunk_s, options.max_chunk_s)
 
     def load(self) -> None:
-        """Load the embedding model, if there is one. Raises: BackendError: it cannot be loaded."""
-        if self._options.embedding is not None:
+        """Load the embedding model, if one may be asked. Raises: BackendError: it cannot be."""
+        if self._may_join and self._options.embedding is not None:
             self._embedder(self._options.embedding)
 
     def _embedder(self, model: str) -> TextEmbedder:
         return load_embedder(model, self._options.device, self._options.threads)
 
-    def _joins(self, segments: Sequence[Segment]) -> bool:
+    @property
+    def _may_join(self) -> bool:
         if self._options.chunking == "auto":
-            return self._options.engine != "given" and any(segment.text for segment in segments)
+            return self._options.engine != "given"
         return self._options.chunking == "join"
+
+    def _joins(self, segments: Sequence[Segment]) -> bool:
+        has_text = any(segment.text for segment in segments)
+        return self._may_join and (has_text or self._options.chunking == "join")

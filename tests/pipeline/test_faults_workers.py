@@ -102,9 +102,10 @@ def test_samples_that_kill_their_actor_every_time(tmp_path: Path, tiny_model: st
 def test_model_that_kills_its_process_when_it_is_loaded(tmp_path: Path, tiny_model: str) -> None:
     """As a machine with too little memory does; Ray alone would load it for ever."""
     case = make_case(tmp_path, tiny_model, {"a": ["s0", "s1"]})
-    case.env |= {"PYTHONPATH": f"{DEADLY}:{REPOSITORY}", "DEADLY_LOAD": "1"}
+    case.env |= {"PYTHONPATH": f"{DEADLY}:{REPOSITORY}", "DEADLY_LOAD": f"{case.folder}/loads"}
     assert case.finish(timeout_s=500) == 1, case.log()
     assert f"the process that loads model.path={tiny_model} died 5 times in a row" in case.said()
+    assert (case.folder / "loads").read_text() == "x" * 5
     assert case.parts() == case.published() == 0
     del case.env["DEADLY_LOAD"]
     assert case.finish() == 0, case.log()

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from omnitrace_core import s3
 from omnitrace_core.object_store import s3_files
-from pipeline import stores
+from pipeline import disk
 from pipeline.io import ABSENT, PARTIAL, Storage
 
 _MEMORY = "memory"
@@ -176,15 +176,15 @@ def test_who_is_overtaken_while_it_creates_has_not_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another creates and swaps while we flush ours, and sweeps what is left of dead writers."""
-    storage, flush = Storage(str(tmp_path)), stores._flush
+    storage, flush = Storage(str(tmp_path)), disk.flush
 
     def slowly(partial: Path) -> None:
-        monkeypatch.setattr(stores, "_flush", flush)
+        monkeypatch.setattr(disk, "flush", flush)
         assert storage.create("a", b"theirs")
         assert storage.swap("a", b"theirs, renewed", storage.read_tagged("a")[1])
         flush(partial)
 
-    monkeypatch.setattr(stores, "_flush", slowly)
+    monkeypatch.setattr(disk, "flush", slowly)
     assert not storage.create("a", b"ours")
     assert storage.read("a") == b"theirs, renewed"
 
@@ -193,16 +193,16 @@ def test_a_disk_that_is_slow_to_swap_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor a process that sleeps there: another swaps meanwhile, and the first has lost."""
-    storage, flush = Storage(str(tmp_path)), stores._flush
+    storage, flush = Storage(str(tmp_path)), disk.flush
     storage.write("a", b"1")
     tag = storage.read_tagged("a")[1]
 
     def slowly(partial: Path) -> None:
-        monkeypatch.setattr(stores, "_flush", flush)
+        monkeypatch.setattr(disk, "flush", flush)
         assert storage.swap("a", b"theirs", tag)
         flush(partial)
 
-    monkeypatch.setattr(stores, "_flush", slowly)
+    monkeypatch.setattr(disk, "flush", slowly)
     assert storage.swap("a", b"ours", tag) is None
     assert storage.read("a") == b"theirs"
     assert storage.names(suffix=PARTIAL) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omnitrace_core.errors import BackendError, Quarantined
-from stages.attempts import LOADS, Attempt, Attempts, loading
+from stages.attempts import LOADS, Attempt, Attempts, Loading
 
 
 class Log:
@@ -110,26 +110,38 @@ def test_deaths_with_the_driver_count_half() -> None:
 
 def test_loads_that_kill_their_worker_are_bounded() -> None:
     log = Log()
-    left = [loading("a model", log) for _ in range(LOADS)]  # as a process that dies leaves them
-    for block in left:
-        block.__enter__()
-    with pytest.raises(BackendError, match="that loads a model died 5 times in a row"):
-        loading("a model", log).__enter__()
+    for _ in range(LOADS):
+        # A process that dies never leaves the block.
+        loading = Loading("a model", log)
+        assert loading.given_up is None
+        loading.__enter__()
+    given_up = Loading("a model", log).given_up
+    assert "that loads a model died 5 times in a row" in str(given_up)
     assert log.kept == {}
 
 
 def test_loads_that_fail_or_succeed_are_forgotten() -> None:
     log = Log()
     for _ in range(2 * LOADS):
-        left = loading("a model", log)
-        left.__enter__()
-        with loading("a model", log):
+        Loading("a model", log).__enter__()
+        with Loading("a model", log):
             assert list(log.kept) == ["worker.load.json"]
         assert log.kept == {}
-        with pytest.raises(KeyError), loading("a model", log):
+        with pytest.raises(KeyError), Loading("a model", log):
             raise KeyError
         assert log.kept == {}
-    with loading("a model", None):
+    with Loading("a model", None):
+        pass
+
+
+def test_error_of_a_load_is_told_though_the_store_fails() -> None:
+    class Broken(Log):
+        def delete(self, name: str) -> None:
+            raise OSError("503")
+
+    with pytest.raises(BackendError, match="no such model"), Loading("a model", Broken()):
+        raise BackendError("no such model")
+    with pytest.raises(OSError, match="503"), Loading("a model", Broken()):
         pass
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment
 from stages import chunk_audio
-from stages.attempts import AttemptLog
+from stages.attempts import LOADS, AttemptLog
 from stages.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.deadline import HUNG
@@ -160,21 +159,28 @@ def test_sound_that_kills_its_process_is_left_alone_in_the_end(
 def test_models_load_with_the_actor_and_blame_no_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A process that dies of it dies within the constructor; the first chunk is told, at last."""
+
     class Heavy(Ear):
         def load(self) -> None:
+            seen.append(list(log.kept))
             raise Killed
 
+    class Dying(Log):
+        def delete(self, name: str) -> None:
+            """Not by a process that is dead."""
+
+    log, seen = Dying(), list[list[str]]()
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Heavy())
-    blocks: list[object] = []
-
-    def block(what: str, attempts: AttemptLog | None) -> AbstractContextManager[None]:
-        blocks.append(what)
-        return nullcontext()
-
-    monkeypatch.setattr("stages.chunk_audio.loading", block)
-    with pytest.raises(Killed):
-        ChunkAudio(*READING, Log())
-    assert blocks == ["asr.engine=whisper"]
+    for _ in range(LOADS):
+        with pytest.raises(Killed):
+            ChunkAudio(*READING, log)
+    assert seen == [["worker.load.json"]] * LOADS
+    rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
+    decoded = DecodeMedia(*READING)(read_chunk(tmp_path, rows))
+    with pytest.raises(BackendError, match=r"that loads asr\.engine=whisper died 5 times"):
+        ChunkAudio(*READING, log)(decoded)
+    assert len(seen) == LOADS
 
 
 def test_chunk_is_done_when_its_table_is_built(

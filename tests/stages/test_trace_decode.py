@@ -166,6 +166,33 @@ def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.Mon
     assert len(log.kept) == 1
 
 
+def test_device_that_breaks_while_inputs_are_made_ends_the_process(
+    chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(MadeTracer):
+        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+            raise DeviceBroken("CUDA error: misaligned address")
+
+    def leave(code: int) -> None:
+        assert code == BROKEN_DEVICE
+        raise Killed
+
+    monkeypatch.setattr("stages.trace_decode.os._exit", leave)
+    with pytest.raises(Killed):
+        trace_stage(Breaking(), Log())(chunk)
+
+
+def test_inputs_that_take_too_long_end_the_process(chunk: pa.Table, exits: Exits) -> None:
+    class Hanging(MadeTracer):
+        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+            exits.wait()
+            raise Killed
+
+    with pytest.raises(Killed):
+        trace_stage(Hanging(), Log(), timeout_s=0.1)(chunk)
+    assert exits.codes == [HUNG]
+
+
 def test_chunk_is_done_when_its_table_is_built(
     chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +220,9 @@ class Crowded(MadeTracer):
         self.blamed.append([name for name in kept if kept[name]["current"]])
 
     def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        end = time.monotonic() + 60
         while not self.calls and any(b'"number": 2' in one for one in self.log.kept.values()):
+            assert time.monotonic() < end, "the second chunk does not begin"
             time.sleep(0.01)
         self.note()
         return super().trace_prepared(ready)

@@ -3,7 +3,7 @@
 `BatchTracer.trace_prepared` is wrapped once its module is imported. A sample called `deadly-…` ends
 the process as a broken driver library would, each time; `poison-…` breaks the device, which the
 stage answers by ending the process in good order; `unready-…` is deadly while its inputs are made.
-With DEADLY_LOAD in the environment, loading the model is.
+With DEADLY_LOAD in the environment, loading the model is; each load adds a character to that file.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def _arm(module: Any) -> None:
         return traced(self, prepared)
 
     def load(self: Any, *arguments: Any) -> None:
+        with open(os.environ["DEADLY_LOAD"], "a") as counted:
+            counted.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
 
     if "DEADLY_LOAD" in os.environ:
