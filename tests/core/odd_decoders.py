@@ -47,7 +47,7 @@ def decode(
     if order == "grow":
         # Slowly: whoever watches on a busy machine comes late.
         while True:
-            _kept.append(bytearray(os.urandom(1) * (2 * MIB)))
+            _kept.append(bytearray(os.urandom(1) * MIB))
             time.sleep(0.005)
     if order == "keep":
         _kept.append(bytearray(b"x" * (int(about) * MIB)))

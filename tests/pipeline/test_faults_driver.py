@@ -128,6 +128,7 @@ def test_disk_that_is_full(case: Case) -> None:
         subprocess.run(grow, check=True)
         assert case.finish() == 0, case.log()
         assert_complete(case)
+        assert not list(output.rglob("*.partial"))
     finally:
         subprocess.run(["umount", str(output)], check=True)
 
