@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import ray
 from ray.data import DataContext
 
-from omnitrace_core.errors import ConfigError
+from omnitrace_core.errors import ConfigError, RunError
 from pipeline.config import RunConfig
 from pipeline.ray_address import address_to_join, check_answers
 from pipeline.stop_signals import keeping_handlers
@@ -25,6 +25,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
 
     Raises:
         ConfigError: no Ray answers at the address, or this machine has fewer GPUs than asked for.
+        RunError: a local Ray does not start.
     """
     mine = not ray.is_initialized()
     if mine:
@@ -57,13 +58,21 @@ def _start(config: RunConfig) -> None:
     # Shares of a CPU are bookkeeping: a small machine may promise more than it has.
     cpus = max(os.cpu_count() or 1, needed_cpus(config))
     # "local" by name: without it Ray would join whatever RAY_ADDRESS or an earlier head points at.
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=shown,
-        logging_level=level,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=shown,
+            logging_level=level,
+        )
+    # Ray gives its own node 30 s, and raises no narrower class when they are over.
+    except Exception as error:
+        raise RunError(
+            f"the local Ray of this run did not start: {error}; is the machine too busy, out of "
+            "memory, or its temporary folder (RAY_TMPDIR) not one for Ray? Run again, or start "
+            "one with `ray start --head` and set ray.address=auto"
+        ) from error
 
 
 def needed_cpus(config: RunConfig) -> int:

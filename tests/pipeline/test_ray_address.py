@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,22 +38,42 @@ def test_what_is_no_address_of_a_head(address: str, message: str) -> None:
         check_answers(address)
 
 
-def test_wrong_address_is_said_at_once(tmp_path: Path, tiny_model: str) -> None:
-    write_input(tmp_path / "input", a=["1"])
-    config = tmp_path / "run.yaml"
+def _run(folder: Path, model: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: a run joins the Ray that this one may have, whatever its address."""
+    write_input(folder / "input", a=["1"])
+    config = folder / "run.yaml"
     config.write_text(
-        f"input: {{path: {tmp_path}/input}}\noutput: {{path: {tmp_path}/output}}\n"
-        f"model: {{path: {tiny_model}}}\n"
+        f"input: {{path: {folder}/input}}\noutput: {{path: {folder}/output}}\n"
+        f"model: {{path: {model}}}\n"
     )
-    address = f"127.0.0.1:{free_ports(1)[0]}"
-    # A process of its own: a run joins the Ray that this one may have, whatever its address.
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "run", str(config), "--address", address],
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(config), *arguments],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
     )
+
+
+def test_wrong_address_is_said_at_once(tmp_path: Path, tiny_model: str) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    done = _run(tmp_path, tiny_model, "--address", address)
     assert done.returncode == 2
     assert f"ray.address='{address}': no Ray cluster answers" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_local_ray_that_does_not_start(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_a_folder = tmp_path / "file"
+    not_a_folder.touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(not_a_folder))
+    done = _run(tmp_path, tiny_model)
+    assert done.returncode == 1
+    assert "the local Ray of this run did not start: " in done.stderr
+    assert str(not_a_folder) in done.stderr
+    assert "ray start --head" in done.stderr
+    assert "Traceback" not in done.stderr
+    (verdict,) = (tmp_path / "output").rglob("verdict.json")
+    assert "local Ray" in json.loads(verdict.read_text())["reason"]
