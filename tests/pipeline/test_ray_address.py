@@ -50,7 +50,7 @@ def _run(folder: Path, model: str, *arguments: str) -> subprocess.CompletedProce
         [sys.executable, "-m", "pipeline", "run", str(config), *arguments],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=90,
         check=False,
     )
 
