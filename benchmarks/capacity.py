@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.capacity_measured import Graph, Measured, at, measured, shipped
-from omnitrace_core.s3 import PART_BYTES
-from pipeline import inputs, publish
+from omnitrace_core.storage.s3 import PART_BYTES
+from pipeline.planning import inputs
+from pipeline.run_folder import publish
 
 # Samples of a corpus, and of each of its shards.
 SIZES = ((10**6, 1024), (10**9, 16_384))

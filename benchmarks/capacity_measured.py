@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.throughput import course, cpu_ratio
 from pipeline.config import load_config
-from pipeline.ray_session import reserved_cpus, reserved_gpus
+from pipeline.driver.ray_session import reserved_cpus, reserved_gpus
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

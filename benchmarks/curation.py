@@ -19,8 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from omnitrace_core.curation import POS_WEIGHTS, curate, curate_many, unit_kinds
-from omnitrace_core.curation import Case as Prepared
+from omnitrace_core.attribution.curation import POS_WEIGHTS, curate, curate_many, unit_kinds
+from omnitrace_core.attribution.curation import Case as Prepared
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import (
     Attribution,

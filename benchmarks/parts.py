@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.scale_fake import config_tree, do_chunk, path_of, write_input
-from pipeline.commit import read_part
 from pipeline.config import make_config
-from pipeline.prepare import prepare
+from pipeline.driver.prepare import prepare
+from pipeline.run_folder.parts import read_part
 
 _ROUNDS, _TIMES = 5, 20
 

@@ -23,9 +23,8 @@ import numpy as np
 
 from benchmarks.planted_cases import GROUPS, Case, answer
 from benchmarks.planted_reference import leave_one_out
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.curation import POS_WEIGHTS, Projection, candidate_units, curate
-from omnitrace_core.metrics import Item, bootstrap, f1
+from omnitrace_core.attribution.curation import POS_WEIGHTS, Projection, curate
+from omnitrace_core.attribution.metrics import Item, bootstrap, f1
 from omnitrace_core.options import (
     CurationOptions,
     DecodeOptions,
@@ -34,8 +33,10 @@ from omnitrace_core.options import (
     TraceOptions,
 )
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.signals import SIGNALS
-from omnitrace_core.spans import Segmenter
+from omnitrace_core.text.spans import Segmenter
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.signals import SIGNALS
+from omnitrace_core.units.cut import candidate_units
 
 PROJECTIONS: tuple[Projection, ...] = ("mass", "peak")
 POOLS = ("joint", "per_modality")

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnitrace_core.batch_tracer import BatchTracer
+from omnitrace_core.attribution.metrics import Item, evidence_items, match_statements
 from omnitrace_core.errors import SampleError
-from omnitrace_core.metrics import Item, evidence_items, match_statements
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.parse import parse_any
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import (
     SOUND_KINDS,
@@ -21,7 +19,9 @@ from omnitrace_core.records import (
     SourceUnit,
     TokenTrace,
 )
-from omnitrace_core.spans import Segmenter
+from omnitrace_core.samples.parse import parse_any
+from omnitrace_core.text.spans import Segmenter
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 from training.world.decoded import as_ready
 from training.world.files import write_world
 from training.world.records import Ask, WorldSample

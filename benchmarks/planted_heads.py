@@ -21,9 +21,9 @@ from torch import Tensor
 
 from benchmarks.planted import load_tracer
 from benchmarks.planted_cases import GROUPS, Case, answer
-from omnitrace_core.curation import pos_weights
+from omnitrace_core.attribution.curation import pos_weights
 from omnitrace_core.options import SpanOptions
-from omnitrace_core.spans import Segmenter
+from omnitrace_core.text.spans import Segmenter
 
 _STEPS, _RATE = 400, 0.05
 

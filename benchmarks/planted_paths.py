@@ -29,12 +29,12 @@ from torch import Tensor
 from benchmarks.planted import CHOSEN, load_tracer
 from benchmarks.planted_cases import GROUPS, Case, answer
 from benchmarks.planted_reference import embed
+from omnitrace_core.attribution.curation import curate
+from omnitrace_core.attribution.metrics import f1
 from omnitrace_core.backends.base import Backend
-from omnitrace_core.curation import curate
-from omnitrace_core.folding import fold_rows
-from omnitrace_core.metrics import f1
 from omnitrace_core.options import SpanOptions
-from omnitrace_core.spans import Segmenter
+from omnitrace_core.text.spans import Segmenter
+from omnitrace_core.tracing.folding import fold_rows
 
 Score = Literal["odds", "logit", "log p"]
 

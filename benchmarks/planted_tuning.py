@@ -20,10 +20,10 @@ import numpy as np
 
 from benchmarks.planted import POOLS, PROJECTIONS, SIGNAL, chosen, load_tracer
 from benchmarks.planted_cases import GROUPS, Case, answer
-from omnitrace_core.curation import Projection
-from omnitrace_core.metrics import f1
+from omnitrace_core.attribution.curation import Projection
+from omnitrace_core.attribution.metrics import f1
 from omnitrace_core.options import CurationOptions, SpanOptions
-from omnitrace_core.spans import Segmenter
+from omnitrace_core.text.spans import Segmenter
 
 GRID: dict[str, tuple[float, ...]] = {
     "gamma": (0.5, 1.0, 2.0, 4.0),

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from omnitrace_core.backends.shipped import model_location
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.oracle import ROWS, Eager, EagerOracle
 from tests.core.samples import one_of_each
 from training.tiny.build import build_tiny

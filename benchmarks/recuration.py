@@ -21,23 +21,23 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.curation import TOKENS_PER_SPAN, WORKLOADS, Case, Workload, make_case
-from omnitrace_core.curation import Case as Prepared
-from omnitrace_core.curation import curate_many, unit_kinds
+from omnitrace_core.attribution.curation import Case as Prepared
+from omnitrace_core.attribution.curation import curate_many, unit_kinds
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import Segmentation, TokenTrace
-from pipeline.commit import Committed, commit_chunk
+from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.plan import Chunk
-from pipeline.prepare import Job
-from pipeline.recurate import recurate
-from pipeline.recuration import plan_recuration
-from pipeline.run import run
-from stages.assemble import Provenance, assemble
-from stages.chunk import StateRow, rows_of, views, with_rows
-from stages.codec import encode_trace, encode_units
-from stages.columns import replaced
-from stages.curator import Curator
+from pipeline.planning.plan import Chunk
+from pipeline.recuration.plan import plan_recuration
+from pipeline.recuration.run import recurate
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.parts import Committed, commit_chunk
+from stages.arrow.chunk import StateRow, rows_of, views, with_rows
+from stages.arrow.codec import encode_trace, encode_units
+from stages.arrow.columns import replaced
 from stages.read_samples import read_samples
+from stages.records.assemble import Provenance, assemble
+from stages.records.curator import Curator
 from tests.pipeline.made_runs import config_for, job_for
 from tests.stages.chunks import text_row, write_shard
 

@@ -20,13 +20,14 @@ from unittest.mock import patch
 
 from benchmarks.scale_fake import FakeTraceDecode, do_chunk
 from benchmarks.scale_measure import Course, Requests, counting_requests, stage
-from pipeline import publish
-from pipeline import run as run_module
-from pipeline.commit import Committed
 from pipeline.config import make_config
-from pipeline.lease import claim_of
-from pipeline.plan import Chunk
-from pipeline.prepare import Job, prepare
+from pipeline.driver import run as run_module
+from pipeline.driver.prepare import prepare
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder import publish
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.lease import claim_of
+from pipeline.run_folder.parts import Committed
 
 _LOOKS = 100  # at memory, over the chunks of a stage
 
@@ -110,7 +111,7 @@ def _by_pool(order: Order, job: Job, noted: Any) -> int:
 def _by_graph(job: Job, noted: Any) -> int:
     """The real graph on a Ray of its own, with the fake tracer in its trace stage."""
     from pipeline import graph
-    from pipeline.ray_session import ray_session
+    from pipeline.driver.ray_session import ray_session
 
     count = 0
     with ray_session(job.config), patch.object(graph, "TraceDecode", FakeTraceDecode):

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from omnitrace_core.errors import SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
-from pipeline.commit import commit_chunk
 from pipeline.graph import plan_row
-from pipeline.io import Storage
-from pipeline.plan import Chunk
-from stages.attempts import AttemptLog
-from stages.chunk import rows_of, with_rows
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.parts import commit_chunk
+from pipeline.storage.folder import Storage
+from stages.arrow.chunk import rows_of, with_rows
+from stages.arrow.schema import RECORD, SAMPLE, SCHEMA_VERSION
+from stages.guards.attempts import AttemptLog
 from stages.read_samples import read_samples
-from stages.schema import RECORD, SAMPLE, SCHEMA_VERSION
 from stages.trace_decode import TraceDecode
 
 _ROW_GROUP = 64  # rows, as `omnitrace ingest` writes them

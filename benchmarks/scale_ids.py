@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.inputs import add_ids
-from pipeline.repeated_ids import RepeatedIds
+from pipeline.planning.inputs import add_ids
+from pipeline.planning.repeated_ids import RepeatedIds
 
 _BATCH = 65_536
 

@@ -14,8 +14,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from pipeline import io
-from pipeline.stores import AnyStore
+from pipeline.storage import folder as io
+from pipeline.storage.stores import AnyStore
 
 # What each call is on an object store. A call within a call (`create` writes, say) is one request.
 _KINDS = {

@@ -12,11 +12,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.scale_fake import do_chunk, path_of, write_input
-from pipeline.commit import PARTS
-from pipeline.inputs import scan_input
-from pipeline.io import Storage
-from pipeline.plan import Plan, make_plan
-from pipeline.publish import publish_shard
+from pipeline.planning.inputs import scan_input
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.run_folder.parts import PARTS
+from pipeline.run_folder.publish import publish_shard
+from pipeline.storage.folder import Storage
 
 _CHUNKS = 16
 _TABLES = ("samples", "spans", "traces")

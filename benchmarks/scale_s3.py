@@ -23,22 +23,23 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from benchmarks.scale_fake import FakeTraceDecode, config_tree, do_chunk, write_input
-from pipeline import run as run_module
-from pipeline.attempt_log import StoredAttempts
 from pipeline.cli import main as command
-from pipeline.commit import Committed, commit_chunk
 from pipeline.config import make_config
+from pipeline.driver import run as run_module
+from pipeline.driver.prepare import prepare
+from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.lease import Claim, claim_of
-from pipeline.plan import Chunk
-from pipeline.prepare import Job, prepare
-from pipeline.publish import publish_shard
-from pipeline.run import run
-from stages.assemble import Provenance
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.lease import Claim, claim_of
+from pipeline.run_folder.parts import Committed, commit_chunk
+from pipeline.run_folder.publish import publish_shard
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
+from stages.records.assemble import Provenance
 from tests.pipeline.s3_server import environment, serving
 
 _BUCKET = "s3://scale"

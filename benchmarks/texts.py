@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from omnitrace_core.language import BUILTIN, Language, load_language, load_lean_language
+from omnitrace_core.text.language import BUILTIN, Language, load_language, load_lean_language
 from training.world.records import Text
 from training.world.tasks import make_sample
 

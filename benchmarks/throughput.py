@@ -45,7 +45,7 @@ _SHARD_ROWS = 1024
 
 def write_input(folder: Path, n_rows: int, tasks: Sequence[str] = TASKS) -> Path:
     """Samples of the planted world as ingested shards."""
-    from pipeline.ingest import ingest
+    from pipeline.commands.ingest import ingest
 
     folder.mkdir(parents=True)
     source = folder / "samples.jsonl"

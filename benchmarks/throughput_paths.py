@@ -70,7 +70,7 @@ class Course:
 def measure(task: Task) -> Course:
     """Do the task in this process and its children."""
     from pipeline.config import make_config
-    from pipeline.prepare import prepare
+    from pipeline.driver.prepare import prepare
 
     job = prepare(make_config(task.config, [], "benchmark"))
     chunks = [chunk for shard in job.plan.shards for chunk in job.plan.chunks(shard)]
@@ -99,10 +99,10 @@ def measure(task: Task) -> Course:
 
 def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
     """The run as users have it: plan, lease, graph and publishing."""
+    from pipeline.driver.ray_session import ray_session
+    from pipeline.driver.run import run
     from pipeline.graph import executor
-    from pipeline.lease import claim_of
-    from pipeline.ray_session import ray_session
-    from pipeline.run import run
+    from pipeline.run_folder.lease import claim_of
 
     with ray_session(job.config):
         ready_s = time.perf_counter() - begun
@@ -192,7 +192,7 @@ def _core_step(task: Task) -> Step:
     import pyarrow.parquet as pq
 
     from omnitrace_core import OmniTracer
-    from omnitrace_core.parse import to_sample
+    from omnitrace_core.samples.parse import to_sample
     from pipeline.config import make_config
 
     config = make_config(task.config, [], "benchmark")
@@ -263,16 +263,16 @@ def _plain(result: Any) -> dict[str, Any]:
 def _stages_step(task: Task) -> Step:
     """The graph's own stages one after another, without Ray between them."""
     from omnitrace_core import __version__
-    from pipeline.commit import commit_chunk
     from pipeline.config import make_config
+    from pipeline.driver.prepare import prepare
     from pipeline.graph import plan_row, replica_model
-    from pipeline.plan import Chunk
-    from pipeline.prepare import prepare
-    from stages.assemble import Provenance
+    from pipeline.planning.plan import Chunk
+    from pipeline.run_folder.parts import commit_chunk
     from stages.chunk_audio import ChunkAudio
     from stages.curate_spans import CurateSpans
     from stages.decode_media import DecodeMedia
     from stages.read_samples import read_samples
+    from stages.records.assemble import Provenance
     from stages.trace_decode import TraceDecode
 
     config = make_config(task.config, [], "benchmark")

@@ -38,7 +38,7 @@ from benchmarks.tracing_memory import GIVE_BACK
 from benchmarks.tracing_model import SIZES
 from benchmarks.tracing_report import Report
 from omnitrace_core.options import TraceOptions
-from omnitrace_core.signals import SIGNALS
+from omnitrace_core.tracing.signals import SIGNALS
 
 HERE = Path(__file__).parent
 PROMPTS = (500, 2_000, 6_000)

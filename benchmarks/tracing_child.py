@@ -17,10 +17,10 @@ from benchmarks.tracing_cases import Case, Parity, Result, Settings, job_from_js
 from benchmarks.tracing_memory import Memory, eager_bytes, free_bytes
 from benchmarks.tracing_model import N_UNITS, SIZES, Prompt, build_model, make_prompt
 from omnitrace_core.backends.base import PrefilledPrompt
-from omnitrace_core.caches import whole_cache
-from omnitrace_core.folding import fold_rows
-from omnitrace_core.replay import Slice, replay
-from omnitrace_core.signals import load_signal
+from omnitrace_core.backends.caches import whole_cache
+from omnitrace_core.tracing.folding import fold_rows
+from omnitrace_core.tracing.replay import Slice, replay
+from omnitrace_core.tracing.signals import load_signal
 
 if TYPE_CHECKING:
     from torch import Tensor

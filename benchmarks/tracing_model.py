@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
 if TYPE_CHECKING:
     from torch import Tensor

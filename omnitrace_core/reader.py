@@ -11,8 +11,6 @@ from functools import cached_property
 from omnitrace_core.asr import BatchEngine, LoadableEngine, Sound, SpeechEngine, hear, load_engine
 from omnitrace_core.asr.chunker import SpeechChunker
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.extents import Extent, extent_of
-from omnitrace_core.language import Language, load_language
 from omnitrace_core.media import Supervisor, decode_part, decode_parts
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
@@ -26,8 +24,10 @@ from omnitrace_core.records import (
     Segment,
     SourceUnit,
 )
-from omnitrace_core.sentences import TextSpan, text_units
-from omnitrace_core.units import Speech, build_units
+from omnitrace_core.text.language import Language, load_language
+from omnitrace_core.text.sentences import TextSpan, text_units
+from omnitrace_core.units.cut import Speech, build_units
+from omnitrace_core.units.extents import Extent, extent_of
 
 FoundSpeech = dict[int, tuple[Segment, ...]]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import ConfigError, SampleError
 from omnitrace_core.options import (
     AsrOptions,
@@ -19,7 +18,6 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.parse import named, parse_any
 from omnitrace_core.positions import Positions
 from omnitrace_core.records import (
     Attribution,
@@ -31,13 +29,15 @@ from omnitrace_core.records import (
     SourceUnit,
     TokenTrace,
 )
+from omnitrace_core.samples.parse import named, parse_any
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 
 if TYPE_CHECKING:
+    from omnitrace_core.attribution.heatmaps import HeatMap
     from omnitrace_core.backends.base import Backend
-    from omnitrace_core.heatmaps import HeatMap
     from omnitrace_core.reader import SampleReader
-    from omnitrace_core.spans import Segmenter
-    from omnitrace_core.streaming import StreamedToken
+    from omnitrace_core.text.spans import Segmenter
+    from omnitrace_core.tracing.streaming import StreamedToken
 
 AnyInput = Sample | Mapping[str, object]
 
@@ -89,7 +89,7 @@ class TraceResult:
         Raises:
             ConfigError: the rows were not kept, or there is no such signal.
         """
-        from omnitrace_core.heatmaps import span_heatmaps
+        from omnitrace_core.attribution.heatmaps import span_heatmaps
 
         if self.positions is None:
             raise ConfigError(
@@ -227,7 +227,7 @@ class OmniTracer:
         yield from self._tracer.stream(self._reader.read(sample), self.units.instructions)
 
     def _finish(self, ready: ReadySample, trace: TokenTrace) -> TraceResult:
-        from omnitrace_core.curation import curate
+        from omnitrace_core.attribution.curation import curate
 
         segmentation = self._segmenter.segment(trace.response, trace.char_spans)
         spans: tuple[Attribution, ...] = ()
@@ -256,7 +256,7 @@ class OmniTracer:
 
     @cached_property
     def _segmenter(self) -> Segmenter:
-        from omnitrace_core.spans import Segmenter
+        from omnitrace_core.text.spans import Segmenter
 
         return Segmenter(self.spans)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
-from pipeline.stop_signals import stopping_on_signals
+from pipeline.driver.stop_signals import stopping_on_signals
 
 Arguments = argparse.Namespace
 
@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stopping_on_signals():
             return run(arguments)
     except OmniTraceError as error:
-        from pipeline.verdict import exit_code_of
+        from pipeline.run_folder.verdict import exit_code_of
 
         if arguments.verbose:
             traceback.print_exc()
         print(f"omnitrace: {error}", file=sys.stderr)
         return exit_code_of(error)
     except OSError as error:
-        from pipeline.verdict import Exit
+        from pipeline.run_folder.verdict import Exit
 
         if arguments.verbose:
             traceback.print_exc()
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.CRASH
     except KeyboardInterrupt as stop:
         print(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}", file=sys.stderr)
-        from pipeline.verdict import Exit
+        from pipeline.run_folder.verdict import Exit
 
         return Exit.INCOMPLETE
 
@@ -107,7 +107,7 @@ def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ingest(arguments: Arguments) -> int:
-    from pipeline.ingest import ingest
+    from pipeline.commands.ingest import ingest
 
     report = ingest(
         arguments.source,
@@ -156,9 +156,9 @@ def _break_lease_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _validate(arguments: Arguments) -> int:
+    from pipeline.commands.summary import plan_text
     from pipeline.config import load_config
-    from pipeline.prepare import check_writable, prepare
-    from pipeline.summary import plan_text
+    from pipeline.driver.prepare import check_writable, prepare
 
     job = prepare(load_config(arguments.config, arguments.overrides))
     check_writable(job.identity.output)
@@ -167,11 +167,11 @@ def _validate(arguments: Arguments) -> int:
 
 
 def _run(arguments: Arguments) -> int:
+    from pipeline.commands.summary import config_text, plan_text, verdict_text
     from pipeline.config import load_config
-    from pipeline.prepare import prepare
-    from pipeline.run import run
-    from pipeline.settled import settled
-    from pipeline.summary import config_text, plan_text, verdict_text
+    from pipeline.driver.prepare import prepare
+    from pipeline.driver.run import run
+    from pipeline.driver.settled import settled
 
     overrides = arguments.overrides
     if arguments.address is not None:
@@ -220,10 +220,10 @@ def _positive(text: str) -> int:
 
 
 def _curate(arguments: Arguments) -> int:
-    from pipeline.recurate import recurate
-    from pipeline.recuration import plan_recuration
-    from pipeline.summary import config_text, recuration_text, verdict_text
-    from pipeline.verdict import is_finished
+    from pipeline.commands.summary import config_text, recuration_text, verdict_text
+    from pipeline.recuration.plan import plan_recuration
+    from pipeline.recuration.run import recurate
+    from pipeline.run_folder.verdict import is_finished
 
     job = plan_recuration(arguments.run_folder, arguments.dest, arguments.overrides)
     if arguments.dry_run:
@@ -242,13 +242,13 @@ def _curate(arguments: Arguments) -> int:
 
 
 def _trace_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipeline.trace_file import add_arguments
+    from pipeline.commands.trace import add_arguments
 
     add_arguments(parser)
 
 
 def _trace(arguments: Arguments) -> int:
-    from pipeline.trace_file import run
+    from pipeline.commands.trace import run
 
     return run(arguments)
 
@@ -262,7 +262,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(arguments: Arguments) -> int:
-    from pipeline.inspect_run import inspect_sample
+    from pipeline.commands.inspect import inspect_sample
 
     print(inspect_sample(arguments.run_folder, arguments.sample_id))
     return 0

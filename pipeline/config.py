@@ -18,7 +18,6 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.head_weights import head_weights_identity
 from omnitrace_core.options import (
     SPEECH_MODELS,
     AsrOptions,
@@ -31,9 +30,10 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.signals import HEADS
-from pipeline.io import absolute
-from stages.schema import SCHEMA_VERSION
+from omnitrace_core.tracing.head_weights import head_weights_identity
+from omnitrace_core.tracing.signals import HEADS
+from pipeline.storage.folder import absolute
+from stages.arrow.schema import SCHEMA_VERSION
 
 Tree: TypeAlias = dict[str, object]
 

@@ -20,19 +20,19 @@ from ray.exceptions import RayError, RayTaskError
 from omnitrace_core import __version__
 from omnitrace_core.errors import LeaseLost, RunError
 from omnitrace_core.options import ModelOptions
-from pipeline.attempt_log import StoredAttempts
-from pipeline.commit import Committed, Execute
 from pipeline.config import with_absolute_paths
-from pipeline.lease import Claim
 from pipeline.metrics import commit_and_count
-from pipeline.plan import Chunk
-from pipeline.prepare import Job
-from stages.assemble import Provenance
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.lease import Claim
+from pipeline.run_folder.parts import Committed, Execute
+from stages.arrow.schema import CHUNK_PLAN
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
-from stages.schema import CHUNK_PLAN
+from stages.records.assemble import Provenance
 from stages.trace_decode import TraceDecode
 
 _FEWEST_IO_TASKS = 2

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util import metrics
 
-from pipeline.commit import commit_chunk
-from pipeline.io import Storage
-from pipeline.lease import Claim
-from stages.chunk import rows_of
+from pipeline.run_folder.lease import Claim
+from pipeline.run_folder.parts import commit_chunk
+from pipeline.storage.folder import Storage
+from stages.arrow.chunk import rows_of
 
 # Name -> what it counts, and its tags beside run_id.
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -10,16 +10,16 @@ from functools import partial
 import pyarrow as pa
 
 from omnitrace_core.errors import Quarantined, SpeechError
-from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import FoundSpeech, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
-from stages import codec
-from stages.attempts import Attempt, AttemptLog, Attempts, Loading
-from stages.chunk import Fields, StateRow, state_rows, with_results
-from stages.deadline import deadline
-from stages.guard import RowError, as_row_error, guarded
+from omnitrace_core.text.language import load_lean_language
+from stages.arrow import codec
+from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
+from stages.guards.attempts import Attempt, AttemptLog, Attempts, Loading
+from stages.guards.deadline import deadline
+from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "chunk_audio"
 # Most bytes of decoded media that wait for each other: an hour of sound at 16 kHz is 220 MiB.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from omnitrace_core.language import load_lean_language
 from omnitrace_core.options import CurationOptions, SpanOptions, TraceOptions, UnitOptions
 from omnitrace_core.records import Segmentation
-from omnitrace_core.spans import Segmenter
-from stages.assemble import Provenance, assemble
-from stages.chunk import StateRow, rows_of, views, with_rows
-from stages.curator import Curator
+from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.spans import Segmenter
+from stages.arrow.chunk import StateRow, rows_of, views, with_rows
+from stages.records.assemble import Provenance, assemble
+from stages.records.curator import Curator
 
 STAGE = "curate_spans"
 

@@ -11,9 +11,8 @@ from omnitrace_core.errors import Quarantined
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import SampleReader
-from stages import media_codec
-from stages.attempts import Attempt, AttemptLog, Attempts
-from stages.chunk import (
+from stages.arrow import media_codec
+from stages.arrow.chunk import (
     Fields,
     StateRow,
     has_media,
@@ -23,8 +22,9 @@ from stages.chunk import (
     with_rows,
     without_inline_data,
 )
-from stages.guard import RowError, as_row_error, guarded
-from stages.schema import STATE
+from stages.arrow.schema import STATE
+from stages.guards.attempts import Attempt, AttemptLog, Attempts
+from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "decode_media"
 

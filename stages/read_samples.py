@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import DuplicateSampleId, RunError
-from omnitrace_core.object_store import identity_at, open_file
-from omnitrace_core.parse import to_sample
-from stages.chunk import error_row, with_rows
-from stages.guard import RowError, as_row_error, guarded
-from stages.input_schema import conform
-from stages.schema import SAMPLE, STATE
+from omnitrace_core.samples.parse import to_sample
+from omnitrace_core.storage.files import identity_at, open_file
+from stages.arrow.chunk import error_row, with_rows
+from stages.arrow.input_schema import conform
+from stages.arrow.schema import SAMPLE, STATE
+from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "read"
 _CHANGED = "it changed while the run was reading it; start the run again"

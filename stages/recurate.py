@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnitrace_core.errors import TraceError
-from omnitrace_core.language import load_lean_language
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import (
     AsrOptions,
@@ -23,16 +22,17 @@ from omnitrace_core.options import (
 )
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import Segmentation
-from omnitrace_core.spans import Segmenter
-from stages.assemble import as_records, errors_of
-from stages.chunk import StateRow, error_row, views
-from stages.columns import lists, replaced, take
-from stages.curator import Curation, Curator, Finished, Outcome
-from stages.guard import RowError, guarded
-from stages.record_columns import kept_tables, record_columns
+from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.spans import Segmenter
+from stages.arrow.chunk import StateRow, error_row, views
+from stages.arrow.columns import lists, replaced, take
+from stages.arrow.schema import HEATMAPS, PART_FILE, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
+from stages.arrow.stored_chunk import StoredChunk
+from stages.guards.row_guard import RowError, guarded
+from stages.records.assemble import as_records, errors_of
+from stages.records.columns import kept_tables, record_columns
+from stages.records.curator import Curation, Curator, Finished, Outcome
 from stages.refold_units import Refolded, UnitRefolder, with_folds
-from stages.schema import HEATMAPS, PART_FILE, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
-from stages.stored_chunk import StoredChunk
 
 STAGE = "curate"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.errors import MediaError, MediaMissing, SampleError, TraceError
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import Positions
 from omnitrace_core.reader import SampleReader
@@ -23,12 +23,12 @@ from omnitrace_core.records import (
     Segment,
     SourceUnit,
 )
-from omnitrace_core.refold import refold
-from omnitrace_core.units import Speech, assign_units, build_units, empty_unit_notes
-from stages.chunk import INLINE_URI, StateRow
-from stages.codec import encode_units
-from stages.columns import lists, offsets, replaced
-from stages.record_columns import folds_of
+from omnitrace_core.tracing.refold import refold
+from omnitrace_core.units.cut import Speech, assign_units, build_units, empty_unit_notes
+from stages.arrow.chunk import INLINE_URI, StateRow
+from stages.arrow.codec import encode_units
+from stages.arrow.columns import lists, offsets, replaced
+from stages.records.columns import folds_of
 
 _CHUNK_KINDS = frozenset({"audio_chunk", "sound_chunk"})
 

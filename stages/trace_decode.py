@@ -17,13 +17,13 @@ import pyarrow as pa
 from omnitrace_core.errors import DeviceBroken, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from stages import codec
-from stages.attempts import Attempt, AttemptLog, Attempts, Loading
-from stages.chunk import Fields, StateRow, state_rows, with_results
-from stages.deadline import deadline
-from stages.guard import RowError, as_row_error, guarded
-from stages.schema import STATE
-from stages.turns import Turns
+from stages.arrow import codec
+from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
+from stages.arrow.schema import STATE
+from stages.guards.attempts import Attempt, AttemptLog, Attempts, Loading
+from stages.guards.deadline import deadline
+from stages.guards.row_guard import RowError, as_row_error, guarded
+from stages.guards.turns import Turns
 
 STAGE = "trace_decode"
 BROKEN_DEVICE = 70  # exit status
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Tracer(Protocol):
-    """What this stage needs of `omnitrace_core.batch_tracer.BatchTracer`."""
+    """What this stage needs of `omnitrace_core.tracing.batch_tracer.BatchTracer`."""
 
     replay_s: float
 
@@ -57,7 +57,7 @@ class TraceDecode:
         attempts: AttemptLog | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        from omnitrace_core.batch_tracer import BatchTracer
+        from omnitrace_core.tracing.batch_tracer import BatchTracer
 
         loading = Loading(f"model.path={model.path}", attempts)
         self._given_up = loading.given_up

@@ -116,7 +116,7 @@ def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
 def test_a_right_answer_counts(untrained: str) -> None:
     """Sources are scored where a span states the right answer, by that span's sources."""
     from omnitrace_core.options import SpanOptions
-    from omnitrace_core.spans import Segmenter
+    from omnitrace_core.text.spans import Segmenter
 
     tracer = planted.load_tracer(untrained, ["attmean"], "float32")
     segmenter = Segmenter(SpanOptions())

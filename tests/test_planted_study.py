@@ -13,10 +13,10 @@ from benchmarks import planted_heads, planted_paths, planted_runs
 from benchmarks.planted import load_tracer
 from benchmarks.planted_cases import Case, answer
 from benchmarks.planted_paths import Way, forward
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.folding import fold_rows
 from omnitrace_core.options import SpanOptions
-from omnitrace_core.spans import Segmenter
+from omnitrace_core.text.spans import Segmenter
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.folding import fold_rows
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from benchmarks import capacity, capacity_measured, parts, scale, scale_fake, sc
 from benchmarks.scale_measure import counting_requests
 from benchmarks.throughput_cpu import TreeTime
 from benchmarks.throughput_paths import Course, collect
-from pipeline.attempt_log import StoredAttempts
 from pipeline.config import load_config
-from pipeline.io import Storage
-from pipeline.lease import holding
-from stages.attempts import Attempts
+from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.lease import holding
+from pipeline.storage.folder import Storage
+from stages.guards.attempts import Attempts
 from tests.pipeline.s3_server import binary
 
 ROOT = Path(__file__).parent.parent
@@ -132,10 +132,10 @@ def test_processor_time_counts_children() -> None:
 
 def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
     """What the benchmark commits can be published and read; `commit_chunk` checks the rows."""
-    from pipeline.inputs import scan_input
-    from pipeline.io import Storage
-    from pipeline.plan import make_plan
-    from pipeline.publish import publish_shard
+    from pipeline.planning.inputs import scan_input
+    from pipeline.planning.plan import make_plan
+    from pipeline.run_folder.publish import publish_shard
+    from pipeline.storage.folder import Storage
 
     scale_fake.write_input(str(tmp_path / "input"), 5, 1)
     plan = make_plan(scan_input(str(tmp_path / "input")), "f", 2, {})

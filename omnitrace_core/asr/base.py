@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from omnitrace_core.errors import FatalError, SpeechError
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.records import DecodedAudio, Part, Segment
 
 # What an engine makes of a sound: stretches of speech, or why there are none to be had.

@@ -26,8 +26,8 @@ class TextEmbedder:
         Raises:
             BackendError: it cannot be loaded, or is made of more than a transformer and a pooling.
         """
-        from omnitrace_core.backends.loading import choose_device, choose_dtype, hide_progress
-        from omnitrace_core.torchvision_shim import ensure_torchvision
+        from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
+        from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
         ensure_torchvision()
         from transformers import AutoModel, AutoTokenizer

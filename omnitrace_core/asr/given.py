@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.records import DecodedAudio, Part, Segment
 
 # Transcripts are often rounded to tenths of a second or written for the padded file.

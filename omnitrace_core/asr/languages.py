@@ -54,7 +54,7 @@ def check_whisper_language(language: str | None, settings: Mapping[str, Any]) ->
     """
     if language is None:
         return
-    from omnitrace_core.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE

@@ -18,7 +18,7 @@ from omnitrace_core.asr.model_folder import check_package
 from omnitrace_core.asr.sound import at_rate, end_of
 from omnitrace_core.asr.words import sentences, tidy_words
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
 

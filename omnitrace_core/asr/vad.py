@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from omnitrace_core.asr.process_state import kept_process
 from omnitrace_core.asr.sound import RATE, at_rate, end_of
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment
 

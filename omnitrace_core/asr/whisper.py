@@ -124,8 +124,8 @@ def _multilingual(model: Any) -> bool:
 @lru_cache(maxsize=1)
 def _load(value: str, device: str, threads: int) -> Any:
     """The pipeline of this process. Raises: BackendError."""
-    from omnitrace_core.backends.loading import choose_device, choose_dtype, hide_progress
-    from omnitrace_core.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
+    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     import transformers

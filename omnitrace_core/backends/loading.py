@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import ModelOptions
-from omnitrace_core.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
+from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
 
 def load_processor(options: ModelOptions) -> Any:
@@ -59,29 +59,3 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
             "give a directory or hub id with safetensors weights of this architecture"
         ) from error
     return model.to(device).eval().requires_grad_(False)
-
-
-def hide_progress() -> None:
-    """No bars of transformers where nobody watches them."""
-    import transformers
-
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-
-
-def choose_device(device: str) -> str:
-    """`auto` is the first GPU if there is one, else the CPU."""
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def choose_dtype(dtype: str, device: str) -> Any:
-    """A torch dtype; `auto` keeps the checkpoint's on a GPU and takes float32 on a CPU."""
-    import torch
-
-    if dtype == "auto":
-        return torch.float32 if device == "cpu" else "auto"
-    return getattr(torch, dtype)

@@ -20,14 +20,14 @@ from omnitrace_core.backends.base import (
     PrefilledPrompt,
     Prepared,
 )
+from omnitrace_core.backends.caches import whole_cache
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
-from omnitrace_core.caches import whole_cache
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import DecodedVideo, ReadySample
-from omnitrace_core.units import assign_units, empty_unit_notes
+from omnitrace_core.units.cut import assign_units, empty_unit_notes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -244,8 +244,8 @@ class Qwen25OmniBackend:
     def _read(self, sample: AnySample) -> ReadySample:
         if isinstance(sample, ReadySample):
             return sample
-        from omnitrace_core.parse import parse_any
         from omnitrace_core.reader import SampleReader
+        from omnitrace_core.samples.parse import parse_any
 
         if self.reader is None:
             self.reader = SampleReader(self.rules)

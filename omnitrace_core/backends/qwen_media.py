@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from omnitrace_core.backends.prompt import Placed
 from omnitrace_core.errors import MediaEmpty
-from omnitrace_core.extents import frame_bins, sound_end
 from omnitrace_core.positions import Stream
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
+from omnitrace_core.units.extents import frame_bins, sound_end
 
 if TYPE_CHECKING:
     from torch import Tensor

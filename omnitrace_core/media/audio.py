@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
-from omnitrace_core.media import mp3
-from omnitrace_core.media.container import (
+from omnitrace_core.media.containers import mp3
+from omnitrace_core.media.containers.sniff import (
     HEAD_BYTES,
     MP3,
     TRACKS,
@@ -20,11 +20,11 @@ from omnitrace_core.media.container import (
     check_kind,
     sound_end_s,
 )
-from omnitrace_core.media.fetch import media_name, media_path, sha256_of
+from omnitrace_core.media.containers.splice import Splice
+from omnitrace_core.media.fetching.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sizes import check_decoded
-from omnitrace_core.media.splice import Splice
 from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
 from omnitrace_core.options import MediaOptions

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from omnitrace_core.errors import MediaMemory, MediaTooLarge, SampleError, UnknownPartType
 from omnitrace_core.media.audio import decode_audio
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.media.image import decode_image
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.video import decode_video
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Part
-from omnitrace_core.row_checks import check_options
+from omnitrace_core.samples.row_checks import check_options
 
 
 def decode_part(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
-from omnitrace_core.media.fetch import media_name
+from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sizes import check_decoded

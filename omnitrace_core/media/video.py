@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
-from omnitrace_core.media.container import (
+from omnitrace_core.media.containers.sniff import (
     HEAD_BYTES,
     check_complete,
     check_kind,
@@ -26,7 +26,7 @@ from omnitrace_core.media.container import (
     sound_end_s,
     video_start_s,
 )
-from omnitrace_core.media.fetch import media_name, media_path, sha256_of
+from omnitrace_core.media.fetching.fetch import media_name, media_path, sha256_of
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames

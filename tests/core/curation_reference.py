@@ -1,7 +1,7 @@
 """Curation written out slowly from DESIGN section 2: plain Python, span by span, token by token.
 
 The oracle of test_curation.py and the peer in benchmarks/curation.py. It shares no code with
-omnitrace_core.curation, not even the table of weights.
+omnitrace_core.attribution.curation, not even the table of weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def reference_curate(
     projection: str = "mass",
     instructions: str = "exclude",
 ) -> tuple[Attribution, ...]:
-    """Same contract as omnitrace_core.curation.curate."""
+    """Same contract as omnitrace_core.attribution.curation.curate."""
     weights = [WEIGHTS.get(p, 0.3) if options.pos_weighting else 1.0 for p in segmentation.pos]
     return tuple(
         one_span(span, fold, units, weights, options, projection, instructions)

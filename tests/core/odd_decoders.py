@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from omnitrace_core.errors import DecoderError, MediaEmpty
-from omnitrace_core.media.fetch import media_path
+from omnitrace_core.media.fetching.fetch import media_path
 from omnitrace_core.media.progress import still_working
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions

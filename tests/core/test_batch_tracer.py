@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.batching import Item
 from omnitrace_core.errors import BackendError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.replay import replay
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.batching import Item
+from omnitrace_core.tracing.replay import replay
 from tests.core.samples import one_of_each, ready
 
 
@@ -73,7 +73,7 @@ def test_out_of_memory_in_the_replay_halves_the_batch_too(
             raise torch.OutOfMemoryError("simulated")
         return replay(decoder, head, prompt, responses, *rest)
 
-    monkeypatch.setattr("omnitrace_core.batch_tracer.replay", scarce)
+    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", scarce)
     for trace, wanted in zip(tracer.trace(batch), expected, strict=True):
         assert isinstance(trace, TokenTrace)
         assert isinstance(wanted, TokenTrace)
@@ -89,7 +89,7 @@ def test_what_does_not_fit_alone_is_an_error_row(
     def scarce(*arguments):  # type: ignore[no-untyped-def]
         raise torch.OutOfMemoryError("simulated")
 
-    monkeypatch.setattr("omnitrace_core.batch_tracer.replay", scarce)
+    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", scarce)
     for trace in tracer.trace([samples["text"], samples["image"]]):
         assert isinstance(trace, SampleError)
         assert trace.code == "out_of_memory"

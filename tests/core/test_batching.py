@@ -8,12 +8,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.batching import Item, batches
 from omnitrace_core.errors import FatalError
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import TokenTrace
-from omnitrace_core.responses import Response
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.batching import Item, batches
+from omnitrace_core.tracing.responses import Response
 from tests.core.samples import image, ready, sound, video
 
 

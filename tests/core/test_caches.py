@@ -10,11 +10,16 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from omnitrace_core.backends.base import Generated, PrefilledPrompt
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.caches import can_keep_prompt, keep_prompt, preallocated_cache, whole_cache
+from omnitrace_core.backends.caches import (
+    can_keep_prompt,
+    keep_prompt,
+    preallocated_cache,
+    whole_cache,
+)
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.oracle import ROWS, TOLERANCE, EagerOracle, slow_fold
 from tests.core.samples import one_of_each
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omnitrace_core.curation import (
+from omnitrace_core.attribution.curation import (
     BUCKETS,
     POS_WEIGHTS,
     Case,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from omnitrace_core.detokenize import decode_response
+from omnitrace_core.tracing.detokenize import decode_response
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 
-from omnitrace_core.extents import Extent, extent_of, frame_bins, sound_end
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import DecodedMedia, DecodedVideo, Message, Part, Sample
-from omnitrace_core.sentences import TextSpan
-from omnitrace_core.units import build_units
+from omnitrace_core.text.sentences import TextSpan
+from omnitrace_core.units.cut import build_units
+from omnitrace_core.units.extents import Extent, extent_of, frame_bins, sound_end
 from tests.core.samples import image, sound, video
 
 

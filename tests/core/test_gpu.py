@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.oracle import ROWS
 from tests.core.samples import one_of_each
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from omnitrace_core.attribution.curation import pos_weights, span_means
+from omnitrace_core.attribution.heatmaps import HeatMap, pack, span_heatmaps, unpack, upscale
 from omnitrace_core.backends import load_backend
 from omnitrace_core.backends.base import Backend, Encoded
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.curation import pos_weights, span_means
 from omnitrace_core.errors import TraceError
-from omnitrace_core.heatmaps import HeatMap, pack, span_heatmaps, unpack, upscale
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.records import (
@@ -21,6 +20,7 @@ from omnitrace_core.records import (
     Span,
     TokenTrace,
 )
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.samples import image, ready, sound, video
 
 Box = tuple[float, float, float, float]

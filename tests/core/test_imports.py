@@ -18,9 +18,9 @@ HEAVY = ("ray", "torch", "transformers", "spacy", "decord", "librosa", "silero_v
     [
         "omnitrace_core",
         "omnitrace_core.tracer",
-        "omnitrace_core.refold",
-        "omnitrace_core.heatmaps",
-        "omnitrace_core.media.child",
+        "omnitrace_core.tracing.refold",
+        "omnitrace_core.attribution.heatmaps",
+        "omnitrace_core.media.isolation.child",
         "pipeline.cli",
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import spacy
 
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.language import (
+from omnitrace_core.text.language import (
     ANY_WORD,
     PUNCT,
     Language,
@@ -208,7 +208,7 @@ def test_no_text_is_read_twice_for_being_read_ahead(monkeypatch: pytest.MonkeyPa
 
 
 def test_readings_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("omnitrace_core.language._KNOWN_CHARS", 40)
+    monkeypatch.setattr("omnitrace_core.text.language._KNOWN_CHARS", 40)
     language = Language("builtin", load_language("builtin").nlp)
     first, second, third = "The first.", "The second sentence.", "The third one of all."
     known = [language.read(text) for text in (first, second)]
@@ -222,7 +222,7 @@ def test_readings_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPat
 def test_texts_are_read_without_torch() -> None:
     """In a process of its own: this one has torch, and spaCy knows of it."""
     program = (
-        "import sys; from omnitrace_core.language import load_lean_language as load;"
+        "import sys; from omnitrace_core.text.language import load_lean_language as load;"
         "assert len(load('builtin').read('It rains.').words) == 3;"
         "assert 'torch' not in sys.modules; import torch; torch.ones(1)"
     )

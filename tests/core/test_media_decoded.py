@@ -23,7 +23,7 @@ from omnitrace_core.errors import (
     MediaTooLarge,
 )
 from omnitrace_core.media import decode_part, decode_parts
-from omnitrace_core.media.fetch import media_path, read_media
+from omnitrace_core.media.fetching.fetch import media_path, read_media
 from omnitrace_core.media.image import to_rgb
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions

@@ -17,7 +17,7 @@ from omnitrace_core.errors import (
     MediaTooLarge,
 )
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.fetch import read_media
+from omnitrace_core.media.fetching.fetch import read_media
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part

@@ -7,8 +7,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from omnitrace_core.media import decode_part, fetch, progress
-from omnitrace_core.media.fetch import media_path
+from omnitrace_core.media import decode_part, progress
+from omnitrace_core.media.fetching import fetch
+from omnitrace_core.media.fetching.fetch import media_path
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part

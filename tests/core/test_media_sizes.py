@@ -15,7 +15,7 @@ DEFAULTS = MediaOptions()
 
 
 def test_smart_resize_equals_the_official_one() -> None:
-    from omnitrace_core.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as official

@@ -18,14 +18,15 @@ from omnitrace_core.errors import (
     MediaDenied,
     MediaError,
 )
-from omnitrace_core.media import decode_part, fetch
-from omnitrace_core.media.fetch import media_path, read_media
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.fetching import fetch
+from omnitrace_core.media.fetching.fetch import media_path, read_media
+from omnitrace_core.media.fetching.web import WebReader
+from omnitrace_core.media.fetching.web_connection import dial_address
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.media.web import WebReader
-from omnitrace_core.media.web_connection import dial_address
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from omnitrace_core.web_address import Address
+from omnitrace_core.storage.web_address import Address
 from tests.core.media_files import image_bytes, write_clip
 from tests.core.web_server import BODY, LISTED, PUBLIC, Web, answer, get
 

@@ -20,7 +20,7 @@ from omnitrace_core.errors import (
     MediaTooLarge,
     SampleError,
 )
-from omnitrace_core.media.web import WebReader
+from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.options import MediaOptions
 from tests.core.web_server import BODY, LISTED, URL, Web, answer, get
 

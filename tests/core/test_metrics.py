@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from omnitrace_core.metrics import (
+from omnitrace_core.attribution.metrics import (
     Item,
     bootstrap,
     carries,

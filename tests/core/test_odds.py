@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.readout import norm_scale
 from omnitrace_core.records import TokenTrace
-from omnitrace_core.replay import check_layers
-from omnitrace_core.signals import LayerView, Signal
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.readout import norm_scale
+from omnitrace_core.tracing.replay import check_layers
+from omnitrace_core.tracing.signals import LayerView, Signal
 from tests.core.samples import one_of_each
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from omnitrace_core.errors import InvalidSample, MissingSampleId, UnknownPartType
-from omnitrace_core.parse import normalise, parse_any, rejected_row, to_sample
 from omnitrace_core.records import Sample
+from omnitrace_core.samples.parse import normalise, parse_any, rejected_row, to_sample
 
 
 def row_with(*parts: Mapping[str, object], **fields: object) -> dict[str, Any]:

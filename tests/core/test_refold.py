@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import TraceError
-from omnitrace_core.folding import fold_rows
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions, UnitOptions
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Float32, Fold, ReadySample, SourceUnit, TokenTrace
-from omnitrace_core.refold import refold
-from omnitrace_core.units import assign_units
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.folding import fold_rows
+from omnitrace_core.tracing.refold import refold
+from omnitrace_core.units.cut import assign_units
 from tests.core.samples import image, ready, sound, video
 
 FIELDS = ("mass", "peak", "markup", "generated")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import SampleError
-from omnitrace_core.folding import fold_rows
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.replay import replay
-from omnitrace_core.units import assign_units
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.folding import fold_rows
+from omnitrace_core.tracing.replay import replay
+from omnitrace_core.units.cut import assign_units
 from tests.core.oracle import ROWS, TOLERANCE, EagerOracle, slow_fold
 from tests.core.samples import image, one_of_each, ready, sound, video
 
@@ -144,7 +144,7 @@ def test_rows_are_the_same_however_few_are_alive(
 ) -> None:
     """One query per chunk and one token per slice of the response."""
     monkeypatch.setattr(
-        "omnitrace_core.batch_tracer.replay",
+        "omnitrace_core.tracing.batch_tracer.replay",
         lambda *arguments: replay(*arguments[:-1], rows_bytes=1),
     )
     for kind, trace in zip(samples, tracer.trace(list(samples.values())), strict=True):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from omnitrace_core.backends.base import PrefilledPrompt
-from omnitrace_core.replay import replay
-from omnitrace_core.signals import SIGNALS
-from omnitrace_core.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.tracing.replay import replay
+from omnitrace_core.tracing.signals import SIGNALS
 from tests.core.oracle import ROWS, TOLERANCE, eager_forward
 
 BATCH, PROMPT, NEW = 3, 40, 10

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import spacy
 
-from omnitrace_core.language import Language, Reading, read_by_rule
-from omnitrace_core.sentences import TextSpan, find_options, split_sentences, text_units
+from omnitrace_core.text.language import Language, Reading, read_by_rule
+from omnitrace_core.text.sentences import TextSpan, find_options, split_sentences, text_units
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import pytest
 
 from benchmarks.planted_cases import answer
 from omnitrace_core import OmniTracer
+from omnitrace_core.attribution.curation import curate
+from omnitrace_core.attribution.metrics import f1
 from omnitrace_core.backends import decoder_shape, load_backend, media_rules
 from omnitrace_core.backends.shipped import SHIPPED, model_location
-from omnitrace_core.batch_tracer import BatchTracer
-from omnitrace_core.curation import curate
 from omnitrace_core.errors import BackendError
-from omnitrace_core.metrics import f1
 from omnitrace_core.options import (
     CurationOptions,
     DecodeOptions,
@@ -21,8 +20,9 @@ from omnitrace_core.options import (
     SpanOptions,
     TraceOptions,
 )
-from omnitrace_core.spans import Segmenter
-from pipeline.model_files import check_model_files, model_identity
+from omnitrace_core.text.spans import Segmenter
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from pipeline.planning.model_files import check_model_files, model_identity
 
 NAME = "omnitrace-tiny"
 MOST_BYTES = 12_000_000

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from omnitrace_core import head_weights, signals
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import BackendError, ConfigError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.signals import SIGNALS, LayerView, Signal, load_signal, weighted_heads
+from omnitrace_core.tracing import head_weights, signals
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.signals import SIGNALS, LayerView, Signal, load_signal, weighted_heads
 from tests.core.oracle import EagerOracle, slow_fold
 from tests.core.samples import one_of_each
 

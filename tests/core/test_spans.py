@@ -14,7 +14,7 @@ import spacy
 
 from omnitrace_core.options import SpanOptions
 from omnitrace_core.records import Segmentation
-from omnitrace_core.spans import NOBODY, Segmenter, owners
+from omnitrace_core.text.spans import NOBODY, Segmenter, owners
 
 LEXICON = {
     "NOUN": "dog cat man car bone fish",

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from omnitrace_core import OmniTracer
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
+from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.samples import one_of_each
 
 SIGNALS = ("attmean", "attgrads", "attnorm", "attraw", "attodds", "attboth")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from omnitrace_core import tap
 from omnitrace_core.backends.base import Backend
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
-from omnitrace_core.replay import check_layers, replay
-from omnitrace_core.signals import SIGNALS, Signal
-from omnitrace_core.tap import TAPPED, tapped
+from omnitrace_core.tracing import tap
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.replay import check_layers, replay
+from omnitrace_core.tracing.signals import SIGNALS, Signal
+from omnitrace_core.tracing.tap import TAPPED, tapped
 from tests.core.samples import image, one_of_each, ready
 
 

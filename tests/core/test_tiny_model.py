@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from omnitrace_core.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 from training.tiny.build import (
     DEFAULT_SYSTEM,
     IMAGE_MAX_PIXELS,
@@ -190,7 +190,7 @@ def test_generates_for_every_modality_in_one_batch(
 def test_shim_makes_torchvision_importable() -> None:
     code = (
         "import sys\n"
-        "from omnitrace_core.torchvision_shim import ensure_torchvision\n"
+        "from omnitrace_core.runtime.torchvision_shim import ensure_torchvision\n"
         "assert 'torch' not in sys.modules, 'importing the shim must not load torch'\n"
         "ensure_torchvision(); ensure_torchvision()\n"
         "import torch, torchvision\n"

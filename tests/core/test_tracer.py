@@ -11,7 +11,7 @@ from PIL import Image
 from omnitrace_core import OmniTracer
 from omnitrace_core.errors import ConfigError, MediaMissing, SampleError
 from omnitrace_core.options import CurationOptions, DecodeOptions, TraceOptions
-from omnitrace_core.parse import parse_any
+from omnitrace_core.samples.parse import parse_any
 from omnitrace_core.tracer import TraceResult
 
 CHAT = {

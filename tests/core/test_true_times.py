@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.parse import parse_any
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import SOUND_KINDS, DecodedVideo, ReadySample
+from omnitrace_core.samples.parse import parse_any
 from tests.core.media_files import beep, run_ffmpeg, write_clip
 
 FRAMES, FPS, BEEP = 50, 10, 3.3

@@ -14,7 +14,7 @@ from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import Message, Part, ReadySample, Sample, Segment, SourceUnit
-from omnitrace_core.units import assign_units, empty_unit_notes, empty_units, time_bins
+from omnitrace_core.units.cut import assign_units, empty_unit_notes, empty_units, time_bins
 from tests.core.samples import image, ready, sound, video
 
 

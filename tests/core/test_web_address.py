@@ -8,7 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.web_address import is_listed, is_public, parse_web_address, shown_address
+from omnitrace_core.storage.web_address import (
+    is_listed,
+    is_public,
+    parse_web_address,
+    shown_address,
+)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from omnitrace_core.batch_tracer import BatchTracer
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.widening import widened
+from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.widening import widened
 from tests.core.samples import one_of_each
 
 
@@ -99,7 +99,7 @@ def test_a_failing_replay_leaves_no_hook(
     def broken(*args: object) -> None:
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr("omnitrace_core.batch_tracer.replay", broken)
+    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", broken)
     (failed,) = tracer.trace([sample])
     assert "interrupted" in str(failed)
     decoder = tracer.backend.decoder

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 
 WIDTH = 32
 WORDS = ("the", "a", "man", "angel", "walks", "paint@@", "ing", "forest", "你", "好", "世", "界")

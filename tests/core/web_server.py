@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omnitrace_core.media.web import WebReader
+from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.web_address import Address
+from omnitrace_core.storage.web_address import Address
 
 # Key and certificate for media.example.com and other.example.com.
 PEM = Path(__file__).resolve().parents[1] / "data" / "web_server.pem"

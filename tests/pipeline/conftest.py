@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from omnitrace_core import s3_retries
-from omnitrace_core.s3 import RetryingS3
+from omnitrace_core.storage import s3_retries
+from omnitrace_core.storage.s3 import RetryingS3
 from pipeline.config import RunConfig
-from pipeline.ray_session import ray_session
+from pipeline.driver.ray_session import ray_session
 from tests.pipeline import s3_server
 from tests.pipeline.faulty_proxy import Proxy, proxying
 from tests.pipeline.made_runs import write_input

@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.media.rules import MediaRules
-from pipeline.commit import Committed, commit_chunk
 from pipeline.config import RunConfig
 from pipeline.graph import plan_row
-from pipeline.identity import identify
-from pipeline.inputs import scan_input
-from pipeline.io import Storage
-from pipeline.lease import Claim
-from pipeline.manifest import read_manifests
-from pipeline.plan import Chunk, make_plan
-from pipeline.prepare import Job
-from stages.chunk import rows_of, with_rows
+from pipeline.planning.identity import identify
+from pipeline.planning.inputs import scan_input
+from pipeline.planning.plan import Chunk, make_plan
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.lease import Claim
+from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.parts import Committed, commit_chunk
+from pipeline.storage.folder import Storage
+from stages.arrow.chunk import rows_of, with_rows
+from stages.arrow.schema import RECORD, SCHEMA_VERSION, TABLES
 from stages.read_samples import read_samples
-from stages.schema import RECORD, SCHEMA_VERSION, TABLES
 from tests.stages.chunks import text_row, write_shard
 
 DAY = datetime.date(2026, 1, 31)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.ahead import ahead
+from pipeline.storage.ahead import ahead
 
 
 def test_results_come_in_order_and_no_item_is_taken_long_before() -> None:

@@ -18,8 +18,8 @@ import duckdb
 import pytest
 from PIL import Image
 
+from pipeline.commands.ingest import ingest
 from pipeline.config import RunConfig
-from pipeline.ingest import ingest
 from tests.core.bad_media import TRACED, BadMedium, bad_media
 from tests.core.media_files import image_bytes
 from tests.core.web_server import PEM, PUBLIC, WebServer, answer

@@ -195,7 +195,7 @@ def test_stop_while_planning_is_a_stop(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr("pipeline.prepare.prepare", planning)
+    monkeypatch.setattr("pipeline.driver.prepare.prepare", planning)
     before = signal.getsignal(signal.SIGTERM)
     assert main(["run", config]) == 4
     assert "interrupted by SIGTERM" in capsys.readouterr().err

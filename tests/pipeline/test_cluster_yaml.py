@@ -14,7 +14,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from pipeline.config import load_config
-from pipeline.ray_session import reserved_cpus, reserved_gpus
+from pipeline.driver.ray_session import reserved_cpus, reserved_gpus
 from tests.conftest import ROOT
 
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core import errors
-from omnitrace_core.parse import parse_any
 from omnitrace_core.records import Sample
-from stages.schema import SAMPLES, SPANS
+from omnitrace_core.samples.parse import parse_any
+from stages.arrow.schema import SAMPLES, SPANS
 from training.demo import show
 from training.demo.corpus import faulty_rows, make_corpus
 from training.demo.media import SAMPLE_RATE, Scene, write_clip

@@ -13,17 +13,18 @@ import pytest
 import ray
 
 from omnitrace_core.errors import ConfigError, RunError
+from pipeline.commands.ingest import ingest
 from pipeline.config import RunConfig
+from pipeline.driver.prepare import prepare
+from pipeline.driver.ray_session import needed_cpus, ray_session
+from pipeline.driver.run import run
 from pipeline.graph import replica_model
-from pipeline.identity import utc_today
-from pipeline.ingest import ingest
-from pipeline.prepare import Job, prepare
-from pipeline.ray_session import needed_cpus, ray_session
-from pipeline.recurate import recurate
-from pipeline.recuration import plan_recuration
-from pipeline.run import run
-from pipeline.verdict import Verdict, is_finished
-from stages.schema import MASS_BUCKETS
+from pipeline.planning.identity import utc_today
+from pipeline.recuration.plan import plan_recuration
+from pipeline.recuration.run import recurate
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.verdict import Verdict, is_finished
+from stages.arrow.schema import MASS_BUCKETS
 from tests.pipeline.made_runs import row_keys, rows, write_input
 from training.demo.corpus import faulty_rows, make_corpus
 

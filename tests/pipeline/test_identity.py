@@ -7,8 +7,8 @@ import pytest
 
 from omnitrace_core.errors import ConfigError, RunError
 from omnitrace_core.options import ModelOptions
-from pipeline.identity import identify, remember
-from pipeline.model_files import model_identity
+from pipeline.planning.identity import identify, remember
+from pipeline.planning.model_files import model_identity
 from tests.pipeline.made_runs import DAY, config_for, write_input
 
 NEXT_DAY = DAY + datetime.timedelta(days=1)
@@ -81,7 +81,7 @@ def test_model_identity_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_large_weights_are_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.model_files._WHOLE_BYTES", 1)
+    monkeypatch.setattr("pipeline.planning.model_files._WHOLE_BYTES", 1)
     weights = tmp_path / "model.safetensors"
     content = bytearray(1_000_000)
     weights.write_bytes(content)

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import ConfigError, InputSchemaError, InvalidSample, MissingSampleId
-from omnitrace_core.parse import normalise, parse_any, to_sample
-from omnitrace_core.row_shape import SAMPLE_SHAPE, Shape
-from pipeline import ingest as ingest_module
-from pipeline.ingest import ingest
-from stages.schema import SAMPLE, SCHEMA_VERSION
+from omnitrace_core.samples.parse import normalise, parse_any, to_sample
+from omnitrace_core.samples.row_shape import SAMPLE_SHAPE, Shape
+from pipeline.commands import ingest as ingest_module
+from pipeline.commands.ingest import ingest
+from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
 from tests.pipeline.ingest_help import ids, question, read, write_jsonl
 
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import ConfigError, InputSchemaError
-from omnitrace_core.parse import to_sample
-from pipeline import input_files
-from pipeline.ingest import ingest
+from omnitrace_core.samples.parse import to_sample
+from pipeline.commands import input_files
+from pipeline.commands.ingest import ingest
 from tests.pipeline.ingest_help import ids, question, read, write_jsonl
 
 # --- JSON ----------------------------------------------------------------------------------------

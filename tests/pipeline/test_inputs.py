@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError
-from omnitrace_core.s3 import RetryingS3
-from pipeline.inputs import Duplicate, list_shards, scan_input
-from pipeline.io import Storage
-from stages.schema import SAMPLE
+from omnitrace_core.storage.s3 import RetryingS3
+from pipeline.planning.inputs import Duplicate, list_shards, scan_input
+from pipeline.storage.folder import Storage
+from stages.arrow.schema import SAMPLE
 from tests.pipeline.made_runs import write_input
 
 

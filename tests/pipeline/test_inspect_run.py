@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.errors import ConfigError
-from pipeline.inspect_run import inspect_sample
-from pipeline.run import run
+from pipeline.commands.inspect import inspect_sample
+from pipeline.driver.run import run
 from tests.pipeline.made_runs import Worker, config_for, job_for, rows, write_input
 from tests.pipeline.traced_runs import traced_run
 

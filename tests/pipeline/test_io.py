@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from omnitrace_core.errors import ConfigError
-from pipeline.io import Storage, absolute
+from pipeline.storage.folder import Storage, absolute
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

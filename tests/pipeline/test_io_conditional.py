@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from omnitrace_core import s3
-from omnitrace_core.object_store import s3_files
-from pipeline import disk
-from pipeline.io import ABSENT, PARTIAL, Storage
+from omnitrace_core.storage import s3
+from omnitrace_core.storage.files import s3_files
+from pipeline.storage import disk
+from pipeline.storage.folder import ABSENT, PARTIAL, Storage
 
 _MEMORY = "memory"
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.io import Storage
+from pipeline.storage.folder import Storage
 from tests.pipeline.faulty_proxy import Proxy
 
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omnitrace_core import s3, s3_retries
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
-from omnitrace_core.object_store import open_file, s3_files
-from pipeline.io import ABSENT, Storage
+from omnitrace_core.storage import s3, s3_retries
+from omnitrace_core.storage.files import open_file, s3_files
+from pipeline.storage.folder import ABSENT, Storage
 from tests.pipeline.faulty_proxy import FAULTS, Fault, Proxy, Rule
 
 _BIG = bytes(range(256)) * (11 << 8)  # 704 KiB: one request

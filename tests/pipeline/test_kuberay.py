@@ -15,7 +15,7 @@ import yaml
 
 from pipeline.cli import _parse
 from pipeline.config import RunConfig, load_config
-from pipeline.ray_session import reserved_cpus, reserved_gpus
+from pipeline.driver.ray_session import reserved_cpus, reserved_gpus
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "kuberay"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError, StoreUnavailable
-from pipeline.io import Storage
-from pipeline.lease import LEASE, Lease, acquire, check_claim, holding
+from pipeline.run_folder.lease import LEASE, Lease, acquire, check_claim, holding
+from pipeline.storage.folder import Storage
 
 TTL = 30.0
 

@@ -8,11 +8,11 @@ import pytest
 from ray.util import metrics as ray_metrics
 
 from pipeline import metrics
-from pipeline.io import Storage
-from pipeline.lease import Claim, acquire
 from pipeline.metrics import COUNTERS, Count, commit_and_count, counts
-from stages.chunk import rows_of, with_rows
-from stages.schema import RECORD
+from pipeline.run_folder.lease import Claim, acquire
+from pipeline.storage.folder import Storage
+from stages.arrow.chunk import rows_of, with_rows
+from stages.arrow.schema import RECORD
 from tests.pipeline.made_runs import Worker, config_for, job_for, write_input
 
 

@@ -4,8 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.inputs import scan_input
-from pipeline.plan import Plan, assign_numbers, make_plan
+from pipeline.planning.inputs import scan_input
+from pipeline.planning.plan import Plan, assign_numbers, make_plan
 from tests.pipeline.made_runs import write_input
 
 

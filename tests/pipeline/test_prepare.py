@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.errors import ConfigError
 from pipeline.config import RunConfig
-from pipeline.prepare import prepare
+from pipeline.driver.prepare import prepare
 from tests.pipeline.made_runs import write_input
 
 

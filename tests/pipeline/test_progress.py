@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import io
 
-from pipeline.commit import Committed
-from pipeline.progress import Progress
+from pipeline.driver.progress import Progress
+from pipeline.run_folder.parts import Committed
 
 
 class _Terminal(io.StringIO):

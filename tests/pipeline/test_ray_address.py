@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.errors import ConfigError
 from pipeline.config import RayOptions
-from pipeline.ray_address import address_to_join, check_answers
+from pipeline.driver.ray_address import address_to_join, check_answers
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.ray_head import free_ports
 

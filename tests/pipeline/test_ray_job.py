@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from omnitrace_core.errors import ConfigError
-from pipeline.ray_address import check_answers
+from pipeline.driver.ray_address import check_answers
 from tests.conftest import ROOT
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.ray_head import RayHead, needs_job_server, ray_head

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from omnitrace_core.errors import RunError
-from pipeline.io import Storage
-from pipeline.manifest import read_manifests, write_manifest
-from pipeline.prepare import Job
-from pipeline.recurate import recurate
-from pipeline.recuration import Recuration, plan_recuration
-from pipeline.run import run
-from pipeline.summary import recuration_text
-from pipeline.verdict import Exit, is_finished
+from pipeline.commands.summary import recuration_text
+from pipeline.driver.run import run
+from pipeline.recuration.plan import Recuration, plan_recuration
+from pipeline.recuration.run import recurate
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.manifests import read_manifests, write_manifest
+from pipeline.run_folder.verdict import Exit, is_finished
+from pipeline.storage.folder import Storage
 from tests.pipeline.made_runs import config_for, job_for, rows
 from tests.pipeline.traced_runs import stages_of, traced_run, write_corpus
 
@@ -109,7 +109,7 @@ def test_chunks_and_row_groups_are_cut_as_they_were(
 ) -> None:
     """Also where a later start of the run cut the rest of it in another way."""
     write_corpus(tmp_path)
-    monkeypatch.setattr("pipeline.table_writer._ROW_GROUP_BYTES", 2000)
+    monkeypatch.setattr("pipeline.run_folder.tables._ROW_GROUP_BYTES", 2000)
     job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
     execute = stages_of(job)
     interrupted = run(job, lambda chunks: execute(chunks[:2]))
@@ -207,7 +207,7 @@ def test_interrupted(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.recurate.recurate_shard", interrupt)
+        patch.setattr("pipeline.recuration.run.recurate_shard", interrupt)
         verdict = recurate(job, workers=1)
     assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
     assert "the same command does what is missing" in verdict.reason
@@ -234,7 +234,7 @@ def test_crash_while_other_settings_replace_it(
 
     other = plan_recuration(made.folder.root, str(tmp_path / "dest"), ["spans.level=clause"])
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.recurate_shard.declare", die)
+        patch.setattr("pipeline.recuration.shard.declare", die)
         with pytest.raises(OSError, match="disk full"):
             recurate(other, workers=1)
     # A file of the other settings is there, but nothing says that it is final.
@@ -314,14 +314,14 @@ def test_no_model_and_no_tagger_are_loaded(made: Job, tmp_path: Path) -> None:
 def test_sample_that_fails_now_is_an_error_and_no_other_row_is_lost(
     made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from omnitrace_core import curation
+    from omnitrace_core.attribution import curation
 
     def break_on_long(cases: Sequence[Any], **more: Any) -> Any:
         if any(len(case.fold.markup) > 9 for case in cases):
             raise IndexError("too long")
         return curation.curate_many(cases, **more)
 
-    monkeypatch.setattr("stages.curator.curate_many", break_on_long)
+    monkeypatch.setattr("stages.records.curator.curate_many", break_on_long)
     job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
     verdict = recurate(job, workers=1)
     before = {row["row_key"]: row for row in rows(made.folder, "samples")}

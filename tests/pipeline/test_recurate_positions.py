@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.prepare import Job
-from pipeline.recurate import recurate
-from pipeline.recuration import Recuration, plan_recuration
-from pipeline.run import run
+from pipeline.driver.run import run
+from pipeline.recuration.plan import Recuration, plan_recuration
+from pipeline.recuration.run import recurate
+from pipeline.run_folder.job import Job
 from tests.pipeline.made_runs import config_for, job_for, rows
 from tests.pipeline.traced_runs import stages_of, traced_run
 

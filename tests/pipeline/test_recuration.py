@@ -13,11 +13,11 @@ import pytest
 
 from omnitrace_core.errors import ConfigError
 from pipeline.cli import main
-from pipeline.prepare import Job
-from pipeline.recurate import recurate
-from pipeline.recuration import plan_recuration
-from pipeline.summary import recuration_text
-from stages.schema import TABLES
+from pipeline.commands.summary import recuration_text
+from pipeline.recuration.plan import plan_recuration
+from pipeline.recuration.run import recurate
+from pipeline.run_folder.job import Job
+from stages.arrow.schema import TABLES
 from tests.pipeline.made_runs import rows
 from tests.pipeline.traced_runs import traced_run
 

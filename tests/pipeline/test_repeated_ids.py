@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import repeated_ids
-from pipeline.repeated_ids import ENTRY, RepeatedIds
+from pipeline.planning import repeated_ids
+from pipeline.planning.repeated_ids import ENTRY, RepeatedIds
 
 Ids = NDArray[np.uint64]
 

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import ConfigError, RunError
-from pipeline.commit import Committed, commit_chunk, count_part, part_name, read_part
-from pipeline.io import Storage
-from pipeline.manifest import manifest_name, read_manifests
-from pipeline.plan import Chunk
-from pipeline.prepare import check_writable
-from pipeline.publish import publish_shard
-from pipeline.run import run
-from pipeline.table_writer import table_name
-from pipeline.verdict import Exit, is_finished
-from stages.chunk import rows_of, with_rows
+from pipeline.driver.prepare import check_writable
+from pipeline.driver.run import run
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.manifests import manifest_name, read_manifests
+from pipeline.run_folder.parts import Committed, commit_chunk, count_part, part_name, read_part
+from pipeline.run_folder.publish import publish_shard
+from pipeline.run_folder.tables import table_name
+from pipeline.run_folder.verdict import Exit, is_finished
+from pipeline.storage.folder import Storage
+from stages.arrow.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,

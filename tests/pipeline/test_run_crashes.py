@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials, StoreUnavailable
-from pipeline.commit import Committed
-from pipeline.io import Storage
-from pipeline.plan import Chunk
-from pipeline.prepare import Job
-from pipeline.run import run
-from pipeline.verdict import VERDICT, Exit, exit_code_of, is_finished
+from pipeline.driver.run import run
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.parts import Committed
+from pipeline.run_folder.verdict import VERDICT, Exit, exit_code_of, is_finished
+from pipeline.storage.folder import Storage
 from tests.pipeline.made_runs import (
     GOOD_ROWS,
     Worker,
@@ -49,8 +49,8 @@ def _count_steps(
 
         return change_or_die
 
-    monkeypatch.setattr("pipeline.stores.os.replace", stepped(os.replace, "write"))
-    monkeypatch.setattr("pipeline.stores.os.link", stepped(os.link, "write"))
+    monkeypatch.setattr("pipeline.storage.stores.os.replace", stepped(os.replace, "write"))
+    monkeypatch.setattr("pipeline.storage.stores.os.link", stepped(os.link, "write"))
     monkeypatch.setattr(Storage, "delete_many", stepped(Storage.delete_many, "delete"))
     monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
     run(job, Worker(job.folder, say=say))

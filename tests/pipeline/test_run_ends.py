@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.errors import InputSchemaError, RunError
-from pipeline.commit import Committed
-from pipeline.inputs import list_shards
-from pipeline.io import Storage
-from pipeline.lease import LEASE
-from pipeline.plan import Chunk
-from pipeline.run import run
-from pipeline.schedule import Schedule
-from pipeline.settled import settled
-from pipeline.stop_signals import keeping_handlers
-from pipeline.verdict import Exit
+from pipeline.driver.run import run
+from pipeline.driver.schedule import Schedule
+from pipeline.driver.settled import settled
+from pipeline.driver.stop_signals import keeping_handlers
+from pipeline.planning.inputs import list_shards
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.lease import LEASE
+from pipeline.run_folder.parts import Committed
+from pipeline.run_folder.verdict import Exit
+from pipeline.storage.folder import Storage
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,
@@ -77,7 +77,7 @@ def test_files_without_a_manifest_are_seen_by_nobody(
     (folder / "input" / "c.parquet").unlink()
     config = config_for(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.publish.write_manifest", lambda *_: _raise(Killed()))
+        patch.setattr("pipeline.run_folder.publish.write_manifest", lambda *_: _raise(Killed()))
         job = job_for(config)
         with pytest.raises(Killed):
             run(job, Worker(job.folder))
@@ -131,7 +131,7 @@ def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.Monk
     # Though one was killed or stopped in between.
     for stop in (Killed, KeyboardInterrupt):
         with monkeypatch.context() as patch, suppress(stop):
-            patch.setattr("pipeline.run.count_parts", lambda *_, stop=stop: _raise(stop()))
+            patch.setattr("pipeline.driver.run.count_parts", lambda *_, stop=stop: _raise(stop()))
             run(job_for(config_for(folder, run=limits)), _nothing)
         assert told(job)["reason"] != verdict.reason
         again = run(job_for(config_for(folder, run=limits)), _nothing)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.manifest import read_manifests
-from pipeline.prepare import Job
-from pipeline.run import run
-from pipeline.verdict import is_finished
+from pipeline.driver.run import run
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.verdict import is_finished
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     Worker,

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
-from pipeline.commit import EPOCH, Committed, part_name
-from pipeline.lease import LEASE, Lease, claim_of, holding
-from pipeline.manifest import read_manifests
-from pipeline.plan import Chunk
-from pipeline.run import run
-from pipeline.verdict import Exit, Stop, VerdictFile, judge
+from pipeline.driver.run import run
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.lease import LEASE, Lease, claim_of, holding
+from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.parts import EPOCH, Committed, part_name
+from pipeline.run_folder.verdict import Exit, Stop, VerdictFile, judge
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     Worker,

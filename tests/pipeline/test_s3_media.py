@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.errors import MediaDenied, MediaMissing, MediaUnavailable
-from omnitrace_core.media.fetch import media_path, read_media
+from omnitrace_core.media.fetching.fetch import media_path, read_media
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from pipeline.ingest import ingest
-from pipeline.io import Storage
+from pipeline.commands.ingest import ingest
+from pipeline.storage.folder import Storage
 from tests.pipeline.faulty_proxy import Proxy, Rule
 
 DEFAULTS = MediaOptions()

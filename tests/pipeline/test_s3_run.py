@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from omnitrace_core.errors import StoreUnavailable
-from pipeline.io import Storage
-from pipeline.run import run
-from pipeline.verdict import is_finished
+from pipeline.driver.run import run
+from pipeline.run_folder.verdict import is_finished
+from pipeline.storage.folder import Storage
 from tests.pipeline.drivers import (
     REPOSITORY,
     assert_exactly_once,
@@ -112,7 +112,7 @@ def test_the_plan_of_shards_on_s3_asks_for_no_heads(
     _upload(folder / "input", f"{s3_folder}/input")
     config = _on_s3(folder, s3_folder)
     proxy.clear()
-    from pipeline.inputs import list_shards
+    from pipeline.planning.inputs import list_shards
 
     storage, shards = list_shards(config.input.path)
     assert len(shards) == 8

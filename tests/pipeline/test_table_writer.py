@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.manifest import read_manifests
-from pipeline.run import run
-from pipeline.table_writer import _content_bytes, _TableWriter, encoding
-from stages.schema import SAMPLES_ROW, SPANS_ROW, TABLES
+from pipeline.driver.run import run
+from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.tables import _content_bytes, _TableWriter, encoding
+from stages.arrow.schema import SAMPLES_ROW, SPANS_ROW, TABLES
 from tests.pipeline.made_runs import GOOD_ROWS, Worker, config_for, job_for, row_keys
 
 
@@ -58,7 +58,7 @@ def test_row_groups_end_where_their_content_says(
 ) -> None:
     schema = pa.schema([("text", pa.string())])
     tables = [pa.table({"text": ["x" * 1000] * n}, schema=schema) for n in (1, 3, 1, 1, 5, 1, 1)]
-    monkeypatch.setattr("pipeline.table_writer._ROW_GROUP_BYTES", 5 * 1004)
+    monkeypatch.setattr("pipeline.run_folder.tables._ROW_GROUP_BYTES", 5 * 1004)
     with _TableWriter(tmp_path / "table.parquet", schema) as writer:
         for table in tables:
             writer.add(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from omnitrace_core.media import fetch
+from omnitrace_core.media.fetching import fetch
 from pipeline.cli import main
 from tests.core import tiny_speech
 from tests.core.media_files import DATA, image_bytes

@@ -5,9 +5,9 @@ from itertools import count
 
 import pytest
 
-from pipeline import waiting
-from pipeline.progress import Progress
-from pipeline.waiting import Amount, Watch
+from pipeline.driver import waiting
+from pipeline.driver.progress import Progress
+from pipeline.driver.waiting import Amount, Watch
 
 NEEDS = Amount(gpus=8, cpus=40)
 SMALL = Amount(gpus=0, cpus=16)

@@ -8,17 +8,17 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.commit import Committed, Execute, commit_chunk
 from pipeline.config import RunConfig
+from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.plan import Chunk
-from pipeline.prepare import Job
-from pipeline.run import run
-from stages.assemble import Provenance
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.parts import Committed, Execute, commit_chunk
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
+from stages.records.assemble import Provenance
 from tests.core.media_files import audio_bytes, beep, image_bytes
 from tests.pipeline.made_runs import config_for, job_for
 from tests.stages.chunks import text_row, user, write_shard

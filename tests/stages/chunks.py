@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.chunk import Fields, StateRow, state_rows, with_results
-from stages.guard import RowError, guarded
+from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
+from stages.arrow.schema import CHUNK_PLAN, SAMPLE
+from stages.guards.row_guard import RowError, guarded
 from stages.read_samples import read_samples
-from stages.schema import CHUNK_PLAN, SAMPLE
 
 Row = dict[str, Any]
 

@@ -28,5 +28,5 @@ class Exits:
 def exits(monkeypatch: pytest.MonkeyPatch) -> Exits:
     """Of a process whose deadline passed: it goes on, here."""
     exits = Exits()
-    monkeypatch.setattr("stages.deadline.os._exit", exits.end)
+    monkeypatch.setattr("stages.guards.deadline.os._exit", exits.end)
     return exits

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.errors import SampleError
-from omnitrace_core.extents import Extent, extent_of
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import TraceOptions
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
-from omnitrace_core.refold import refold
-from omnitrace_core.units import assign_units, empty_unit_notes
-from stages.attempts import AttemptLog
+from omnitrace_core.tracing.refold import refold
+from omnitrace_core.units.cut import assign_units, empty_unit_notes
+from omnitrace_core.units.extents import Extent, extent_of
+from stages.guards.attempts import AttemptLog
 from stages.trace_decode import TraceDecode
 
 TRACED_BY = {

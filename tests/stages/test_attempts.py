@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omnitrace_core.errors import BackendError, Quarantined
-from stages.attempts import LOADS, Attempt, Attempts, Loading
+from stages.guards.attempts import LOADS, Attempt, Attempts, Loading
 
 
 class Log:

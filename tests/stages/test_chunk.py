@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import MediaMissing, RunError
-from stages.chunk import (
+from stages.arrow.chunk import (
     Fields,
     StateRow,
     has_media,
@@ -15,7 +15,7 @@ from stages.chunk import (
     with_rows,
     without_inline_data,
 )
-from stages.schema import SAMPLE
+from stages.arrow.schema import SAMPLE
 from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_row, user
 
 

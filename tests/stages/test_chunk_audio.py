@@ -17,11 +17,11 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment
 from stages import chunk_audio
-from stages.attempts import LOADS, AttemptLog
-from stages.chunk import state_rows
+from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
-from stages.deadline import HUNG
 from stages.decode_media import DecodeMedia
+from stages.guards.attempts import LOADS, AttemptLog
+from stages.guards.deadline import HUNG
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
 from tests.stages.conftest import Exits
 from tests.stages.made_traces import samples_of

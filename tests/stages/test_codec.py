@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import TraceError
-from omnitrace_core.extents import extent_of
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import (
@@ -20,8 +19,9 @@ from omnitrace_core.records import (
     TokenTrace,
     Word,
 )
-from stages import codec, media_codec
-from stages.schema import DECODED, MEDIA_INFO, SPEECH, TRACE, UNIT
+from omnitrace_core.units.extents import extent_of
+from stages.arrow import codec, media_codec
+from stages.arrow.schema import DECODED, MEDIA_INFO, SPEECH, TRACE, UNIT
 from tests.core.samples import image, one_of_each, sound, video
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from omnitrace_core.curation import curate
+from omnitrace_core.attribution.curation import curate
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import (
@@ -20,13 +20,13 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.spans import Segmenter
-from stages.assemble import Provenance
-from stages.chunk import state_rows
+from omnitrace_core.text.spans import Segmenter
+from stages.arrow.chunk import state_rows
+from stages.arrow.schema import MASS_BUCKETS, RECORD, chunk_schema
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
-from stages.schema import MASS_BUCKETS, RECORD, chunk_schema
+from stages.records.assemble import Provenance
 from tests.stages.chunks import read_chunk, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, samples_of, trace_stage
 

@@ -19,7 +19,7 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import DecodedImage, Sample
-from stages.chunk import INLINE_URI, state_rows
+from stages.arrow.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user

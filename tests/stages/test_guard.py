@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from omnitrace_core.errors import ConfigError, MediaMissing
-from stages.guard import RowError, guarded
+from stages.guards.row_guard import RowError, guarded
 
 
 def _raise(error: BaseException) -> None:

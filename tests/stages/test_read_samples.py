@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import RunError
-from stages.chunk import state_rows
-from stages.input_schema import conform, schema_problems
+from stages.arrow.chunk import state_rows
+from stages.arrow.input_schema import conform, schema_problems
+from stages.arrow.schema import MESSAGE, SAMPLE, STATE, chunk_schema
 from stages.read_samples import read_samples
-from stages.schema import MESSAGE, SAMPLE, STATE, chunk_schema
 from tests.stages.chunks import codes_of, errors_of, plan_of, read_chunk, text_row, write_shard
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from omnitrace_core.heatmaps import span_heatmaps, unpack
+from omnitrace_core.attribution.heatmaps import span_heatmaps, unpack
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import (
     AsrOptions,
@@ -20,13 +20,13 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.spans import Segmenter
-from stages.assemble import Provenance
-from stages.chunk import state_rows
+from omnitrace_core.text.spans import Segmenter
+from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
-from stages.record_columns import kept_tables
+from stages.records.assemble import Provenance
+from stages.records.columns import kept_tables
 from tests.core.media_files import image_bytes
 from tests.stages.chunks import read_chunk, text_row, user
 from tests.stages.made_traces import MadeTracer, samples_of, trace_stage

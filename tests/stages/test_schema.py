@@ -6,7 +6,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from stages.schema import (
+from stages.arrow.schema import (
     HEATMAPS,
     PART_FILE,
     RECORD,

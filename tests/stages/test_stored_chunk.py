@@ -9,9 +9,9 @@ import pytest
 
 from omnitrace_core.errors import RunError
 from omnitrace_core.records import Segmentation, Span
-from stages.chunk import views
-from stages.schema import SAMPLES, SPANS, TRACES
-from stages.stored_chunk import StoredChunk, as_rows, no_rows
+from stages.arrow.chunk import views
+from stages.arrow.schema import SAMPLES, SPANS, TRACES
+from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
 
 Row = dict[str, Any]
 

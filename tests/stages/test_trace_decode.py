@@ -16,10 +16,10 @@ import pytest
 from omnitrace_core.errors import BackendError, DeviceBroken, OutOfMemory, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, SourceUnit, TokenTrace
-from stages.chunk import Fields, StateRow, state_rows
-from stages.codec import encode_units
-from stages.deadline import HUNG
-from stages.media_codec import encode_media
+from stages.arrow.chunk import Fields, StateRow, state_rows
+from stages.arrow.codec import encode_units
+from stages.arrow.media_codec import encode_media
+from stages.guards.deadline import HUNG
 from stages.trace_decode import BROKEN_DEVICE, TraceDecode
 from tests.core.samples import video
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, run_rows, text_row
@@ -94,7 +94,7 @@ def test_device_that_cannot_work_blames_no_sample(monkeypatch: pytest.MonkeyPatc
         def warm_up(self) -> None:
             raise BackendError("m cannot work on cuda: CUDA error: no kernel image")
 
-    monkeypatch.setattr("omnitrace_core.batch_tracer.BatchTracer", Sick)
+    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.BatchTracer", Sick)
     with pytest.raises(BackendError, match="no kernel image"):
         TraceDecode(ModelOptions(path="m"), DecodeOptions(), BOTH)
 

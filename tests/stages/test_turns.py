@@ -6,7 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from stages.turns import Turns
+from stages.guards.turns import Turns
 
 
 def test_some_together_and_one_alone() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.parse import parse_any
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import (
     DecodedAudio,
@@ -21,6 +20,7 @@ from omnitrace_core.records import (
     ReadySample,
     SourceUnit,
 )
+from omnitrace_core.samples.parse import parse_any
 from training.world.decoded import as_ready
 from training.world.files import write_world
 from training.world.lexicon import COLOURS, PLACES, SHAPES, SOUNDS

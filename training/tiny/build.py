@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
 from training.tiny.tokenizer import (
     END_OF_TEXT,
     IM_END,

@@ -46,4 +46,4 @@ def _arm(module: Any) -> None:
     module.BatchTracer.prepare = prepare
 
 
-when_imported("omnitrace_core.batch_tracer", _arm)
+when_imported("omnitrace_core.tracing.batch_tracer", _arm)

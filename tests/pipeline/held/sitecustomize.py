@@ -47,7 +47,7 @@ def _often(module: Any) -> None:
     module._SAY_EVERY_S = 5.0
 
 
-when_imported("pipeline.waiting", _often)
+when_imported("pipeline.driver.waiting", _often)
 if _FILE.exists():
     for _stage, _first in json.loads(_FILE.read_text()).items():
         _hold(_stage, _first)

@@ -11,4 +11,4 @@ def _hurry(module: Any) -> None:
     module.RETRIES = module.Retries(tries=4, total_s=10, first_wait_s=0.05, longest_wait_s=0.2)
 
 
-when_imported("omnitrace_core.s3_retries", _hurry)
+when_imported("omnitrace_core.storage.s3_retries", _hurry)

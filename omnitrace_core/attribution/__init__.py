@@ -1,0 +1,1 @@
+"""From folds to what supports a span: votes, curation, heat maps, scores."""

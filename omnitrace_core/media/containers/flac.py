@@ -1,0 +1,77 @@
+"""The header and the last frame of a FLAC file (RFC 9639): do they agree on its length?"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+from omnitrace_core.media.containers.declared import Declared, read_at
+
+_FIRST_FRAME = 42
+# Room for the last frame, whatever it holds, and tags behind it.
+_TAIL_BYTES = 4 << 20
+_SYNC = re.compile(rb"\xff[\xf8\xf9]")
+_HEADER_BYTES = 16
+
+
+def frames(file: BinaryIO, size: int) -> Declared:
+    """Hold the header's number of samples to what the last frame says of itself.
+
+    libsndfile would believe the header, and stop there.
+    """
+    head = read_at(file, 0, _FIRST_FRAME)
+    if len(head) < _FIRST_FRAME or head[4] & 0x7F != 0:
+        return Declared(max(size, _FIRST_FRAME), "" if size < _FIRST_FRAME else "no STREAMINFO")
+    block = int.from_bytes(head[8:10], "big")
+    told = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
+    ends = _ends(read_at(file, max(_FIRST_FRAME, size - _TAIL_BYTES), _TAIL_BYTES), block)
+    if not told and ends:
+        return Declared(size, "its header does not tell its length; encode it again")
+    if told and told not in ends:
+        return Declared(
+            size,
+            f"truncated, or its header is wrong: it tells of {told:,} samples, and no frame at the "
+            "end is the last of them; copy it again from its source",
+        )
+    return Declared(size)
+
+
+def _ends(data: bytes, block: int) -> set[int]:
+    """The numbers of samples up to and with each frame of some bytes; `block`: samples in one."""
+    found = (
+        _end(data[match.start() : match.start() + _HEADER_BYTES], block)
+        for match in _SYNC.finditer(data)
+    )
+    return {end for end in found if end}
+
+
+def _end(head: bytes, block: int) -> int:
+    """Samples up to the end of a frame, by its header; 0 if it is none (9.1)."""
+    code, rate = head[2] >> 4 if len(head) > 5 else 0, head[2] & 0x0F if len(head) > 5 else 0
+    n_number = max(1, 8 - (head[4] ^ 0xFF).bit_length()) if code else 0
+    n_size = {6: 1, 7: 2}.get(code, 0)
+    at = 4 + n_number
+    crc = at + n_size + {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    if not code or n_number > 7 or crc >= len(head) or _crc8(head[: crc + 1]):
+        return 0
+    number = head[4] & (0xFF >> n_number + (n_number > 1)) if n_number < 7 else 0
+    for byte in head[5:at]:
+        number = number << 6 | byte & 0x3F
+    if n_size:
+        n_samples = int.from_bytes(head[at : at + n_size], "big") + 1
+    elif code == 1:
+        n_samples = 192
+    else:
+        n_samples = 576 << code - 2 if code < 6 else 256 << code - 8
+    # Frames are numbered, or say at which sample they begin.
+    return number * (1 if head[1] & 1 else block) + n_samples
+
+
+def _crc8(data: bytes) -> int:
+    """Remainder by x^8 + x^2 + x + 1: 0 for bytes that end in their own checksum."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc << 1 & 0xFF ^ (0x07 if crc & 0x80 else 0)
+    return crc

@@ -1,0 +1,118 @@
+"""Files made of chunks: WAV, RF64, AVI (little-endian), AIFF (big-endian) and CAF.
+
+Each chunk is a name of four characters, a length, and so many bytes. A file must be chunks to its
+end: one that was cut, and one whose header tells of less than there is, are both found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+from omnitrace_core.media.containers.declared import Declared, is_padding, read_at
+
+# A file with more chunks than this is not one that anybody wrote on purpose.
+_MAX_CHUNKS = 1_000_000
+# Writers to a pipe cannot know the length and put one of these (all ones, sox's and ffmpeg's).
+_UNKNOWN_SIZE = 0x7FFF_F000
+_UNKNOWN_CAF_SIZE = (1 << 64) - 1
+_NO_LENGTH = "the header does not tell the length, so nobody knows whether the file was cut"
+_STREAMS = (b"vids", b"auds")
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """`body` and `end` are file offsets, `end` as declared; `next`: where another may begin."""
+
+    id: bytes
+    body: int
+    end: int
+    next: int
+
+
+def wav(file: BinaryIO, size: int) -> Declared:
+    """A WAV file, or one of more than 4 GiB (RF64, EBU Tech 3306)."""
+    long_size = 0
+    for chunk in _chunks(file, 12, size, "little"):
+        if chunk.id == b"ds64":
+            long_size = int.from_bytes(read_at(file, chunk.body + 8, 8), "little")
+        if chunk.id != b"data" or chunk.end - chunk.body < _UNKNOWN_SIZE:
+            continue
+        if long_size:
+            return Declared(chunk.body + long_size)
+        if chunk.end > size:
+            return Declared(size, note=_NO_LENGTH)
+    return _to_the_end(file, 12, size, "little")
+
+
+def aiff(file: BinaryIO, size: int) -> Declared:
+    """AIFF and AIFF-C."""
+    return _to_the_end(file, 12, size, "big")
+
+
+def caf(file: BinaryIO, size: int) -> Declared:
+    """Apple's Core Audio Format: lengths of eight bytes, no padding."""
+    for chunk in _chunks(file, 8, size, "big", 8):
+        if chunk.id == b"data" and chunk.end - chunk.body == _UNKNOWN_CAF_SIZE:
+            return Declared(size, note=_NO_LENGTH)
+    return _to_the_end(file, 8, size, "big", 8)
+
+
+def avi(file: BinaryIO, size: int) -> Declared:
+    """An AVI file: one RIFF chunk, and more of them in files of more than 1 GiB (OpenDML)."""
+    if int.from_bytes(read_at(file, 4, 4), "little") in (0, 0xFFFF_FFFF):
+        return Declared(size, "its header does not tell its length; rewrite it as MP4")
+    streams = list(_avi_streams(file, size))
+    if any(kind not in _STREAMS for kind, _ in streams):
+        return Declared(size, "it has streams that are neither pictures nor sound; remove them")
+    if any(start for _, start in streams):
+        return Declared(size, "it has streams that begin late; rewrite it as MP4")
+    return _to_the_end(file, 0, size, "little")
+
+
+def n_avi_videos(file: BinaryIO, size: int) -> int:
+    """Video streams of an AVI file."""
+    return sum(kind == b"vids" for kind, _ in _avi_streams(file, size))
+
+
+def _avi_streams(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Kind and start of every stream, from the headers at the beginning of the file."""
+    for header in _chunks(file, 12, size, "little"):
+        if read_at(file, header.body, 4) != b"hdrl":
+            return
+        for stream in _chunks(file, header.body + 4, min(header.end, size), "little"):
+            if read_at(file, stream.body, 4) != b"strl":
+                continue
+            for chunk in _chunks(file, stream.body + 4, min(stream.end, size), "little"):
+                if chunk.id == b"strh":
+                    start = int.from_bytes(read_at(file, chunk.body + 28, 4), "little")
+                    yield read_at(file, chunk.body, 4), start
+
+
+def _to_the_end(
+    file: BinaryIO, at: int, size: int, order: Literal["little", "big"], n_length: int = 4
+) -> Declared:
+    for chunk in _chunks(file, at, size, order, n_length):
+        at = chunk.end if chunk.end > size else min(chunk.next, size)
+    if not is_padding(file, at, size):
+        return Declared(
+            at,
+            f"its header tells of {at:,} of {size:,} bytes and what follows is no part of it; "
+            "encode it again",
+        )
+    return Declared(at)
+
+
+def _chunks(
+    file: BinaryIO, at: int, end: int, order: Literal["little", "big"], n_length: int = 4
+) -> Iterator[_Chunk]:
+    """Chunks that begin in [at, end), up to the first bytes that are none."""
+    for _ in range(_MAX_CHUNKS):
+        head = read_at(file, at, 4 + n_length) if at + 4 + n_length <= end else b""
+        if len(head) < 4 + n_length or not all(0x20 <= byte < 0x7F for byte in head[:4]):
+            return
+        body = at + len(head)
+        length = int.from_bytes(head[4:], order)
+        at = body + length + (length % 2 if n_length == 4 else 0)
+        yield _Chunk(head[:4], body, body + length, at)

@@ -1,0 +1,204 @@
+"""What a media file is, and whether all of it is there: read from its bytes, never from its name.
+
+Decoders are forgiving: FFmpeg plays the first half of a cut file without a word, and opens
+playlists that point elsewhere. So the kind is settled here first, from a list of what is read, and
+every container is followed to its end.
+
+What goes on to FFmpeg has a signature that its own probe ranks first, and none of those it takes
+for a playlist or another text that names files: MP4, FLV and AVI have a zero byte, which ends a
+text, before one could begin; Matroska must say that it is one, and bare AAC is frames throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from omnitrace_core.errors import MediaCorrupt
+from omnitrace_core.media.containers import adts, flac, flv, iso, matroska, mp3, ogg, riff
+from omnitrace_core.media.containers.declared import Declared
+
+HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A file format: its name, and the part types that it can stand for."""
+
+    name: str
+    types: tuple[str, ...] = ()
+
+
+MP3 = Kind("MP3", ("audio",))
+_FLAC = Kind("FLAC", ("audio",))
+_ISO = Kind("MP4", ("video", "audio"))
+_MATROSKA = Kind("Matroska", ("video", "audio"))
+_OGG = Kind("OGG", ("audio",))
+_WAV = Kind("WAV", ("audio",))
+_AIFF = Kind("AIFF", ("audio",))
+_CAF = Kind("CAF", ("audio",))
+_AVI = Kind("AVI", ("video",))
+_FLV = Kind("FLV", ("video",))
+_ADTS = Kind("AAC", ("audio",))
+_TIFF = Kind("TIFF", ("image",))
+# Read as audio by their sound track, with FFmpeg; the others with libsndfile.
+TRACKS = (_ISO, _MATROSKA, _ADTS)
+_READ = {
+    "audio": "WAV, FLAC, MP3, OGG, AIFF, CAF, M4A, AAC or the sound of MP4, MOV, MKV and WebM",
+    "video": "MP4, MOV, MKV, WebM, AVI or FLV",
+}
+Signature = tuple[tuple[int, bytes], ...]
+_SIGNATURES: tuple[tuple[Kind, Signature], ...] = (
+    (Kind("JPEG", ("image",)), ((0, b"\xff\xd8\xff"),)),
+    (Kind("PNG", ("image",)), ((0, b"\x89PNG\r\n\x1a\n"),)),
+    (Kind("GIF", ("image",)), ((0, b"GIF8"),)),
+    (Kind("WebP", ("image",)), ((0, b"RIFF"), (8, b"WEBP"))),
+    (_TIFF, ((0, b"II*\0"),)),
+    (_TIFF, ((0, b"MM\0*"),)),
+    (Kind("JPEG 2000", ("image",)), ((0, b"\0\0\0\x0cjP  "),)),
+    (Kind("AVIF", ("image",)), ((0, b"\0"), (4, b"ftypavif"))),
+    (Kind("HEIC", ("image",)), ((0, b"\0"), (4, b"ftyphei"))),
+    (Kind("BMP", ("image",)), ((0, b"BM"),)),
+    (_WAV, ((0, b"RIFF"), (8, b"WAVE"))),
+    (_WAV, ((0, b"RF64"), (8, b"WAVE"))),
+    (_WAV, ((0, b"BW64"), (8, b"WAVE"))),
+    (_AIFF, ((0, b"FORM"), (8, b"AIFF"))),
+    (_AIFF, ((0, b"FORM"), (8, b"AIFC"))),
+    (_CAF, ((0, b"caff\0\x01"),)),
+    (_FLAC, ((0, b"fLaC"),)),
+    (_OGG, ((0, b"OggS\0"),)),
+    (MP3, ((0, b"ID3"),)),
+    # MPEG-1, MPEG-2 and Fraunhofer's 2.5, with and without checksums.
+    *((MP3, ((0, bytes((0xFF, second))),)) for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2)),
+    # MPEG-4 and MPEG-2, with and without checksums.
+    *((_ADTS, ((0, bytes((0xFF, second))),)) for second in (0xF1, 0xF0, 0xF9, 0xF8)),
+    *(
+        (_ISO, ((0, b"\0"), (4, box)))
+        for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+    ),
+    (_MATROSKA, ((0, matroska.MAGIC),)),
+    (_AVI, ((0, b"RIFF"), (8, b"AVI LIST"), (20, b"hdrl"))),
+    (_FLV, ((0, b"FLV\x01"), (5, b"\0\0\0\x09"))),
+    # Known, so as to be named in the error.
+    (Kind("ASF (WMA, WMV)"), ((0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),)),
+    (Kind("MPEG-PS"), ((0, b"\0\0\x01\xba"),)),
+    (Kind("MPEG-TS"), ((0, b"\x47"), (188, b"\x47"))),
+    (Kind("a playlist"), ((0, b"#EXTM3U"),)),
+)
+
+
+def sniff(head: bytes) -> Kind | None:
+    """The format whose signature the first bytes carry, None if we know none."""
+    for kind, signature in _SIGNATURES:
+        if all(head[at : at + len(magic)] == magic for at, magic in signature):
+            return None if kind is _MATROSKA and not matroska.names_itself(head) else kind
+    return None
+
+
+def check_kind(head: bytes, part_type: str, name: str) -> Kind | None:
+    """The format of a file that is to be an image, an audio or a video, by its first HEAD_BYTES.
+
+    None only for images: Pillow reads some that are not listed here, and opens no other files.
+
+    Raises:
+        MediaCorrupt: the bytes are those of another kind of media, or of none that is read.
+    """
+    kind = sniff(head)
+    if kind is not None and part_type in kind.types:
+        return kind
+    if kind is not None and kind.types:
+        raise MediaCorrupt(
+            f"{name}: the bytes are {kind.name}, not {part_type}; correct the part's type or uri"
+        )
+    if part_type == "image" and kind is None:
+        return None
+    raise MediaCorrupt(
+        f"{name}: {kind.name if kind else 'unknown format'}: no {part_type} format that we read; "
+        f"use {_READ.get(part_type, 'JPEG or PNG')}"
+    )
+
+
+def check_complete(file: BinaryIO, kind: Kind | None, name: str) -> tuple[str, ...]:
+    """Hold a file to what its own container declares. Returns notes: what cannot be told.
+
+    Raises:
+        MediaCorrupt: the container goes on beyond the end of the file, the file beyond the
+            container's, or it refers to other files.
+    """
+    size = file.seek(0, 2)
+    declared = _declared(file, kind, size)
+    file.seek(0)
+    if declared.fault:
+        raise MediaCorrupt(f"{name}: {declared.fault}")
+    if declared.end > size:
+        raise MediaCorrupt(
+            f"{name}: truncated: its {kind.name if kind else ''} container declares "
+            f"{declared.end:,} bytes, the file has {size:,}; copy it again from its source"
+        )
+    return (declared.note,) if declared.note else ()
+
+
+def _declared(file: BinaryIO, kind: Kind | None, size: int) -> Declared:
+    walks = {
+        _WAV: riff.wav,
+        _AIFF: riff.aiff,
+        _CAF: riff.caf,
+        _AVI: riff.avi,
+        _OGG: ogg.pages,
+        _FLAC: flac.frames,
+        _FLV: flv.tags,
+        _ADTS: adts.frames,
+        _ISO: iso.declared,
+        _MATROSKA: matroska.declared,
+    }
+    if kind is MP3:
+        return mp3.frames(file, size)[1]
+    return walks[kind](file, size) if kind in walks else Declared(0)
+
+
+def video_start_s(file: BinaryIO, kind: Kind | None, name: str) -> float | None:
+    """When the first coded frame is shown on the file's clock; None without a video track.
+
+    Seconds; negative if an edit list hides the frame. decord counts from 0 instead. AVI begins
+    with its first frame.
+
+    Raises:
+        MediaCorrupt: more than one video track.
+    """
+    size = file.seek(0, 2)
+    start_s: float | None = 0.0
+    n_videos = 1
+    if kind is _ISO:
+        n_videos, start_s = iso.n_videos(file), iso.video_start_s(file)
+    elif kind is _MATROSKA:
+        n_videos, start_s = matroska.video_start_s(file)
+    elif kind is _AVI:
+        n_videos = riff.n_avi_videos(file, size)
+    elif kind is _FLV:
+        start_s = flv.video_start_s(file)
+    if n_videos > 1:
+        # FFmpeg takes the one that it finds best, by rules of its own.
+        raise MediaCorrupt(f"{name}: {n_videos} video tracks; keep the one that is meant")
+    return start_s if n_videos else None
+
+
+def pixel_notes(file: BinaryIO, kind: Kind | None) -> tuple[str, ...]:
+    """A note if a video's pixels are not square by its container: frames are taken as stored."""
+    wide, high = iso.pixel_aspect(file) if kind is _ISO else (1, 1)
+    if wide == high:
+        return ()
+    return (f"pixels are {wide}:{high}, not square; frames and boxes are as stored",)
+
+
+def sound_end_s(file: BinaryIO, kind: Kind | None) -> tuple[float, bool]:
+    """When the sound ends on the file's clock by what the file says, and whether that is exact.
+
+    It is exact where it is told of the sound alone; then 0 s means that there is none.
+    """
+    if kind is _ADTS:
+        return adts.length(file)[1], True
+    if kind is _MATROSKA:
+        return matroska.end_s(file), False
+    if kind is _ISO:
+        return iso.sound_end_s(file), True
+    return 0.0, False

@@ -1,0 +1,1 @@
+"""Getting a part's bytes: local files, object stores, the web."""

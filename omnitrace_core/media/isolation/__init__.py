@@ -1,0 +1,1 @@
+"""Decoding in a child process that may hang, crash or grow."""

@@ -1,0 +1,1 @@
+"""torch and transformers as this machine has them."""

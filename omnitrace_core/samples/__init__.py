@@ -1,0 +1,1 @@
+"""From any accepted input form to a `Sample`."""

@@ -1,0 +1,280 @@
+"""Messages, content parts and media values of every accepted form, brought to one shape.
+
+Values are not checked here: what has an unexpected type is carried on, and fitting the finished row
+(`row_shape`) finds it. Only what would otherwise be lost is written down as a problem.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+from urllib.parse import unquote_to_bytes
+
+from omnitrace_core.records import PART_TYPES
+from omnitrace_core.samples.row_shape import (
+    PartOptionsRow,
+    PartRow,
+    as_bytes,
+    as_list,
+    clip,
+    is_missing,
+)
+
+OPTION_NAMES: tuple[str, ...] = tuple(PartOptionsRow.__annotations__)
+
+_TYPE_OF_KEY = {
+    "text": "text",
+    "image": "image",
+    "image_url": "image",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "video_url": "video",
+}
+_ADDRESS_KEYS = ("uri", "url", "path")
+_BYTES_KEYS = ("data", "bytes")
+_OTHER_KEYS = frozenset({*PartRow.__annotations__, *OPTION_NAMES, *_ADDRESS_KEYS, *_BYTES_KEYS})
+
+
+class Part(TypedDict):
+    """A part on its way to a row: keys are final, values are still unchecked."""
+
+    type: str | None
+    text: object
+    uri: object
+    data: object
+    evidence: object
+    options: object
+    segments: object
+
+
+class Message(TypedDict):
+    """A chat turn on its way to a row."""
+
+    role: object
+    content: list[Part]
+
+
+def default_evidence(role: object, part_type: object) -> bool:
+    """Whether a part that does not say so informs (True) or instructs (False)."""
+    return not (role == "system" and part_type == "text")
+
+
+def resolve_uri(uri: str, base: str) -> str:
+    """A relative address under `base`; URLs with a scheme and absolute paths stay as they are."""
+    if not base or "://" in uri or os.path.isabs(uri):
+        return uri
+    if "://" not in base:
+        return os.path.join(base, uri)
+    # Object stores take `..` and `.` literally, so they are resolved here, below the bucket.
+    scheme, _, path = base.partition("://")
+    host, _, folder = path.partition("/")
+    return f"{scheme}://{host}{posixpath.normpath(posixpath.join('/', folder, uri))}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContentReader:
+    """Reads messages and parts.
+
+    base: folder or URL prefix of relative media addresses.
+    problems: gets one line for each thing that is not understood.
+    """
+
+    base: str
+    problems: list[str]
+
+    def messages(self, value: object) -> list[Message]:
+        """A chat; entries that are no messages are left out with a problem."""
+        items = as_list(value)
+        if items is None:
+            self.problems.append(f"messages is {clip(value)}, not a list of messages")
+            return []
+        messages: list[Message] = []
+        for i, item in enumerate(items):
+            if not isinstance(item, Mapping):
+                self.problems.append(f"messages[{i}] is {clip(item)}, not a message")
+                continue
+            role = "system" if item.get("role") == "developer" else item.get("role")
+            content = self._parts(item.get("content"), role, f"messages[{i}].content")
+            messages.append({"role": role, "content": content})
+        return messages
+
+    def question(self, prompt: object, question: object) -> list[Message]:
+        """The reference format as one user message: the prompt instructs, the question informs."""
+        content: list[Part] = []
+        if not is_missing(prompt) and prompt != "":
+            content.append({**_text_part(prompt, "user"), "evidence": False})
+        content += self._parts(question, "user", "question")
+        return [{"role": "user", "content": content}]
+
+    def _parts(self, content: object, role: object, where: str) -> list[Part]:
+        if is_missing(content):
+            return []
+        blocks = [content] if isinstance(content, str | Mapping) else as_list(content)
+        if blocks is None:
+            self.problems.append(f"{where} is {clip(content)}, neither text nor a list of parts")
+            return []
+        parts: list[Part] = []
+        for i, block in enumerate(blocks):
+            if isinstance(block, str):
+                parts.append(_text_part(block, role))
+            elif not isinstance(block, Mapping):
+                self.problems.append(f"{where}[{i}] is {clip(block)}, neither text nor a part")
+            elif block.get("type") is not None:
+                parts += self._typed_block(block, role, f"{where}[{i}]")
+            else:
+                parts += self._untyped_block(block, role, f"{where}[{i}]")
+        return parts
+
+    def _typed_block(self, block: Mapping[str, object], role: object, where: str) -> list[Part]:
+        met = block["type"]
+        kind = _TYPE_OF_KEY.get(met, met) if isinstance(met, str) else clip(met)
+        if kind not in PART_TYPES:
+            return [_bare_part(kind)]
+        keys = [key for key, of in _TYPE_OF_KEY.items() if of == kind]
+        if kind != "text":
+            keys += _ADDRESS_KEYS
+        given = [key for key in keys if block.get(key) is not None]
+        if len(given) > 1:
+            self.problems.append(f"{where} has {' and '.join(given)}; give the {kind} once")
+        value = block[given[0]] if given else None
+        parts = [self._part(kind, item, block, role, where) for item in _several(value, kind)]
+        for part in parts:
+            self._add_rest(part, block, where)
+        return parts
+
+    def _untyped_block(self, block: Mapping[str, object], role: object, where: str) -> list[Part]:
+        """One part per key, in the block's order."""
+        given = [key for key in block if key in _TYPE_OF_KEY and as_list(block[key]) != []]
+        given = [key for key in given if not is_missing(block[key])]
+        if not given:
+            # Named by the key it stands under: {"depth": address} is a part of unknown type depth.
+            named = (str(key) for key in block if key not in _OTHER_KEYS and block[key] is not None)
+            return [_bare_part(next(named, None))]
+        return [
+            self._part(_TYPE_OF_KEY[key], item, block, role, where)
+            for key in given
+            for item in _several(block[key], key)
+        ]
+
+    def _part(
+        self, kind: str, value: object, block: Mapping[str, object], role: object, where: str
+    ) -> Part:
+        if kind == "text":
+            part = _text_part(value, role)
+        else:
+            part = {**_bare_part(kind), "evidence": True}
+            part["uri"], part["data"] = self._media(value, where)
+            part["options"] = self._options(block, where)
+            part["segments"] = block.get("segments")
+        if block.get("evidence") is not None:
+            part["evidence"] = block["evidence"]
+        return part
+
+    def _add_rest(self, part: Part, block: Mapping[str, object], where: str) -> None:
+        """Inline bytes, and what contradicts the part's type, for the strict reader to name."""
+        if part["type"] == "text":
+            part["uri"], part["data"] = block.get("uri"), block.get("data")
+            part["segments"] = block.get("segments")
+            return
+        part["text"] = block.get("text")
+        given = next((block[key] for key in _BYTES_KEYS if block.get(key) is not None), None)
+        if given is not None:
+            uri, part["data"] = self._inline(given, where)
+            part["uri"] = part["uri"] or uri
+
+    def _options(self, block: Mapping[str, object], where: str) -> dict[str, object] | None:
+        nested = block.get("options")
+        if nested is not None and not isinstance(nested, Mapping):
+            self.problems.append(f"{where}.options is {clip(nested)}, not a mapping")
+        items = nested.items() if isinstance(nested, Mapping) else ()
+        given = {str(name): value for name, value in items if value is not None}
+        for name in sorted(given.keys() - set(OPTION_NAMES)):
+            self.problems.append(
+                f"{where}.options has no {clip(name)}; options are {', '.join(OPTION_NAMES)}"
+            )
+        for name in ("resized_height", "resized_width"):
+            if block.get(name) is not None:
+                self.problems.append(f"{where}: {name} is not supported; use max_pixels")
+        given |= {name: block[name] for name in OPTION_NAMES if block.get(name) is not None}
+        return given or None
+
+    def _media(self, value: object, where: str) -> tuple[str | None, bytes | None]:
+        """Address and bytes of a media value; at most one of the two is set."""
+        if is_missing(value) or value == "":
+            return None, None
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if isinstance(value, str):
+            if value.startswith("data:"):
+                return None, self._data_uri(value, where)
+            return resolve_uri(value, self.base), None
+        data = as_bytes(value)
+        if data is not None:
+            return None, data
+        if isinstance(value, Mapping):
+            inline = next((value[key] for key in _BYTES_KEYS if value.get(key) is not None), None)
+            if inline is not None:
+                return self._inline(inline, where)
+            address = next((value[key] for key in _ADDRESS_KEYS if value.get(key)), None)
+            if isinstance(address, str | os.PathLike):
+                return self._media(address, where)
+        self.problems.append(
+            f"{where}: {clip(value)} is neither an address nor bytes; "
+            "give one path, URL, data: URI or the file's bytes"
+        )
+        return None, None
+
+    def _inline(self, value: object, where: str) -> tuple[str | None, bytes | None]:
+        """A `data` value: bytes, base64, or (as some servers take it) a data: URI or a URL."""
+        if not isinstance(value, str) or value.startswith("data:") or "://" in value:
+            return self._media(value, where)
+        return None, self._base64(value.encode("utf-8", "replace"), where)
+
+    def _data_uri(self, uri: str, where: str) -> bytes | None:
+        header, comma, payload = uri.partition(",")
+        if not comma:
+            self.problems.append(f"{where}: {clip(uri)} is a data: URI without a comma")
+            return None
+        raw = unquote_to_bytes(payload.encode("utf-8", "replace"))
+        return self._base64(raw, where) if header.endswith(";base64") else raw
+
+    def _base64(self, text: bytes, where: str) -> bytes | None:
+        packed = b"".join(text.split())
+        try:
+            return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+        except binascii.Error as exc:
+            met = clip(text.decode("utf-8", "replace"))
+            self.problems.append(f"{where}: {met} is not valid base64 ({exc}); encode it again")
+            return None
+
+
+def _bare_part(kind: str | None) -> Part:
+    return {
+        "type": kind,
+        "text": None,
+        "uri": None,
+        "data": None,
+        "evidence": None,
+        "options": None,
+        "segments": None,
+    }
+
+
+def _text_part(text: object, role: object) -> Part:
+    return {**_bare_part("text"), "text": text, "evidence": default_evidence(role, "text")}
+
+
+def _several(value: object, key: str) -> Iterable[object]:
+    """The values of one key: a list holds several texts, images or audios.
+
+    A list of videos is left whole, and so refused: elsewhere it means the frames of one video.
+    """
+    items = as_list(value) if not key.startswith("video") else None
+    return items or [value]

@@ -1,0 +1,1 @@
+"""Reading text with spaCy: sentences, parts of speech, spans of a response."""

@@ -1,0 +1,77 @@
+"""Folding stored positions into other units, without the model.
+
+Symbols: P prompt positions, n_gen response tokens, n_units source units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnitrace_core.errors import TraceError
+from omnitrace_core.positions import Positions
+from omnitrace_core.records import Float32, Fold, SourceUnit
+from omnitrace_core.units.cut import assign_units
+
+
+def refold(
+    positions: Positions, folds: Mapping[str, Fold], units: Sequence[SourceUnit]
+) -> dict[str, Fold]:
+    """Fold every signal of `positions` into `units` (paper, Algorithm 1, line 7).
+
+    folds: of the same trace; what they say of earlier tokens (`generated`) does not depend on the
+    units and is taken over. `units.empty_unit_notes` tells which of the units can get no mass.
+
+    Raises:
+        TraceError: the positions, folds and units are not those of one trace.
+    """
+    _check(positions, folds, units)
+    index = assign_units(positions.prompt, units)
+    return {
+        name: _fold(rows, index, len(units), folds[name].generated)
+        for name, rows in positions.rows.items()
+    }
+
+
+def _fold(rows: Float32, index: NDArray[np.int64], n_units: int, generated: Float32) -> Fold:
+    """rows: [n_gen, P]; index: [P], -1 for no unit, which is counted behind the last unit."""
+    column = np.where(index >= 0, index, n_units)
+    order = np.argsort(column, kind="stable")
+    present, starts = np.unique(column[order], return_index=True)
+    sums = np.zeros((len(rows), n_units + 1), dtype=np.float32)
+    peaks = np.zeros((len(rows), n_units + 1), dtype=np.float32)
+    if present.size:  # units of no position keep 0; reduceat itself knows no empty stretch
+        by_unit = np.take(rows, order, axis=1)
+        sums[:, present] = np.add.reduceat(by_unit, starts, axis=1, dtype=np.float64)
+        peaks[:, present] = np.maximum.reduceat(by_unit, starts, axis=1)
+    return Fold(
+        mass=np.ascontiguousarray(sums[:, :n_units]),
+        peak=np.ascontiguousarray(peaks[:, :n_units]),
+        markup=np.ascontiguousarray(sums[:, n_units]),
+        generated=np.ascontiguousarray(generated, dtype=np.float32),
+    )
+
+
+def _check(positions: Positions, folds: Mapping[str, Fold], units: Sequence[SourceUnit]) -> None:
+    n_prompt = len(positions.prompt.part)
+    for name, rows in positions.rows.items():
+        if name not in folds:
+            raise TraceError(
+                f"there are rows of {name!r} but no fold of it (there is {sorted(folds)}); take "
+                "the positions and the folds of one and the same trace"
+            )
+        n_gen = len(folds[name].generated)
+        if rows.shape != (n_gen, n_prompt):
+            raise TraceError(
+                f"the rows of {name!r} are {list(rows.shape)} (tokens x positions), but the fold "
+                f"has {n_gen} tokens and the prompt {n_prompt} positions; take the positions and "
+                "the folds of one and the same trace"
+            )
+    ids = [unit.unit_id for unit in units]
+    if ids != list(range(len(units))):
+        raise TraceError(
+            f"the units' ids are {ids[:8]}, not 0, 1, 2 ...; pass all units of the sample in the "
+            "order of their ids"
+        )

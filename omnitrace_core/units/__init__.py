@@ -1,0 +1,1 @@
+"""Source units: how a sample is cut, and which unit each prompt position belongs to."""

@@ -1,0 +1,166 @@
+"""`omnitrace ingest`: any accepted input into Parquet shards of samples.
+
+Every record of the input becomes one row, whatever is wrong with it: a bad one is an error row of
+the run to come. Only what cannot be read at all (no JSON, no Parquet) stops the ingest, and then
+nothing of it stays behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnitrace_core.errors import ConfigError, InputSchemaError
+from omnitrace_core.samples.parse import normalise, rejected_row
+from omnitrace_core.samples.row_shape import PartRow, SampleRow, clip
+from pipeline.commands.input_files import InputFile, Record, find_files
+from pipeline.storage.folder import Storage, absolute
+from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
+
+_log = logging.getLogger(__name__)
+
+# A shard with this much inline media is closed early: it has to fit in memory.
+MAX_SHARD_BYTES = 256 * 1024**2
+# Small row groups, so that a run reads a chunk of rows without the media of all the others.
+ROW_GROUP_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did; shards are paths or URLs in order."""
+
+    files_read: int
+    rows: int
+    shards: tuple[str, ...]
+
+
+def ingest(
+    source: str,
+    dest: str,
+    *,
+    media_root: str | None = None,
+    shard_rows: int = 1024,
+    inline_media: bool = False,
+    overwrite: bool = False,
+) -> IngestReport:
+    """Write the samples of `source` as `dest/shard-00000.parquet` and so on.
+
+    source: a .json, .jsonl or .parquet file, a directory of such files, an fsspec URL or glob.
+    media_root: what relative media addresses start at; without it, the file they stand in.
+    inline_media: embed the bytes of local media files; one that cannot be read keeps its address,
+        so that the run reports it. Reads any local path the input names: for trusted input only.
+    overwrite: remove the shards that `dest` has.
+
+    The same input gives the same bytes. A shard holds `shard_rows` rows, fewer if its inline media
+    pass MAX_SHARD_BYTES. Repeated ids are kept; the run reports them.
+
+    Raises:
+        InputSchemaError: the input cannot be read as records, or has none; no shard is left behind.
+        ConfigError: `dest` has shards already, is a file, or holds the input; or a bad setting.
+    """
+    if shard_rows < 1:
+        raise ConfigError(f"shard_rows is {shard_rows}; give a number of rows above 0")
+    files = find_files(source)
+    target = Storage(dest)
+    old = _present_shards(target, files, overwrite)
+    root = None if media_root is None else absolute(media_root)
+    n_rows = 0
+    written: list[str] = []
+    try:
+        for rows in _shards(_rows(files, root, inline_media), shard_rows):
+            while old:
+                target.delete(old.pop())
+            name = f"shard-{len(written):05d}.parquet"
+            _write(target, name, rows)
+            written.append(name)
+            n_rows += len(rows)
+    except BaseException:
+        for name in written:  # part of a corpus must not pass for the whole
+            target.delete(name)
+        raise
+    if not n_rows:
+        raise InputSchemaError(f"{source}: {len(files)} file(s) without a single record")
+    return IngestReport(len(files), n_rows, tuple(map(target.url, written)))
+
+
+def _present_shards(target: Storage, files: Iterable[InputFile], overwrite: bool) -> list[str]:
+    """Names of the shards that are to be replaced; refuses to lose or mix any unasked."""
+    if target.is_file():
+        raise ConfigError(f"{target.root} is a file; give a folder to write shards into")
+    present = [name for name in target.names(suffix=".parquet") if name.startswith("shard-")]
+    if present and not overwrite:
+        raise ConfigError(
+            f"{target.root} has {len(present)} shard(s) already, {present[0]} the first; "
+            "give another folder, or overwrite to replace them"
+        )
+    if {file.url for file in files}.intersection(map(target.url, present)):
+        raise ConfigError(f"{target.root} holds the input; write the shards to another folder")
+    return present
+
+
+def _rows(files: Iterable[InputFile], root: str | None, inline: bool) -> Iterator[SampleRow]:
+    for file in files:
+        base = file.folder if root is None else root
+        for record in file.records():
+            row = _row(record, base)
+            if inline:
+                _embed_media(row)
+            yield row
+
+
+def _row(record: Record, base: str) -> SampleRow:
+    if isinstance(record.value, Mapping):
+        return cast(SampleRow, normalise(record.value, base))
+    reason = f"{record.where}: the record is {clip(record.value)}, not an object"
+    return cast(SampleRow, rejected_row(reason))
+
+
+def _shards(rows: Iterable[SampleRow], shard_rows: int) -> Iterator[list[SampleRow]]:
+    shard: list[SampleRow] = []
+    n_bytes = 0
+    for row in rows:
+        shard.append(row)
+        n_bytes += _media_bytes(row)
+        if len(shard) == shard_rows or n_bytes >= MAX_SHARD_BYTES:
+            yield shard
+            shard, n_bytes = [], 0
+    if shard:
+        yield shard
+
+
+def _media_bytes(row: SampleRow) -> int:
+    return sum(len(part["data"]) for part in _parts(row) if part["data"] is not None)
+
+
+def _embed_media(row: SampleRow) -> None:
+    for part in _parts(row):
+        path = (part["uri"] or "").removeprefix("file://")
+        # Regular files only: a device or a pipe may never end.
+        if part["data"] is not None or not os.path.isfile(path):
+            continue
+        try:
+            with open(path, "rb") as handle:
+                part["data"] = handle.read()
+        except OSError as exc:
+            _log.warning("%s stays an address: %s", path, exc)
+        else:
+            part["uri"] = None
+
+
+def _parts(row: SampleRow) -> Iterator[PartRow]:
+    for message in row["messages"] or ():
+        yield from filter(None, (message and message["content"]) or ())
+
+
+def _write(target: Storage, name: str, rows: list[SampleRow]) -> None:
+    schema = SAMPLE.with_metadata({"schema_version": str(SCHEMA_VERSION)})
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with target.writing(name) as path:
+        pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    _log.info("%s: %d rows", target.url(name), len(rows))

@@ -1,0 +1,88 @@
+"""What the commands print about a plan and a verdict."""
+
+from __future__ import annotations
+
+import yaml
+
+from pipeline.config import RunConfig
+from pipeline.recuration.plan import Recuration
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.verdict import Verdict
+from pipeline.storage.folder import Storage
+from stages.records.columns import kept_tables
+from stages.recurate import Change
+
+
+def config_text(config: RunConfig) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip()
+
+
+def plan_text(job: Job) -> str:
+    """What the run will read, do and write."""
+    plan, identity = job.plan, job.identity
+    done = sum(job.is_published(shard) for shard in plan.shards)
+    repeats = sum(len(shard.duplicates) for shard in plan.shards)
+    gone = job.manifests.keys() - {shard.name for shard in plan.shards}
+    lines = [
+        f"run     {identity.run_id} of {identity.date} (fingerprint {identity.fingerprint})",
+        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards under {job.config.input.path}",
+        f"model   {job.config.model.path}",
+        f"does    {plan.n_chunks} chunks of up to {plan.chunk_samples} samples; "
+        f"{done} of {len(plan.shards)} shards are published already",
+        f"writes  {identity.folder.root}",
+    ]
+    if repeats:
+        lines.append(f"note    {repeats} rows repeat an earlier sample_id and become error rows")
+    if gone:
+        lines.append(f"note    removes what was published for {len(gone)} shards that are gone")
+    return "\n".join(lines)
+
+
+def recuration_text(job: Recuration) -> str:
+    """What curating a run again reads, changes and writes."""
+    run, plan, change = job.run, job.plan, job.change
+    n_chunks = sum(len(manifest.chunk_keys) for manifest in run.manifests.values())
+    done = sum(job.is_published(shard) for shard in plan.shards)
+    lines = [
+        f"curates {run.folder.root}",
+        f"        run {run.run_id} of {run.run_date} (fingerprint {run.fingerprint})",
+        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards: {', '.join(_read(change))}",
+        *(f"changes {key}: {old} -> {new}" for key, (old, new) in job.changed.items()),
+        f"does    {n_chunks} chunks; {done} of {len(plan.shards)} shards are published already",
+        f"writes  {', '.join(kept_tables(job.config.trace))} to {job.folder.root}",
+    ]
+    if not job.changed:
+        lines.insert(3, "changes nothing: the spans will be those of the run, byte for byte")
+    if change.old.spans.pipeline != change.new.spans.pipeline and not change.folds:
+        lines.append("note    units stay as the old spans.pipeline cut them")
+    if not run.finished:
+        lines.append("note    the run is not finished; what it has published is curated")
+    return "\n".join(lines)
+
+
+def _read(change: Change) -> list[str]:
+    columns = change.columns(traces=change.rewrites_traces)
+    positions = " with positions" if "rows" in columns["traces"] else ""
+    return [name + positions * (name == "traces") for name in columns]
+
+
+def verdict_text(folder: Storage, verdict: Verdict) -> str:
+    """How the run ended, its error rows by code, and the files it wrote."""
+    lines = [
+        f"run {verdict.run_id}: {verdict.reason}",
+        f"{verdict.n_rows} samples: {verdict.n_ok} ok, {verdict.n_error} errors; "
+        f"{verdict.n_spans} spans; {verdict.n_published} of {verdict.n_shards} shards published",
+    ]
+    lines += [f"  error {code}: {count}" for code, count in verdict.by_code.items()]
+    lines += [f"  errors in stage {stage}: {count}" for stage, count in verdict.by_stage.items()]
+    lines += [f"  {line}" for line in _files(folder, verdict)]
+    return "\n".join(lines)
+
+
+def _files(folder: Storage, verdict: Verdict) -> list[str]:
+    tables = [
+        f"{folder.url(table)}/*.parquet  ({told['files']} files, {told['rows']} rows)"
+        for table, told in verdict.tables.items()
+    ]
+    return [*tables, folder.url("verdict.json")]

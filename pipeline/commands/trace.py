@@ -1,0 +1,249 @@
+"""`omnitrace trace FILE`: small jobs without Ray, from JSON to JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnitrace_core.errors import BackendError, ConfigError, InvalidSample
+from omnitrace_core.records import Sample
+from omnitrace_core.samples.parse import ID_KEYS, named, parse_any
+from omnitrace_core.samples.row_shape import clip
+from pipeline.commands.input_files import Record, find_files
+from pipeline.config import RunConfig, make_config
+from pipeline.run_folder.verdict import Exit
+from stages.guards.row_guard import RowError, guarded
+
+if TYPE_CHECKING:
+    from omnitrace_core.tracer import OmniTracer, TraceResult
+
+# Of a run's config these say something to this verb, too.
+_SECTIONS = ("asr", "curation", "decode", "media", "spans", "trace", "units")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Our own arguments, and those of the method's published release."""
+    parser.add_argument("file", nargs="?", help="JSON, JSONL or Parquet file of samples")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="set a field as in a run's config, such as asr.engine=whisper asr.model=DIR; "
+        f"sections: {', '.join(_SECTIONS)}",
+    )
+    parser.add_argument("--questions_path", help="the same, in the published release's spelling")
+    parser.add_argument("--model", help="local directory or hub id of the model")
+    parser.add_argument("--model_name", default=None, help="qwen: the published release's name")
+    parser.add_argument(
+        "--method", default="attmean", help="signal, such as attmean, attraw, attgrads"
+    )
+    parser.add_argument("--output_path", default="output.json", help=".json or .jsonl; - prints")
+    parser.add_argument("--limit", type=int, help="trace only the first N samples")
+    parser.add_argument(
+        "--use_asr_for_audio",
+        action="store_true",
+        help="speech chunks instead of time bins, found by asr.engine (vad)",
+    )
+    parser.add_argument(
+        "--web-hosts",
+        action="append",
+        default=[],
+        metavar="HOST[,HOST]",
+        help="hosts that https media may come from (none); *.example.com: all below it; repeatable",
+    )
+    parser.add_argument(
+        "--qwen-video-fps", type=float, default=2.0, help="sampled video frames per second"
+    )
+    parser.add_argument(
+        "--video-max-pixels", type=int, default=4_200_000, help="pixel budget of a video's frames"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="most tokens generated")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trace the file; 0 if every sample was traced, 4 if some became error records.
+
+    Raises:
+        ConfigError: no input, no model, or an output that cannot be written.
+        InputSchemaError: the file holds no samples.
+    """
+    source, overrides = _source(arguments)
+    if arguments.model is None and arguments.model_name is None:
+        raise ConfigError("trace needs a model: --model PATH (a directory or hub id)")
+    inputs = [(file.folder, record) for file in find_files(source) for record in file.records()]
+    config = _config(arguments, overrides)
+    _check_output(arguments.output_path)
+    records = trace_records(_tracer(arguments, config), inputs[: arguments.limit])
+    failed = sum(record["status"] == "error" for record in records)
+    _write(records, arguments.output_path)
+    if arguments.output_path != "-":
+        print(f"{len(records)} samples, {failed} errors -> {arguments.output_path}")
+    return Exit.INCOMPLETE if failed else Exit.DONE
+
+
+def trace_records(
+    tracer: OmniTracer, inputs: Sequence[tuple[str, Record]]
+) -> list[dict[str, object]]:
+    """One JSON-ready result per record, in order.
+
+    inputs: records, each with the folder that relative media addresses start at.
+    """
+    results: list[dict[str, object]] = []
+    for number, (folder, record) in enumerate(inputs, start=1):
+        name = _name_of(record.value, number)
+        print(f"[{number}/{len(inputs)}] {name}", file=sys.stderr)
+        work = partial(_traced, tracer, record, name, folder)
+        result = guarded("trace", name, work)
+        if isinstance(result, RowError):
+            print(f"  {result.code}: {result.message}", file=sys.stderr)
+            result = _failure(name, result)
+        results.append(result)
+    return results
+
+
+def _traced(tracer: OmniTracer, record: Record, name: str, folder: str) -> dict[str, object]:
+    return _success(tracer.trace(_sample(record, name, folder)))
+
+
+def _sample(record: Record, name: str, folder: str) -> Sample:
+    """Raises: InvalidSample."""
+    if not isinstance(record.value, Mapping):
+        raise InvalidSample(
+            f"{record.where}: not an object but {clip(record.value)}; give a sample"
+        )
+    return parse_any(named(record.value, name), folder)
+
+
+def _source(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """The file, in either spelling, and the overrides. Raises: ConfigError."""
+    if arguments.questions_path:
+        # Then what comes first without a flag is no file.
+        first = [] if arguments.file is None else [arguments.file]
+        return arguments.questions_path, first + arguments.overrides
+    if not arguments.file:
+        raise ConfigError("trace needs a JSON file of samples: omnitrace trace FILE --model PATH")
+    return arguments.file, arguments.overrides
+
+
+def _config(arguments: argparse.Namespace, overrides: list[str]) -> RunConfig:
+    """Flags and overrides, checked as a run's config is. Raises: ConfigError."""
+    for override in overrides:
+        section, dot, _ = override.partition("=")[0].partition(".")
+        if dot and section not in _SECTIONS:
+            raise ConfigError(f"override {override!r}: trace takes {', '.join(_SECTIONS)} alone")
+    hosts = [host.strip() for given in arguments.web_hosts for host in given.split(",")]
+    tree: dict[str, object] = {
+        "input": {"path": "-"},
+        "output": {"path": "-"},
+        "model": {"path": arguments.model or arguments.model_name},
+        "trace": {"signals": [arguments.method]},
+        "decode": {"max_new_tokens": arguments.max_new_tokens},
+        "units": {"audio": "chunks" if arguments.use_asr_for_audio else "bins"},
+        "media": {
+            "video_fps": arguments.qwen_video_fps,
+            "video_total_pixels": arguments.video_max_pixels,
+            "web_hosts": [host for host in hosts if host],
+        },
+    }
+    config = make_config(tree, overrides, "the command line")
+    if config.units.audio != "chunks" and any(item.startswith("asr.") for item in overrides):
+        raise ConfigError(
+            "settings of asr are given, but sounds are cut into time bins; add --use_asr_for_audio"
+        )
+    return config
+
+
+def _tracer(arguments: argparse.Namespace, config: RunConfig) -> OmniTracer:
+    """The loaded tracer. Raises: ConfigError for a model or speech engine that cannot be had."""
+    from omnitrace_core import OmniTracer
+    from omnitrace_core.asr import load_engine
+    from omnitrace_core.asr.chunker import SpeechChunker
+
+    which = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
+    sections = {name: getattr(config, name) for name in _SECTIONS}
+    try:
+        if config.units.audio == "chunks":
+            load_engine(config.asr)
+            SpeechChunker(config.asr)
+        return OmniTracer(**which, **sections).load()
+    except BackendError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_output(output: str) -> None:
+    """Raises: ConfigError, before the work whose result could not be written."""
+    if output == "-":
+        return
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with Path(output).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--output_path {output}: cannot be written ({error})") from error
+
+
+def _success(result: TraceResult) -> dict[str, object]:
+    return {
+        "sample_id": result.sample.sample_id,
+        "status": "ok",
+        "response": result.response,
+        "reference_answer": result.sample.reference_answer,
+        "metadata": dict(result.sample.metadata),
+        "units": [asdict(unit) for unit in result.units],
+        "spans": [
+            {
+                **asdict(item.span),
+                "outcome": item.outcome,
+                "confidence": item.confidence,
+                "masses": dict(item.masses),
+                "sources": [
+                    {
+                        **asdict(source.unit),
+                        "mass": source.mass,
+                        "share": source.share,
+                        "run": source.run,
+                        "score": source.score,
+                        "rank": source.rank,
+                    }
+                    for source in item.sources
+                ],
+            }
+            for item in result.spans
+        ],
+        "notes": list(result.trace.notes + result.segmentation.notes),
+    }
+
+
+def _failure(name: str, error: RowError) -> dict[str, object]:
+    return {
+        "sample_id": name,
+        "status": "error",
+        "error_code": error.code,
+        "message": error.message,
+        "spans": [],
+    }
+
+
+def _name_of(item: object, number: int) -> str:
+    if isinstance(item, Mapping):
+        for key in ID_KEYS:
+            if item.get(key) is not None:
+                return str(item[key])
+    return f"sample-{number}"
+
+
+def _write(records: list[dict[str, object]], output: str) -> None:
+    if output.endswith(".jsonl"):
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    else:
+        text = json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+    if output == "-":
+        sys.stdout.write(text)
+        return
+    Path(output).write_text(text, encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Everything a run knows before it does any work; nothing here writes."""
+
+from __future__ import annotations
+
+from omnitrace_core.asr import engine_loader, load_engine
+from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.backends import decoder_shape, media_rules
+from omnitrace_core.errors import BackendError, ConfigError, UnknownName
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.tracing.signals import check_shape, load_signal
+from pipeline.config import RunConfig
+from pipeline.planning.identity import Today, identify, utc_today
+from pipeline.planning.inputs import scan_input
+from pipeline.planning.model_files import check_model_files
+from pipeline.planning.plan import make_plan
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.manifests import read_manifests
+from pipeline.storage.folder import Storage, absolute
+
+
+def prepare(config: RunConfig, today: Today = utc_today) -> Job:
+    """Check all that can be checked without work, and plan.
+
+    Raises:
+        ConfigError: a setting, the model or the output cannot be used.
+        InputSchemaError: the input cannot be read as samples.
+        RunError: what an earlier run of this id left cannot be read.
+    """
+    _check_places(config)
+    _check_device(config)
+    identity = identify(config, today)
+    rules = _check_names(config)
+    scans = scan_input(config.input.path)
+    manifests = read_manifests(identity.folder, with_chunks=False)
+    published = {name: manifest.number for name, manifest in manifests.items()}
+    plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)
+    return Job(config, identity, plan, manifests, rules)
+
+
+def _check_places(config: RunConfig) -> None:
+    source, dest = absolute(config.input.path), absolute(config.output.path)
+    if f"{dest}/".startswith(f"{source}/"):
+        raise ConfigError(
+            f"output.path={dest!r} lies inside input.path={source!r}, so that the next run would "
+            "read this one's output as samples; give it a folder of its own"
+        )
+    if Storage(dest).is_file():
+        raise ConfigError(f"output.path={dest!r} is a file; give a folder")
+
+
+def _check_device(config: RunConfig) -> None:
+    model = config.model
+    if model.device not in ("auto", "cpu") and not model.gpus_per_replica:
+        raise ConfigError(
+            f"model.device={model.device!r} and model.gpus_per_replica=0: a replica uses only GPUs "
+            "that it owns; set model.gpus_per_replica=1, or model.device=cpu"
+        )
+
+
+def _check_names(config: RunConfig) -> MediaRules:
+    """What the stages would trip over when they load."""
+    try:
+        signals = {name: load_signal(name) for name in config.trace.signals}
+        check_shape(signals, decoder_shape(config.model))
+        _check_speech(config)
+        load_lean_language(config.spans.pipeline)
+        rules = media_rules(config.model)
+    except (BackendError, UnknownName) as error:
+        raise ConfigError(str(error)) from error
+    check_model_files(config.model)
+    return rules
+
+
+def _check_speech(config: RunConfig) -> None:
+    """The engine and its models are there, where it is used; its name is valid in any case."""
+    if config.units.audio != "chunks":
+        engine_loader(config.asr.engine)
+        return
+    load_engine(config.asr)
+    SpeechChunker(config.asr)
+    if config.asr.device not in ("auto", "cpu") and not config.ray.audio_gpus:
+        raise ConfigError(
+            f"asr.device={config.asr.device!r} and ray.audio_gpus=0: an actor uses only GPUs that "
+            "it owns; set ray.audio_gpus (a share will do), or asr.device=cpu"
+        )
+
+
+def check_writable(output: Storage, called: str = "output.path=") -> None:
+    """Write and delete a small file. called: the folder in messages. Raises: ConfigError."""
+    probe = ".writable"
+    try:
+        output.write(probe, b"")
+        output.delete(probe)
+    except OSError as error:
+        raise ConfigError(
+            f"{called}{output.root!r} cannot be written ({error}); "
+            "give a folder or bucket that this user may write to"
+        ) from error

@@ -1,0 +1,91 @@
+"""How far a run is: one line that renews itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from pipeline.run_folder.parts import Committed
+
+_TERMINAL_EVERY_S = 0.2
+_LOG_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts chunks as they are committed and says so on `stream`.
+
+    n_replicas: of the model; None if none is at work.
+    """
+
+    def __init__(
+        self,
+        n_chunks: int,
+        n_rows: int,
+        n_replicas: int | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._live = self._stream.isatty()
+        self._n_chunks, self._n_rows, self._n_replicas = n_chunks, n_rows, n_replicas
+        self._chunks = self._rows = self._errors = self._tokens = 0
+        self._trace_s = 0.0
+        self._started = self._said = time.monotonic()
+
+    def skip(self, n_chunks: int, n_rows: int) -> None:
+        """Chunks that need not be done after all."""
+        self._n_chunks -= n_chunks
+        self._n_rows -= n_rows
+
+    @property
+    def n_chunks_done(self) -> int:
+        """Chunks committed so far."""
+        return self._chunks
+
+    def note(self, text: str) -> None:
+        """Say something beside the count, on a line of its own."""
+        self._stream.write(f"\r{text}\x1b[K\n" if self._live else f"{text}\n")
+        self._stream.flush()
+
+    def update(self, committed: Committed) -> None:
+        """Count one chunk."""
+        self._chunks += 1
+        self._rows += committed.n_rows
+        self._errors += committed.n_error
+        self._tokens += committed.n_tokens
+        self._trace_s += committed.trace_s
+        every_s = _TERMINAL_EVERY_S if self._live else _LOG_EVERY_S
+        now = time.monotonic()
+        if now - self._said >= every_s or self._chunks == self._n_chunks:
+            self._said = now
+            self._say(self.line(now - self._started))
+
+    def line(self, wall_s: float) -> str:
+        """Where the run stands after `wall_s` seconds; the start of Ray and the models included."""
+        rate = self._rows / wall_s if wall_s > 0 else 0.0
+        left_s = (self._n_rows - self._rows) / rate if rate > 0 else 0.0
+        told = [
+            f"{self._chunks}/{self._n_chunks} chunks, {self._rows}/{self._n_rows} samples",
+            f"{rate:.2f} samples/s",
+        ]
+        if self._n_replicas and wall_s > 0:
+            busy = self._trace_s / (self._n_replicas * wall_s)
+            told += [f"{self._tokens / wall_s:.1f} tokens/s", f"models busy {min(busy, 1):.0%}"]
+        told += [f"{self._errors} errors", f"ETA {_duration(left_s)}"]
+        return ", ".join(told)
+
+    def close(self) -> None:
+        """Leave the terminal's line."""
+        if self._live and self._chunks:
+            self._stream.write("\n")
+
+    def _say(self, line: str) -> None:
+        # On a terminal: back to the start of the line, write, clear what an older line left.
+        self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
+        self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

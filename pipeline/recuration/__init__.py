@@ -1,0 +1,1 @@
+"""`omnitrace curate`: a published run curated again."""

@@ -1,0 +1,1 @@
+"""What lies in a run's folder: lease, parts, attempts, manifests, tables, verdict."""

@@ -1,0 +1,102 @@
+"""Manifests: one small JSON file per published shard, written last; they say what is final."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+
+from omnitrace_core.errors import RunError
+from pipeline.planning.plan import shard_label
+from pipeline.storage.ahead import ahead
+from pipeline.storage.folder import Storage
+
+MANIFESTS = "_manifests"
+_READERS = 16  # threads
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was published for one input shard.
+
+    by_code, by_stage: how many error rows of each code, and of each stage. files: rows by file.
+    chunk_samples: rows of each chunk but the last, which may be shorter; 0 where it is not known.
+    epoch: the driver that published it; 0 where there was no lease.
+    """
+
+    number: int
+    shard: str
+    uri: str
+    identity: str
+    key: str
+    fingerprint: str
+    n_rows: int
+    n_ok: int
+    n_error: int
+    n_spans: int
+    by_code: dict[str, int]
+    by_stage: dict[str, int]
+    chunk_keys: list[str]
+    files: dict[str, int]
+    schema_version: int
+    chunk_samples: int = 0
+    epoch: int = 0
+
+
+def manifest_name(number: int) -> str:
+    """Name of a manifest within the run's folder."""
+    return f"{MANIFESTS}/{shard_label(number)}.json"
+
+
+def write_manifest(folder: Storage, manifest: Manifest, confirm: Callable[[], None]) -> None:
+    """Declare a shard published. confirm: see `Storage.replace`. Raises: FileExistsError."""
+    content = json.dumps(asdict(manifest), indent=1).encode()
+    folder.replace(manifest_name(manifest.number), content, confirm)
+
+
+def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Manifest]:
+    """All manifests of a run by input shard.
+
+    with_chunks: also the keys of their chunks, most of a manifest's size.
+
+    Raises:
+        RunError: one of them is not a manifest, or two speak of one shard.
+    """
+
+    def read(name: str) -> Manifest | None:
+        manifest = _read(folder, f"{MANIFESTS}/{name}")
+        return manifest if manifest is None or with_chunks else replace(manifest, chunk_keys=[])
+
+    found: dict[str, Manifest] = {}
+    names = folder.names(MANIFESTS, suffix=".json")
+    for manifest in ahead(read, names, _READERS):
+        if manifest is None:  # deleted since it was listed, by a driver that is at work
+            continue
+        if manifest.shard in found:
+            raise RunError(
+                f"two manifests in {folder.url(MANIFESTS)} speak of {manifest.shard}: "
+                f"{shard_label(manifest.number)} and {shard_label(found[manifest.shard].number)}; "
+                "delete one of them and run again"
+            )
+        found[manifest.shard] = manifest
+    return found
+
+
+def read_manifest(folder: Storage, number: int) -> Manifest | None:
+    """The manifest of this number, if there is one. Raises: RunError if it is not a manifest."""
+    return _read(folder, manifest_name(number))
+
+
+def _read(folder: Storage, address: str) -> Manifest | None:
+    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
+    known = {field.name for field in fields(Manifest)}
+    try:
+        told = json.loads(folder.read(address))
+        return Manifest(**{key: told[key] for key in known & told.keys() | needed})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "
+            "its shard will be done anew"
+        ) from error

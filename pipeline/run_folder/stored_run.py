@@ -1,0 +1,89 @@
+"""A published run to work on again: which it is, and what it was told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from omnitrace_core.errors import ConfigError
+from omnitrace_core.media.rules import MediaRules
+from pipeline.config import RunConfig, Tree, make_config
+from pipeline.run_folder.manifests import Manifest, read_manifests
+from pipeline.run_folder.verdict import finished_plan
+from pipeline.storage.folder import Storage
+from stages.arrow.schema import SCHEMA_VERSION
+
+RUN_JSON = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as its folder tells of it.
+
+    config: what it was told; settings: the same as it stands in run.json. rules: of the model's
+    media, None if the run does not say. manifests: of the shards that were published under these
+    settings. finished: whether these are all.
+    """
+
+    folder: Storage
+    run_id: str
+    run_date: str
+    fingerprint: str
+    config: RunConfig
+    settings: Tree
+    rules: MediaRules | None
+    manifests: dict[str, Manifest]
+    finished: bool
+
+
+def find_run(path: str) -> StoredRun:
+    """The run in this folder, or the only one below it.
+
+    Raises:
+        ConfigError: there is none, there are several, or it cannot be worked on.
+        RunError: one of its manifests cannot be read.
+    """
+    folder = _folder_of(path)
+    where = folder.url(RUN_JSON)
+    try:
+        told = json.loads(folder.read(RUN_JSON))
+        version, settings = int(told["schema_version"]), dict(told["config"])
+        names = [str(told[key]) for key in ("run_id", "run_date", "fingerprint")]
+        rules = MediaRules(**told["media_rules"]) if told.get("media_rules") else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{where} does not say what the run was told ({error!r})") from error
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{where}: schema version {version}, and this OmniTrace knows {SCHEMA_VERSION}; "
+            "install the one that made the run, or a newer one"
+        )
+    run_id, run_date, fingerprint = names
+    manifests = read_manifests(folder)
+    return StoredRun(
+        folder=folder,
+        run_id=run_id,
+        run_date=run_date,
+        fingerprint=fingerprint,
+        config=make_config(settings, (), where),
+        settings=settings,
+        rules=rules,
+        # Without a key it vouches for nothing: its shard is being published again.
+        manifests={k: m for k, m in manifests.items() if m.key and m.fingerprint == fingerprint},
+        finished=finished_plan(folder) is not None,
+    )
+
+
+def _folder_of(path: str) -> Storage:
+    storage = Storage(path)
+    if storage.exists(RUN_JSON):
+        return storage
+    found = [name for name in storage.tree(RUN_JSON) if name.rpartition("/")[2] == RUN_JSON]
+    if not found:
+        raise ConfigError(
+            f"{path!r} holds no run (no {RUN_JSON}); give a run's folder, "
+            "<output.path>/run_date=.../run_id=..., or one above it"
+        )
+    if len(found) > 1:
+        shown = "\n".join(f"  {storage.url(name.rpartition('/')[0])}" for name in found[:10])
+        raise ConfigError(f"{path!r} holds {len(found)} runs; name one of them:\n{shown}")
+    return storage / found[0].rpartition("/")[0]

@@ -1,0 +1,134 @@
+"""A published shard read back, a few chunks at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from omnitrace_core.errors import RunError
+from pipeline.run_folder.manifests import Manifest
+from pipeline.run_folder.tables import table_name
+from pipeline.storage.folder import Storage
+from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
+
+# Of a batch of several chunks: more bytes at once only cost memory.
+_BATCH_BYTES = 8 * 1024**2
+# Of one read: larger ones are slower, for the memory they have to be given.
+_READ_ROWS = 1024
+_READ_BYTES = 4 * 1024**2
+
+
+def read_shard(
+    folder: Storage,
+    manifest: Manifest,
+    chunk_samples: int,
+    columns: Mapping[str, Sequence[str]],
+    at_once: int,
+) -> Iterator[StoredChunk]:
+    """A shard in batches of one or more whole chunks, of up to `at_once` samples if several.
+
+    columns: to be read, by table; samples/ has to be among them. What is not read is null or empty.
+    Memory: a batch is one chunk, or several below 8 MiB.
+
+    Raises:
+        RunError: a file that the manifest names is gone, or the files do not belong together.
+    """
+    with ExitStack() as stack:
+        cursors = {}
+        for name, wanted in columns.items():
+            address = table_name(name, manifest.number)
+            file = stack.enter_context(_opened(folder, address))
+            cursors[name] = _Cursor(file, folder.url(address), wanted)
+        n_bytes = sum(cursor.n_bytes for cursor in cursors.values())
+        fitting = min(at_once, _BATCH_BYTES * manifest.n_rows // max(n_bytes, 1))
+        batch = max(1, fitting // chunk_samples) * chunk_samples
+        for first_row in range(0, manifest.n_rows, batch):
+            samples = cursors["samples"].next_rows(min(batch, manifest.n_rows - first_row))
+            rows = {"samples": as_rows(samples, "samples")}
+            for name in ("spans", "traces", "heatmaps"):
+                mine = cursors[name].rows_of(samples.column("row_key")) if name in cursors else None
+                rows[name] = no_rows(name) if mine is None else as_rows(mine, name)
+            yield StoredChunk(**rows)
+        for cursor in cursors.values():
+            cursor.check_end()
+
+
+@contextmanager
+def _opened(folder: Storage, name: str) -> Iterator[pq.ParquetFile]:
+    try:
+        file = folder.open(name)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder.url(name)} is gone, though its manifest names it; run again"
+        ) from error
+    with file, pq.ParquetFile(file) as table:
+        yield table
+
+
+class _Cursor:
+    """The rows of a published file in order, a few at a time."""
+
+    def __init__(self, file: pq.ParquetFile, url: str, wanted: Sequence[str]) -> None:
+        names = [name for name in file.schema_arrow.names if name in wanted]
+        self._url = url
+        self.n_bytes = _uncompressed(file.metadata, set(names))
+        fitting = _READ_BYTES * file.metadata.num_rows // max(self.n_bytes, 1)
+        at_once = max(1, min(_READ_ROWS, fitting))
+        # Not with threads: those of Arrow's I/O can outlive main and abort the process at exit.
+        self._batches = file.iter_batches(at_once, columns=names, use_threads=False)
+        self._none = file.schema_arrow.empty_table().select(names)
+        self._rest = self._none
+
+    def next_rows(self, n_rows: int) -> pa.Table:
+        """The next so many rows. Raises: RunError if the file ends before."""
+        taken = []
+        while n_rows and self._fill():
+            taken.append(self._cut(min(n_rows, len(self._rest))))
+            n_rows -= len(taken[-1])
+        if n_rows:
+            raise RunError(f"{self._url} lacks {n_rows} rows that its manifest counts; run again")
+        return pa.concat_tables([self._none, *taken])
+
+    def rows_of(self, keys: pa.ChunkedArray) -> pa.Table:
+        """The next rows, as long as their `row_key` is one of these."""
+        taken = [self._none]
+        while self._fill():
+            inside = pc.is_in(self._rest.column("row_key"), value_set=keys.combine_chunks())
+            n_rows = pc.index(inside, False).as_py()
+            taken.append(self._cut(len(self._rest) if n_rows < 0 else n_rows))
+            if n_rows >= 0:
+                break
+        return pa.concat_tables(taken)
+
+    def check_end(self) -> None:
+        """Raises: RunError if rows are left."""
+        if self._fill():
+            key = self._rest.column("row_key")[0].as_py()
+            raise RunError(f"{self._url} has rows of {key} that samples/ has not; run again")
+
+    def _fill(self) -> bool:
+        """Have rows at hand; False at the end of the file."""
+        while not len(self._rest):
+            batch = next(self._batches, None)
+            if batch is None:
+                return False
+            self._rest = pa.Table.from_batches([batch])
+        return True
+
+    def _cut(self, n_rows: int) -> pa.Table:
+        taken, self._rest = self._rest.slice(0, n_rows), self._rest.slice(n_rows)
+        return taken
+
+
+def _uncompressed(metadata: pq.FileMetaData, names: Set[str]) -> int:
+    """Bytes of these columns in the whole file."""
+    total = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.partition(".")[0] in names:
+                total += column.total_uncompressed_size
+    return total

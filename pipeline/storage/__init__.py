@@ -1,0 +1,1 @@
+"""A folder on any store, with atomic and conditional writes."""

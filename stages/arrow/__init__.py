@@ -1,0 +1,1 @@
+"""Chunks as Arrow tables: schemas, encoders, decoders."""

@@ -1,0 +1,245 @@
+"""A chunk of work as a one-row Arrow table, and the samples in it.
+
+Stages see only this file's view of a chunk: `state_rows` are its samples, and `with_results` puts
+what a stage made of each into the samples' columns. Columns that a stage does not name pass through
+as they are, without a detour through Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnitrace_core.attribution.curation import UnitKinds
+from omnitrace_core.errors import RunError
+from omnitrace_core.positions import Positions
+from omnitrace_core.records import DecodedMedia, Fold, Sample, Segment, SourceUnit, TokenTrace
+from omnitrace_core.samples.parse import to_sample
+from omnitrace_core.units.extents import Extent
+from stages.arrow import codec, media_codec
+from stages.arrow.schema import STATE, chunk_schema
+from stages.guards.row_guard import RowError
+
+Fields = Mapping[str, object]
+INLINE_URI = "inline"
+
+
+class _Columns:
+    """The columns of a chunk, and what is decoded for all of its samples at once."""
+
+    def __init__(self, rows: pa.StructArray) -> None:
+        self._rows = rows
+        self._known: dict[str, pa.Array] = {}
+
+    def __getitem__(self, name: str) -> pa.Array:
+        if name not in self._known:
+            self._known[name] = self._rows.field(name)
+        return self._known[name]
+
+    @cached_property
+    def units(self) -> list[tuple[SourceUnit, ...]]:
+        """Source units of each sample."""
+        return codec.decode_units(self["units"])
+
+    @cached_property
+    def unit_kinds(self) -> list[UnitKinds]:
+        """What curation has to know of them; much less than to decode them."""
+        return codec.decode_unit_kinds(self["units"])
+
+
+class StateRow:
+    """One sample of a chunk; each property decodes its column when asked."""
+
+    def __init__(self, columns: _Columns, index: int) -> None:
+        self._columns = columns
+        self.index = index
+
+    def _value(self, name: str) -> pa.Scalar:
+        return self._columns[name][self.index]
+
+    @property
+    def row_key(self) -> str:
+        """Shard and row number of the input row."""
+        return str(self._value("row_key").as_py())
+
+    @property
+    def failed(self) -> bool:
+        """Whether an earlier stage recorded an error."""
+        return bool(self._value("error").is_valid)
+
+    @property
+    def sample_id(self) -> str:
+        """The input row's own id."""
+        return str(self._value("sample")["sample_id"].as_py())
+
+    @property
+    def sample(self) -> Sample:
+        """The input row as a sample. Raises: InvalidSample."""
+        return to_sample(self._value("sample").as_py())
+
+    @property
+    def media(self) -> dict[int, DecodedMedia]:
+        """Decoded media by part index."""
+        return media_codec.decode_media(self._value("media"))
+
+    @property
+    def media_info(self) -> list[dict[str, Any]]:
+        """MEDIA_INFO of each decoded media."""
+        return self._value("media_info").as_py() or []
+
+    @property
+    def extents(self) -> dict[int, Extent]:
+        """Extents of the decoded media by part index."""
+        return media_codec.decode_extents(self.media_info)
+
+    @property
+    def units(self) -> tuple[SourceUnit, ...]:
+        """Source units in `unit_id` order."""
+        return self._columns.units[self.index]
+
+    @property
+    def unit_kinds(self) -> UnitKinds:
+        """What curation has to know of the units."""
+        return self._columns.unit_kinds[self.index]
+
+    @property
+    def speech(self) -> dict[int, tuple[Segment, ...]]:
+        """Speech segments by part index."""
+        return codec.decode_speech(self._value("speech"))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of decoding and unit building."""
+        return tuple(self._value("notes").as_py() or ())
+
+    @property
+    def trace(self) -> TokenTrace:
+        """What the model did."""
+        return codec.decode_trace(self._value("trace"), len(self.units))
+
+    @property
+    def response(self) -> str:
+        """What the model said."""
+        return str(self._value("trace")["response"].as_py())
+
+    @property
+    def char_spans(self) -> list[tuple[int, int]]:
+        """Where each token stands in the response."""
+        trace = self._value("trace")
+        return list(zip(trace["char_starts"].as_py(), trace["char_ends"].as_py(), strict=True))
+
+    def fold(self, signal: str) -> Fold:
+        """What a signal gives each unit. Raises: TraceError if it was not traced."""
+        return codec.decode_fold(self._value("trace"), signal, len(self.unit_kinds))
+
+    @property
+    def positions(self) -> Positions | None:
+        """What the signals give each prompt position, if that is kept."""
+        return codec.decode_positions(self._value("trace"))
+
+
+def rows_of(table: pa.Table) -> pa.StructArray:
+    """The samples of a one-chunk table.
+
+    Raises:
+        RunError: the table is not exactly one whole chunk: something split or merged chunks.
+    """
+    if len(table) != 1:
+        raise RunError(f"a stage was handed {len(table)} chunks where it takes exactly one")
+    rows = table.column("samples").combine_chunks().flatten()
+    expected = table.column("n_rows")[0].as_py()
+    if len(rows) != expected:
+        key = table.column("chunk_key")[0].as_py()
+        raise RunError(f"chunk {key} holds {len(rows)} samples where {expected} were planned")
+    return rows
+
+
+def with_rows(table: pa.Table, rows: pa.StructArray) -> pa.Table:
+    """The same chunk with other samples (of any struct type)."""
+    samples = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
+    columns = [table.column(name) for name in ("chunk_key", "shard", "first_row", "n_rows")]
+    return pa.table([*columns, samples], schema=chunk_schema(rows.type))
+
+
+def state_rows(table: pa.Table) -> list[StateRow]:
+    """A view of each sample in the chunk."""
+    return views(rows_of(table))
+
+
+def views(rows: pa.StructArray) -> list[StateRow]:
+    """A view of each of these STATE rows."""
+    columns = _Columns(rows)
+    return [StateRow(columns, index) for index in range(len(rows))]
+
+
+def with_results(
+    table: pa.Table,
+    results: Sequence[Fields | RowError | None],
+    *,
+    fields: Sequence[str],
+    drop: Sequence[str] = (),
+    columns_too: Mapping[str, pa.Array] | None = None,
+) -> pa.Table:
+    """Put one result per sample into the chunk; None leaves the sample's error as it is.
+
+    columns_too: whole columns, which samples in error have as well.
+    """
+    rows = rows_of(table)
+    columns = {name: rows.field(name) for name in STATE.names}
+    for name in fields:
+        values = [result[name] if isinstance(result, Mapping) else None for result in results]
+        columns[name] = pa.array(values, type=STATE.field(name).type)
+    for name in drop:
+        columns[name] = pa.nulls(len(rows), STATE.field(name).type)
+    columns.update(columns_too or {})
+    errors = [
+        error_row(result) if isinstance(result, RowError) else old
+        for result, old in zip(results, columns["error"].to_pylist(), strict=True)
+    ]
+    columns["error"] = pa.array(errors, type=STATE.field("error").type)
+    return with_rows(table, pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE)))
+
+
+def error_row(error: RowError) -> Fields:
+    """An error as an ERROR struct."""
+    return {"stage": error.stage, "code": error.code, "message": error.message}
+
+
+def has_media(samples: pa.StructArray) -> bool:
+    """Whether any part of these input rows is of another type than text."""
+    messages = samples.field("messages").flatten()
+    parts = messages.field("content").flatten()
+    return bool(pc.any(pc.not_equal(parts.field("type"), "text")).as_py())
+
+
+def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
+    """Input rows whose parts no longer carry media bytes; their uri then says `inline`."""
+    messages = samples.field("messages")
+    message = messages.flatten()
+    content = message.field("content")
+    part = content.flatten()
+    columns = {field.name: part.field(field.name) for field in part.type}
+    columns["uri"] = pc.if_else(pc.is_valid(columns["data"]), INLINE_URI, columns["uri"])
+    columns["data"] = pa.nulls(len(part), columns["data"].type)
+    stripped = _relist(content, _restruct(part, columns))
+    message = _restruct(message, {"role": message.field("role"), "content": stripped})
+    fields = {field.name: samples.field(field.name) for field in samples.type}
+    return _restruct(samples, {**fields, "messages": _relist(messages, message)})
+
+
+def _restruct(like: pa.StructArray, columns: Mapping[str, pa.Array]) -> pa.StructArray:
+    return pa.StructArray.from_arrays(
+        list(columns.values()), fields=list(like.type), mask=like.is_null()
+    )
+
+
+def _relist(like: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """`values` cut into lists as long as those of `like`."""
+    lengths = pc.fill_null(pc.list_value_length(like), 0)
+    ends = pc.cumulative_sum(lengths).cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    return pa.ListArray.from_arrays(offsets, values, type=like.type, mask=like.is_null())

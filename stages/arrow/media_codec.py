@@ -1,0 +1,201 @@
+"""Decoded media <-> the values that go into and come out of Arrow arrays, one sample at a time.
+
+Pixels and waveforms go in as buffers, which Arrow reads directly, and are copied once on the way
+out, from Arrow's memory into a writable array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.records import (
+    DecodedAudio,
+    DecodedImage,
+    DecodedMedia,
+    DecodedVideo,
+    Float32,
+    Part,
+)
+from omnitrace_core.units.extents import Extent, extent_of
+from stages.arrow.codec import Row, items
+
+
+def encode_media(media: Mapping[int, DecodedMedia]) -> list[Row]:
+    """Decoded media by part index as DECODED structs."""
+    return [{"part_index": index, **_encode_one(item)} for index, item in media.items()]
+
+
+def _encode_one(item: DecodedMedia) -> Row:
+    if isinstance(item, DecodedAudio):
+        return {"type": "audio", "sound": _encode_sound(item), "sha256": item.sha256, "notes": []}
+    row: Row = {
+        "width": item.width,
+        "height": item.height,
+        "sha256": item.sha256,
+        "notes": list(item.notes),
+    }
+    if isinstance(item, DecodedImage):
+        return {"type": "image", **_encode_pixels(item.pixels), **row}
+    return {
+        "type": "video",
+        **_encode_pixels(item.frames),
+        **row,
+        "frame_times_s": item.frame_times_s,
+        "fps": item.fps,
+        "start_s": item.start_s,
+        "end_s": item.end_s,
+        "duration_s": item.duration_s,
+        "sound": None if item.sound is None else _encode_sound(item.sound),
+    }
+
+
+def _encode_pixels(pixels: NDArray[np.uint8]) -> Row:
+    return {"pixels": _buffer(pixels), "shape": list(pixels.shape)}
+
+
+def _encode_sound(sound: DecodedAudio) -> Row:
+    return {
+        "waveform": _buffer(sound.waveform),
+        "sample_rate": sound.sample_rate,
+        "start_s": sound.start_s,
+        "duration_s": sound.duration_s,
+        "sha256": sound.sha256,
+        "notes": list(sound.notes),
+    }
+
+
+def _buffer(array: NDArray[np.uint8] | Float32) -> memoryview:
+    # An empty array has no strides that memoryview could cast; its bytes are empty anyway.
+    return np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
+
+
+def decode_media(values: pa.ListScalar) -> dict[int, DecodedMedia]:
+    """DECODED structs of one sample back to decoded media by part index."""
+    return {item["part_index"].as_py(): _decode_one(item) for item in items(values)}
+
+
+def _decode_one(item: pa.StructScalar) -> DecodedMedia:
+    kind = item["type"].as_py()
+    if kind == "audio":
+        return _decode_sound(item["sound"])
+    pixels = _bytes(item["pixels"]).reshape(item["shape"].as_py())
+    notes = tuple(item["notes"].as_py())
+    width, height, sha256 = (item[name].as_py() for name in ("width", "height", "sha256"))
+    if kind == "image":
+        return DecodedImage(pixels, width, height, sha256, notes)
+    start_s, end_s, duration_s = (item[name].as_py() for name in ("start_s", "end_s", "duration_s"))
+    return DecodedVideo(
+        frames=pixels,
+        frame_times_s=np.array(item["frame_times_s"].values, dtype=np.float64),
+        fps=item["fps"].as_py(),
+        width=width,
+        height=height,
+        start_s=start_s,
+        end_s=end_s,
+        duration_s=duration_s,
+        sound=_decode_sound(item["sound"]) if item["sound"].is_valid else None,
+        sha256=sha256,
+        notes=notes,
+    )
+
+
+def _decode_sound(item: pa.StructScalar) -> DecodedAudio:
+    return DecodedAudio(
+        waveform=_bytes(item["waveform"]).view(np.float32),
+        sample_rate=item["sample_rate"].as_py(),
+        start_s=item["start_s"].as_py(),
+        duration_s=item["duration_s"].as_py(),
+        sha256=item["sha256"].as_py(),
+        notes=tuple(item["notes"].as_py()),
+    )
+
+
+def _bytes(value: pa.Scalar) -> NDArray[np.uint8]:
+    # Copied because Arrow's memory is read-only and processors hand arrays to torch.
+    return np.frombuffer(value.as_buffer(), dtype=np.uint8).copy()
+
+
+def media_info(
+    parts: tuple[Part, ...], media: Mapping[int, DecodedMedia], rules: MediaRules
+) -> list[Row]:
+    """What is kept of each decoded media when its pixels are gone, as MEDIA_INFO structs."""
+    return [
+        {
+            "part_index": index,
+            "uri": _address(parts[index]),
+            **_info(item),
+            **_edges(extent_of(item, rules)),
+        }
+        for index, item in media.items()
+    ]
+
+
+def _edges(extent: Extent) -> Row:
+    start_s, end_s = extent.sound or (None, None)
+    return {
+        "step_edges_s": list(extent.step_edges_s),
+        "sound_start_s": start_s,
+        "sound_end_s": end_s,
+    }
+
+
+def decode_extents(infos: Iterable[Mapping[str, Any]]) -> dict[int, Extent]:
+    """MEDIA_INFO structs of one sample back to the extents of its media, by part index."""
+    return {item["part_index"]: _extent(item) for item in infos}
+
+
+def _extent(item: Mapping[str, Any]) -> Extent:
+    sound = (item["sound_start_s"], item["sound_end_s"])
+    return Extent(
+        kind=item["type"],
+        width=item["width"] or 0,
+        height=item["height"] or 0,
+        start_s=item["start_s"] or 0.0,
+        end_s=item["end_s"] or 0.0,
+        step_edges_s=tuple(item["step_edges_s"] or ()),
+        sound=None if sound[0] is None else sound,
+    )
+
+
+def _address(part: Part) -> str:
+    return part.uri if part.data is None else ""
+
+
+def _info(item: DecodedMedia) -> Row:
+    if isinstance(item, DecodedAudio):
+        return {
+            "type": "audio",
+            "sha256": item.sha256,
+            "duration_s": item.duration_s,
+            "start_s": item.start_s,
+            "end_s": item.start_s + len(item.waveform) / item.sample_rate,
+            "sample_rate": item.sample_rate,
+            "sound": True,
+        }
+    pixels = item.pixels if isinstance(item, DecodedImage) else item.frames
+    row: Row = {
+        "sha256": item.sha256,
+        "width": item.width,
+        "height": item.height,
+        "model_height": pixels.shape[-3],
+        "model_width": pixels.shape[-2],
+    }
+    if isinstance(item, DecodedImage):
+        return {"type": "image", **row}
+    return {
+        "type": "video",
+        **row,
+        "duration_s": item.duration_s,
+        "start_s": item.start_s,
+        "end_s": item.end_s,
+        "n_frames": len(item.frames),
+        "fps": item.fps,
+        "sample_rate": None if item.sound is None else item.sound.sample_rate,
+        "sound": item.sound is not None,
+    }

@@ -1,0 +1,151 @@
+"""Some chunks of a published run: their rows of every table, and what these say of each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnitrace_core.errors import RunError
+from omnitrace_core.records import Segmentation, Span
+from stages.arrow.columns import Index, structs, take
+from stages.arrow.schema import (
+    ERROR,
+    FOLD,
+    HEATMAPS_ROW,
+    SAMPLE,
+    SAMPLES_ROW,
+    SPANS_ROW,
+    STATE,
+    TRACE,
+    TRACES_ROW,
+)
+
+_ROWS: Mapping[str, pa.StructType] = {
+    "samples": SAMPLES_ROW,
+    "spans": SPANS_ROW,
+    "traces": TRACES_ROW,
+    "heatmaps": HEATMAPS_ROW,
+}
+_TIMINGS = ("decode_s", "speech_s", "trace_s", "replay_s")
+
+
+def as_rows(table: pa.Table, name: str) -> pa.StructArray:
+    """Rows of a published table without dictionaries; fields that it lacks are null."""
+    columns = {
+        field.name: table.column(field.name).cast(field.type).combine_chunks()
+        for field in _ROWS[name]
+        if field.name in table.column_names
+    }
+    return structs(_ROWS[name], columns, len(table))
+
+
+def no_rows(name: str) -> pa.StructArray:
+    """An empty table."""
+    return pa.array([], _ROWS[name])
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """Rows of samples/, and the rows of the other tables that belong to them, in the same order.
+
+    As structs like SAMPLES_ROW, SPANS_ROW, TRACES_ROW and HEATMAPS_ROW. Tables and columns that
+    nobody needs may be left empty or null.
+    """
+
+    samples: pa.StructArray
+    spans: pa.StructArray
+    traces: pa.StructArray
+    heatmaps: pa.StructArray
+
+    def bounds(self, rows: pa.StructArray) -> Index:
+        """Where the rows of each sample begin in a table, and where the last one's end.
+
+        Raises:
+            RunError: they do not lie in the order of the samples, or belong to none of them.
+        """
+        owner = pc.index_in(rows.field("row_key"), value_set=self.samples.field("row_key"))
+        if owner.null_count:
+            lost = rows.field("row_key").filter(owner.is_null())[0].as_py()
+            raise RunError(f"a published table has rows of {lost}, which samples/ has not")
+        place = owner.to_numpy()
+        if (np.diff(place) < 0).any():
+            raise RunError("a published table's rows are not in the order of samples/")
+        return np.searchsorted(place, np.arange(len(self.samples) + 1))
+
+    @cached_property
+    def _traced(self) -> Index:
+        return self.bounds(self.traces)
+
+    @cached_property
+    def _first_traces(self) -> pa.StructArray:
+        """The first row of traces/ of each sample, null for one that has none."""
+        begin, end = self._traced[:-1], self._traced[1:]
+        if (begin < end).all():
+            return take(self.traces, begin)
+        return self.traces.take(pa.array(begin, mask=begin == end))
+
+    def signals(self, index: int) -> list[str]:
+        """Signals that traces/ has of a sample."""
+        begin, end = self._traced[index], self._traced[index + 1]
+        found: list[str] = self.traces.field("signal").slice(begin, end - begin).to_pylist()
+        return found
+
+    def state(self) -> pa.StructArray:
+        """The samples as STATE rows, such as the last stage of the run took them."""
+        told = {field.name: self.samples.field(field.name) for field in self.samples.type}
+        timings = {name: told["timings"].field(name) for name in _TIMINGS}
+        columns = {
+            "row_key": told["row_key"],
+            "sample": structs(pa.struct(list(SAMPLE)), told, len(self.samples)),
+            "error": self._errors(),
+            "media_info": told["media"],
+            "units": told["units"],
+            "trace": self._traces(),
+            "traced_by": told["traced_by"],
+            "attempts": told["attempts"],
+            **timings,
+        }
+        return structs(pa.struct(list(STATE)), columns, len(self.samples))
+
+    def _errors(self) -> pa.StructArray:
+        fields = [self.samples.field(name) for name in ("error_stage", "error_code", "message")]
+        fine = pc.equal(self.samples.field("status"), "ok")
+        return pa.StructArray.from_arrays(fields, fields=list(ERROR), mask=fine)
+
+    def _traces(self) -> pa.StructArray:
+        first = self._first_traces
+        fold = structs(FOLD, {f.name: self.traces.field(f.name) for f in FOLD}, len(self.traces))
+        of_sample = ("response", "finish_reason", "n_prompt_tokens")
+        of_trace = ("token_ids", "tokens", "char_starts", "char_ends", "logprobs", "prompt")
+        columns = {
+            **{name: self.samples.field(name) for name in of_sample},
+            **{name: pc.struct_field(first, name) for name in of_trace},
+            "folds": pa.ListArray.from_arrays(pa.array(self._traced, pa.int32()), fold),
+        }
+        rows = structs(TRACE, columns, len(first))
+        return pa.StructArray.from_arrays(rows.flatten(), fields=list(TRACE), mask=first.is_null())
+
+    def segmentations(self) -> list[Segmentation | None]:
+        """How each response was cut; None for a sample that has no trace."""
+        first = self._first_traces
+        tags = pc.struct_field(first, "pos").to_pylist()
+        notes = pc.struct_field(first, "notes").to_pylist()
+        spans = self._spans()
+        return [
+            None if pos is None else Segmentation(cut, tuple(pos), tuple(said))
+            for cut, pos, said in zip(spans, tags, notes, strict=True)
+        ]
+
+    def _spans(self) -> list[tuple[Span, ...]]:
+        names = ("span_index", "text", "char_start", "char_end", "token_start", "token_end")
+        columns = [self.spans.field(name).to_pylist() for name in names]
+        # In the order of Span's fields.
+        spans = [Span(*row) for row in zip(*columns, strict=True)]
+        bounds = self.bounds(self.spans).tolist()
+        return [tuple(spans[a:b]) for a, b in pairwise(bounds)]

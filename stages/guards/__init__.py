@@ -1,0 +1,1 @@
+"""Keeping one sample's failure from costing more than that sample."""

@@ -1,0 +1,1 @@
+"""From traced rows to the rows of the published tables."""

@@ -1,0 +1,167 @@
+"""What curation made of a chunk's samples, as columns of RECORD: `spans`, `traces`, `heatmaps`.
+
+Laid out for all samples at once. Each row of a table has an owner, the index of its sample; what
+the row repeats of the sample, its units or its trace is taken from there as it lies in Arrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnitrace_core.attribution.curation import BUCKETS, Curated
+from omnitrace_core.attribution.heatmaps import HeatMap, pack
+from omnitrace_core.attribution.votes import Tally
+from omnitrace_core.options import TraceOptions
+from stages.arrow.columns import Columns, Index, lists, offsets, owners, structs, take
+from stages.arrow.schema import (
+    HEATMAPS_ROW,
+    MASS_BUCKETS,
+    SCHEMA_VERSION,
+    SOURCE,
+    SPANS_ROW,
+    TRACES_ROW,
+    UNIT,
+)
+from stages.records.curator import Curation, Finished
+
+
+def kept_tables(trace: TraceOptions) -> tuple[str, ...]:
+    """The published tables of a run with these settings."""
+    tables = ["samples", "spans"]
+    if trace.enabled and trace.store != "none":
+        tables.append("traces")
+    if trace.enabled and trace.heatmaps:
+        tables.append("heatmaps")
+    return tuple(tables)
+
+
+def record_columns(
+    rows: pa.StructArray, curation: Curation, trace: TraceOptions
+) -> dict[str, pa.ListArray]:
+    """The columns of RECORD beside `sample`, a list for each STATE row.
+
+    A sample without an outcome, and one that became an error, has no rows in these tables.
+    """
+    finished = curation.finished
+    traced = finished if "traces" in kept_tables(trace) else {}
+    return {
+        "spans": _span_column(rows, finished, curation.curated, trace.signals[0]),
+        "traces": _trace_column(rows, traced, trace),
+        "heatmaps": _heatmap_column(rows, finished, trace.signals[0]),
+    }
+
+
+def _span_column(
+    rows: pa.StructArray, finished: Mapping[int, Finished], curated: Curated, signal: str
+) -> pa.ListArray:
+    counts = {i: len(item.segmentation.spans) for i, item in finished.items()}
+    owner = owners(counts)
+    spans = list(chain.from_iterable(item.segmentation.spans for item in finished.values()))
+    columns: Columns = {
+        **_identity(rows, owner),
+        "span_index": [span.index for span in spans],
+        "text": [span.text for span in spans],
+        "char_start": [span.char_start for span in spans],
+        "char_end": [span.char_end for span in spans],
+        "token_start": [span.token_start for span in spans],
+        "token_end": [span.token_end for span in spans],
+        "outcome": np.where(curated.supported, "supported", "unsupported").tolist(),
+        "confidence": curated.confidence,
+        **{f"mass_{name}": curated.masses[:, BUCKETS.index(name)] for name in MASS_BUCKETS},
+        "signal": [signal] * len(spans),
+        "sources": _source_column(rows.field("units"), owner, curated.tally),
+    }
+    return lists(counts, len(rows), structs(SPANS_ROW, columns, len(spans)))
+
+
+def _source_column(units: pa.ListArray, owner: Index, tally: Tally) -> pa.ListArray:
+    """The sources of each span as SOURCE structs; `owner` is the sample of each span."""
+    n_sources = tally.n_sources
+    first = units.offsets.to_numpy()[np.repeat(owner, n_sources)]
+    unit = units.values.take(pa.array(first + tally.unit))
+    begin = np.cumsum(n_sources) - n_sources
+    columns: Columns = {
+        **{field.name: unit.field(field.name) for field in UNIT},
+        "mass": tally.mass,
+        "share": tally.share,
+        "run": tally.run,
+        "score": tally.score,
+        "rank": np.arange(1, len(tally.unit) + 1) - np.repeat(begin, n_sources),
+    }
+    source = structs(SOURCE, columns, len(tally.unit))
+    return pa.ListArray.from_arrays(offsets(n_sources), source)
+
+
+def _trace_column(
+    rows: pa.StructArray, finished: Mapping[int, Finished], trace: TraceOptions
+) -> pa.ListArray:
+    """The traced signals of each sample in the order of the settings."""
+    counts = {i: len(trace.signals) for i in finished}
+    owner, sample = owners(counts), np.fromiter(finished, np.int64)
+    told = rows.field("trace")
+    fold = folds_of(told.field("folds"), sample, trace.signals)
+    within = np.repeat(np.arange(len(sample)), len(trace.signals))
+    tags = pa.array([item.segmentation.pos for item in finished.values()], pa.list_(pa.string()))
+    notes = pa.array([item.segmentation.notes for item in finished.values()], tags.type)
+    shared = ("token_ids", "tokens", "char_starts", "char_ends", "logprobs")
+    per_fold = ("signal", "mass", "peak", "markup", "generated")
+    columns: dict[str, object] = {
+        **_identity(rows, owner),
+        **{name: take(told.field(name), owner) for name in shared},
+        **{name: fold.field(name) for name in per_fold},
+        "n_tokens": take(pc.list_value_length(told.field("token_ids")), owner),
+        "n_units": take(pc.list_value_length(rows.field("units")), owner),
+        "pos": take(tags, within),
+        "notes": take(notes, within),
+    }
+    if trace.store == "positions":
+        prompt = take(told.field("prompt"), owner)
+        n_positions = pc.list_value_length(pc.struct_field(prompt, "stream"))
+        columns |= {"rows": fold.field("rows"), "prompt": prompt, "n_positions": n_positions}
+    return lists(counts, len(rows), structs(TRACES_ROW, columns, len(owner)))
+
+
+def folds_of(folds: pa.ListArray, sample: Index, signals: Sequence[str]) -> pa.StructArray:
+    """The FOLD structs of these samples, each sample's in the order of `signals`."""
+    bounds = folds.offsets.to_pylist()
+    names = folds.values.field("signal").to_pylist()
+    where = [names.index(name, bounds[i], bounds[i + 1]) for i in sample for name in signals]
+    return take(folds.values, np.array(where, np.int64))
+
+
+def _heatmap_column(
+    rows: pa.StructArray, finished: Mapping[int, Finished], signal: str
+) -> pa.ListArray:
+    counts = {i: len(item.heatmaps) for i, item in finished.items()}
+    maps: list[HeatMap] = list(chain.from_iterable(item.heatmaps for item in finished.values()))
+    packed = [pack(item.values) for item in maps]
+    columns: Columns = {
+        **_identity(rows, owners(counts)),
+        "span_index": [item.span_index for item in maps],
+        "signal": [signal] * len(maps),
+        "part_index": [item.part_index for item in maps],
+        "modality": [item.modality for item in maps],
+        "step": [item.step for item in maps],
+        "start_s": [item.start_s for item in maps],
+        "end_s": [item.end_s for item in maps],
+        "width": [item.width for item in maps],
+        "height": [item.height for item in maps],
+        "n_rows": [item.values.shape[0] for item in maps],
+        "n_columns": [item.values.shape[1] for item in maps],
+        "scale": [scale for _, scale in packed],
+        "patches": [patches for patches, _ in packed],
+    }
+    return lists(counts, len(rows), structs(HEATMAPS_ROW, columns, len(maps)))
+
+
+def _identity(rows: pa.StructArray, owner: Index) -> Columns:
+    return {
+        "sample_id": take(rows.field("sample").field("sample_id"), owner),
+        "row_key": take(rows.field("row_key"), owner),
+        "schema_version": pa.repeat(pa.scalar(SCHEMA_VERSION, pa.int32()), len(owner)),
+    }
