@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def build_model(size: Size, attention: str, device: str, dtype: str, seed: int) 
     """
     import torch
 
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers import GenerationConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
     torch.manual_seed(seed)

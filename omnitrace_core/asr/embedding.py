@@ -27,9 +27,9 @@ class TextEmbedder:
             BackendError: it cannot be loaded, or is made of more than a transformer and a pooling.
         """
         from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
-        from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+        from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
-        ensure_torchvision()
+        enable_transformers_vision()
         from transformers import AutoModel, AutoTokenizer
 
         hide_progress()

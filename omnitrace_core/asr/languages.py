@@ -54,9 +54,9 @@ def check_whisper_language(language: str | None, settings: Mapping[str, Any]) ->
     """
     if language is None:
         return
-    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
     told = language.lower()

@@ -204,10 +204,10 @@ def _load_one(key: str, value: str, device: str, threads: int, **settings: Any) 
 
 def _auto_model(folder: Path, device: str, threads: int, settings: dict[str, Any]) -> _Model:
     from omnitrace_core.runtime.devices import choose_device
-    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
     # funasr imports transformers' processors, and them torchvision.
-    ensure_torchvision()
+    enable_transformers_vision()
     from funasr import AutoModel
 
     loaded: _Model = AutoModel(

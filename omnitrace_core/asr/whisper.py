@@ -125,9 +125,9 @@ def _multilingual(model: Any) -> bool:
 def _load(value: str, device: str, threads: int) -> Any:
     """The pipeline of this process. Raises: BackendError."""
     from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
-    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
-    ensure_torchvision()
+    enable_transformers_vision()
     import transformers
 
     hide_progress()

@@ -33,7 +33,18 @@ HUB_IDS: dict[str, str] = {
     "qwen": "Qwen/Qwen2.5-Omni-7B",
 }
 
+# Group of entry points through which packages add backends.
+ENTRY_POINTS = "omnitrace.backends"
+
 ReadJson = Callable[[str], Mapping[str, object] | None]
+
+
+def list_backends() -> tuple[str, ...]:
+    """The names that `model.backend` accepts: `auto`, shipped ones, then those of entry points.
+
+    `auto` chooses the backend by the `model_type` in the model's config.json.
+    """
+    return ("auto", *BACKENDS, *sorted(set(_plugins()) - set(BACKENDS)))
 
 
 def load_backend(options: ModelOptions, reader: SampleReader | None = None) -> Backend:
@@ -110,11 +121,15 @@ def _model_file(options: ModelOptions, name: str) -> Path | None:
 
 def _module_of(options: ModelOptions) -> str:
     name = options.backend if options.backend != "auto" else _detect(options)
-    plugins = {point.name: point.value for point in entry_points(group="omnitrace.backends")}
-    modules = {**plugins, **BACKENDS}
+    modules = {**_plugins(), **BACKENDS}
     if name not in modules:
-        raise UnknownName(f"model.backend={name!r} is unknown; valid: auto, {sorted(modules)}")
+        raise UnknownName(f"model.backend={name!r} is unknown; valid: {', '.join(list_backends())}")
     return modules[name]
+
+
+def _plugins() -> dict[str, str]:
+    """Name and module of the backends that installed packages add."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
 def _detect(options: ModelOptions) -> str:

@@ -8,12 +8,12 @@ from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import ModelOptions
 from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
-from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 
 def load_processor(options: ModelOptions) -> Any:
     """The model's processor. Raises: BackendError."""
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers import AutoProcessor
 
     try:
@@ -35,7 +35,7 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
     Raises:
         BackendError: weights are missing, not safetensors, or of another architecture.
     """
-    ensure_torchvision()
+    enable_transformers_vision()
     import transformers
 
     hide_progress()

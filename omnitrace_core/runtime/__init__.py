@@ -1,1 +1,1 @@
-"""torch and transformers as this machine has them."""
+"""Adapt torch and transformers to this machine: device, precision, torchvision."""

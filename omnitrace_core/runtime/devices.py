@@ -1,4 +1,4 @@
-"""Which device and precision a model is loaded on."""
+"""Choose the device and the precision that a model is loaded with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def hide_progress() -> None:
-    """No bars of transformers where nobody watches them."""
+    """Switch off the progress bars of transformers unless stderr is a terminal."""
     import transformers
 
     if not sys.stderr.isatty():
@@ -15,7 +15,7 @@ def hide_progress() -> None:
 
 
 def choose_device(device: str) -> str:
-    """`auto` is the first GPU if there is one, else the CPU."""
+    """The device's name; `auto` means the first GPU if there is one, else the CPU."""
     import torch
 
     if device != "auto":
@@ -24,7 +24,11 @@ def choose_device(device: str) -> str:
 
 
 def choose_dtype(dtype: str, device: str) -> Any:
-    """A torch dtype; `auto` keeps the checkpoint's on a GPU and takes float32 on a CPU."""
+    """The torch dtype of this name.
+
+    `auto` means float32 on a CPU. Elsewhere it stays "auto", by which transformers loads the
+    checkpoint's own dtype.
+    """
     import torch
 
     if dtype == "auto":

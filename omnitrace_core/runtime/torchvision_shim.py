@@ -1,9 +1,10 @@
-"""Lets transformers' multimodal models and processors load beside a CPU-only torch.
+"""Make the multimodal classes of transformers importable beside a CPU-only torch.
 
-The wheel of torchvision on PyPI is built against CUDA: next to a CPU-only torch its C++ library
-does not load, and `import torchvision` then fails ("operator torchvision::nms does not exist"),
-although the resizing that processors need is pure torch. Declaring the two operators that the
-import looks for, without an implementation, is enough; nobody here calls them.
+transformers imports torchvision for its image and video processors. The torchvision wheel on PyPI
+is built against CUDA: beside a CPU-only torch its C++ library does not load, and
+`import torchvision` fails with "operator torchvision::nms does not exist". The resizing that the
+processors need is pure torch, so it is enough to declare the two operators that the import looks
+for, without an implementation. Nothing in this project calls them.
 """
 
 from __future__ import annotations
@@ -21,32 +22,34 @@ _SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 
-# torch drops the operators of a Library that is garbage-collected.
-_declared: torch.library.Library | None = None
+# torch removes the operators of a Library that is garbage-collected.
+_library: torch.library.Library | None = None
 
 
-def ensure_torchvision() -> None:
-    """Make `import torchvision` work; call before importing models or processors of transformers.
+def enable_transformers_vision() -> None:
+    """Make `import torchvision` work, and with it the multimodal classes of transformers.
 
-    Declares the missing operators only if torchvision's own library cannot be loaded, so that a
-    matching CUDA or CPU build keeps its real ones. Calling it again does nothing.
+    Call it before you import such a model or processor class (`Qwen2_5OmniProcessor`, say) on a
+    machine whose torch is CPU-only. It declares the missing operators only if torchvision's own
+    C++ library cannot be loaded: a torchvision that matches its torch keeps its real operators.
+    A second call does nothing.
 
     Raises:
         ModuleNotFoundError: torchvision is not installed.
     """
-    global _declared
+    global _library
     import torch
 
-    if _declared is not None or _loads_own_library():
+    if _library is not None or _load_compiled_operators():
         return
-    declared = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
-        declared.define(schema)
-    _declared = declared
+        library.define(schema)
+    _library = library
 
 
-def _loads_own_library() -> bool:
-    """Whether torchvision's C++ operators are there, loading them if they can be."""
+def _load_compiled_operators() -> bool:
+    """Load torchvision's C++ library. Returns whether it could be loaded."""
     import torch
 
     spec = importlib.util.find_spec("torchvision")

@@ -1,4 +1,4 @@
-"""Weights per (layer, head) from a file, for the signal `heads:PATH`.
+"""Weights per (layer, head) from a file, for the signal `heads:FILE`.
 
 Learned or chosen weights come as `.json` (a list of one list per layer, or an object that holds it
 under `weights`), `.npy`, or `.safetensors` (a tensor named `weights`, or the only one). The path is

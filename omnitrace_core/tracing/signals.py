@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # A signal that reads its weights from a file is named by this and the file's path or URL.
 HEADS = "heads:"
+# Group of entry points through which packages add signals.
+ENTRY_POINTS = "omnitrace.signals"
 
 
 class LayerView:
@@ -265,11 +267,21 @@ SIGNALS: dict[str, Signal] = {
 }
 
 
-def load_signal(name: str, file: str | None = None) -> Signal:
-    """A signal by name: from the table, `heads:PATH`, or an entry point of `omnitrace.signals`.
+def list_signals() -> tuple[str, ...]:
+    """The names that `trace.signals` accepts: shipped ones, then those of entry points.
 
-    An entry point names a `Signal`, or a function that takes a `LayerView`. file: where the file of
-    a `heads:PATH` lies, if not at PATH as seen from here.
+    The last entry, `heads:FILE`, stands for all signals that read a weight per (layer, head) from a
+    file: write the file's path or URL in the place of FILE.
+    """
+    plugins = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    return (*SIGNALS, *sorted(plugins - set(SIGNALS)), f"{HEADS}FILE")
+
+
+def load_signal(name: str, file: str | None = None) -> Signal:
+    """The signal of this name: from the table, `heads:FILE`, or an `omnitrace.signals` entry point.
+
+    An entry point names a `Signal`, or a function that takes a `LayerView`. file: the path or URL
+    to read the head weights from, if it is not the FILE of the name.
 
     Raises:
         UnknownName: no signal of this name; the message lists the valid ones.
@@ -280,11 +292,10 @@ def load_signal(name: str, file: str | None = None) -> Signal:
         return weighted_heads(partial(_given_weights, weights))
     if name in SIGNALS:
         return SIGNALS[name]
-    points = {point.name: point for point in entry_points(group="omnitrace.signals")}
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in points:
         raise UnknownName(
-            f"trace.signals names {name!r}, which is unknown; valid: "
-            f"{sorted({*SIGNALS, *points})} and {HEADS}PATH"
+            f"trace.signals names {name!r}, which is unknown; valid: {', '.join(list_signals())}"
         )
     loaded = points[name].load()
     if not isinstance(loaded, Signal) and not callable(loaded):

@@ -15,9 +15,9 @@ DEFAULTS = MediaOptions()
 
 
 def test_smart_resize_equals_the_official_one() -> None:
-    from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+    from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as official
 
     rng = np.random.default_rng(0)

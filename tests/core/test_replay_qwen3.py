@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from omnitrace_core.backends.base import PrefilledPrompt
-from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 from omnitrace_core.tracing.replay import replay
 from omnitrace_core.tracing.signals import SIGNALS
 from tests.core.oracle import ROWS, TOLERANCE, eager_forward
@@ -18,7 +18,7 @@ PADDING = (0, 17, 5)
 
 
 def make_model(attention: str) -> Any:
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)

@@ -14,7 +14,14 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing import head_weights, signals
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from omnitrace_core.tracing.signals import SIGNALS, LayerView, Signal, load_signal, weighted_heads
+from omnitrace_core.tracing.signals import (
+    SIGNALS,
+    LayerView,
+    Signal,
+    list_signals,
+    load_signal,
+    weighted_heads,
+)
 from tests.core.oracle import EagerOracle, slow_fold
 from tests.core.samples import one_of_each
 
@@ -110,7 +117,9 @@ def test_the_identity_is_of_the_bytes(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UnknownName, match=r"attgrads.*attmean.*attnorm.*attraw.*heads:PATH"):
+    known = list_signals()
+    assert known == (*SIGNALS, "heads:FILE")
+    with pytest.raises(UnknownName, match="unknown; valid: " + ", ".join(known)):
         load_signal("attwish")
 
 
@@ -138,6 +147,7 @@ def test_signals_of_ones_own(
         Point("broken", 3),
     ]
     monkeypatch.setattr(signals, "entry_points", lambda group: points)
+    assert list_signals()[-4:] == ("broken", "largest", "upper", "heads:FILE")
     trace = trace_one(tiny_model, sample, "largest", "upper", "attraw")
     assert (trace.folds["largest"].peak >= trace.folds["attraw"].peak).all()
     with pytest.raises(ConfigError, match="neither a Signal nor a function"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 from training.tiny.build import (
     DEFAULT_SYSTEM,
     IMAGE_MAX_PIXELS,
@@ -34,7 +34,7 @@ def tiny(tiny_model: str) -> Path:
 
 @pytest.fixture(scope="module")
 def processor(tiny: Path) -> Qwen2_5OmniProcessor:
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(tiny, local_files_only=True)
@@ -187,12 +187,12 @@ def test_generates_for_every_modality_in_one_batch(
     assert len(answers) == len(chats), "the answer does not depend on the input"
 
 
-def test_shim_makes_torchvision_importable() -> None:
+def test_torchvision_can_be_imported_beside_a_cpu_only_torch() -> None:
     code = (
         "import sys\n"
-        "from omnitrace_core.runtime.torchvision_shim import ensure_torchvision\n"
+        "from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision\n"
         "assert 'torch' not in sys.modules, 'importing the shim must not load torch'\n"
-        "ensure_torchvision(); ensure_torchvision()\n"
+        "enable_transformers_vision(); enable_transformers_vision()\n"
         "import torch, torchvision\n"
         "assert torch.ops.torchvision.nms\n"
     )

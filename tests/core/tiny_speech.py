@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 WIDTH = 32
 WORDS = ("the", "a", "man", "angel", "walks", "paint@@", "ing", "forest", "你", "好", "世", "界")
@@ -135,7 +135,7 @@ def _save(
         (folder / "am.mvn").write_text(_mean_and_variance(input_size), encoding="utf-8")
         arguments["input_size"] = input_size
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    ensure_torchvision()
+    enable_transformers_vision()
     with kept_process(1, "funasr"):
         import funasr  # noqa: F401  fills the table of models
         from funasr.register import tables
@@ -159,7 +159,7 @@ def _mean_and_variance(n: int) -> str:
 
 def build_whisper(folder: Path, *, word_times: bool = True) -> str:
     """A multilingual Whisper that says random words of a small vocabulary."""
-    ensure_torchvision()
+    enable_transformers_vision()
     import torch
     from tokenizers import AddedToken, pre_tokenizers
     from transformers import (
@@ -223,7 +223,7 @@ def build_whisper(folder: Path, *, word_times: bool = True) -> str:
 
 def build_embedder(folder: Path, pooling: str = "mean") -> str:
     """A BERT of random weights in the layout of sentence-transformers."""
-    ensure_torchvision()
+    enable_transformers_vision()
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast

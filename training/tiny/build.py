@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnitrace_core.runtime.torchvision_shim import ensure_torchvision
+from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 from training.tiny.tokenizer import (
     END_OF_TEXT,
     IM_END,
@@ -159,7 +159,7 @@ def make_thinker(tokenizer: PreTrainedTokenizerFast, sizes: Sizes, seed: int) ->
     """A thinker of random weights. Torch's global random state is left as it was."""
     import torch
 
-    ensure_torchvision()
+    enable_transformers_vision()
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     with torch.random.fork_rng(devices=[]):
