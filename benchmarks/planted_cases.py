@@ -11,7 +11,7 @@ from pathlib import Path
 from omnitrace_core.attribution.metrics import Item, evidence_items, match_statements
 from omnitrace_core.errors import SampleError
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import (
     SOUND_KINDS,
     ReadySample,
@@ -87,7 +87,7 @@ def answer(
     files: through PNG, WAV and MP4 files, and the decoders of the pipeline.
     """
     units = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
-    reader = SampleReader(tracer.backend.rules, units=units)
+    reader = SampleReader(ReadingOptions(tracer.backend.rules, units=units))
     samples = [make_sample(task, level, f"{seed}-{number}") for number in range(n)]
     for start in range(0, n, _BATCH):
         batch = samples[start : start + _BATCH]

@@ -89,13 +89,13 @@ def _whole_run(counting: _Counting) -> Counts:
 def _chain(job: Job, claim: Claim) -> Callable[[Chunk], Committed]:
     """The stages of the graph one after another, the model's made up."""
     config = job.config
-    reading = (job.rules, config.media, config.units, config.asr, config.spans)
+    reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, "benchmark")
     attempts = StoredAttempts(job.folder, claim)
     stages = [
         read_samples,
-        DecodeMedia(*reading),
-        ChunkAudio(*reading),
+        DecodeMedia(reading),
+        ChunkAudio(reading),
         FakeTraceDecode(config.model, config.decode, config.trace, attempts),
         CurateSpans(config.spans, config.curation, config.trace, config.units, provenance),
     ]

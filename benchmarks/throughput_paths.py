@@ -277,12 +277,12 @@ def _stages_step(task: Task) -> Step:
 
     config = make_config(task.config, [], "benchmark")
     job = prepare(config)
-    reading = (job.rules, config.media, config.units, config.asr, config.spans)
+    reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, __version__)
     chain = {
         "read_samples": read_samples,
-        "DecodeMedia": DecodeMedia(*reading),
-        "ChunkAudio": ChunkAudio(*reading),
+        "DecodeMedia": DecodeMedia(reading),
+        "ChunkAudio": ChunkAudio(reading),
         "TraceDecode": TraceDecode(replica_model(config.model), config.decode, config.trace),
         "CurateSpans": CurateSpans(
             config.spans, config.curation, config.trace, config.units, provenance

@@ -6,6 +6,7 @@ No model weights are involved, so this half of the work runs on CPU actors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from omnitrace_core.asr import BatchEngine, LoadableEngine, Sound, SpeechEngine, hear, load_engine
@@ -32,29 +33,31 @@ from omnitrace_core.units.extents import Extent, extent_of
 FoundSpeech = dict[int, tuple[Segment, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadingOptions:
+    """All settings on which the reading of a sample depends.
+
+    rules: sizes and rates of the model's media. spans: names the language pipeline, which also cuts
+    text parts into sentences.
+    """
+
+    rules: MediaRules
+    media: MediaOptions = field(default_factory=MediaOptions)
+    units: UnitOptions = field(default_factory=UnitOptions)
+    asr: AsrOptions = field(default_factory=AsrOptions)
+    spans: SpanOptions = field(default_factory=SpanOptions)
+
+
 class SampleReader:
-    """Decodes media, finds speech and cuts source units for one model family's media rules.
+    """Decodes media, finds speech and cuts source units.
 
     isolate: whether media are decoded in a child process where `media.isolate` leaves it open.
     """
 
-    def __init__(
-        self,
-        rules: MediaRules,
-        media: MediaOptions | None = None,
-        units: UnitOptions | None = None,
-        asr: AsrOptions | None = None,
-        spans: SpanOptions | None = None,
-        *,
-        isolate: bool = False,
-    ) -> None:
-        self.rules = rules
-        self.media = media or MediaOptions()
-        self.units = units or UnitOptions()
-        self.asr = asr or AsrOptions()
-        self.spans = spans or SpanOptions()
-        asked = self.media.isolate
-        self._isolate = isolate if asked is None else asked
+    def __init__(self, options: ReadingOptions, *, isolate: bool = False) -> None:
+        self.options = options
+        configured = options.media.isolate
+        self._isolate = isolate if configured is None else configured
 
     def load(self) -> None:
         """Load the models of speech now, if any are asked for, and not with the first sound.
@@ -63,7 +66,7 @@ class SampleReader:
             BackendError: a speech or embedding model cannot be loaded.
             UnknownName: the speech model does not know the language.
         """
-        if self.units.audio != "chunks":
+        if self.options.units.audio != "chunks":
             return
         if isinstance(self._engine, LoadableEngine):
             self._engine.load()
@@ -81,18 +84,18 @@ class SampleReader:
 
     def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
         """Decoded media by part index. Raises: MediaError."""
-        return decode_parts(sample.parts, self.decode_part, self.media)
+        return decode_parts(sample.parts, self.decode_part, self.options.media)
 
     def decode_part(self, part: Part) -> DecodedMedia:
         """One media part, in this process or in a child. Raises: MediaError."""
         if self._isolate:
             return self._supervisor.decode_part(part)
-        return decode_part(part, self.media, self.rules)
+        return decode_part(part, self.options.media, self.options.rules)
 
     @property
     def hears_together(self) -> bool:
         """Whether `speech_of` does better with several samples than with one after the other."""
-        return self.units.audio == "chunks" and isinstance(self._engine, BatchEngine)
+        return self.options.units.audio == "chunks" and isinstance(self._engine, BatchEngine)
 
     def speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> FoundSpeech:
         """Chunks of speech by part index; empty unless `units.audio` is chunks.
@@ -117,7 +120,7 @@ class SampleReader:
             BackendError: a speech or embedding model cannot be loaded.
         """
         found: list[FoundSpeech | SpeechError] = [{} for _ in samples]
-        if self.units.audio != "chunks":
+        if self.options.units.audio != "chunks":
             return found
         asked = [
             (number, index, Sound(sound, sample.parts[index]))
@@ -142,7 +145,7 @@ class SampleReader:
         speech: Mapping[int, tuple[Segment, ...]],
     ) -> ReadySample:
         """Cut the units and collect the notes of every step."""
-        extents = {index: extent_of(item, self.rules) for index, item in media.items()}
+        extents = {index: extent_of(item, self.options.rules) for index, item in media.items()}
         units, notes = self.cut_units(sample, extents, speech)
         decoding = tuple(
             f"part {index}: {note}" for index, item in media.items() for note in item.notes
@@ -151,7 +154,7 @@ class SampleReader:
 
     def read_ahead(self, samples: Iterable[Sample]) -> None:
         """Read the texts of samples together, which `ready` is given next; that is faster."""
-        if self.units.text == "sentence":
+        if self.options.units.text == "sentence":
             parts = (part for sample in samples for part in sample.parts if part.evidence)
             self._language.read_ahead(part.text for part in parts if part.text.strip())
 
@@ -159,26 +162,26 @@ class SampleReader:
         self, sample: Sample, extents: Mapping[int, Extent], speech: Speech
     ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
         """Source units from the extents of media alone, and notes on fallbacks."""
-        return build_units(sample, extents, speech, self._split_text, self.units)
+        return build_units(sample, extents, speech, self._split_text, self.options.units)
 
     @cached_property
     def _supervisor(self) -> Supervisor:
-        return Supervisor(self.media, self.rules)
+        return Supervisor(self.options.media, self.options.rules)
 
     @cached_property
     def _engine(self) -> SpeechEngine:
-        return load_engine(self.asr)
+        return load_engine(self.options.asr)
 
     @cached_property
     def _chunker(self) -> SpeechChunker:
-        return SpeechChunker(self.asr)
+        return SpeechChunker(self.options.asr)
 
     @cached_property
     def _language(self) -> Language:
-        return load_language(self.spans.pipeline)
+        return load_language(self.options.spans.pipeline)
 
     def _split_text(self, text: str) -> list[TextSpan]:
-        return text_units(text, self._language, self.units.text)
+        return text_units(text, self._language, self.options.units.text)
 
 
 def _sounds(

@@ -245,10 +245,10 @@ class OmniTracer:
     @cached_property
     def _reader(self) -> SampleReader:
         from omnitrace_core.backends import media_rules
-        from omnitrace_core.reader import SampleReader
+        from omnitrace_core.reader import ReadingOptions, SampleReader
 
         rules = media_rules(self.model_options)
-        return SampleReader(rules, self.media, self.units, self.asr, self.spans)
+        return SampleReader(ReadingOptions(rules, self.media, self.units, self.asr, self.spans))
 
     @cached_property
     def _tracer(self) -> BatchTracer:

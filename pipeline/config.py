@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import yaml
@@ -34,6 +34,10 @@ from omnitrace_core.tracing.head_weights import head_weights_identity
 from omnitrace_core.tracing.signals import HEADS
 from pipeline.storage.folder import absolute
 from stages.arrow.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from omnitrace_core.media.rules import MediaRules
+    from omnitrace_core.reader import ReadingOptions
 
 Tree: TypeAlias = dict[str, object]
 
@@ -131,6 +135,12 @@ class RunConfig(Options):
     media: MediaOptions = MediaOptions()
     asr: AsrOptions = AsrOptions()
     ray: RayOptions = RayOptions()
+
+    def reading_options(self, rules: MediaRules) -> ReadingOptions:
+        """The settings of the stages that read samples. rules: of the run's model."""
+        from omnitrace_core.reader import ReadingOptions
+
+        return ReadingOptions(rules, self.media, self.units, self.asr, self.spans)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:

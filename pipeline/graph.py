@@ -46,7 +46,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     """
     config = with_absolute_paths(job.config)
     given = config.ray
-    reading = (job.rules, config.media, config.units, config.asr, config.spans)
+    reading = config.reading_options(job.rules)
 
     # One block per chunk. read_parquet would pack small shards into one block: one busy GPU.
     # from_arrow would ask a task of a whole CPU about each: a wait, where CPUs are yet to come.
@@ -67,7 +67,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     attempts = StoredAttempts(job.folder, claim)
     decoded = samples.map_batches(
         DecodeMedia,
-        fn_constructor_args=(*reading, attempts),
+        fn_constructor_args=(reading, attempts),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.decode_cpus,
@@ -78,7 +78,7 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     # for a speech model that runs on one.
     ready = decoded.map_batches(
         ChunkAudio,
-        fn_constructor_args=(*reading, attempts, given.audio_timeout_s),
+        fn_constructor_args=(reading, attempts, given.audio_timeout_s),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.audio_cpus,

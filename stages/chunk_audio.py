@@ -10,9 +10,7 @@ from functools import partial
 import pyarrow as pa
 
 from omnitrace_core.errors import Quarantined, SpeechError
-from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
-from omnitrace_core.reader import FoundSpeech, SampleReader
+from omnitrace_core.reader import FoundSpeech, ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
 from omnitrace_core.text.language import load_lean_language
 from stages.arrow import codec
@@ -49,26 +47,22 @@ class ChunkAudio:
 
     def __init__(
         self,
-        rules: MediaRules,
-        media: MediaOptions,
-        units: UnitOptions,
-        asr: AsrOptions,
-        spans: SpanOptions,
+        options: ReadingOptions,
         attempts: AttemptLog | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        counted = attempts if units.audio == "chunks" else None
+        counted = attempts if options.units.audio == "chunks" else None
         self._attempts = Attempts(STAGE, counted)
-        self._reader = SampleReader(rules, media, units, asr, spans)
-        loading = Loading(f"asr.engine={asr.engine}", counted)
+        self._reader = SampleReader(options)
+        loading = Loading(f"asr.engine={options.asr.engine}", counted)
         self._given_up = loading.given_up
         if self._given_up:
             return
         with loading:
             # Here, so that the first sample does not pay for it, nor is blamed.
             self._reader.load()
-            load_lean_language(spans.pipeline)
+            load_lean_language(options.spans.pipeline)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `speech`, `units`, `notes` and `speech_s`.

@@ -8,9 +8,7 @@ from functools import partial
 import pyarrow as pa
 
 from omnitrace_core.errors import Quarantined
-from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from stages.arrow import media_codec
 from stages.arrow.chunk import (
     Fields,
@@ -39,15 +37,11 @@ class DecodeMedia:
 
     def __init__(
         self,
-        rules: MediaRules,
-        media: MediaOptions,
-        units: UnitOptions,
-        asr: AsrOptions,
-        spans: SpanOptions,
+        options: ReadingOptions,
         attempts: AttemptLog | None = None,
     ) -> None:
         self._attempts = attempts
-        self._reader = SampleReader(rules, media, units, asr, spans, isolate=True)
+        self._reader = SampleReader(options, isolate=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `media`, `media_info` and `decode_s`; drops inline media bytes."""
@@ -86,6 +80,6 @@ class DecodeMedia:
         media = self._reader.decode(sample)
         return {
             "media": media_codec.encode_media(media),
-            "media_info": media_codec.media_info(sample.parts, media, self._reader.rules),
+            "media_info": media_codec.media_info(sample.parts, media, self._reader.options.rules),
             "decode_s": time.perf_counter() - started,
         }

@@ -20,7 +20,7 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Segmentation
 from omnitrace_core.text.language import load_lean_language
 from omnitrace_core.text.spans import Segmenter
@@ -136,7 +136,8 @@ class Recurate:
         # What is made anew: heat maps and traces may be taken over as they are stored.
         made = {"heatmaps": change.draws, "store": new.trace.store if traces else "none"}
         self._trace = new.trace.model_copy(update=made)
-        reader = SampleReader(rules, new.media, new.units, new.asr, new.spans, isolate=True)
+        options = ReadingOptions(rules, new.media, new.units, new.asr, new.spans)
+        reader = SampleReader(options, isolate=True)
         signals = new.trace.signals
         self._refolder = UnitRefolder(reader, old.units, signals, listens=change.listens)
 

@@ -95,7 +95,7 @@ class UnitRefolder:
             index = int(info["part_index"])
             if not info["sound"]:
                 continue
-            if self._reader.asr.engine == "given":
+            if self._reader.options.asr.engine == "given":
                 media[index] = _silence(info)
                 continue
             try:

@@ -14,7 +14,7 @@ from benchmarks.planted_cases import GROUPS, IN_REGIONS, evidence_units
 from benchmarks.planted_reference import leave_one_out
 from omnitrace_core.backends import load_backend
 from omnitrace_core.options import ModelOptions, UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from training.tiny.build import save_thinker
 from training.tiny.planted import SIZES, make_planted_thinker, make_planted_tokenizer
 from training.world.decoded import as_ready
@@ -37,7 +37,7 @@ def test_groups_hold_every_task_once() -> None:
 def test_every_piece_of_evidence_has_its_unit(untrained: str, task: str) -> None:
     rules = load_backend(ModelOptions(path=untrained, device="cpu")).rules
     grid = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
-    reader = SampleReader(rules, units=grid)
+    reader = SampleReader(ReadingOptions(rules, units=grid))
     for number in range(6):
         sample = make_sample(task, 4, f"evidence-{number}")
         units = as_ready(sample, reader).units
@@ -56,7 +56,9 @@ def test_leaving_a_unit_out_is_a_prompt_without_it(untrained: str) -> None:
     import torch
 
     backend = load_backend(ModelOptions(path=untrained, device="cpu"))
-    ready = as_ready(make_sample("text_where", 3, "left-out"), SampleReader(backend.rules))
+    ready = as_ready(
+        make_sample("text_where", 3, "left-out"), SampleReader(ReadingOptions(backend.rules))
+    )
     ids = backend.tokenizer("The lamp is in the hall.", add_special_tokens=False)["input_ids"]
     lost = leave_one_out(backend, ready, ids)
     assert lost.shape == (len(ready.units), len(ids))

@@ -244,11 +244,11 @@ class Qwen25OmniBackend:
     def _read(self, sample: AnySample) -> ReadySample:
         if isinstance(sample, ReadySample):
             return sample
-        from omnitrace_core.reader import SampleReader
+        from omnitrace_core.reader import ReadingOptions, SampleReader
         from omnitrace_core.samples.parse import parse_any
 
         if self.reader is None:
-            self.reader = SampleReader(self.rules)
+            self.reader = SampleReader(ReadingOptions(self.rules))
         return self.reader.read(parse_any(sample))
 
     def _place(self, key: str, tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import (
     DecodedAudio,
     DecodedImage,
@@ -73,7 +73,7 @@ def ready(
         response=response,
         response_token_ids=response_token_ids,
     )
-    reader = SampleReader(rules or MediaRules(), units=units)
+    reader = SampleReader(ReadingOptions(rules or MediaRules(), units=units or UnitOptions()))
     return reader.ready(sample, media, {})
 
 

@@ -15,7 +15,7 @@ from omnitrace_core.asr.embedding import load_embedder
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, Message, Part, Sample, Segment
 from tests.core import tiny_speech
 
@@ -153,7 +153,9 @@ class TestRealModel:
         audio = DecodedAudio(np.zeros(16_000 * 18, np.float32), 16_000, 0.0, 18.0, "")
         part = Part("audio", uri="talk.wav", segments=said)
         options = AsrOptions(engine="given", chunking="join", embedding=minilm)
-        reader = SampleReader(MediaRules(), units=UnitOptions(audio="chunks"), asr=options)
+        reader = SampleReader(
+            ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks"), asr=options)
+        )
         sample = Sample("s", (Message("user", (part,)),))
         ready = reader.ready(sample, {0: audio}, reader.speech(sample, {0: audio}))
         assert [(u.start_s, u.end_s, u.transcript) for u in ready.units] == [

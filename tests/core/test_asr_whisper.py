@@ -12,7 +12,7 @@ from omnitrace_core.asr import embedding, load_engine, whisper
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, Message, Part, Sample
 from tests.core import tiny_speech
 from tests.core.speech_sounds import decode_speech, long_speech
@@ -75,7 +75,7 @@ def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> No
     _, quiet = decode_speech(audio_start=0.0, audio_end=0.9)
     sample = Sample("s", (Message("user", (part, quiet)),))
     reader = SampleReader(
-        MediaRules(), MediaOptions(), UnitOptions(audio="chunks"), options(folder)
+        ReadingOptions(MediaRules(), MediaOptions(), UnitOptions(audio="chunks"), options(folder))
     )
     ready = reader.read(sample)
     kinds = [(unit.part_index, unit.kind) for unit in ready.units]
@@ -91,12 +91,12 @@ def test_the_reader_loads_models_before_the_first_sound(folder: str, tmp_path: P
     for load in loads:
         load.cache_clear()
     rules, media = MediaRules(), MediaOptions()
-    SampleReader(rules, media, UnitOptions(audio="bins"), settings).load()
+    SampleReader(ReadingOptions(rules, media, UnitOptions(audio="bins"), settings)).load()
     assert [load.cache_info().currsize for load in loads] == [0, 0]
-    SampleReader(rules, media, UnitOptions(audio="chunks"), settings).load()
+    SampleReader(ReadingOptions(rules, media, UnitOptions(audio="chunks"), settings)).load()
     assert [load.cache_info().currsize for load in loads] == [1, 1]
     given = AsrOptions(engine="given")
-    SampleReader(rules, media, UnitOptions(audio="chunks"), given).load()
+    SampleReader(ReadingOptions(rules, media, UnitOptions(audio="chunks"), given)).load()
 
 
 def test_a_word_without_an_end_ends_with_its_stretch() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedMedia, DecodedVideo, Message, Part, Sample
 from omnitrace_core.text.sentences import TextSpan
 from omnitrace_core.units.cut import build_units
@@ -59,8 +59,8 @@ def test_units_cut_from_a_stored_extent_are_the_same(units: UnitOptions, evidenc
     types = ("image", "audio", "video", "video")
     parts = tuple(Part(kind, uri="x", evidence=evidence) for kind in types)  # type: ignore[arg-type]
     sample = Sample("a", (Message("user", (*parts, Part("text", text="Why?"))),))
-    reader = SampleReader(MediaRules(), units=units)
-    extents = {index: extent_of(item, reader.rules) for index, item in media.items()}
+    reader = SampleReader(ReadingOptions(MediaRules(), units=units))
+    extents = {index: extent_of(item, reader.options.rules) for index, item in media.items()}
     stored = json.loads(json.dumps([dataclasses.asdict(item) for item in extents.values()]))
     read = {
         index: Extent(

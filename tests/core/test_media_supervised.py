@@ -29,7 +29,7 @@ from omnitrace_core.errors import (
 from omnitrace_core.media import Supervisor, decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Message, Part, Sample
 from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes, write_clip
@@ -384,16 +384,16 @@ def test_who_decodes_where(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, True, 0),
     ]:
         asked.clear()
-        reader = SampleReader(RULES, MediaOptions(isolate=said), isolate=default)
+        reader = SampleReader(ReadingOptions(RULES, MediaOptions(isolate=said)), isolate=default)
         assert list(reader.decode(sample)) == [1]
         assert len(asked) == isolated
 
 
 def test_errors_of_a_sample_name_the_part() -> None:
-    reader = SampleReader(RULES, MediaOptions(isolate=True))
+    reader = SampleReader(ReadingOptions(RULES, MediaOptions(isolate=True)))
     parts = (Part("image", data=PHOTO), Part("image", data=b"\x89PNG\r\n\x1a\n cut"))
     with pytest.raises(Exception, match=r"^part 1: inline image: ") as isolated:
         reader.decode(Sample("s", (Message("user", parts),)))
     with pytest.raises(type(isolated.value)) as plain:
-        SampleReader(RULES).decode(Sample("s", (Message("user", parts),)))
+        SampleReader(ReadingOptions(RULES)).decode(Sample("s", (Message("user", parts),)))
     assert str(plain.value) == str(isolated.value)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import SOUND_KINDS, DecodedVideo, ReadySample
 from omnitrace_core.samples.parse import parse_any
 from tests.core.media_files import beep, run_ffmpeg, write_clip
@@ -59,7 +59,7 @@ def test_units_cover_what_happens_in_them(
     path, flash_s, beep_s = clips[name]
     content = [{"type": "video", "video": str(path), **options}, {"type": "text", "text": "When?"}]
     row = {"sample_id": "a", "messages": [{"role": "user", "content": content}]}
-    ready = SampleReader(MediaRules()).read(parse_any(row))
+    ready = SampleReader(ReadingOptions(MediaRules())).read(parse_any(row))
     (video,) = ready.media.values()
     assert isinstance(video, DecodedVideo)
     step = float(np.diff(video.frame_times_s).max())

@@ -12,7 +12,7 @@ from omnitrace_core.backends.base import Backend
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Message, Part, ReadySample, Sample, Segment, SourceUnit
 from omnitrace_core.units.cut import assign_units, empty_unit_notes, empty_units, time_bins
 from tests.core.samples import image, ready, sound, video
@@ -46,7 +46,7 @@ def test_units_come_in_reading_order_with_their_ids() -> None:
 
 def test_instructions_are_one_unit_and_marked() -> None:
     parts = (Part("text", text=" Answer. Be brief. ", evidence=False), Part("text", text="Why?"))
-    reader = SampleReader(MediaRules())
+    reader = SampleReader(ReadingOptions(MediaRules()))
     item = reader.ready(Sample("a", (Message("user", parts),)), {}, {})
     assert [(unit.kind, unit.text) for unit in item.units] == [
         ("instruction", "Answer. Be brief."),
@@ -56,7 +56,7 @@ def test_instructions_are_one_unit_and_marked() -> None:
 
 def test_chunks_take_the_place_of_bins_and_silence_falls_back() -> None:
     sample = Sample("a", (Message("user", (Part("audio", uri="x"), Part("audio", uri="y"))),))
-    reader = SampleReader(MediaRules(), units=UnitOptions(audio="chunks"))
+    reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks")))
     speech = {0: (Segment(0.5, 1.1, "hello"), Segment(1.6, 2.0, "there")), 1: ()}
     item = reader.ready(sample, {0: sound(1, 3.0), 1: sound(2, 2.0)}, speech)
     assert [(unit.kind, unit.start_s, unit.transcript) for unit in item.units] == [
@@ -74,7 +74,7 @@ def test_media_that_instruct_are_one_unit_and_no_source() -> None:
         Part("video", uri="y", evidence=False),
         Part("text", text="And this?"),
     )
-    reader = SampleReader(MediaRules(), units=UnitOptions(image="grid"))
+    reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(image="grid")))
     media = {0: image(1), 1: video(2)}
     item = reader.ready(Sample("a", (Message("user", parts),)), media, {})
     assert [(unit.kind, unit.modality) for unit in item.units] == [

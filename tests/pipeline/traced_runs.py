@@ -74,8 +74,8 @@ def traced_run(folder: Path, **sections: Any) -> Job:
 def stages_of(job: Job) -> Execute:
     """All stages in this process, with a made-up tracer for the model."""
     config: RunConfig = job.config
-    reading = (job.rules, config.media, config.units, config.asr, config.spans)
-    decode, chunk_audio = DecodeMedia(*reading), ChunkAudio(*reading)
+    reading = config.reading_options(job.rules)
+    decode, chunk_audio = DecodeMedia(reading), ChunkAudio(reading)
     trace = trace_stage(MadeTracer(config.trace))
     provenance = Provenance(job.identity.fingerprint, "1.2.3")
     curate = CurateSpans(config.spans, config.curation, config.trace, config.units, provenance)

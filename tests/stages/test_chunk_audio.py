@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from omnitrace_core.asr import Heard, Sound
 from omnitrace_core.errors import BackendError, SpeechError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
+from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment
 from stages import chunk_audio
 from stages.arrow.chunk import state_rows
@@ -27,7 +29,7 @@ from tests.stages.conftest import Exits
 from tests.stages.made_traces import samples_of
 from tests.stages.test_attempts import Log
 
-READING = (
+READING = ReadingOptions(
     MediaRules(),
     MediaOptions(isolate=False),
     UnitOptions(audio="chunks"),
@@ -86,8 +88,8 @@ def heard(
         {"sample_id": f"s{i}", "messages": [user(*map(audio, levels))]}
         for i, levels in enumerate(samples)
     ]
-    decoded = DecodeMedia(*READING)(read_chunk(tmp_path, rows))
-    return ear, ChunkAudio(*READING, attempts)(decoded)
+    decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
+    return ear, ChunkAudio(READING, attempts)(decoded)
 
 
 def test_the_sounds_of_a_chunk_are_heard_together(
@@ -174,12 +176,12 @@ def test_models_load_with_the_actor_and_blame_no_sound(
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Heavy())
     for _ in range(LOADS):
         with pytest.raises(Killed):
-            ChunkAudio(*READING, log)
+            ChunkAudio(READING, log)
     assert seen == [["worker.load.json"]] * LOADS
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
-    decoded = DecodeMedia(*READING)(read_chunk(tmp_path, rows))
+    decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
     with pytest.raises(BackendError, match=r"that loads asr\.engine=whisper died 5 times"):
-        ChunkAudio(*READING, log)(decoded)
+        ChunkAudio(READING, log)(decoded)
     assert len(seen) == LOADS
 
 
@@ -191,12 +193,12 @@ def test_chunk_is_done_when_its_table_is_built(
 
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Ear())
     log = Log()
-    decoded = DecodeMedia(*READING)(
+    decoded = DecodeMedia(READING)(
         read_chunk(tmp_path, [{"sample_id": "s", "messages": [user(audio(5))]}])
     )
     monkeypatch.setattr("stages.chunk_audio.with_results", too_much)
     with pytest.raises(Killed):
-        ChunkAudio(*READING, log)(decoded)
+        ChunkAudio(READING, log)(decoded)
     assert list(log.kept) == ["key.chunk_audio.json"]
 
 
@@ -212,19 +214,18 @@ def test_engine_that_hangs_ends_its_process(
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
     log = Log()
     with pytest.raises(Killed):
-        ChunkAudio(*READING, log, 0.2)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+        ChunkAudio(READING, log, 0.2)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     assert exits.codes == [HUNG]
     assert list(log.kept) == ["key.chunk_audio.json"]
 
 
 def test_chunks_without_speech_to_find_are_not_counted(tmp_path: Path) -> None:
-    rules, media, _, asr, spans = READING
-    reading = (rules, media, UnitOptions(), asr, spans)
+    reading = replace(READING, units=UnitOptions())
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
 
     class NoLog(Log):
         def write(self, name: str, content: bytes) -> None:
             raise AssertionError("nothing can die of it")
 
-    table = ChunkAudio(*reading, NoLog())(DecodeMedia(*reading)(read_chunk(tmp_path, rows)))
+    table = ChunkAudio(reading, NoLog())(DecodeMedia(reading)(read_chunk(tmp_path, rows)))
     assert codes_of(table) == [None]

@@ -13,13 +13,12 @@ from omnitrace_core.attribution.curation import curate
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import (
-    AsrOptions,
     CurationOptions,
-    MediaOptions,
     SpanOptions,
     TraceOptions,
     UnitOptions,
 )
+from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import state_rows
 from stages.arrow.schema import MASS_BUCKETS, RECORD, chunk_schema
@@ -30,7 +29,7 @@ from stages.records.assemble import Provenance
 from tests.stages.chunks import read_chunk, text_row
 from tests.stages.made_traces import TRACED_BY, MadeTracer, samples_of, trace_stage
 
-READING = (MediaRules(), MediaOptions(), UnitOptions(), AsrOptions(), SpanOptions())
+READING = ReadingOptions(MediaRules())
 TEXT = "The lamp is red. It stands in the hall. Where does it stand?"
 
 
@@ -56,7 +55,7 @@ def traced(tmp_path: Path) -> pa.Table:
         text_row("c", TEXT, response="In the hall. It is red.", options=["A. hall", "B. attic"]),
         text_row("d", TEXT, response="Nowhere."),
     ]
-    chunk = ChunkAudio(*READING)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+    chunk = ChunkAudio(READING)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     tracer = MadeTracer(BOTH, d=TraceError("d cannot be traced"))
     return trace_stage(tracer)(chunk)
 

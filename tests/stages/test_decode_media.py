@@ -16,8 +16,8 @@ from PIL import Image
 
 from omnitrace_core.media import Supervisor
 from omnitrace_core.media.rules import MediaRules
-from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedImage, Sample
 from stages.arrow.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
@@ -27,9 +27,9 @@ from tests.stages.made_traces import samples_of
 from tests.stages.test_attempts import Log
 
 
-def _reading(media: MediaOptions | None = None, **units: Any) -> tuple[Any, ...]:
+def _reading(media: MediaOptions | None = None, **units: Any) -> ReadingOptions:
     asr = AsrOptions(engine="given")
-    return MediaRules(), media or MediaOptions(), UnitOptions(**units), asr, SpanOptions()
+    return ReadingOptions(MediaRules(), media or MediaOptions(), UnitOptions(**units), asr)
 
 
 # What the odd decoder of tests/core is told, and what becomes of the sample.
@@ -73,7 +73,7 @@ def _chunk(tmp_path: Path) -> pa.Table:
 
 def test_media_are_decoded_once_and_files_do_not_travel(tmp_path: Path) -> None:
     chunk = _chunk(tmp_path)
-    decoded = DecodeMedia(*_reading())(chunk)
+    decoded = DecodeMedia(_reading())(chunk)
     assert codes_of(decoded) == [None, None, None, "media_missing", "media_corrupt"]
     file, inline, sound = state_rows(decoded)[:3]
     image = inline.media[0]
@@ -100,7 +100,7 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
         partial(Supervisor, decoder="tests.core.odd_decoders:decode"),
     )
     media = MediaOptions(decode_timeout_s=8, decode_memory_mib=300)
-    stage = DecodeMedia(*_reading(media))
+    stage = DecodeMedia(_reading(media))
     chunk = read_chunk(tmp_path, rows)
     decoded = stage(chunk)
     assert codes_of(decoded) == list(ORDERS.values())
@@ -130,9 +130,9 @@ def test_media_that_kill_the_process_are_left_alone_in_the_end(
     media = MediaOptions(isolate=False)
     for _ in range(4):
         with pytest.raises(Killed):
-            DecodeMedia(*_reading(media), log)(read_chunk(tmp_path, rows))
+            DecodeMedia(_reading(media), log)(read_chunk(tmp_path, rows))
         assert list(log.kept) == ["key.decode_media.json"]
-    done = DecodeMedia(*_reading(media), log)(read_chunk(tmp_path, rows))
+    done = DecodeMedia(_reading(media), log)(read_chunk(tmp_path, rows))
     assert codes_of(done) == [None, "quarantined", None]
     assert errors_of(done)[1]["stage"] == "decode_media"  # type: ignore[index]
     assert "run.chunk_samples" in errors_of(done)[1]["message"]  # type: ignore[index]
@@ -146,12 +146,12 @@ def test_chunks_of_text_are_not_counted(tmp_path: Path) -> None:
 
     text = {"type": "text", "text": "What is it?"}
     rows = [{"sample_id": "s", "messages": [user(text)]}]
-    assert codes_of(DecodeMedia(*_reading(), NoLog())(read_chunk(tmp_path, rows))) == [None]
+    assert codes_of(DecodeMedia(_reading(), NoLog())(read_chunk(tmp_path, rows))) == [None]
 
 
 def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
     chunk = _chunk(tmp_path)
-    stages = [DecodeMedia(*_reading(MediaOptions(isolate=asked))) for asked in (True, False)]
+    stages = [DecodeMedia(_reading(MediaOptions(isolate=asked))) for asked in (True, False)]
     isolated, plain = (samples_of(stage(chunk)) for stage in stages)
     for mine, other in zip(isolated, plain, strict=True):
         mine.pop("decode_s"), other.pop("decode_s")
@@ -159,8 +159,8 @@ def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
 
 
 def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
-    decoded = DecodeMedia(*_reading())(_chunk(tmp_path))
-    binned = ChunkAudio(*_reading())(decoded)
+    decoded = DecodeMedia(_reading())(_chunk(tmp_path))
+    binned = ChunkAudio(_reading())(decoded)
     assert codes_of(binned) == codes_of(decoded)
     assert [unit.kind for unit in state_rows(binned)[0].units] == ["image", "sentence"]
     assert [unit.kind for unit in state_rows(binned)[2].units] == [
@@ -169,7 +169,7 @@ def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
         "sentence",
     ]
     assert state_rows(binned)[2].speech == {}
-    chunked = ChunkAudio(*_reading(audio="chunks"))(decoded)
+    chunked = ChunkAudio(_reading(audio="chunks"))(decoded)
     (segment,) = state_rows(chunked)[2].speech[0]
     assert (segment.start_s, segment.end_s, segment.text) == (0.25, 1.5, "hello")
     unit = state_rows(chunked)[2].units[0]
@@ -180,7 +180,7 @@ def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
 def test_web_media_from_hosts_that_are_not_listed(tmp_path: Path) -> None:
     part = {"type": "image", "uri": "https://media.example.com/a.png?sig=SECRET"}
     chunk = read_chunk(tmp_path, [{"sample_id": "web", "messages": [user(part)]}])
-    decoded = DecodeMedia(*_reading())(chunk)
+    decoded = DecodeMedia(_reading())(chunk)
     assert codes_of(decoded) == ["media_denied"]
     (error,) = errors_of(decoded)
     assert error is not None

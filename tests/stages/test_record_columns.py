@@ -13,13 +13,12 @@ from PIL import Image
 from omnitrace_core.attribution.heatmaps import span_heatmaps, unpack
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import (
-    AsrOptions,
     CurationOptions,
-    MediaOptions,
     SpanOptions,
     TraceOptions,
     UnitOptions,
 )
+from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
@@ -31,7 +30,7 @@ from tests.core.media_files import image_bytes
 from tests.stages.chunks import read_chunk, text_row, user
 from tests.stages.made_traces import MadeTracer, samples_of, trace_stage
 
-READING = (MediaRules(), MediaOptions(), UnitOptions(), AsrOptions(), SpanOptions())
+READING = ReadingOptions(MediaRules())
 SIGNALS = ("attmean", "attraw")
 SAID = "A red lamp stands there. It is small."
 
@@ -49,7 +48,7 @@ def _traced(tmp_path: Path, trace: TraceOptions) -> pa.Table:
         text_row(None),
         {"sample_id": "c", "messages": [user(picture, question)], "response": SAID},
     ]
-    chunk = ChunkAudio(*READING)(DecodeMedia(*READING)(read_chunk(tmp_path, rows)))
+    chunk = ChunkAudio(READING)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     return trace_stage(MadeTracer(trace))(chunk)
 
 

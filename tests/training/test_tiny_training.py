@@ -14,7 +14,7 @@ import torch
 from omnitrace_core.backends import load_backend
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import ModelOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from training.tiny.build import save_thinker
 from training.tiny.circuit import LOOK_BACK
 from training.tiny.lessons import PLAIN_WEIGHT, loss_and_accuracy, make_lesson
@@ -78,7 +78,7 @@ def test_lessons_weigh_what_the_evidence_tells(folder: Path, task: str) -> None:
     """Once per ask and value, though what one ask names may be the answer of another."""
     backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
     samples = [make_sample(task, 5, f"lesson-{k}") for k in range(8)]
-    lesson = make_lesson(backend, SampleReader(backend.rules), samples)
+    lesson = make_lesson(backend, SampleReader(ReadingOptions(backend.rules)), samples)
     for row, sample in enumerate(samples):
         kept = lesson.weights[row] > 0
         ids = lesson.targets[row][kept].tolist()
@@ -100,7 +100,7 @@ def test_every_modality_has_a_gradient(folder: Path, task: str) -> None:
     model: Any = backend.model
     model.requires_grad_(True)
     samples = [make_sample(task, 3, f"gradient-{k}") for k in range(2)]
-    lesson = make_lesson(backend, SampleReader(backend.rules), samples)
+    lesson = make_lesson(backend, SampleReader(ReadingOptions(backend.rules)), samples)
     loss, accuracy = loss_and_accuracy(model, lesson)
     loss.backward()
     assert 0 <= accuracy <= 1
@@ -118,7 +118,7 @@ def test_towers_learn_words(folder: Path) -> None:
     backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
     backend.model.requires_grad_(True)
     words = backend.model.get_input_embeddings().weight.detach().clone()
-    reader = SampleReader(backend.rules)
+    reader = SampleReader(ReadingOptions(backend.rules))
     before = align_towers(backend, reader, seed=0, steps=1)
     after = align_towers(backend, reader, seed=0, steps=15)
     assert all(after[tower] > before[tower] + 0.1 for tower in ("vision", "audio"))

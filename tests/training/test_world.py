@@ -11,7 +11,7 @@ import pytest
 
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import (
     DecodedAudio,
     DecodedImage,
@@ -182,7 +182,9 @@ def test_files_go_through_the_real_decoders(
     """Labels name places that the pipeline's own units cover, in the media as they are decoded."""
     dest, samples = written
     monkeypatch.chdir(dest)
-    reader = SampleReader(MediaRules(), units=UnitOptions(image="grid", grid=(2, 2)))
+    reader = SampleReader(
+        ReadingOptions(MediaRules(), units=UnitOptions(image="grid", grid=(2, 2)))
+    )
     lines = (dest / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     for line, made in zip(lines, samples, strict=True):
         ready = reader.read(parse_any(json.loads(line)))
@@ -200,7 +202,7 @@ def test_without_files_it_is_the_same_but_for_the_codecs(
     dest, samples = written
     monkeypatch.chdir(dest)
     rules = MediaRules(video_min_pixels=4 * 28 * 28)
-    reader = SampleReader(rules, units=UnitOptions(image="grid", grid=(2, 2)))
+    reader = SampleReader(ReadingOptions(rules, units=UnitOptions(image="grid", grid=(2, 2))))
     lines = (dest / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     for line, made in zip(lines, samples, strict=True):
         from_file, direct = reader.read(parse_any(json.loads(line))), as_ready(made, reader)
@@ -257,7 +259,7 @@ def test_clips_show_and_sound_what_they_say(written: tuple[Path, list[WorldSampl
     sample = next(item for item in samples if item.task == "video_sound")
     (clip,) = sample.parts
     assert isinstance(clip, Clip)
-    reader = SampleReader(MediaRules())
+    reader = SampleReader(ReadingOptions(MediaRules()))
     (path,) = dest.glob("media/video_sound*.mp4")
     row = {"sample_id": "a", "messages": [{"role": "user", "content": []}]}
     row["messages"][0]["content"] = [{"type": "video", "video": str(path)}]  # type: ignore[index]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import ModelOptions
-from omnitrace_core.reader import SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from training.tiny.build import save_thinker
 from training.tiny.lessons import loss_and_accuracy, make_lesson
 from training.tiny.planted import SIZES, kinds, make_planted_thinker, make_planted_tokenizer
@@ -122,7 +122,7 @@ class Training:
         self.things = [
             id_ for kind in kinds(self.backend.tokenizer) for forms in kind for id_ in forms
         ]
-        self.reader = SampleReader(self.backend.rules)
+        self.reader = SampleReader(ReadingOptions(self.backend.rules))
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.spent_s = 0, 0.0
         if held is not None:

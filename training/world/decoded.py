@@ -51,7 +51,7 @@ def as_ready(
         if isinstance(part, Text):
             content.append(MessagePart("text", text=part.text, evidence=not part.instructs))
             continue
-        media[index] = decoded(part, reader.rules, reader.media)
+        media[index] = decoded(part, reader.options.rules, reader.options.media)
         kind = {Picture: "image", Recording: "audio", Clip: "video"}[type(part)]
         content.append(MessagePart(kind, uri=f"world://{index}"))  # type: ignore[arg-type]
     content += [MessagePart("text", text=text, evidence=tells) for text, tells in sample.asked]
