@@ -31,7 +31,7 @@ from omnitrace_core.records import (
     Span,
     UnitKind,
 )
-from tests.core.curation_reference import reference_curate
+from tests.core.attribution.curation_reference import reference_curate
 
 OUTPUT = Path(__file__).parent / "out" / "curation.json"
 TOKENS_PER_SPAN = 20

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.planted_cases import GROUPS, Case, answer
 from benchmarks.planted_reference import leave_one_out
 from omnitrace_core.attribution.curation import POS_WEIGHTS, Projection, curate
-from omnitrace_core.attribution.metrics import Item, bootstrap, f1
+from omnitrace_core.attribution.scores import Item, bootstrap, f1
 from omnitrace_core.options import (
     CurationOptions,
     DecodeOptions,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnitrace_core.attribution.metrics import Item, evidence_items, match_statements
+from omnitrace_core.attribution.scores import Item, evidence_items, match_statements
 from omnitrace_core.errors import SampleError
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader

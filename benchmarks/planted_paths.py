@@ -30,7 +30,7 @@ from benchmarks.planted import CHOSEN, load_tracer
 from benchmarks.planted_cases import GROUPS, Case, answer
 from benchmarks.planted_reference import embed
 from omnitrace_core.attribution.curation import curate
-from omnitrace_core.attribution.metrics import f1
+from omnitrace_core.attribution.scores import f1
 from omnitrace_core.backends.base import Backend
 from omnitrace_core.options import SpanOptions
 from omnitrace_core.text.spans import Segmenter

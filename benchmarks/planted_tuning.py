@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.planted import POOLS, PROJECTIONS, SIGNAL, chosen, load_tracer
 from benchmarks.planted_cases import GROUPS, Case, answer
 from omnitrace_core.attribution.curation import Projection
-from omnitrace_core.attribution.metrics import f1
+from omnitrace_core.attribution.scores import f1
 from omnitrace_core.options import CurationOptions, SpanOptions
 from omnitrace_core.text.spans import Segmenter
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from omnitrace_core.attribution.metrics import carries, evidence_items, f1, match_statements
+from omnitrace_core.attribution.scores import carries, evidence_items, f1, match_statements
 from omnitrace_core.records import LabelSource, SourceUnit
 
 Record = Mapping[str, Any]

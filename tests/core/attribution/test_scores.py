@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from omnitrace_core.attribution.metrics import (
+from omnitrace_core.attribution.scores import (
     Item,
     bootstrap,
     carries,

@@ -27,7 +27,7 @@ from omnitrace_core.records import (
     Span,
     UnitKind,
 )
-from tests.core.curation_reference import reference_curate
+from tests.core.attribution.curation_reference import reference_curate
 
 DEFAULT = CurationOptions()
 PAPER = CurationOptions(preset="paper")

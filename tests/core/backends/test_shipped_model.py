@@ -9,10 +9,10 @@ import pytest
 from benchmarks.planted_cases import answer
 from omnitrace_core import OmniTracer
 from omnitrace_core.attribution.curation import curate
-from omnitrace_core.attribution.metrics import f1
-from omnitrace_core.backends import decoder_shape, load_backend, media_rules
+from omnitrace_core.attribution.scores import f1
+from omnitrace_core.backends import decoder_shape, list_backends, load_backend, media_rules
 from omnitrace_core.backends.shipped import SHIPPED, model_location
-from omnitrace_core.errors import BackendError
+from omnitrace_core.errors import BackendError, UnknownName
 from omnitrace_core.options import (
     CurationOptions,
     DecodeOptions,
@@ -35,6 +35,13 @@ def tracer() -> BatchTracer:
         DecodeOptions(max_new_tokens=48),
         TraceOptions(signals=("attboth", "attmean")),
     )
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
+    known = list_backends()
+    assert known == ("auto", "qwen2_5_omni")
+    with pytest.raises(UnknownName, match="'gpt' is unknown; valid: " + ", ".join(known)):
+        load_backend(ModelOptions(path=NAME, backend="gpt"))
 
 
 def test_it_is_found_by_its_name_alone() -> None:
