@@ -32,13 +32,13 @@ FAULTS := tests/core/test_media_supervised.py \
 	tests/pipeline/test_io_faults.py \
 	tests/pipeline/test_lease.py \
 	tests/pipeline/test_ray_job.py \
-	tests/pipeline/test_run.py \
-	tests/pipeline/test_run_crashes.py \
-	tests/pipeline/test_run_ends.py \
-	tests/pipeline/test_run_inputs.py \
-	tests/pipeline/test_run_lease.py \
+	tests/pipeline/driver/test_run.py \
+	tests/pipeline/driver/test_crashes.py \
+	tests/pipeline/driver/test_ends.py \
+	tests/pipeline/driver/test_changed_inputs.py \
+	tests/pipeline/driver/test_run_lease.py \
+	tests/pipeline/driver/test_waiting.py \
 	tests/pipeline/test_s3_run.py \
-	tests/pipeline/test_waiting.py \
 	tests/stages/test_attempts.py \
 	tests/stages/test_chunk_audio.py \
 	tests/stages/test_decode_media.py \
