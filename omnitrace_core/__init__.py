@@ -1,21 +1,202 @@
 """OmniTrace core: which parts of the input made the model say that?
 
-A pure library: no Ray, no cluster. `OmniTracer` is the notebook door; heavy libraries are imported
-when they are first used, so importing this package is cheap.
+A pure library: no Ray, no cluster. Everything in `__all__` is public and is imported from here.
+Each name is loaded at its first use, so importing this package is cheap: no torch, no spaCy.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omnitrace_core.attribution.heatmaps import HeatMap
+    from omnitrace_core.backends import list_backends
+    from omnitrace_core.errors import (
+        BackendError,
+        ConfigError,
+        DecoderError,
+        DeviceBroken,
+        DuplicateSampleId,
+        FatalError,
+        InputSchemaError,
+        InternalError,
+        InvalidSample,
+        LeaseHeld,
+        LeaseLost,
+        MediaCorrupt,
+        MediaCrashed,
+        MediaDenied,
+        MediaEmpty,
+        MediaError,
+        MediaMemory,
+        MediaMissing,
+        MediaTimeout,
+        MediaTooLarge,
+        MediaUnavailable,
+        MissingSampleId,
+        OmniTraceError,
+        OutOfMemory,
+        Quarantined,
+        ResponseEmpty,
+        RunError,
+        SampleError,
+        SpeechError,
+        SpeechUnavailable,
+        StoreCredentials,
+        StoreUnavailable,
+        TraceError,
+        UnknownName,
+        UnknownPartType,
+    )
+    from omnitrace_core.options import (
+        AsrOptions,
+        CurationOptions,
+        DecodeOptions,
+        MediaOptions,
+        ModelOptions,
+        SpanOptions,
+        TraceOptions,
+        UnitOptions,
+    )
+    from omnitrace_core.positions import Positions, PromptMap
+    from omnitrace_core.records import (
+        Attribution,
+        Fold,
+        Label,
+        LabelSource,
+        Message,
+        Part,
+        PartOptions,
+        ReadySample,
+        Sample,
+        Segment,
+        Segmentation,
+        Source,
+        SourceUnit,
+        Span,
+        TokenTrace,
+        Word,
+    )
+    from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
     from omnitrace_core.tracer import OmniTracer, TraceResult
+    from omnitrace_core.tracing.signals import (
+        LayerView,
+        Signal,
+        list_signals,
+        load_signal,
+        mean_of_shares,
+        weighted_heads,
+    )
+    from omnitrace_core.tracing.streaming import StreamedToken
 
 __version__ = "0.1.0"
-__all__ = ["OmniTracer", "TraceResult", "__version__"]
+__all__ = [
+    "AsrOptions",
+    "Attribution",
+    "BackendError",
+    "ConfigError",
+    "CurationOptions",
+    "DecodeOptions",
+    "DecoderError",
+    "DeviceBroken",
+    "DuplicateSampleId",
+    "FatalError",
+    "Fold",
+    "HeatMap",
+    "InputSchemaError",
+    "InternalError",
+    "InvalidSample",
+    "Label",
+    "LabelSource",
+    "LayerView",
+    "LeaseHeld",
+    "LeaseLost",
+    "MediaCorrupt",
+    "MediaCrashed",
+    "MediaDenied",
+    "MediaEmpty",
+    "MediaError",
+    "MediaMemory",
+    "MediaMissing",
+    "MediaOptions",
+    "MediaTimeout",
+    "MediaTooLarge",
+    "MediaUnavailable",
+    "Message",
+    "MissingSampleId",
+    "ModelOptions",
+    "OmniTraceError",
+    "OmniTracer",
+    "OutOfMemory",
+    "Part",
+    "PartOptions",
+    "Positions",
+    "PromptMap",
+    "Quarantined",
+    "ReadySample",
+    "ResponseEmpty",
+    "RunError",
+    "Sample",
+    "SampleError",
+    "Segment",
+    "Segmentation",
+    "Signal",
+    "Source",
+    "SourceUnit",
+    "Span",
+    "SpanOptions",
+    "SpeechError",
+    "SpeechUnavailable",
+    "StoreCredentials",
+    "StoreUnavailable",
+    "StreamedToken",
+    "TokenTrace",
+    "TraceError",
+    "TraceOptions",
+    "TraceResult",
+    "UnitOptions",
+    "UnknownName",
+    "UnknownPartType",
+    "Word",
+    "__version__",
+    "enable_transformers_vision",
+    "list_backends",
+    "list_signals",
+    "load_signal",
+    "mean_of_shares",
+    "weighted_heads",
+]
+
+# Where the names are defined; every other name of `__all__` is a record, an option or an error.
+_MODULES = {
+    "HeatMap": "attribution.heatmaps",
+    "LayerView": "tracing.signals",
+    "OmniTracer": "tracer",
+    "Positions": "positions",
+    "PromptMap": "positions",
+    "Signal": "tracing.signals",
+    "StreamedToken": "tracing.streaming",
+    "TraceResult": "tracer",
+    "enable_transformers_vision": "runtime.torchvision_shim",
+    "list_backends": "backends",
+    "list_signals": "tracing.signals",
+    "load_signal": "tracing.signals",
+    "mean_of_shares": "tracing.signals",
+    "weighted_heads": "tracing.signals",
+}
 
 
-def __getattr__(name: str) -> object:
-    if name in ("OmniTracer", "TraceResult"):
-        from omnitrace_core import tracer
+if not TYPE_CHECKING:  # a type checker knows the names from the imports above
 
-        return getattr(tracer, name)
-    raise AttributeError(f"module 'omnitrace_core' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            modules = (_MODULES[name],) if name in _MODULES else ("errors", "records", "options")
+            for module in modules:
+                found = getattr(import_module(f"{__name__}.{module}"), name, None)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
