@@ -28,9 +28,9 @@ FAULTS := tests/core/test_media_supervised.py \
 	tests/pipeline/test_bad_media.py \
 	tests/pipeline/test_faults_driver.py \
 	tests/pipeline/test_faults_workers.py \
-	tests/pipeline/test_io_conditional.py \
-	tests/pipeline/test_io_faults.py \
-	tests/pipeline/test_lease.py \
+	tests/pipeline/storage/test_conditional_writes.py \
+	tests/pipeline/storage/test_store_faults.py \
+	tests/pipeline/run_folder/test_lease.py \
 	tests/pipeline/test_ray_job.py \
 	tests/pipeline/driver/test_run.py \
 	tests/pipeline/driver/test_crashes.py \

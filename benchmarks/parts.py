@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.scale_fake import config_tree, do_chunk, path_of, write_input
 from pipeline.config import make_config
 from pipeline.driver.prepare import prepare
-from pipeline.run_folder.parts import read_part
+from pipeline.run_folder.chunk_files import read_chunk_file
 
 _ROUNDS, _TIMES = 5, 20
 
@@ -31,7 +31,7 @@ def a_part(folder: Path, n_rows: int) -> pa.Table:
     job = prepare(make_config(config_tree(here, n_rows), [], "benchmark"))
     chunk = next(job.plan.chunks(job.plan.shards[0]))
     do_chunk(chunk, job.folder.root)
-    return read_part(job.folder, chunk)
+    return read_chunk_file(job.folder, chunk)
 
 
 def as_parquet(part: pa.Table) -> pa.Buffer:

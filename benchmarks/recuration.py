@@ -27,11 +27,11 @@ from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import Segmentation, TokenTrace
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.recuration.plan import plan_recuration
 from pipeline.recuration.run import recurate
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.parts import Committed, commit_chunk
 from stages.arrow.chunk import StateRow, rows_of, views, with_rows
 from stages.arrow.codec import encode_trace, encode_units
 from stages.arrow.columns import replaced
@@ -52,12 +52,14 @@ def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
     curation = {"pools": workload.pools}
     job = job_for(config_for(folder, run={"chunk_samples": 32}, curation=curation))
 
-    def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def execute(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         for chunk in chunks:
             table = read_samples(plan_row(chunk))
             mine = cases[chunk.first_row : chunk.first_row + chunk.n_rows]
             records = _records(rows_of(table), mine, job)
-            yield Committed(**commit_chunk(with_rows(table, records), job.folder).to_pylist()[0])
+            yield CommittedChunk(
+                **commit_chunk(with_rows(table, records), job.folder).to_pylist()[0]
+            )
 
     run(job, execute)
     return job

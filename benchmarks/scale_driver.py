@@ -23,11 +23,10 @@ from benchmarks.scale_measure import Course, Requests, counting_requests, stage
 from pipeline.config import make_config
 from pipeline.driver import run as run_module
 from pipeline.driver.prepare import prepare
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder import publish
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import claim_of
-from pipeline.run_folder.parts import Committed
 
 _LOOKS = 100  # at memory, over the chunks of a stage
 
@@ -95,12 +94,12 @@ def _by_pool(order: Order, job: Job, noted: Any) -> int:
     context = multiprocessing.get_context("spawn")
     with context.Pool(order.workers) as pool:
 
-        def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
             nonlocal count
             # Whose the run is is not asked: it is one read per chunk, which the table adds.
             work = partial(do_chunk, folder=job.folder.root)
             for row in pool.imap_unordered(work, chunks, chunksize=8):
-                yield Committed(**row)
+                yield CommittedChunk(**row)
                 count += 1
                 noted(count)
 
@@ -116,7 +115,7 @@ def _by_graph(job: Job, noted: Any) -> int:
     count = 0
     with ray_session(job.config), patch.object(graph, "TraceDecode", FakeTraceDecode):
 
-        def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+        def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
             nonlocal count
             inner = graph.executor(job, claim_of(job.folder))
             with closing(inner(chunks)) as coming:

@@ -16,8 +16,8 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from pipeline.graph import plan_row
 from pipeline.planning.plan import Chunk
-from pipeline.run_folder.parts import commit_chunk
-from pipeline.storage.folder import Storage
+from pipeline.run_folder.commit import commit_chunk
+from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
 from stages.arrow.schema import RECORD, SAMPLE, SCHEMA_VERSION
 from stages.guards.attempts import AttemptLog
@@ -34,7 +34,7 @@ _TOKENS = 14
 
 def write_input(folder: str, n_rows: int, n_shards: int) -> None:
     """Texts with ids of their own, in shards of about one size."""
-    storage = Storage(folder)
+    storage = Folder(folder)
     part = {"type": "text", "text": _QUESTION}
     messages = [[{"role": "user", "content": [part]}]]
     asked = pa.array(messages, SAMPLE.field("messages").type)
@@ -67,7 +67,7 @@ def do_chunk(
     ids = rows.field("sample").field("sample_id").to_pylist()
     records = [_record(*named, n_tokens, n_units) for named in zip(keys, ids, strict=True)]
     made = with_rows(table, pa.array(records, RECORD))
-    committed: dict[str, Any] = commit_chunk(made, Storage(folder)).to_pylist()[0]
+    committed: dict[str, Any] = commit_chunk(made, Folder(folder)).to_pylist()[0]
     return committed
 
 

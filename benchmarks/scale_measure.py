@@ -102,7 +102,7 @@ class Requests:
 
 @contextmanager
 def counting_requests() -> Iterator[Requests]:
-    """Counts what every `Storage` that is opened inside asks of its store.
+    """Counts what every `Folder` that is opened inside asks of its store.
 
     Listings and deletions count as S3 would need them: one request per 1,000 names.
     """

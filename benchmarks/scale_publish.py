@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.scale_fake import do_chunk, path_of, write_input
 from pipeline.planning.inputs import scan_input
 from pipeline.planning.plan import Plan, make_plan
-from pipeline.run_folder.parts import PARTS
+from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.publish import publish_shard
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 _CHUNKS = 16
 _TABLES = ("samples", "spans", "traces")
@@ -63,8 +63,8 @@ def _publish(plan: Plan, size: Size, run: str) -> tuple[float, float, float]:
     (shard,) = plan.shards
     for chunk in plan.chunks(shard):
         do_chunk(chunk, run, size.tokens, size.units)
-    stored = sum(path.stat().st_size for path in Path(run, PARTS).iterdir())
+    stored = sum(path.stat().st_size for path in Path(run, CHUNK_FILES).iterdir())
     begun, begun_cpu = time.perf_counter(), time.process_time()
-    publish_shard(Storage(run), plan, shard, _TABLES)
+    publish_shard(Folder(run), plan, shard, _TABLES)
     spent = time.perf_counter() - begun, time.process_time() - begun_cpu
     return (*spent, stored / _CHUNKS / 1e6)

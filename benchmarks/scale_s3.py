@@ -29,18 +29,18 @@ from pipeline.driver import run as run_module
 from pipeline.driver.prepare import prepare
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Claim, claim_of
-from pipeline.run_folder.parts import Committed, commit_chunk
 from pipeline.run_folder.publish import publish_shard
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
-from tests.pipeline.s3_server import environment, serving
+from tests.pipeline.storage.s3_server import environment, serving
 
 _BUCKET = "s3://scale"
 _SHARDS, _CHUNKS, _ROWS = 10, 10, 8  # of the run whose requests are told apart
@@ -70,7 +70,7 @@ def _whole_run(counting: _Counting) -> Counts:
     with counting.labelled("plan"):
         job = prepare(make_config(config_tree(here, _ROWS), [], "benchmark"))
 
-    def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         step = _chain(job, claim_of(job.folder))
         for chunk in chunks:
             with counting.labelled("chunks"):
@@ -86,7 +86,7 @@ def _whole_run(counting: _Counting) -> Counts:
     return dict(counting.counts)
 
 
-def _chain(job: Job, claim: Claim) -> Callable[[Chunk], Committed]:
+def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
     """The stages of the graph one after another, the model's made up."""
     config = job.config
     reading = config.reading_options(job.rules)
@@ -100,11 +100,11 @@ def _chain(job: Job, claim: Claim) -> Callable[[Chunk], Committed]:
         CurateSpans(config.spans, config.curation, config.trace, config.units, provenance),
     ]
 
-    def step(chunk: Chunk) -> Committed:
+    def step(chunk: Chunk) -> CommittedChunk:
         table = plan_row(chunk)
         for stage in stages:
             table = stage(table)
-        return Committed(**commit_chunk(table, job.folder, claim).to_pylist()[0])
+        return CommittedChunk(**commit_chunk(table, job.folder, claim).to_pylist()[0])
 
     return step
 
@@ -116,9 +116,9 @@ def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
     tree = config_tree(here, 1)
     job = prepare(make_config(tree, [], "benchmark"))
 
-    def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
-            yield Committed(**do_chunk(chunk, job.folder.root))
+            yield CommittedChunk(**do_chunk(chunk, job.folder.root))
 
     run(job, execute)
     config = folder / "config.yaml"

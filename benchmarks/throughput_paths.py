@@ -267,7 +267,7 @@ def _stages_step(task: Task) -> Step:
     from pipeline.driver.prepare import prepare
     from pipeline.graph import plan_row, replica_model
     from pipeline.planning.plan import Chunk
-    from pipeline.run_folder.parts import commit_chunk
+    from pipeline.run_folder.commit import commit_chunk
     from stages.chunk_audio import ChunkAudio
     from stages.curate_spans import CurateSpans
     from stages.decode_media import DecodeMedia

@@ -21,12 +21,12 @@ from omnitrace_core import __version__
 from omnitrace_core.errors import LeaseLost, RunError
 from omnitrace_core.options import ModelOptions
 from pipeline.config import with_absolute_paths
-from pipeline.metrics import commit_and_count
-from pipeline.planning.plan import Chunk
+from pipeline.counters import count_chunk
+from pipeline.planning.plan import Chunk, CommittedChunk, ExecuteChunks
 from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Claim
-from pipeline.run_folder.parts import Committed, Execute
 from stages.arrow.schema import CHUNK_PLAN
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
@@ -126,10 +126,15 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         compute=ActorPoolStrategy(size=given.curate_actors),
     )
 
-    # 1:1. One atomic write per chunk; a retried task leaves the part that is there. Metrics are
-    # counted here, where a chunk is final.
+    # 1:1. The commit: one atomic write per chunk; a retried task leaves the file that is there.
+    # Metrics are counted here, where a chunk becomes final.
     return curated.map_batches(
-        partial(commit_and_count, folder=job.folder, claim=claim, run_id=job.run_id),
+        partial(
+            commit_chunk,
+            folder=job.folder,
+            claim=claim,
+            count=partial(count_chunk, run_id=job.run_id),
+        ),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=given.io_cpus,
@@ -162,16 +167,16 @@ def plan_row(chunk: Chunk) -> pa.Table:
     return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
 
 
-def executor(job: Job, claim: Claim) -> Execute:
+def executor(job: Job, claim: Claim) -> ExecuteChunks:
     """A function that runs the graph over a window of chunks and yields each as it is committed."""
 
-    def execute(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         dataset = build(chunks, job, claim)
         try:
             # Closed when we are: a dataset that is only forgotten goes on for a while.
             with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:
                 for row in rows:
-                    yield Committed(**row)
+                    yield CommittedChunk(**row)
         except RayError as error:
             if isinstance(error, RayTaskError) and isinstance(error.cause, LeaseLost):
                 raise LeaseLost(_first_line(error.cause)) from error

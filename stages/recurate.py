@@ -26,7 +26,7 @@ from omnitrace_core.text.language import load_lean_language
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import StateRow, error_row, views
 from stages.arrow.columns import lists, replaced, take
-from stages.arrow.schema import HEATMAPS, PART_FILE, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
+from stages.arrow.schema import CHUNK_FILE, HEATMAPS, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
 from stages.arrow.stored_chunk import StoredChunk
 from stages.guards.row_guard import RowError, guarded
 from stages.records.assemble import as_records, errors_of
@@ -142,7 +142,7 @@ class Recurate:
         self._refolder = UnitRefolder(reader, old.units, signals, listens=change.listens)
 
     def __call__(self, chunk: StoredChunk) -> pa.Table:
-        """The samples, each of them once, in the schema of PART_FILE.
+        """The samples, each of them once, in the schema of CHUNK_FILE.
 
         Raises:
             RunError: the tables of the run do not belong together.
@@ -166,7 +166,7 @@ class Recurate:
             columns["heatmaps"] = _stored_heatmaps(chunk, curation)
         notes = self._notes(chunk, curation.finished, refolded)
         samples = self._samples(chunk, rows, curation.outcomes, notes)
-        return pa.Table.from_struct_array(as_records(samples, columns)).cast(PART_FILE)
+        return pa.Table.from_struct_array(as_records(samples, columns)).cast(CHUNK_FILE)
 
     def _segment(self, stored: Sequence[Segmentation | None], row: StateRow) -> Segmentation:
         known = stored[row.index]

@@ -20,9 +20,9 @@ from benchmarks.throughput_paths import Course, collect
 from pipeline.config import load_config
 from pipeline.run_folder.attempts import StoredAttempts
 from pipeline.run_folder.lease import holding
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.guards.attempts import Attempts
-from tests.pipeline.s3_server import binary
+from tests.pipeline.storage.s3_server import binary
 
 ROOT = Path(__file__).parent.parent
 
@@ -135,7 +135,7 @@ def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
     from pipeline.planning.inputs import scan_input
     from pipeline.planning.plan import make_plan
     from pipeline.run_folder.publish import publish_shard
-    from pipeline.storage.folder import Storage
+    from pipeline.storage.folder import Folder
 
     scale_fake.write_input(str(tmp_path / "input"), 5, 1)
     plan = make_plan(scan_input(str(tmp_path / "input")), "f", 2, {})
@@ -143,7 +143,7 @@ def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
     for chunk in plan.chunks(shard):
         assert scale_fake.do_chunk(chunk, str(tmp_path / "run"))["n_error"] == 0
     tables = ("samples", "spans", "traces")
-    manifest = publish_shard(Storage(str(tmp_path / "run")), plan, shard, tables)
+    manifest = publish_shard(Folder(str(tmp_path / "run")), plan, shard, tables)
     assert (manifest.n_ok, manifest.n_spans) == (5, 10)
     (traces,) = (tmp_path / "run" / "traces").iterdir()
     masses = pq.read_table(traces).column("mass").to_pylist()
@@ -240,8 +240,8 @@ def test_memory_per_chunk_is_that_of_the_window() -> None:
 
 def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
     """Of the stages that decode media and find speech: scale-s3 has neither."""
-    folder = Storage(str(tmp_path))
-    with counting_requests() as requests, holding(Storage(str(tmp_path)), 60.0) as lease:
+    folder = Folder(str(tmp_path))
+    with counting_requests() as requests, holding(Folder(str(tmp_path)), 60.0) as lease:
         attempts = Attempts("chunk_audio", StoredAttempts(folder, lease.claim))
         with requests.labelled("attempt"):
             attempts.begin("chunk").done()

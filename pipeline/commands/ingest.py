@@ -20,7 +20,7 @@ from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.samples.parse import normalise, rejected_row
 from omnitrace_core.samples.row_shape import PartRow, SampleRow, clip
 from pipeline.commands.input_files import InputFile, Record, find_files
-from pipeline.storage.folder import Storage, absolute
+from pipeline.storage.folder import Folder, absolute
 from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def ingest(
     if shard_rows < 1:
         raise ConfigError(f"shard_rows is {shard_rows}; give a number of rows above 0")
     files = find_files(source)
-    target = Storage(dest)
+    target = Folder(dest)
     old = _present_shards(target, files, overwrite)
     root = None if media_root is None else absolute(media_root)
     n_rows = 0
@@ -89,7 +89,7 @@ def ingest(
     return IngestReport(len(files), n_rows, tuple(map(target.url, written)))
 
 
-def _present_shards(target: Storage, files: Iterable[InputFile], overwrite: bool) -> list[str]:
+def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool) -> list[str]:
     """Names of the shards that are to be replaced; refuses to lose or mix any unasked."""
     if target.is_file():
         raise ConfigError(f"{target.root} is a file; give a folder to write shards into")
@@ -158,7 +158,7 @@ def _parts(row: SampleRow) -> Iterator[PartRow]:
         yield from filter(None, (message and message["content"]) or ())
 
 
-def _write(target: Storage, name: str, rows: list[SampleRow]) -> None:
+def _write(target: Folder, name: str, rows: list[SampleRow]) -> None:
     schema = SAMPLE.with_metadata({"schema_version": str(SCHEMA_VERSION)})
     table = pa.Table.from_pylist(rows, schema=schema)
     with target.writing(name) as path:

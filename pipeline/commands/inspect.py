@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.storage.web_address import shown_address
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 Row: TypeAlias = dict[str, object]
 _SHOWN_CHARS = 160
@@ -24,7 +24,7 @@ def inspect_sample(run_folder: str, sample_id: str) -> str:
     Raises:
         ConfigError: there is no run, or no such sample in it.
     """
-    storage = Storage(run_folder)
+    storage = Folder(run_folder)
     tables = [name for name in storage.tree(".parquet") if _table_of(name) == "samples"]
     if not tables:
         raise ConfigError(
@@ -54,7 +54,7 @@ def _sibling(name: str, table: str) -> str:
     return "/".join([*above, table, file])
 
 
-def _rows(storage: Storage, name: str, column: str, value: str) -> list[Row]:
+def _rows(storage: Folder, name: str, column: str, value: str) -> list[Row]:
     """Rows of a published file with this value; none of a table that the run does not keep."""
     if not storage.exists(name):
         return []

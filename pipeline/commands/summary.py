@@ -8,7 +8,7 @@ from pipeline.config import RunConfig
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.verdict import Verdict
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.records.columns import kept_tables
 from stages.recurate import Change
 
@@ -67,7 +67,7 @@ def _read(change: Change) -> list[str]:
     return [name + positions * (name == "traces") for name in columns]
 
 
-def verdict_text(folder: Storage, verdict: Verdict) -> str:
+def verdict_text(folder: Folder, verdict: Verdict) -> str:
     """How the run ended, its error rows by code, and the files it wrote."""
     lines = [
         f"run {verdict.run_id}: {verdict.reason}",
@@ -80,7 +80,7 @@ def verdict_text(folder: Storage, verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def _files(folder: Storage, verdict: Verdict) -> list[str]:
+def _files(folder: Folder, verdict: Verdict) -> list[str]:
     tables = [
         f"{folder.url(table)}/*.parquet  ({told['files']} files, {told['rows']} rows)"
         for table, told in verdict.tables.items()

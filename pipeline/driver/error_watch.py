@@ -7,10 +7,10 @@ from functools import partial
 
 from pipeline.config import RunOptions
 from pipeline.planning.plan import Plan, Shard
+from pipeline.run_folder.chunk_files import count_chunk_file
 from pipeline.run_folder.manifests import Manifest
-from pipeline.run_folder.parts import count_part
-from pipeline.storage.ahead import ahead
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
+from pipeline.storage.prefetch import prefetch_map
 
 _READERS = 16  # threads
 
@@ -45,8 +45,8 @@ class ErrorWatch:
         )
 
 
-def count_parts(
-    watch: ErrorWatch, folder: Storage, plan: Plan, shards: Sequence[Shard], parts: Collection[str]
+def count_chunk_files(
+    watch: ErrorWatch, folder: Folder, plan: Plan, shards: Sequence[Shard], parts: Collection[str]
 ) -> None:
     """Count what was committed and is not published: each part is looked into.
 
@@ -54,5 +54,5 @@ def count_parts(
     would pay for models and for more errors before it ends again.
     """
     chunks = (chunk for shard in shards for chunk in plan.chunks(shard) if chunk.key in parts)
-    for counted in ahead(partial(count_part, folder), chunks, _READERS):
+    for counted in prefetch_map(partial(count_chunk_file, folder), chunks, _READERS):
         watch.count(*counted)

@@ -16,7 +16,7 @@ from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.storage.folder import Storage, absolute
+from pipeline.storage.folder import Folder, absolute
 
 
 def prepare(config: RunConfig, today: Today = utc_today) -> Job:
@@ -45,7 +45,7 @@ def _check_places(config: RunConfig) -> None:
             f"output.path={dest!r} lies inside input.path={source!r}, so that the next run would "
             "read this one's output as samples; give it a folder of its own"
         )
-    if Storage(dest).is_file():
+    if Folder(dest).is_file():
         raise ConfigError(f"output.path={dest!r} is a file; give a folder")
 
 
@@ -86,7 +86,7 @@ def _check_speech(config: RunConfig) -> None:
         )
 
 
-def check_writable(output: Storage, called: str = "output.path=") -> None:
+def check_writable(output: Folder, called: str = "output.path=") -> None:
     """Write and delete a small file. called: the folder in messages. Raises: ConfigError."""
     probe = ".writable"
     try:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from pipeline.run_folder.parts import Committed
+from pipeline.planning.plan import CommittedChunk
 
 _TERMINAL_EVERY_S = 0.2
 _LOG_EVERY_S = 10.0
@@ -47,7 +47,7 @@ class Progress:
         self._stream.write(f"\r{text}\x1b[K\n" if self._live else f"{text}\n")
         self._stream.flush()
 
-    def update(self, committed: Committed) -> None:
+    def update(self, committed: CommittedChunk) -> None:
         """Count one chunk."""
         self._chunks += 1
         self._rows += committed.n_rows

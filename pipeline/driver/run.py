@@ -11,17 +11,18 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
-from pipeline.driver.error_watch import ErrorWatch, count_parts
+from pipeline.driver.error_watch import ErrorWatch, count_chunk_files
 from pipeline.driver.prepare import check_writable
 from pipeline.driver.progress import Progress
 from pipeline.driver.schedule import Schedule
 from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.planning.identity import remember
+from pipeline.planning.plan import ExecuteChunks
 from pipeline.run_folder.attempts import ATTEMPTS
+from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Claim, Lease, holding
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.run_folder.parts import PARTS, Execute, committed_chunks
 from pipeline.run_folder.publish import publish_shard, retire, whole
 from pipeline.run_folder.verdict import (
     Exit,
@@ -40,7 +41,7 @@ from stages.records.columns import kept_tables
 _VERSIONS = ("omnitrace", "ray", "pyarrow", "torch", "transformers", "spacy", "decord")
 
 
-def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -> Verdict:
+def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = False) -> Verdict:
     """Finish the job: a finished one is left alone, an interrupted one is continued.
 
     execute: does the work of a window of chunks; by default the graph on Ray. take_lease: take the
@@ -64,7 +65,7 @@ def run(job: Job, execute: Execute | None = None, *, take_lease: bool = False) -
         return _run(_as_it_stands(job), lease, execute, work)
 
 
-def _run(job: Job, lease: Lease, execute: Execute | None, work: ExitStack) -> Verdict:
+def _run(job: Job, lease: Lease, execute: ExecuteChunks | None, work: ExitStack) -> Verdict:
     told = VerdictFile(job.folder, lease.epoch)
     if is_finished(job):
         return judge(job)
@@ -121,7 +122,7 @@ def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Ver
         verdict = judge(job)
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size. And what was counted.
-        for leftover in (PARTS, ATTEMPTS):
+        for leftover in (CHUNK_FILES, ATTEMPTS):
             lease.confirm()
             job.folder.delete_folder(leftover)
     else:
@@ -156,7 +157,7 @@ def _sweep(job: Job, lease: Lease) -> None:
 
 
 def _work(
-    job: Job, lease: Lease, execute: Execute | None, work: ExitStack, stopped_early: bool
+    job: Job, lease: Lease, execute: ExecuteChunks | None, work: ExitStack, stopped_early: bool
 ) -> Stop | None:
     """Do what is left, and publish each shard as it completes; says why if it ends early.
 
@@ -170,7 +171,7 @@ def _work(
     published = [shard for shard in job.plan.shards if job.is_published(shard)]
     errors = ErrorWatch(job.config.run, [job.manifests[shard.name] for shard in published])
     if stopped_early:
-        count_parts(errors, job.folder, job.plan, shards, parts)
+        count_chunk_files(errors, job.folder, job.plan, shards, parts)
     with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
         schedule = Schedule(job.plan, shards, parts, progress.skip)
         while True:
@@ -224,7 +225,7 @@ def _lost(job: Job) -> Stop | None:
     )
 
 
-def _graph(job: Job, claim: Claim) -> Execute:
+def _graph(job: Job, claim: Claim) -> ExecuteChunks:
     from pipeline.graph import executor
 
     return executor(job, claim)

@@ -10,10 +10,10 @@ from pipeline.planning.inputs import list_shards
 from pipeline.planning.plan import inputs_digest
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.verdict import Verdict, decide, read_verdict
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 
-def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdict] | None:
+def settled(config: RunConfig, today: Today = utc_today) -> tuple[Folder, Verdict] | None:
     """Folder and verdict of the run, if its input is as it was when it was finished.
 
     No shard and no manifest is opened: the input is listed, and so are the manifests.
@@ -36,7 +36,7 @@ def settled(config: RunConfig, today: Today = utc_today) -> tuple[Storage, Verdi
     return identity.folder, replace(verdict, exit_code=exit_code, reason=reason)
 
 
-def _stored(folder: Storage) -> Verdict | None:
+def _stored(folder: Folder) -> Verdict | None:
     told = read_verdict(folder)
     known = {field.name for field in fields(Verdict)}
     # One that an older version wrote is no ground to skip the work on.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from omnitrace_core.errors import RunError
 from pipeline.config import RunConfig, fingerprint
 from pipeline.planning.model_files import model_identity, speech_identity
-from pipeline.storage.folder import Storage, absolute
+from pipeline.storage.folder import Folder, absolute
 
 Today = Callable[[], datetime.date]
 
@@ -23,10 +23,10 @@ class RunIdentity:
     run_id: str
     date: datetime.date
     fingerprint: str
-    output: Storage
+    output: Folder
 
     @property
-    def folder(self) -> Storage:
+    def folder(self) -> Folder:
         """Where the run's files lie."""
         return self.output / f"run_date={self.date.isoformat()}/run_id={self.run_id}"
 
@@ -50,7 +50,7 @@ def identify(config: RunConfig, today: Today = utc_today) -> RunIdentity:
     told = f"{absolute(config.input.path)}\0{shaped}"
     # Not all digits, or readers of the folder name would take it for a number.
     run_id = config.run.id or f"r{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-    output = Storage(config.output.path)
+    output = Folder(config.output.path)
     date = config.run.date or _first_day(output, run_id) or today()
     return RunIdentity(run_id, date, shaped, output)
 
@@ -71,7 +71,7 @@ def remember(identity: RunIdentity) -> None:
         )
 
 
-def _first_day(output: Storage, run_id: str) -> datetime.date | None:
+def _first_day(output: Folder, run_id: str) -> datetime.date | None:
     try:
         content = output.read(_record(run_id))
     except FileNotFoundError:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from omnitrace_core.errors import InputSchemaError, StoreCredentials, StoreUnavailable
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
-from pipeline.storage.ahead import ahead
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
+from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.input_schema import schema_problems
 from stages.read_samples import row_key
 
@@ -62,11 +62,11 @@ def scan_input(path: str, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
         def scan(numbered: tuple[int, str]) -> Scan:
             return _scan(storage, numbered[1], shards[numbered[1]], numbered[0], ids)
 
-        scans = list(ahead(scan, enumerate(shards), SCAN_THREADS))
+        scans = list(prefetch_map(scan, enumerate(shards), SCAN_THREADS))
         return _with_duplicates(scans, *ids.repeats())
 
 
-def list_shards(path: str) -> tuple[Storage, dict[str, str]]:
+def list_shards(path: str) -> tuple[Folder, dict[str, str]]:
     """The folder of the input and its shards there: identity by name, in the order of the names.
 
     In an object store: one request per 1,000 files.
@@ -74,10 +74,10 @@ def list_shards(path: str) -> tuple[Storage, dict[str, str]]:
     Raises:
         InputSchemaError: nothing is there, or no shard is.
     """
-    storage = Storage(path)
+    storage = Folder(path)
     if storage.is_file():
         parent, _, name = storage.root.rpartition("/")
-        folder = Storage(parent)
+        folder = Folder(parent)
         return folder, {name: folder.identity(name)}
     found = storage.tree_listing(".parquet")
     shards = {name: found[name] for name in sorted(found) if not _hidden(name)}
@@ -91,7 +91,7 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _scan(storage: Storage, name: str, identity: str, number: int, ids: RepeatedIds) -> Scan:
+def _scan(storage: Folder, name: str, identity: str, number: int, ids: RepeatedIds) -> Scan:
     uri = storage.url(name)
     try:
         with storage.open(name) as file, pq.ParquetFile(file) as shard:

@@ -14,7 +14,7 @@ from omnitrace_core.text.language import load_lean_language
 from pipeline.config import RunConfig
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
-from pipeline.storage.folder import Storage, absolute
+from pipeline.storage.folder import Folder, absolute
 from stages.arrow.schema import TABLES
 from stages.recurate import Change
 
@@ -47,7 +47,7 @@ def _real(path: str) -> str:
     return path if "://" in path else os.path.realpath(path)
 
 
-def check_dest(run: StoredRun, dest: Storage) -> None:
+def check_dest(run: StoredRun, dest: Folder) -> None:
     """Nothing is in the destination but what an earlier curation of this run left there.
 
     Raises:

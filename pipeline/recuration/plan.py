@@ -22,7 +22,7 @@ from pipeline.recuration.checks import (
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.stored_run import StoredRun, find_run
 from pipeline.run_folder.verdict import is_finished
-from pipeline.storage.folder import Storage, absolute
+from pipeline.storage.folder import Folder, absolute
 from stages.arrow.schema import SCHEMA_VERSION
 from stages.recurate import Change, Settings
 
@@ -35,7 +35,7 @@ class Recuration:
     """
 
     run: StoredRun
-    folder: Storage
+    folder: Folder
     config: RunConfig
     changed: Mapping[str, tuple[object, object]]
     plan: Plan
@@ -65,7 +65,7 @@ def plan_recuration(run_path: str, dest: str, overrides: Sequence[str] = ()) -> 
             destination cannot be used.
         RunError: a manifest of either cannot be read.
     """
-    run, folder = find_run(run_path), Storage(dest)
+    run, folder = find_run(run_path), Folder(dest)
     check_places(run_path, run, dest)
     check_traces(run)
     config = _config(run, dest, overrides)

@@ -21,12 +21,11 @@ from pipeline.driver.prepare import check_writable
 from pipeline.driver.progress import Progress
 from pipeline.driver.run import installed_versions, tell_broken
 from pipeline.driver.stop_signals import stopping_on_signals
-from pipeline.planning.plan import Shard
+from pipeline.planning.plan import CommittedChunk, Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.recuration.shard import Report, recurate_shard
 from pipeline.run_folder.lease import Claim, Lease, holding
 from pipeline.run_folder.manifests import Manifest, manifest_name, read_manifests
-from pipeline.run_folder.parts import Committed
 from pipeline.run_folder.publish import retire, whole
 from pipeline.run_folder.stored_run import RUN_JSON
 from pipeline.run_folder.verdict import (
@@ -185,7 +184,7 @@ def _in_processes(
             _pass_on(told, report)
 
 
-def _pass_on(told: SimpleQueue[Committed], report: Report) -> None:
+def _pass_on(told: SimpleQueue[CommittedChunk], report: Report) -> None:
     while not told.empty():
         report(told.get())
 
@@ -195,10 +194,10 @@ class _Stopped(Exception):
 
 
 # Of a worker process, which does shards of one job.
-_here: tuple[Recuration, SimpleQueue[Committed], Event, Claim] | None = None
+_here: tuple[Recuration, SimpleQueue[CommittedChunk], Event, Claim] | None = None
 
 
-def _join(job: Recuration, told: SimpleQueue[Committed], stop: Event, claim: Claim) -> None:
+def _join(job: Recuration, told: SimpleQueue[CommittedChunk], stop: Event, claim: Claim) -> None:
     """Begin a worker process. The driver alone hears Ctrl-C, and tells the others."""
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -209,7 +208,7 @@ def _shard_here(shard: Shard) -> Manifest:
     assert _here is not None
     job, told, stop, claim = _here
 
-    def report(committed: Committed) -> None:
+    def report(committed: CommittedChunk) -> None:
         if stop.is_set():
             raise _Stopped
         told.put(committed)

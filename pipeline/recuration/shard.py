@@ -7,11 +7,11 @@ from functools import partial
 from typing import TypeAlias
 
 from omnitrace_core.media.rules import MediaRules
-from pipeline.planning.plan import Shard
+from pipeline.planning.plan import CommittedChunk, Shard
 from pipeline.recuration.plan import Recuration
+from pipeline.run_folder.chunk_files import check_chunk_rows, count_by_status
 from pipeline.run_folder.lease import Claim, check_claim
 from pipeline.run_folder.manifests import Manifest
-from pipeline.run_folder.parts import Committed, check_part, count_status
 from pipeline.run_folder.publish import Confirm, declare
 from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
@@ -24,7 +24,7 @@ from stages.recurate import Recurate
 _QUICK_SAMPLES = 512
 
 # Told of each chunk that is done.
-Report: TypeAlias = Callable[[Committed], None]
+Report: TypeAlias = Callable[[CommittedChunk], None]
 
 
 def recurate_shard(job: Recuration, shard: Shard, report: Report, claim: Claim) -> Manifest:
@@ -95,16 +95,16 @@ def _write(
             records = work(batch)
             for start in range(0, len(records), cut):
                 part = records.slice(start, cut)
-                check_part(part, shard.name, first_row, min(cut, len(records) - start))
+                check_chunk_rows(part, shard.name, first_row, min(cut, len(records) - start))
                 files.add(part)
                 first_row += len(part)
-                n_error = count_status(part)["error"]
-                report(Committed(next(keys), shard.name, len(part), n_error))
+                n_error = count_by_status(part)["error"]
+                report(CommittedChunk(next(keys), shard.name, len(part), n_error))
         confirm()
     return files
 
 
-def _ignore(committed: Committed) -> None:
+def _ignore(committed: CommittedChunk) -> None:
     """It was reported the first time."""
 
 

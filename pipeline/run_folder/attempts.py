@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.run_folder.lease import Claim, check_claim
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 ATTEMPTS = "_attempts"
 
@@ -18,7 +18,7 @@ class StoredAttempts:
     forget what is counted for the present one. Raises: LeaseLost.
     """
 
-    folder: Storage
+    folder: Folder
     claim: Claim
 
     @property

@@ -9,7 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.planning.identity import RunIdentity
 from pipeline.planning.plan import Plan, Shard
 from pipeline.run_folder.manifests import Manifest
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Job:
         return self.identity.run_id
 
     @property
-    def folder(self) -> Storage:
+    def folder(self) -> Folder:
         """Where the run's files lie."""
         return self.identity.folder
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 LEASE = "_lease.json"
 # A lease whose last renewal lies further back than its time to live and this is nobody's, even if
@@ -82,7 +82,7 @@ class Holder:
 
 
 @contextmanager
-def holding(folder: Storage, ttl_s: float, *, take: bool = False) -> Iterator[Lease]:
+def holding(folder: Folder, ttl_s: float, *, take: bool = False) -> Iterator[Lease]:
     """Hold the run's lease while the block runs; it is renewed behind the scenes.
 
     take: take it over from whoever has it.
@@ -100,7 +100,7 @@ def holding(folder: Storage, ttl_s: float, *, take: bool = False) -> Iterator[Le
 
 
 def acquire(
-    folder: Storage,
+    folder: Folder,
     ttl_s: float,
     *,
     take: bool = False,
@@ -162,7 +162,7 @@ class Lease:
 
     def __init__(
         self,
-        folder: Storage,
+        folder: Folder,
         holder: Holder,
         tag: str | None,
         renewed: float,
@@ -295,7 +295,7 @@ class Lease:
         return str(found[0]) if found else "nobody: the lease object is gone"
 
 
-def check_claim(folder: Storage, claim: Claim) -> None:
+def check_claim(folder: Folder, claim: Claim) -> None:
     """What a worker asks before it begins, and before it commits.
 
     Raises:
@@ -310,7 +310,7 @@ def check_claim(folder: Storage, claim: Claim) -> None:
     )
 
 
-def claim_of(folder: Storage) -> Claim:
+def claim_of(folder: Folder) -> Claim:
     """Of whoever holds the lease now. Raises: LeaseLost if nobody does."""
     found = _read(folder)
     if found is None or found[0].released:
@@ -318,7 +318,7 @@ def claim_of(folder: Storage) -> Claim:
     return Claim(found[0].epoch, found[0].owner)
 
 
-def _read(folder: Storage) -> tuple[Holder, str] | None:
+def _read(folder: Folder) -> tuple[Holder, str] | None:
     try:
         content, tag = folder.read_tagged(LEASE)
     except FileNotFoundError:

@@ -8,8 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from omnitrace_core.errors import RunError
 from pipeline.planning.plan import shard_label
-from pipeline.storage.ahead import ahead
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
+from pipeline.storage.prefetch import prefetch_map
 
 MANIFESTS = "_manifests"
 _READERS = 16  # threads
@@ -48,13 +48,13 @@ def manifest_name(number: int) -> str:
     return f"{MANIFESTS}/{shard_label(number)}.json"
 
 
-def write_manifest(folder: Storage, manifest: Manifest, confirm: Callable[[], None]) -> None:
-    """Declare a shard published. confirm: see `Storage.replace`. Raises: FileExistsError."""
+def write_manifest(folder: Folder, manifest: Manifest, confirm: Callable[[], None]) -> None:
+    """Declare a shard published. confirm: see `Folder.replace`. Raises: FileExistsError."""
     content = json.dumps(asdict(manifest), indent=1).encode()
     folder.replace(manifest_name(manifest.number), content, confirm)
 
 
-def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Manifest]:
+def read_manifests(folder: Folder, *, with_chunks: bool = True) -> dict[str, Manifest]:
     """All manifests of a run by input shard.
 
     with_chunks: also the keys of their chunks, most of a manifest's size.
@@ -69,7 +69,7 @@ def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Ma
 
     found: dict[str, Manifest] = {}
     names = folder.names(MANIFESTS, suffix=".json")
-    for manifest in ahead(read, names, _READERS):
+    for manifest in prefetch_map(read, names, _READERS):
         if manifest is None:  # deleted since it was listed, by a driver that is at work
             continue
         if manifest.shard in found:
@@ -82,12 +82,12 @@ def read_manifests(folder: Storage, *, with_chunks: bool = True) -> dict[str, Ma
     return found
 
 
-def read_manifest(folder: Storage, number: int) -> Manifest | None:
+def read_manifest(folder: Folder, number: int) -> Manifest | None:
     """The manifest of this number, if there is one. Raises: RunError if it is not a manifest."""
     return _read(folder, manifest_name(number))
 
 
-def _read(folder: Storage, address: str) -> Manifest | None:
+def _read(folder: Folder, address: str) -> Manifest | None:
     needed = {field.name for field in fields(Manifest) if field.default is MISSING}
     known = {field.name for field in fields(Manifest)}
     try:

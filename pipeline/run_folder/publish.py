@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.planning.plan import Plan, Shard, shard_label
 from pipeline.run_folder.attempts import ATTEMPTS
+from pipeline.run_folder.chunk_files import CHUNK_FILES, chunk_file_name, read_chunk_file
 from pipeline.run_folder.lease import LEASE
 from pipeline.run_folder.manifests import (
     MANIFESTS,
@@ -25,10 +26,9 @@ from pipeline.run_folder.manifests import (
     read_manifest,
     write_manifest,
 )
-from pipeline.run_folder.parts import PARTS, part_name, read_part
 from pipeline.run_folder.tables import table_name, writing_shard
-from pipeline.storage.ahead import ahead
-from pipeline.storage.folder import ABSENT, PARTIAL, Storage
+from pipeline.storage.folder import ABSENT, PARTIAL, Folder
+from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.schema import SCHEMA_VERSION, TABLES
 
 READERS = 8  # threads that read parts
@@ -36,7 +36,7 @@ Confirm = Callable[[], None]
 
 
 def publish_shard(
-    folder: Storage,
+    folder: Folder,
     plan: Plan,
     shard: Shard,
     tables: Sequence[str],
@@ -69,7 +69,7 @@ def publish_shard(
         return _publish(folder, plan, shard, tables, confirm, epoch)
 
 
-def _disown(folder: Storage, shard: Shard, confirm: Confirm) -> None:
+def _disown(folder: Folder, shard: Shard, confirm: Confirm) -> None:
     """Take the key out of a shard's manifest, so that it is nobody's; its number stays taken.
 
     Or else, if this driver dies among the files, the next one finds the manifest of the first time
@@ -81,10 +81,10 @@ def _disown(folder: Storage, shard: Shard, confirm: Confirm) -> None:
 
 
 def _publish(
-    folder: Storage, plan: Plan, shard: Shard, tables: Sequence[str], confirm: Confirm, epoch: int
+    folder: Folder, plan: Plan, shard: Shard, tables: Sequence[str], confirm: Confirm, epoch: int
 ) -> Manifest:
     with writing_shard(folder, shard.number, tables) as files:
-        for part in ahead(partial(read_part, folder), plan.chunks(shard), READERS):
+        for part in prefetch_map(partial(read_chunk_file, folder), plan.chunks(shard), READERS):
             files.add(part)
         confirm()
     keys = [chunk.key for chunk in plan.chunks(shard)]
@@ -100,12 +100,12 @@ def _publish(
         confirm=confirm,
     )
     confirm()
-    folder.delete_many([part_name(key) for key in keys])
+    folder.delete_many([chunk_file_name(key) for key in keys])
     return manifest
 
 
 def declare(
-    folder: Storage,
+    folder: Folder,
     shard: Shard,
     n_rows: Mapping[str, int],
     errors: Mapping[tuple[str, str], int],
@@ -159,7 +159,7 @@ def declare(
 
 
 def retire(
-    folder: Storage,
+    folder: Folder,
     manifests: dict[str, Manifest],
     plan: Plan,
     confirm: Confirm = lambda: None,
@@ -191,7 +191,7 @@ def retire(
     return [manifest.shard for manifest in gone]
 
 
-def whole(folder: Storage, manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
+def whole(folder: Folder, manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
     """The manifests, each without its key if one of its files is missing.
 
     So its shard counts as not published, and is done again under its number.
@@ -203,7 +203,7 @@ def whole(folder: Storage, manifests: Mapping[str, Manifest]) -> dict[str, Manif
     }
 
 
-def _empty(folder: Storage, name: str, schema: pa.Schema, confirm: Confirm) -> None:
+def _empty(folder: Folder, name: str, schema: pa.Schema, confirm: Confirm) -> None:
     """Leave no row in a published file that has no manifest."""
     content = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), content)
@@ -212,7 +212,7 @@ def _empty(folder: Storage, name: str, schema: pa.Schema, confirm: Confirm) -> N
         folder.replace(name, content.getvalue().to_pybytes(), confirm)
 
 
-def _orphans(folder: Storage) -> Iterator[str]:
+def _orphans(folder: Folder) -> Iterator[str]:
     """Published files without a manifest, and temporary files that a killed writer left."""
     listed = {table: folder.names(table) for table in TABLES}
     # Listed after the files, so that what was published meanwhile is no orphan.
@@ -222,7 +222,7 @@ def _orphans(folder: Storage) -> Iterator[str]:
             stem = name.removesuffix(".parquet")
             if name.endswith(PARTIAL) or (stem != name and stem not in final):
                 yield f"{table}/{name}"
-    for place in (PARTS, MANIFESTS, ATTEMPTS):
+    for place in (CHUNK_FILES, MANIFESTS, ATTEMPTS):
         for name in folder.names(place, suffix=PARTIAL):
             yield f"{place}/{name}"
     # But the lease's: a heartbeat may be about to give it its name.

@@ -10,7 +10,7 @@ from omnitrace_core.media.rules import MediaRules
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.verdict import finished_plan
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.schema import SCHEMA_VERSION
 
 RUN_JSON = "run.json"
@@ -25,7 +25,7 @@ class StoredRun:
     settings. finished: whether these are all.
     """
 
-    folder: Storage
+    folder: Folder
     run_id: str
     run_date: str
     fingerprint: str
@@ -73,8 +73,8 @@ def find_run(path: str) -> StoredRun:
     )
 
 
-def _folder_of(path: str) -> Storage:
-    storage = Storage(path)
+def _folder_of(path: str) -> Folder:
+    storage = Folder(path)
     if storage.exists(RUN_JSON):
         return storage
     found = [name for name in storage.tree(RUN_JSON) if name.rpartition("/")[2] == RUN_JSON]

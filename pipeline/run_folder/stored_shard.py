@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from omnitrace_core.errors import RunError
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.tables import table_name
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
 
 # Of a batch of several chunks: more bytes at once only cost memory.
@@ -23,7 +23,7 @@ _READ_BYTES = 4 * 1024**2
 
 
 def read_shard(
-    folder: Storage,
+    folder: Folder,
     manifest: Manifest,
     chunk_samples: int,
     columns: Mapping[str, Sequence[str]],
@@ -58,7 +58,7 @@ def read_shard(
 
 
 @contextmanager
-def _opened(folder: Storage, name: str) -> Iterator[pq.ParquetFile]:
+def _opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     try:
         file = folder.open(name)
     except FileNotFoundError as error:

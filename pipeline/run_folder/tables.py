@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.planning.plan import shard_label
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.schema import TABLES
 
 _ROW_GROUP_BYTES = 64 * 1024**2
@@ -50,7 +50,7 @@ class ShardWriter:
         return {name: writer.n_rows for name, writer in self._writers.items()}
 
     def add(self, part: pa.Table) -> None:
-        """Add a chunk's records. part: in the schema of PART_FILE."""
+        """Add a chunk's records. part: in the schema of CHUNK_FILE."""
         self._parts.append(part)
         self._bytes += _buffered(part)
         if self._bytes >= _TOGETHER_BYTES:
@@ -69,7 +69,7 @@ class ShardWriter:
 
 
 @contextmanager
-def writing_shard(folder: Storage, number: int, tables: Sequence[str]) -> Iterator[ShardWriter]:
+def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterator[ShardWriter]:
     """A shard's files in `tables`; they appear, samples/ first, when the block ends well.
 
     All are written to their end before the first one appears, and replace only what was there when

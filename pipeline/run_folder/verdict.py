@@ -19,7 +19,7 @@ from omnitrace_core.errors import (
 )
 from pipeline.planning.plan import Plan, Shard
 from pipeline.run_folder.manifests import Manifest
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -90,7 +90,7 @@ class Work(Protocol):
     @property
     def config(self) -> RunConfig: ...
     @property
-    def folder(self) -> Storage: ...
+    def folder(self) -> Folder: ...
     @property
     def plan(self) -> Plan: ...
     @property
@@ -197,7 +197,7 @@ class VerdictFile:
     since. So a driver that sleeps while another takes the run over cannot spoil its verdict.
     """
 
-    def __init__(self, folder: Storage, epoch: int) -> None:
+    def __init__(self, folder: Folder, epoch: int) -> None:
         self._folder, self._epoch = folder, epoch
         self._version = folder.version(VERDICT)
         self.stopped_early = bool((read_verdict(folder) or {}).get("stopped_early"))
@@ -231,7 +231,7 @@ class VerdictFile:
         self._version = self._folder.version(VERDICT)
 
 
-def read_verdict(folder: Storage) -> dict[str, Any] | None:
+def read_verdict(folder: Folder) -> dict[str, Any] | None:
     """What verdict.json tells, if there is one. Raises: RunError if it is not JSON."""
     try:
         told: dict[str, Any] = json.loads(folder.read(VERDICT))
@@ -242,7 +242,7 @@ def read_verdict(folder: Storage) -> dict[str, Any] | None:
     return told
 
 
-def finished_plan(folder: Storage) -> str | None:
+def finished_plan(folder: Folder) -> str | None:
     """Hash of the plan that the run has finished, if it has finished one."""
     told = read_verdict(folder)
     return str(told["plan"]) if told is not None and told.get("finished") else None

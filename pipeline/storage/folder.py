@@ -14,13 +14,13 @@ from omnitrace_core.errors import ConfigError
 from pipeline.storage.disk import PARTIAL
 from pipeline.storage.stores import ABSENT, AnyStore, LocalStore, Taken, identity_of, store_of
 
-__all__ = ["ABSENT", "PARTIAL", "Storage", "absolute"]
+__all__ = ["ABSENT", "PARTIAL", "Folder", "absolute"]
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Storage:
+class Folder:
     """A folder; names in it are relative and use `/`.
 
     Cheap to make and to send to workers: the filesystem is opened where it is used. Credentials
@@ -31,11 +31,11 @@ class Storage:
     def __init__(self, root: str) -> None:
         self.root = absolute(root)
 
-    def __truediv__(self, name: str) -> Storage:
-        return Storage(f"{self.root}/{name}")
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.root}/{name}")
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.root,)
+    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
+        return Folder, (self.root,)
 
     @cached_property
     def _opened(self) -> tuple[AnyStore, str]:
@@ -196,7 +196,7 @@ class Storage:
                 if is_last:
                     raise
 
-    def copy(self, name: str, to: Storage, confirm: Callable[[], None] | None = None) -> None:
+    def copy(self, name: str, to: Folder, confirm: Callable[[], None] | None = None) -> None:
         """Copy a file to the same name in another folder.
 
         confirm: asked when it is here; then only what was there before is written over.

@@ -1,4 +1,4 @@
-"""What `Storage` does in a way of its own on this machine's disk, in S3, and elsewhere."""
+"""What `Folder` does in a way of its own on this machine's disk, in S3, and elsewhere."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class AnyStore:
 
     @contextmanager
     def writing(self, path: str, over: str | None) -> Iterator[Path]:
-        """A temporary file here, then one upload. over: see `Storage.writing`. Raises: Taken."""
+        """A temporary file here, then one upload. over: see `Folder.writing`. Raises: Taken."""
         with tempfile.TemporaryDirectory(prefix="omnitrace-") as folder:
             partial = Path(folder) / "upload"
             yield partial

@@ -418,4 +418,4 @@ def chunk_schema(of: pa.DataType) -> pa.Schema:
 
 
 # One part file is one chunk: a row per sample, nested.
-PART_FILE = pa.schema(list(RECORD), metadata={"omnitrace.schema_version": str(SCHEMA_VERSION)})
+CHUNK_FILE = pa.schema(list(RECORD), metadata={"omnitrace.schema_version": str(SCHEMA_VERSION)})

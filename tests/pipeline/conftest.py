@@ -13,9 +13,9 @@ from omnitrace_core.storage import s3_retries
 from omnitrace_core.storage.s3 import RetryingS3
 from pipeline.config import RunConfig
 from pipeline.driver.ray_session import ray_session
-from tests.pipeline import s3_server
-from tests.pipeline.faulty_proxy import Proxy, proxying
 from tests.pipeline.made_runs import write_input
+from tests.pipeline.storage import s3_server
+from tests.pipeline.storage.faulty_proxy import Proxy, proxying
 
 # As bounded as in earnest, but not as patient.
 QUICK = s3_retries.Retries(

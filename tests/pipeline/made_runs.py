@@ -16,12 +16,12 @@ from pipeline.config import RunConfig
 from pipeline.graph import plan_row
 from pipeline.planning.identity import identify
 from pipeline.planning.inputs import scan_input
-from pipeline.planning.plan import Chunk, make_plan
+from pipeline.planning.plan import Chunk, CommittedChunk, make_plan
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Claim
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.run_folder.parts import Committed, commit_chunk
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
 from stages.arrow.schema import RECORD, SCHEMA_VERSION, TABLES
 from stages.read_samples import read_samples
@@ -72,17 +72,17 @@ class Worker:
     that they are done for; None checks no lease.
     """
 
-    def __init__(self, folder: Storage, say: str = "", claim: Claim | None = None) -> None:
+    def __init__(self, folder: Folder, say: str = "", claim: Claim | None = None) -> None:
         self.folder = folder
         self.say = say
         self.claim = claim
         self.done: list[str] = []
 
-    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         for chunk in chunks:
             row = commit_chunk(self.records(chunk), self.folder, self.claim).to_pylist()[0]
             self.done.append(chunk.key)
-            yield Committed(**row)
+            yield CommittedChunk(**row)
 
     def records(self, chunk: Chunk) -> pa.Table:
         """The chunk's rows as finished records: errors of reading, or two spans each."""
@@ -125,7 +125,7 @@ class Worker:
         return {"sample": sample, "spans": spans, "traces": [trace]}
 
 
-def rows(folder: Storage, table: str) -> list[dict[str, Any]]:
+def rows(folder: Folder, table: str) -> list[dict[str, Any]]:
     """What a plain glob over a published table sees."""
     names = folder.names(table, suffix=".parquet")
     tables = [pq.read_table(pa.BufferReader(folder.read(f"{table}/{name}"))) for name in names]
@@ -135,7 +135,7 @@ def rows(folder: Storage, table: str) -> list[dict[str, Any]]:
     return [row for found in tables for row in found.to_pylist()]
 
 
-def row_keys(folder: Storage, table: str = "samples") -> list[str]:
+def row_keys(folder: Folder, table: str = "samples") -> list[str]:
     """Row keys of a published table, sorted."""
     return sorted(row["row_key"] for row in rows(folder, table))
 

@@ -11,15 +11,15 @@ from omnitrace_core.media.fetching.fetch import media_path, read_media
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from pipeline.commands.ingest import ingest
-from pipeline.storage.folder import Storage
-from tests.pipeline.faulty_proxy import Proxy, Rule
+from pipeline.storage.folder import Folder
+from tests.pipeline.storage.faulty_proxy import Proxy, Rule
 
 DEFAULTS = MediaOptions()
 
 
 def test_media_are_read_on_a_bad_network(s3_folder: str, proxy: Proxy) -> None:
     content = bytes(range(256)) * 5000
-    Storage(s3_folder).write("a.bin", content)
+    Folder(s3_folder).write("a.bin", content)
     part = Part("video", uri=f"{s3_folder}/a.bin")
     for fault in ("slow_down", "drop_before", "drop_within"):
         proxy.clear()
@@ -53,7 +53,7 @@ def test_what_is_wrong_has_a_code(
 
 def test_ingest_reads_and_writes_s3(s3_folder: str, proxy: Proxy) -> None:
     line = b'{"id": "%d", "messages": [{"role": "user", "content": "Where is the lamp?"}]}\n'
-    storage = Storage(s3_folder)
+    storage = Folder(s3_folder)
     storage.write("chat/a.jsonl", b"".join(line % index for index in range(3)))
     proxy.rules += [Rule("drop_within", share=0.1), Rule("slow_down", share=0.1)]
     ingest(f"{s3_folder}/chat", f"{s3_folder}/input", shard_rows=2)

@@ -16,7 +16,7 @@ import pytest
 from omnitrace_core.errors import StoreUnavailable
 from pipeline.driver.run import run
 from pipeline.run_folder.verdict import is_finished
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from tests.pipeline.drivers import (
     REPOSITORY,
     assert_exactly_once,
@@ -24,7 +24,6 @@ from tests.pipeline.drivers import (
     make_case,
     wait_until,
 )
-from tests.pipeline.faulty_proxy import Fault, Proxy, Rule
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     Worker,
@@ -34,19 +33,20 @@ from tests.pipeline.made_runs import (
     rows,
     write_input,
 )
+from tests.pipeline.storage.faulty_proxy import Fault, Proxy, Rule
 
 HURRIED = Path(__file__).parent / "hurried"
 _WEATHER: list[Fault] = ["slow_down", "broken", "broken_after", "drop_before", "drop_after"]
 
 
 def _upload(folder: Path, to: str) -> None:
-    here = Storage(str(folder))
+    here = Folder(str(folder))
     for name in here.tree(""):
-        here.copy(name, Storage(to))
+        here.copy(name, Folder(to))
 
 
-def _download(folder: Storage, to: Path) -> Storage:
-    here = Storage(str(to))
+def _download(folder: Folder, to: Path) -> Folder:
+    here = Folder(str(to))
     for name in folder.tree(""):
         folder.copy(name, here)
     return here
@@ -145,7 +145,7 @@ def test_the_graph_on_ray_reads_and_writes_s3(
     ]
     done = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
     assert done.returncode == 0, done.stderr
-    runs = Storage(f"{s3_folder}/output")
+    runs = Folder(f"{s3_folder}/output")
     verdicts = [name for name in runs.tree("verdict.json") if "run_id=there" in name]
     assert len(verdicts) == 1
     told = json.loads(runs.read(verdicts[0]))
@@ -164,7 +164,7 @@ def test_drivers_killed_while_they_write_to_s3(
     shards = {"a": ids[:8], "b": ids[8:]}
     case = make_case(tmp_path, tiny_model, shards, run={"chunk_samples": 1})
     case.tree["output"]["path"] = f"{s3_folder}/output"
-    output = Storage(f"{s3_folder}/output")
+    output = Folder(f"{s3_folder}/output")
     for _ in range(2):
         before = set(output.tree(".arrow"))
         driver = case.start()
@@ -188,7 +188,7 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
     case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]}, run={"lease_s": 60})
     case.env["PYTHONPATH"] = f"{HURRIED}:{REPOSITORY}"
     case.tree["output"]["path"] = f"{s3_folder}/output"
-    output = Storage(f"{s3_folder}/output")
+    output = Folder(f"{s3_folder}/output")
     driver = case.start()
     try:
         wait_until(lambda: bool(output.tree(".arrow")), driver)

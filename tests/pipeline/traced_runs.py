@@ -11,9 +11,9 @@ from PIL import Image
 from pipeline.config import RunConfig
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk, ExecuteChunks
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.parts import Committed, Execute, commit_chunk
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
@@ -71,7 +71,7 @@ def traced_run(folder: Path, **sections: Any) -> Job:
     return job
 
 
-def stages_of(job: Job) -> Execute:
+def stages_of(job: Job) -> ExecuteChunks:
     """All stages in this process, with a made-up tracer for the model."""
     config: RunConfig = job.config
     reading = config.reading_options(job.rules)
@@ -80,9 +80,9 @@ def stages_of(job: Job) -> Execute:
     provenance = Provenance(job.identity.fingerprint, "1.2.3")
     curate = CurateSpans(config.spans, config.curation, config.trace, config.units, provenance)
 
-    def execute(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def execute(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         for chunk in chunks:
             done = curate(trace(chunk_audio(decode(read_samples(plan_row(chunk))))))
-            yield Committed(**commit_chunk(done, job.folder).to_pylist()[0])
+            yield CommittedChunk(**commit_chunk(done, job.folder).to_pylist()[0])
 
     return execute

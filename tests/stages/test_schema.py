@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from stages.arrow.schema import (
+    CHUNK_FILE,
     HEATMAPS,
-    PART_FILE,
     RECORD,
     SAMPLES,
     SCHEMA_VERSION,
@@ -54,7 +54,7 @@ def test_records_are_the_tables_nested() -> None:
     assert [field.name for field in RECORD.field("sample").type] == SAMPLES.names
     for table, schema in (("spans", SPANS), ("traces", TRACES), ("heatmaps", HEATMAPS)):
         assert [field.name for field in RECORD.field(table).type.value_type] == schema.names
-    assert PART_FILE.names == ["sample", "spans", "traces", "heatmaps"]
+    assert CHUNK_FILE.names == ["sample", "spans", "traces", "heatmaps"]
 
 
 def test_pixels_may_exceed_two_gigabytes() -> None:

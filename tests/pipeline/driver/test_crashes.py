@@ -16,11 +16,10 @@ import pytest
 
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials, StoreUnavailable
 from pipeline.driver.run import run
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.parts import Committed
 from pipeline.run_folder.verdict import VERDICT, Exit, exit_code_of, is_finished
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import (
     GOOD_ROWS,
     Worker,
@@ -51,8 +50,8 @@ def _count_steps(
 
     monkeypatch.setattr("pipeline.storage.stores.os.replace", stepped(os.replace, "write"))
     monkeypatch.setattr("pipeline.storage.stores.os.link", stepped(os.link, "write"))
-    monkeypatch.setattr(Storage, "delete_many", stepped(Storage.delete_many, "delete"))
-    monkeypatch.setattr(Storage, "delete_folder", stepped(Storage.delete_folder, "delete"))
+    monkeypatch.setattr(Folder, "delete_many", stepped(Folder.delete_many, "delete"))
+    monkeypatch.setattr(Folder, "delete_folder", stepped(Folder.delete_folder, "delete"))
     run(job, Worker(job.folder, say=say))
     return steps
 
@@ -155,7 +154,7 @@ def test_file_that_vanished_leaves_no_mixture_behind(
 def test_broken_stage_is_a_crash_with_its_reason(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def broken(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def broken(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         raise RunError("a stage failed: OSError: disk full")
         yield
 
@@ -171,8 +170,8 @@ def test_what_broke_a_run_is_told_though_the_verdict_cannot_be(
 ) -> None:
     job = job_for(config_for(folder))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
-        monkeypatch.setattr(Storage, "writing", _full)
+    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+        monkeypatch.setattr(Folder, "writing", _full)
         raise RunError("a stage failed: the model is gone")
         yield
 
@@ -185,7 +184,7 @@ def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
 ) -> None:
     job = job_for(config_for(folder, run={"lease_s": 1}))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         _outlast_the_lease(monkeypatch)
         raise StoreUnavailable("s3://bucket did not answer")
         yield
@@ -200,7 +199,7 @@ def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
     job = job_for(config_for(folder, run={"lease_s": 1}))
     before: list[str] = []
 
-    def away(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def away(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         committed = list(Worker(job.folder)(chunks))
         before.extend(job.folder.tree(""))
         _outlast_the_lease(monkeypatch)
@@ -215,7 +214,7 @@ def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
 def test_run_that_another_driver_took_is_not_ours_to_tell_of(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         told = json.loads(job.folder.read(VERDICT))
         job.folder.write(VERDICT, json.dumps({**told, "epoch": told["epoch"] + 1}).encode())
         raise RunError("a stage failed: the model is gone")
@@ -228,7 +227,7 @@ def test_run_that_another_driver_took_is_not_ours_to_tell_of(folder: Path) -> No
 def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         raise StoreCredentials("the token has expired")
         yield
 
@@ -240,8 +239,8 @@ def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
 
 def _outlast_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store does not answer for longer than a lease of one second."""
-    monkeypatch.setattr(Storage, "read_tagged", _away)
-    monkeypatch.setattr(Storage, "swap", _away)
+    monkeypatch.setattr(Folder, "read_tagged", _away)
+    monkeypatch.setattr(Folder, "swap", _away)
     time.sleep(1.5)
 
 

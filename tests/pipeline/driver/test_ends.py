@@ -19,11 +19,10 @@ from pipeline.driver.schedule import Schedule
 from pipeline.driver.settled import settled
 from pipeline.driver.stop_signals import keeping_handlers
 from pipeline.planning.inputs import list_shards
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.lease import LEASE
-from pipeline.run_folder.parts import Committed
 from pipeline.run_folder.verdict import Exit
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,
@@ -51,16 +50,16 @@ def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
     first = job_for(config)
     run(first, Worker(first.folder))
     (folder / "input" / "c.parquet").unlink()
-    delete, asked = Storage.delete, count()
+    delete, asked = Folder.delete, count()
 
-    def ended(storage: Storage, name: str) -> None:
+    def ended(storage: Folder, name: str) -> None:
         if name.endswith((".parquet", ".json")) and next(asked) == deletions:
             raise ending("SIGTERM")
         delete(storage, name)
 
     job = job_for(config)
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "delete", ended)
+        patch.setattr(Folder, "delete", ended)
         with suppress(Killed, OSError):
             run(job, Worker(job.folder))
     again = job_for(config)
@@ -85,7 +84,7 @@ def test_files_without_a_manifest_are_seen_by_nobody(
     write_input(folder / "input", A=["x", "y"])
     grown = job_for(config)
 
-    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def stopped(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from Worker(grown.folder)([item for item in chunks if item.shard == "b.parquet"])
         raise KeyboardInterrupt("SIGTERM")
 
@@ -104,9 +103,9 @@ def test_who_is_told_to_stop_looks_for_no_files(
 ) -> None:
     job = job_for(config_for(folder))
 
-    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def stopped(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from Worker(job.folder)(chunks[:2])
-        monkeypatch.setattr(Storage, "listing", lambda *_: pytest.fail("it takes its time"))
+        monkeypatch.setattr(Folder, "listing", lambda *_: pytest.fail("it takes its time"))
         raise KeyboardInterrupt("SIGTERM")
 
     assert run(job, stopped).reason.startswith("stopped by SIGTERM")
@@ -144,7 +143,7 @@ def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.Monk
     assert told(job)["stopped_early"] is False
 
 
-def _nothing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+def _nothing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
     raise AssertionError("models would be loaded")
     yield
 
@@ -165,7 +164,7 @@ def test_errors_of_a_mended_shard_stop_nothing(folder: Path) -> None:
 def test_shard_that_changes_under_a_run_is_not_mixed(folder: Path) -> None:
     job = job_for(config_for(folder, run={"chunk_samples": 1}))
 
-    def changing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def changing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         worker = Worker(job.folder)
         yield from worker(chunks[:1])
         write_input(folder / "input", a=["x", "y", "z"])
@@ -192,7 +191,7 @@ def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> Non
     job = job_for(config_for(folder))
     before = signal.getsignal(number)
 
-    def stopped(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def stopped(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from Worker(job.folder)(chunks[:1])
         os.kill(os.getpid(), number)
         raise AssertionError("it goes on")
@@ -232,12 +231,12 @@ def test_finished_run_is_known_by_two_listings(
     job = job_for(config)
     verdict = run(job, Worker(job.folder))
     listed, read = [], []
-    monkeypatch.setattr(Storage, "open", lambda *_: pytest.fail("a shard was opened"))
-    real_listing, real_read = Storage.listing, Storage.read
+    monkeypatch.setattr(Folder, "open", lambda *_: pytest.fail("a shard was opened"))
+    real_listing, real_read = Folder.listing, Folder.read
     monkeypatch.setattr(
-        Storage, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
+        Folder, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
     )
-    monkeypatch.setattr(Storage, "read", lambda *given: read.append(given[1]) or real_read(*given))
+    monkeypatch.setattr(Folder, "read", lambda *given: read.append(given[1]) or real_read(*given))
     found = settled(config, lambda: DAY)
     assert found is not None
     assert (found[0].root, found[1]) == (job.folder.root, verdict)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 from pipeline.driver.progress import Progress
-from pipeline.run_folder.parts import Committed
+from pipeline.planning.plan import CommittedChunk
 
 
 class _Terminal(io.StringIO):
@@ -11,8 +11,8 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _chunk(n_rows: int = 4, n_error: int = 0) -> Committed:
-    return Committed("key", "shard", n_rows, n_error)
+def _chunk(n_rows: int = 4, n_error: int = 0) -> CommittedChunk:
+    return CommittedChunk("key", "shard", n_rows, n_error)
 
 
 def test_line_has_counts_rate_and_eta() -> None:

@@ -14,13 +14,14 @@ import pytest
 from omnitrace_core.errors import ConfigError, RunError
 from pipeline.driver.prepare import check_writable
 from pipeline.driver.run import run
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.run_folder.chunk_files import chunk_file_name, count_chunk_file, read_chunk_file
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.manifests import manifest_name, read_manifests
-from pipeline.run_folder.parts import Committed, commit_chunk, count_part, part_name, read_part
 from pipeline.run_folder.publish import publish_shard
 from pipeline.run_folder.tables import table_name
 from pipeline.run_folder.verdict import Exit, is_finished
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -80,7 +81,7 @@ def test_interrupted_run_is_continued_and_not_redone(folder: Path) -> None:
     job = job_for(config)
     worker = Worker(job.folder)
 
-    def killed(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def killed(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         yield from worker(chunks[:3])
         raise Killed
 
@@ -101,7 +102,7 @@ def test_interrupted_run_is_continued_and_not_redone(folder: Path) -> None:
 def test_keyboard_interrupt_is_incomplete(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def interrupted(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def interrupted(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         yield from Worker(job.folder)(chunks[:1])
         raise KeyboardInterrupt
 
@@ -123,7 +124,7 @@ def test_small_windows_give_the_same(folder: Path) -> None:
     job = job_for(config_for(folder, run={"window_chunks": 1}))
     sizes: list[int] = []
 
-    def counted(chunks: Sequence[Chunk]) -> Iterator[Committed]:
+    def counted(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
         sizes.append(len(chunks))
         return Worker(job.folder)(chunks)
 
@@ -165,12 +166,12 @@ def test_manifest_that_goes_while_manifests_are_read(
     """Another driver is at work; whose the run is decides the lease."""
     job = job_for(config_for(folder))
     run(job, Worker(job.folder))
-    names = Storage.names
+    names = Folder.names
 
-    def too_many(storage: Storage, place: str = "", suffix: str = "") -> list[str]:
+    def too_many(storage: Folder, place: str = "", suffix: str = "") -> list[str]:
         return [*names(storage, place, suffix), *(["shard-00077.json"] if suffix else [])]
 
-    monkeypatch.setattr(Storage, "names", too_many)
+    monkeypatch.setattr(Folder, "names", too_many)
     assert len(read_manifests(job.folder)) == 3
 
 
@@ -181,7 +182,7 @@ def test_part_with_a_lost_or_foreign_row_is_refused(folder: Path) -> None:
     twice = pa.concat_arrays([rows_of(table).slice(0, 1), rows_of(table).slice(0, 1)])
     with pytest.raises(RunError, match=r"a\.parquet, rows 0 to 2: 1 rows lost .*a\.parquet:1"):
         commit_chunk(with_rows(table, twice), job.folder)
-    assert not job.folder.exists(part_name(chunk.key))
+    assert not job.folder.exists(chunk_file_name(chunk.key))
 
 
 def test_damaged_part_is_not_published(folder: Path) -> None:
@@ -189,7 +190,7 @@ def test_damaged_part_is_not_published(folder: Path) -> None:
     shard = job.plan.shards[0]
     first, second = job.plan.chunks(shard)
     list(Worker(job.folder)([first, second]))
-    job.folder.write(part_name(first.key), job.folder.read(part_name(second.key)))
+    job.folder.write(chunk_file_name(first.key), job.folder.read(chunk_file_name(second.key)))
     with pytest.raises(RunError, match="rows lost"):
         publish_shard(job.folder, job.plan, shard, ("samples", "spans", "traces"))
     assert not job.folder.exists(manifest_name(shard.number))
@@ -201,10 +202,12 @@ def test_part_that_is_cut_off_is_named(folder: Path, left: int) -> None:
     job = job_for(config_for(folder))
     chunk = next(job.plan.chunks(job.plan.shards[0]))
     list(Worker(job.folder)([chunk]))
-    assert count_part(job.folder, chunk) == (2, 0)
-    job.folder.write(part_name(chunk.key), job.folder.read(part_name(chunk.key))[:left])
-    for read in (read_part, count_part):
-        with pytest.raises(RunError, match=r"\.arrow is not a part .*delete it and run again"):
+    assert count_chunk_file(job.folder, chunk) == (2, 0)
+    job.folder.write(chunk_file_name(chunk.key), job.folder.read(chunk_file_name(chunk.key))[:left])
+    for read in (read_chunk_file, count_chunk_file):
+        with pytest.raises(
+            RunError, match=r"\.arrow is not a chunk file .*delete it and run again"
+        ):
             read(job.folder, chunk)
 
 
@@ -220,7 +223,7 @@ def test_unreadable_manifest_is_named(folder: Path) -> None:
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"output\.path=.* cannot be written"):
-        check_writable(Storage(str(tmp_path / "file" / "below")))
+        check_writable(Folder(str(tmp_path / "file" / "below")))
 
 
 # --- readers -----------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
 from pipeline.driver.run import run
-from pipeline.planning.plan import Chunk
+from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.run_folder.chunk_files import chunk_file_name
+from pipeline.run_folder.commit import EPOCH_KEY
 from pipeline.run_folder.lease import LEASE, Lease, claim_of, holding
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.run_folder.parts import EPOCH, Committed, part_name
 from pipeline.run_folder.verdict import Exit, Stop, VerdictFile, judge
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -35,11 +36,11 @@ def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
     job = job_for(config_for(folder))
     epochs = []
 
-    def look(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def look(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         worker = Worker(job.folder, claim=claim_of(job.folder))
         for committed in worker(chunks):
-            part = pa.BufferReader(job.folder.read(part_name(committed.chunk_key)))
-            epochs.append((pa.ipc.open_file(part).schema.metadata or {}).get(EPOCH))
+            part = pa.BufferReader(job.folder.read(chunk_file_name(committed.chunk_key)))
+            epochs.append((pa.ipc.open_file(part).schema.metadata or {}).get(EPOCH_KEY))
             yield committed
 
     with holding(job.folder, 60):
@@ -65,7 +66,7 @@ def test_driver_whose_lease_is_taken_writes_nothing_more(folder: Path) -> None:
     job = job_for(config)
     seen: dict[str, str] = {}
 
-    def robbed(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def robbed(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for number, committed in enumerate(list(Worker(job.folder, say="old")(chunks))):
             if number == 2:
                 other = job_for(config)
@@ -124,7 +125,7 @@ class _Sleeper:
             patch.setattr(Lease, "confirm", confirm_and_sleep)
             run(self.job, self._work)
 
-    def _work(self, chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def _work(self, chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from Worker(self.job.folder, claim=claim_of(self.job.folder))(chunks)
 
 
@@ -217,7 +218,7 @@ def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
 def test_files_that_vanish_during_a_run_are_missed_at_its_end(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def vanishing(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def vanishing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for number, committed in enumerate(Worker(job.folder)(chunks)):
             if number == 3:
                 job.folder.delete("samples/shard-00000.parquet")
@@ -233,7 +234,7 @@ def test_files_that_vanish_during_a_run_are_missed_at_its_end(folder: Path) -> N
 def test_error_beside_a_new_driver_does_not_judge_its_run(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def broken(chunks: Sequence[Chunk]) -> Generator[Committed, None, None]:
+    def broken(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         other = job_for(config_for(folder))
         run(other, Worker(other.folder), take_lease=True)
         raise OSError("connection lost")

@@ -21,7 +21,7 @@ from pipeline.recuration.run import recurate
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.manifests import read_manifests, write_manifest
 from pipeline.run_folder.verdict import Exit, is_finished
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import config_for, job_for, rows
 from tests.pipeline.traced_runs import stages_of, traced_run, write_corpus
 
@@ -42,7 +42,7 @@ def _again(job: Job, dest: Path, *overrides: str) -> Recuration:
     return done
 
 
-def _bytes(folder: Storage, table: str) -> dict[str, bytes]:
+def _bytes(folder: Folder, table: str) -> dict[str, bytes]:
     return {name: folder.read(f"{table}/{name}") for name in folder.names(table)}
 
 
@@ -276,7 +276,7 @@ def test_processes_give_the_same(made: Job, tmp_path: Path) -> None:
 
 
 def test_object_store_gives_the_same(made: Job, tmp_path: Path) -> None:
-    remote = Storage("memory://recurate/run")
+    remote = Folder("memory://recurate/run")
     for name in made.folder.tree(""):
         remote.write(name, made.folder.read(name))
     job = plan_recuration(remote.root, "memory://recurate/dest", ["curation.gamma=1"])

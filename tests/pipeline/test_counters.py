@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +8,19 @@ import pyarrow as pa
 import pytest
 from ray.util import metrics as ray_metrics
 
-from pipeline import metrics
-from pipeline.metrics import COUNTERS, Count, commit_and_count, counts
+from omnitrace_core.errors import LeaseLost
+from pipeline import counters
+from pipeline.counters import COUNTERS, Count, count_chunk, counts
+from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.lease import Claim, acquire
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
 from stages.arrow.schema import RECORD
 from tests.pipeline.made_runs import Worker, config_for, job_for, write_input
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> tuple[Storage, pa.Table]:
+def records(tmp_path: Path) -> tuple[Folder, pa.Table]:
     """A chunk of three records: two traced, one of which took three attempts, and an error."""
     write_input(tmp_path / "input", a=["1", "2", None])
     job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
@@ -38,7 +41,7 @@ def records(tmp_path: Path) -> tuple[Storage, pa.Table]:
     return job.folder, with_rows(table, pa.array(rows, RECORD))
 
 
-def test_a_chunks_counts_are_its_records_columns(records: tuple[Storage, pa.Table]) -> None:
+def test_a_chunks_counts_are_its_records_columns(records: tuple[Folder, pa.Table]) -> None:
     assert sorted(counts(records[1]), key=lambda item: (item.name, item.tags)) == [
         Count("omnitrace_chunks", (), 1),
         Count("omnitrace_decode_seconds", (), 0.375),
@@ -51,28 +54,29 @@ def test_a_chunks_counts_are_its_records_columns(records: tuple[Storage, pa.Tabl
     ]
 
 
-def test_counted_once_it_is_committed(
-    records: tuple[Storage, pa.Table], monkeypatch: pytest.MonkeyPatch
+def test_chunk_is_counted_after_its_commit(
+    records: tuple[Folder, pa.Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, table = records
-    told: list[tuple[str, float, dict[str, str]]] = []
+    increments: list[tuple[str, float, dict[str, str]]] = []
 
-    class Told(ray_metrics.Counter):
+    class RecordingCounter(ray_metrics.Counter):
         def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
-            told.append((self.info["name"], value, tags or {}))
+            increments.append((self.info["name"], value, tags or {}))
 
-    metrics._counter.cache_clear()
-    monkeypatch.setattr("ray.util.metrics.Counter", Told)
+    count = partial(count_chunk, run_id="nightly")
+    counters.counter.cache_clear()
+    monkeypatch.setattr("ray.util.metrics.Counter", RecordingCounter)
     lease = acquire(folder, 60)
     try:
-        committed = commit_and_count(table, folder, lease.claim, "nightly")
+        committed = commit_chunk(table, folder, lease.claim, count)
     finally:
-        metrics._counter.cache_clear()
+        counters.counter.cache_clear()
         lease.release()
     assert committed.column("n_rows").to_pylist() == [3]
-    assert {name for name, _, _ in told} <= set(COUNTERS)
-    rows = [tags for name, _, tags in told if name == "omnitrace_rows"]
+    assert {name for name, _, _ in increments} <= set(COUNTERS)
+    rows = [tags for name, _, tags in increments if name == "omnitrace_rows"]
     assert {"run_id": "nightly", "status": "ok", "code": ""} in rows
-    with pytest.raises(Exception, match="may not commit"):
-        commit_and_count(table, folder, Claim(1, "another"), "nightly")
-    assert len(told) == 8
+    with pytest.raises(LeaseLost, match="may not commit"):
+        commit_chunk(table, folder, Claim(1, "another"), count)
+    assert len(increments) == 8

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.storage.ahead import ahead
+from pipeline.storage.prefetch import prefetch_map
 
 
 def test_results_come_in_order_and_no_item_is_taken_long_before() -> None:
@@ -16,7 +16,7 @@ def test_results_come_in_order_and_no_item_is_taken_long_before() -> None:
             taken.append(item)
             yield item
 
-    for number, result in enumerate(ahead(lambda item: item * item, items(), 3)):
+    for number, result in enumerate(prefetch_map(lambda item: item * item, items(), 3)):
         assert result == number**2
         assert len(taken) <= number + 4
     assert len(taken) == 100
@@ -24,7 +24,7 @@ def test_results_come_in_order_and_no_item_is_taken_long_before() -> None:
 
 def test_as_many_at_a_time_as_there_are_threads() -> None:
     meet = threading.Barrier(3)
-    assert list(ahead(lambda _: meet.wait(20) >= 0, range(6), 3)) == [True] * 6
+    assert list(prefetch_map(lambda _: meet.wait(20) >= 0, range(6), 3)) == [True] * 6
 
 
 def test_error_comes_in_its_turn_and_ends_the_rest() -> None:
@@ -36,7 +36,7 @@ def test_error_comes_in_its_turn_and_ends_the_rest() -> None:
         done.append(item)
         return item
 
-    results = ahead(work, range(1000), 2)
+    results = prefetch_map(work, range(1000), 2)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError):
         next(results)

@@ -12,25 +12,25 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from omnitrace_core.errors import ConfigError
-from pipeline.storage.folder import Storage, absolute
+from pipeline.storage.folder import Folder, absolute
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
     if request.param == "local":
-        yield Storage(str(tmp_path / "folder"))
+        yield Folder(str(tmp_path / "folder"))
         return
     if request.param == "s3":
-        yield Storage(f"{request.getfixturevalue('s3_folder')}/folder")
+        yield Folder(f"{request.getfixturevalue('s3_folder')}/folder")
         return
-    yield Storage(f"memory://{tmp_path.name}/folder")
+    yield Folder(f"memory://{tmp_path.name}/folder")
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
-def test_copies_are_whole_or_not_there(storage: Storage, tmp_path: Path) -> None:
+def test_copies_are_whole_or_not_there(storage: Folder, tmp_path: Path) -> None:
     storage.write("a/one.txt", b"1")
-    other = Storage(str(tmp_path / "other"))
+    other = Folder(str(tmp_path / "other"))
     storage.copy("a/one.txt", other)
     assert other.read("a/one.txt") == b"1"
     with pytest.raises(FileNotFoundError):
@@ -38,7 +38,7 @@ def test_copies_are_whole_or_not_there(storage: Storage, tmp_path: Path) -> None
     assert other.tree("") == ["a/one.txt"]
 
 
-def test_files_come_and_go(storage: Storage) -> None:
+def test_files_come_and_go(storage: Folder) -> None:
     assert storage.names() == []
     assert storage.tree(".txt") == []
     storage.write("a/two.txt", b"2")
@@ -68,7 +68,7 @@ def test_files_come_and_go(storage: Storage) -> None:
         storage.read("a/one.txt")
 
 
-def test_write_that_fails_leaves_the_old_file(storage: Storage) -> None:
+def test_write_that_fails_leaves_the_old_file(storage: Folder) -> None:
     storage.write("a.txt", b"old")
 
     def fail() -> None:
@@ -82,7 +82,7 @@ def test_write_that_fails_leaves_the_old_file(storage: Storage) -> None:
     assert storage.names() == ["a.txt"]
 
 
-def test_disk_that_is_full_says_of_what(storage: Storage) -> None:
+def test_disk_that_is_full_says_of_what(storage: Folder) -> None:
     """Elsewhere than on a disk it is this machine's temporary folder that is full."""
     told = "No space left on device"
     with pytest.raises(OSError, match=told) as met, storage.writing("folder/file") as path:
@@ -91,12 +91,12 @@ def test_disk_that_is_full_says_of_what(storage: Storage) -> None:
     assert met.value.filename == (storage.url("folder/file") if storage.is_local else str(path))
 
 
-def test_what_failed_otherwise_is_not_blamed_on_what_is_written(storage: Storage) -> None:
+def test_what_failed_otherwise_is_not_blamed_on_what_is_written(storage: Folder) -> None:
     with pytest.raises(OSError, match=r"Input/output error$"), storage.writing("folder/file"):
         raise OSError(errno.EIO, "Input/output error")
 
 
-def test_nothing_appears_under_the_name_before_it_is_whole(storage: Storage) -> None:
+def test_nothing_appears_under_the_name_before_it_is_whole(storage: Folder) -> None:
     with storage.writing("a.txt") as path:
         path.write_bytes(b"half")
         assert not storage.exists("a.txt")
@@ -104,14 +104,14 @@ def test_nothing_appears_under_the_name_before_it_is_whole(storage: Storage) -> 
     assert storage.read("a.txt") == b"half"
 
 
-def test_storage_can_be_sent_to_a_worker(storage: Storage) -> None:
+def test_storage_can_be_sent_to_a_worker(storage: Folder) -> None:
     storage.write("a.txt", b"1")
     there = pickle.loads(pickle.dumps(storage / "b"))
     there.write("c.txt", b"2")
     assert storage.read("b/c.txt") == b"2"
 
 
-def test_listings_tell_what_identity_does(storage: Storage) -> None:
+def test_listings_tell_what_identity_does(storage: Folder) -> None:
     assert storage.listing("a") == {}
     for name in ("a/one.txt", "a/two.json", "a/b/three.txt", "aa/four.txt"):
         storage.write(name, name.encode())
@@ -127,7 +127,7 @@ def test_listings_tell_what_identity_does(storage: Storage) -> None:
 
 
 def test_identity_of_a_local_file_changes_with_it(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path))
+    storage = Folder(str(tmp_path))
     storage.write("a", b"1")
     os.utime(tmp_path / "a", (1, 1))
     first = storage.identity("a")
@@ -151,7 +151,7 @@ class _TaggedFileSystem(MemoryFileSystem):
 
 def test_identity_in_an_object_store_is_the_etag() -> None:
     fsspec.register_implementation("tagged", _TaggedFileSystem, clobber=True)
-    storage = Storage("tagged://bucket")
+    storage = Folder("tagged://bucket")
     storage.write("a", b"1")
     assert storage.identity("a") == "abc"
     MemoryFileSystem.store.clear()
@@ -159,7 +159,7 @@ def test_identity_in_an_object_store_is_the_etag() -> None:
 
 def test_unknown_kind_of_storage_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="no such kind of storage"):
-        Storage("nowhere://x").names()
+        Folder("nowhere://x").names()
 
 
 def test_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Storage on S3 when the network and the server do what they do on bad days."""
+"""Folder on S3 when the network and the server do what they do on bad days."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
 from omnitrace_core.storage import s3, s3_retries
 from omnitrace_core.storage.files import open_file, s3_files
-from pipeline.storage.folder import ABSENT, Storage
-from tests.pipeline.faulty_proxy import FAULTS, Fault, Proxy, Rule
+from pipeline.storage.folder import ABSENT, Folder
+from tests.pipeline.storage.faulty_proxy import FAULTS, Fault, Proxy, Rule
 
 _BIG = bytes(range(256)) * (11 << 8)  # 704 KiB: one request
 _LONG = bytes(range(256)) * (21 << 10)  # 5.25 MiB: an upload in two parts, as S3 takes no smaller
@@ -28,11 +28,11 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def storage(s3_folder: str, proxy: Proxy) -> Storage:
-    return _fill(Storage(f"{s3_folder}/here"), proxy)
+def storage(s3_folder: str, proxy: Proxy) -> Folder:
+    return _fill(Folder(f"{s3_folder}/here"), proxy)
 
 
-def _fill(storage: Storage, proxy: Proxy) -> Storage:
+def _fill(storage: Folder, proxy: Proxy) -> Folder:
     """`a`, `folder/x`, `folder/y`, `big` and nothing else; counts and rules are at zero."""
     proxy.clear()
     storage.delete_folder("")
@@ -42,28 +42,28 @@ def _fill(storage: Storage, proxy: Proxy) -> Storage:
     return storage
 
 
-def _writing(storage: Storage, name: str, content: bytes, over: str | None) -> bytes:
+def _writing(storage: Folder, name: str, content: bytes, over: str | None) -> bytes:
     with storage.writing(name, over) as path:
         path.write_bytes(content)
     return storage.read(name)
 
 
-def _swap(storage: Storage) -> tuple[bool, bytes]:
+def _swap(storage: Folder) -> tuple[bool, bytes]:
     new = storage.swap("a", b"2", storage.read_tagged("a")[1])
     return new == storage.read_tagged("a")[1], storage.read("a")
 
 
-def _done(do: Callable[[], object], storage: Storage) -> list[str]:
+def _done(do: Callable[[], object], storage: Folder) -> list[str]:
     do()
     return storage.tree("")
 
 
-def _copy(storage: Storage, to: Path) -> bool:
-    storage.copy("big", Storage(str(to)))
+def _copy(storage: Folder, to: Path) -> bool:
+    storage.copy("big", Folder(str(to)))
     return (to / "big").read_bytes() == _BIG
 
 
-def _ranges(storage: Storage) -> list[bytes]:
+def _ranges(storage: Folder) -> list[bytes]:
     with storage.open("big") as file:
         file.seek(500_001)
         first = file.read(3)
@@ -71,7 +71,7 @@ def _ranges(storage: Storage) -> list[bytes]:
         return [first, file.read()]
 
 
-OPERATIONS: dict[str, tuple[Callable[[Storage, Path], object], object]] = {
+OPERATIONS: dict[str, tuple[Callable[[Folder, Path], object], object]] = {
     "names": (lambda s, _: s.names("folder"), ["x", "y"]),
     "listing": (lambda s, _: sorted(s.listing("folder")), ["x", "y"]),
     "tree": (lambda s, _: s.tree(""), ["a", "big", "folder/x", "folder/y"]),
@@ -99,7 +99,7 @@ _KINDS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "Get
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_comes_through_every_fault(
-    operation: str, storage: Storage, proxy: Proxy, tmp_path: Path
+    operation: str, storage: Folder, proxy: Proxy, tmp_path: Path
 ) -> None:
     """The first requests of the operation fail twice, and then the first ones of each kind."""
     do, expected = OPERATIONS[operation]
@@ -111,7 +111,7 @@ def test_every_operation_comes_through_every_fault(
 
 
 def test_a_server_that_is_slow_is_waited_for(
-    storage: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    storage: Folder, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.rules.append(Rule("slow", times=1, delay_s=1.0))
     assert storage.read("a") == b"1"
@@ -128,7 +128,7 @@ _UNSAID: list[Fault] = ["drop_after", "broken_after", "drop_within"]
 
 @pytest.mark.parametrize("fault", _UNSAID)
 def test_a_create_whose_answer_was_lost_is_ours(
-    fault: Fault, storage: Storage, proxy: Proxy
+    fault: Fault, storage: Folder, proxy: Proxy
 ) -> None:
     proxy.rules.append(Rule(fault, "PutObject", times=1))
     assert storage.create("lease", b"same")
@@ -139,7 +139,7 @@ def test_a_create_whose_answer_was_lost_is_ours(
 
 
 @pytest.mark.parametrize("fault", _UNSAID)
-def test_a_swap_whose_answer_was_lost_is_ours(fault: Fault, storage: Storage, proxy: Proxy) -> None:
+def test_a_swap_whose_answer_was_lost_is_ours(fault: Fault, storage: Folder, proxy: Proxy) -> None:
     tag = storage.read_tagged("a")[1]
     proxy.rules.append(Rule(fault, "PutObject", times=1))
     new = storage.swap("a", b"2", tag)
@@ -151,7 +151,7 @@ def test_a_swap_whose_answer_was_lost_is_ours(fault: Fault, storage: Storage, pr
 
 @pytest.mark.parametrize("fault", _UNSAID)
 def test_an_upload_whose_completion_was_lost_is_ours(
-    fault: Fault, storage: Storage, proxy: Proxy
+    fault: Fault, storage: Folder, proxy: Proxy
 ) -> None:
     proxy.rules.append(Rule(fault, "CompleteMultipartUpload", times=1))
     assert _writing(storage, "part", _LONG, over=ABSENT) == _LONG
@@ -165,7 +165,7 @@ def test_an_upload_whose_completion_was_lost_is_ours(
     assert "Uploads" not in uploads
 
 
-def test_races_have_one_winner_on_a_bad_network(storage: Storage, proxy: Proxy) -> None:
+def test_races_have_one_winner_on_a_bad_network(storage: Folder, proxy: Proxy) -> None:
     for fault in (*_UNSAID, "drop_before", "slow_down"):
         proxy.rules.append(Rule(fault, share=0.08))
     for turn in range(6):
@@ -181,7 +181,7 @@ def test_races_have_one_winner_on_a_bad_network(storage: Storage, proxy: Proxy) 
     assert proxy.faults.total() > 10
 
 
-def _count_up(storage: Storage, times: int) -> None:
+def _count_up(storage: Folder, times: int) -> None:
     while times:
         content, tag = storage.read_tagged("counter")
         times -= storage.swap("counter", b"%d" % (int(content) + 1), tag) is not None
@@ -192,7 +192,7 @@ def _count_up(storage: Storage, times: int) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_server_that_never_recovers_is_given_up(
-    operation: str, storage: Storage, proxy: Proxy, tmp_path: Path
+    operation: str, storage: Folder, proxy: Proxy, tmp_path: Path
 ) -> None:
     for fault in ("slow_down", "drop_before", "drop_within"):
         proxy.clear()
@@ -206,7 +206,7 @@ def test_a_server_that_never_recovers_is_given_up(
 
 
 def test_time_is_bounded_too(
-    storage: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    storage: Folder, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = s3_retries.Retries(tries=1000, total_s=1.5, first_wait_s=0.1, longest_wait_s=0.3)
     monkeypatch.setattr(s3_retries, "RETRIES", patient)
@@ -221,28 +221,28 @@ def test_time_is_bounded_too(
 def test_nobody_there(s3_folder: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(StoreUnavailable, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL"):
-        Storage(s3_folder).names()
+        Folder(s3_folder).names()
 
 
-def test_answers_that_stay_are_not_asked_for_again(storage: Storage, proxy: Proxy) -> None:
+def test_answers_that_stay_are_not_asked_for_again(storage: Folder, proxy: Proxy) -> None:
     with pytest.raises(FileNotFoundError, match=r"s3://\S+/here/nothing: no such object"):
         storage.read("nothing")
     assert not storage.create("a", b"2")
     assert proxy.asked == {"GetObject": 1, "PutObject": 1, "HeadObject": 1}
     with pytest.raises(FileNotFoundError, match="s3://no-such-bucket/a: no such bucket; create it"):
-        Storage("s3://no-such-bucket").write("a", b"")
-    assert Storage("s3://no-such-bucket").names() == []
-    assert not Storage("s3://no-such-bucket").exists()
+        Folder("s3://no-such-bucket").write("a", b"")
+    assert Folder("s3://no-such-bucket").names() == []
+    assert not Folder("s3://no-such-bucket").exists()
 
 
 def test_credentials_that_are_missing(
-    storage: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    storage: Folder, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(StoreCredentials, match="AWS_ACCESS_KEY_ID") as caught:
-        Storage(storage.root).read("a")
+        Folder(storage.root).read("a")
     assert isinstance(caught.value, ConfigError)
     assert isinstance(caught.value, PermissionError)
     assert proxy.asked.total() == 0
@@ -250,11 +250,11 @@ def test_credentials_that_are_missing(
 
 @pytest.mark.parametrize("wrong", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_credentials_that_are_refused(
-    wrong: str, storage: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    wrong: str, storage: Folder, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(wrong, "the-wrong-one")
     with pytest.raises(StoreCredentials, match="does not accept the credentials") as caught:
-        Storage(storage.root).names()
+        Folder(storage.root).names()
     assert "the-wrong-one" not in str(caught.value)
     assert proxy.asked.total() == 1
 
@@ -263,16 +263,16 @@ def test_an_address_that_cannot_be(
     s3_folder: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="Invalid bucket name"):
-        Storage("s3://not a bucket/x").names()
+        Folder("s3://not a bucket/x").names()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
     with pytest.raises(ConfigError, match="Invalid endpoint"):
-        Storage(s3_folder).names()
+        Folder(s3_folder).names()
 
 
 # --- Parquet -------------------------------------------------------------------------------------
 
 
-def test_parquet_is_read_across_broken_connections(storage: Storage, proxy: Proxy) -> None:
+def test_parquet_is_read_across_broken_connections(storage: Folder, proxy: Proxy) -> None:
     table = pa.table({"x": np.random.default_rng(0).random(200_000)})
     with storage.writing("t.parquet") as path:
         pq.write_table(table, path, row_group_size=20_000)
@@ -286,14 +286,14 @@ def test_parquet_is_read_across_broken_connections(storage: Storage, proxy: Prox
     assert proxy.faults.total() > 3
 
 
-def test_a_file_that_changes_under_a_reader_is_an_error(storage: Storage) -> None:
+def test_a_file_that_changes_under_a_reader_is_an_error(storage: Folder) -> None:
     with storage.open("big") as file:
         storage.write("big", b"2" * len(_BIG))
         with pytest.raises(OSError, match="no longer exists"):
             file.read()
 
 
-def test_a_swap_may_take_no_longer_than_it_is_given(storage: Storage, proxy: Proxy) -> None:
+def test_a_swap_may_take_no_longer_than_it_is_given(storage: Folder, proxy: Proxy) -> None:
     tag = storage.read_tagged("a")[1]
     proxy.rules.append(Rule("slow", "PutObject", times=1, delay_s=6))
     begun = time.monotonic()

@@ -13,7 +13,7 @@ import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError, StoreUnavailable
 from pipeline.run_folder.lease import LEASE, Lease, acquire, check_claim, holding
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 
 TTL = 30.0
 
@@ -34,8 +34,8 @@ class Clock:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Storage:
-    return Storage(str(tmp_path / "run"))
+def folder(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "run"))
 
 
 @pytest.fixture
@@ -43,21 +43,21 @@ def clock() -> Iterator[Clock]:
     return Clock()
 
 
-def take(folder: Storage, clock: Clock, take: bool = False) -> Lease:
+def take(folder: Folder, clock: Clock, take: bool = False) -> Lease:
     return acquire(folder, TTL, take=take, clock=clock, sleep=clock.sleep)
 
 
-def told(folder: Storage) -> dict[str, object]:
+def told(folder: Folder) -> dict[str, object]:
     found: dict[str, object] = json.loads(folder.read(LEASE))
     return found
 
 
-def from_elsewhere(folder: Storage, **changes: object) -> None:
+def from_elsewhere(folder: Folder, **changes: object) -> None:
     """Make the lease that of another machine, where nobody can look whether its process lives."""
     folder.write(LEASE, json.dumps({**told(folder), "machine": "other", **changes}).encode())
 
 
-def test_first_holder_has_epoch_one_and_each_next_one_more(folder: Storage, clock: Clock) -> None:
+def test_first_holder_has_epoch_one_and_each_next_one_more(folder: Folder, clock: Clock) -> None:
     for epoch in (1, 2, 3):
         lease = take(folder, clock)
         assert lease.epoch == epoch
@@ -69,7 +69,7 @@ def test_first_holder_has_epoch_one_and_each_next_one_more(folder: Storage, cloc
             check_claim(folder, lease.claim)
 
 
-def test_silent_holder_is_taken_over_after_its_time_to_live(folder: Storage, clock: Clock) -> None:
+def test_silent_holder_is_taken_over_after_its_time_to_live(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
     from_elsewhere(folder)
     before = clock.now
@@ -86,7 +86,7 @@ def test_silent_holder_is_taken_over_after_its_time_to_live(folder: Storage, clo
         check_claim(folder, first.claim)
 
 
-def test_holder_that_shows_life_is_left_alone(folder: Storage, clock: Clock) -> None:
+def test_holder_that_shows_life_is_left_alone(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
     from_elsewhere(folder)
     beats = iter(range(1, 100))
@@ -99,18 +99,18 @@ def test_holder_that_shows_life_is_left_alone(folder: Storage, clock: Clock) -> 
 
 
 def test_first_look_that_takes_long_is_not_silence(
-    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that throttles may answer a minute later with what was written a second ago."""
     take(folder, clock)
     from_elsewhere(folder)
-    read_tagged, slow = Storage.read_tagged, iter([2 * TTL])
+    read_tagged, slow = Folder.read_tagged, iter([2 * TTL])
 
-    def slowly(storage: Storage, name: str) -> tuple[bytes, str]:
+    def slowly(storage: Folder, name: str) -> tuple[bytes, str]:
         clock.now += next(slow, 0.0)
         return read_tagged(storage, name)
 
-    monkeypatch.setattr(Storage, "read_tagged", slowly)
+    monkeypatch.setattr(Folder, "read_tagged", slowly)
     beats = iter(range(1, 100))
     clock.while_asleep = lambda: (
         from_elsewhere(folder, renewed_at=time.time() + next(beats)) if clock.now > 170 else None
@@ -119,7 +119,7 @@ def test_first_look_that_takes_long_is_not_silence(
         take(folder, clock)
 
 
-def test_lease_can_be_broken(folder: Storage, clock: Clock) -> None:
+def test_lease_can_be_broken(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
     before = clock.now
     second = take(folder, clock, take=True)
@@ -134,7 +134,7 @@ def test_lease_can_be_broken(folder: Storage, clock: Clock) -> None:
     assert told(folder)["released"] is False
 
 
-def test_dead_process_of_this_machine_is_not_waited_for(folder: Storage, clock: Clock) -> None:
+def test_dead_process_of_this_machine_is_not_waited_for(folder: Folder, clock: Clock) -> None:
     child = multiprocessing.get_context("spawn").Process(
         target=_take_and_die, args=(folder.root,), daemon=True
     )
@@ -147,11 +147,11 @@ def test_dead_process_of_this_machine_is_not_waited_for(folder: Storage, clock: 
 
 
 def _take_and_die(root: str) -> None:
-    acquire(Storage(root), TTL).start()
+    acquire(Folder(root), TTL).start()
     os._exit(1)
 
 
-def test_what_was_left_long_ago_is_not_waited_for(folder: Storage, clock: Clock) -> None:
+def test_what_was_left_long_ago_is_not_waited_for(folder: Folder, clock: Clock) -> None:
     take(folder, clock)
     from_elsewhere(folder, renewed_at=time.time() - TTL - 400)
     before = clock.now
@@ -159,7 +159,7 @@ def test_what_was_left_long_ago_is_not_waited_for(folder: Storage, clock: Clock)
     assert clock.now == before
 
 
-def test_many_at_once_and_one_has_it(folder: Storage) -> None:
+def test_many_at_once_and_one_has_it(folder: Folder) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         taken = pool.map(_try, [folder.root] * 8)
     assert sorted(epoch for epoch in taken if epoch) == list(range(1, len(taken) + 1))
@@ -167,7 +167,7 @@ def test_many_at_once_and_one_has_it(folder: Storage) -> None:
 
 def _try(root: str) -> int:
     """Take the lease however long it takes; at no time do two hold it."""
-    folder = Storage(root)
+    folder = Folder(root)
     while True:
         try:
             with holding(folder, 20) as lease:
@@ -180,7 +180,7 @@ def _try(root: str) -> int:
             continue
 
 
-def test_it_is_renewed_behind_the_scenes(folder: Storage) -> None:
+def test_it_is_renewed_behind_the_scenes(folder: Folder) -> None:
     with holding(folder, 1.2) as lease:
         first = told(folder)["renewed_at"]
         time.sleep(1.5)
@@ -189,14 +189,14 @@ def test_it_is_renewed_behind_the_scenes(folder: Storage) -> None:
 
 
 def test_storage_that_fails_loses_the_lease_only_after_its_time(
-    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = take(folder, clock)
 
     def unavailable(*_: object) -> None:
         raise OSError("503 SlowDown")
 
-    monkeypatch.setattr(Storage, "swap", unavailable)
+    monkeypatch.setattr(Folder, "swap", unavailable)
     with pytest.raises(OSError, match="SlowDown"):
         lease.renew()
     clock.now += TTL - 1
@@ -210,13 +210,13 @@ def test_storage_that_fails_loses_the_lease_only_after_its_time(
     lease.confirm()
 
 
-def test_spoilt_lease_says_so(folder: Storage, clock: Clock) -> None:
+def test_spoilt_lease_says_so(folder: Folder, clock: Clock) -> None:
     folder.write(LEASE, b"{}")
     with pytest.raises(RunError, match=r"is not a lease .* delete it and run again"):
         take(folder, clock)
 
 
-def test_lease_that_was_deleted_is_lost(folder: Storage, clock: Clock) -> None:
+def test_lease_that_was_deleted_is_lost(folder: Folder, clock: Clock) -> None:
     lease = take(folder, clock)
     folder.delete(LEASE)
     lease.renew()
@@ -225,15 +225,15 @@ def test_lease_that_was_deleted_is_lost(folder: Storage, clock: Clock) -> None:
 
 
 def test_answers_that_are_lost_do_not_lose_the_lease(
-    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(folder, clock).release()
-    swap = Storage.swap
+    swap = Folder.swap
 
     def unheard(*given: object) -> None:
         swap(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Storage, "swap", unheard)
+    monkeypatch.setattr(Folder, "swap", unheard)
     lease = take(folder, clock)
     assert lease.epoch == 2
     lease.renew()
@@ -246,18 +246,18 @@ def test_answers_that_are_lost_do_not_lose_the_lease(
 
 
 def test_lease_is_given_back_behind_a_heartbeat_that_came_late(
-    folder: Storage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = take(folder, clock)
-    swap = Storage.swap
+    swap = Folder.swap
 
-    def given_up(storage: Storage, name: str, content: bytes, tag: str, within_s: float) -> str:
+    def given_up(storage: Folder, name: str, content: bytes, tag: str, within_s: float) -> str:
         # It is written all the same, after the writer has stopped to wait for it.
         swap(storage, name, content, tag, within_s)
         raise StoreUnavailable("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "swap", given_up)
+        patch.setattr(Folder, "swap", given_up)
         with pytest.raises(StoreUnavailable):
             lease.renew()
     lease.release()
@@ -265,9 +265,9 @@ def test_lease_is_given_back_behind_a_heartbeat_that_came_late(
 
 
 def test_heartbeat_outlives_what_nobody_foresaw(
-    folder: Storage, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    swap = Storage.swap
+    swap = Folder.swap
     failures = iter([RuntimeError("odd"), RunError("odd")])
 
     def odd(*given: object) -> object:
@@ -275,13 +275,13 @@ def test_heartbeat_outlives_what_nobody_foresaw(
             raise failure
         return swap(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Storage, "swap", odd)
+    monkeypatch.setattr(Folder, "swap", odd)
     with holding(folder, 0.6) as lease:
         time.sleep(1.5)
         lease.confirm()
 
 
-def test_new_lease_after_the_old_one_was_deleted_is_another(folder: Storage, clock: Clock) -> None:
+def test_new_lease_after_the_old_one_was_deleted_is_another(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
     folder.delete(LEASE)
     second = take(folder, clock)

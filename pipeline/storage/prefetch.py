@@ -11,7 +11,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def prefetch_map(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
     """Results of `work` in the order of the items, as many ahead as there are threads.
 
     For reading from object storage, which is mostly waiting. Unlike an executor's own `map` it

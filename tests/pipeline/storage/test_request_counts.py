@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.storage.folder import Storage
-from tests.pipeline.faulty_proxy import Proxy
+from pipeline.storage.folder import Folder
+from tests.pipeline.storage.faulty_proxy import Proxy
 
 
 def test_listings_cost_one_request_per_thousand(
@@ -16,9 +16,9 @@ def test_listings_cost_one_request_per_thousand(
     names = [f"{index:04}.txt" for index in range(1050)]
     with monkeypatch.context() as direct, ThreadPoolExecutor(8) as pool:
         direct.setenv("AWS_ENDPOINT_URL", s3_address)
-        filled = Storage(f"{s3_folder}/many")
+        filled = Folder(f"{s3_folder}/many")
         list(pool.map(lambda name: filled.write(f"a/{name}", b"1"), names))
-    storage = Storage(filled.root)
+    storage = Folder(filled.root)
     for list_all in (lambda: storage.names("a"), lambda: [n[2:] for n in storage.tree("")]):
         proxy.clear()
         assert list_all() == names
@@ -30,7 +30,7 @@ def test_listings_cost_one_request_per_thousand(
 
 
 def test_single_operations_cost_single_requests(s3_folder: str, proxy: Proxy) -> None:
-    storage = Storage(s3_folder)
+    storage = Folder(s3_folder)
     storage.write("a", b"1")
     for do, asked in (
         (lambda: storage.read("a"), {"GetObject": 1}),

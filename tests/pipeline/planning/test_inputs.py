@@ -10,7 +10,7 @@ import pytest
 from omnitrace_core.errors import InputSchemaError
 from omnitrace_core.storage.s3 import RetryingS3
 from pipeline.planning.inputs import Duplicate, list_shards, scan_input
-from pipeline.storage.folder import Storage
+from pipeline.storage.folder import Folder
 from stages.arrow.schema import SAMPLE
 from tests.pipeline.made_runs import write_input
 
@@ -123,7 +123,7 @@ def test_ids_of_a_shard_of_pictures_are_read_without_the_pictures(
     part = {"type": "image", "data": data}
     row = {"messages": [{"role": "user", "content": [part]}]}
     table = pa.Table.from_pylist([{**row, "sample_id": str(i)} for i in range(4)], SAMPLE)
-    with Storage(s3_folder).writing("a.parquet") as path:
+    with Folder(s3_folder).writing("a.parquet") as path:
         pq.write_table(table, path, row_group_size=1, compression="none", use_dictionary=False)
     lengths: list[int] = []
     call = RetryingS3._call_s3

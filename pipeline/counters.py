@@ -1,8 +1,8 @@
-"""What workers tell Prometheus, through Ray's metrics endpoint, of each chunk they commit.
+"""Prometheus counters of committed chunks, exported through Ray's metrics endpoint.
 
-The numbers are those of the finished records' own columns. They are rates to watch, not accounts: a
-task that Ray repeats counts twice, a worker that dies takes its last seconds along. Totals of a run
-come from its manifests.
+The amounts are read from the columns of the finished records. They serve to watch rates, not to
+account for a run: a task that Ray repeats is counted twice, and a worker that dies loses the
+amounts of its last seconds. The totals of a run are in its manifests.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util import metrics
 
-from pipeline.run_folder.lease import Claim
-from pipeline.run_folder.parts import commit_chunk
-from pipeline.storage.folder import Storage
 from stages.arrow.chunk import rows_of
 
-# Name -> what it counts, and its tags beside run_id.
+# Name -> description, and tags besides run_id.
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "omnitrace_chunks": ("Chunks committed.", ()),
     "omnitrace_rows": ("Input rows that became a record, ok or error.", ("status", "code")),
@@ -44,23 +41,21 @@ class Count:
     amount: float
 
 
-def commit_and_count(table: pa.Table, folder: Storage, claim: Claim, run_id: str) -> pa.Table:
-    """`commit_chunk`, and its counts to Ray."""
-    committed = commit_chunk(table, folder, claim)
+def count_chunk(table: pa.Table, run_id: str) -> None:
+    """Raise the counters of this process by a chunk of RECORD rows."""
     for count in counts(table):
         names = COUNTERS[count.name][1]
         tags = {"run_id": run_id, **dict(zip(names, count.tags, strict=True))}
-        _counter(count.name).inc(count.amount, tags)
-    return committed
+        counter(count.name).inc(count.amount, tags)
 
 
 def counts(table: pa.Table) -> Iterator[Count]:
-    """What a chunk of RECORD rows adds to the counters; nothing is not told."""
+    """What a chunk of RECORD rows adds to the counters; amounts of zero are left out."""
     yield Count("omnitrace_chunks", (), 1)
     sample = rows_of(table).field("sample")
     status, code = (sample.field(name).to_pylist() for name in ("status", "error_code"))
-    for tags, number in Counter(zip(status, code, strict=True)).items():
-        yield Count("omnitrace_rows", tags, number)
+    for tags, n_rows in Counter(zip(status, code, strict=True)).items():
+        yield Count("omnitrace_rows", tags, n_rows)
     timings = sample.field("timings")
     devices = pc.fill_null(pc.struct_field(sample, ["traced_by", "device"]), "").to_pylist()
     for name, column in (
@@ -70,27 +65,27 @@ def counts(table: pa.Table) -> Iterator[Count]:
     ):
         yield from _by_device(name, devices, column)
     for stage in ("decode", "speech", "curate"):
-        spent = pc.sum(pc.struct_field(timings, f"{stage}_s")).as_py()
-        yield from _told(f"omnitrace_{stage}_seconds", (), spent)
-    again = pc.max_element_wise(pc.subtract(sample.field("attempts"), 1), 0)
-    yield from _told("omnitrace_retries", (), pc.sum(again).as_py())
+        seconds = pc.sum(pc.struct_field(timings, f"{stage}_s")).as_py()
+        yield from _unless_zero(f"omnitrace_{stage}_seconds", (), seconds)
+    retries = pc.max_element_wise(pc.subtract(sample.field("attempts"), 1), 0)
+    yield from _unless_zero("omnitrace_retries", (), pc.sum(retries).as_py())
 
 
 def _by_device(name: str, devices: list[str], column: pa.Array) -> Iterator[Count]:
-    spent: Counter[str] = Counter()
+    amounts: Counter[str] = Counter()
     for device, amount in zip(devices, column.to_pylist(), strict=True):
-        spent[device] += amount or 0
-    for device, amount in spent.items():
-        yield from _told(name, (device,), amount)
+        amounts[device] += amount or 0
+    for device, amount in amounts.items():
+        yield from _unless_zero(name, (device,), amount)
 
 
-def _told(name: str, tags: tuple[str, ...], amount: float | None) -> Iterator[Count]:
+def _unless_zero(name: str, tags: tuple[str, ...], amount: float | None) -> Iterator[Count]:
     if amount:
         yield Count(name, tags, amount)
 
 
 @cache
-def _counter(name: str) -> metrics.Counter:
-    """One per process: Ray adds up what all processes of a node tell under a name."""
+def counter(name: str) -> metrics.Counter:
+    """The counter of this process; Ray adds up those of all processes of a node."""
     description, tags = COUNTERS[name]
     return metrics.Counter(name, description, ("run_id", *tags))

@@ -1,0 +1,76 @@
+"""The commit: writing a chunk's file makes the chunk final."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, count_by_status
+from pipeline.run_folder.lease import Claim, check_claim
+from pipeline.storage.folder import ABSENT, Folder
+from stages.arrow.chunk import rows_of
+from stages.arrow.schema import CHUNK_FILE
+
+EPOCH_KEY = b"omnitrace.epoch"  # in a chunk file's metadata: epoch of the driver it was made for
+
+# The fields of `pipeline.planning.plan.CommittedChunk`.
+COMMITTED_CHUNK = pa.schema(
+    [
+        ("chunk_key", pa.string()),
+        ("shard", pa.string()),
+        ("n_rows", pa.int64()),
+        ("n_error", pa.int64()),
+        ("n_tokens", pa.int64()),
+        ("trace_s", pa.float64()),
+    ]
+)
+log = logging.getLogger(__name__)
+
+
+def commit_chunk(
+    table: pa.Table,
+    folder: Folder,
+    claim: Claim | None = None,
+    count: Callable[[pa.Table], None] | None = None,
+) -> pa.Table:
+    """Write a chunk's records as its chunk file; returns one row in the schema COMMITTED_CHUNK.
+
+    A chunk file is never replaced. If another worker has committed the chunk first (a retry, or a
+    worker of an earlier driver), its file stays, so that everybody who publishes the chunk
+    publishes the same bytes.
+
+    table: one row, the chunk with its RECORD rows. claim: of the driver that the chunk is done for;
+    None checks nothing. count: called with `table` after the commit, for metrics.
+
+    Raises:
+        RunError: a row of the chunk is missing, or a row of another chunk is there.
+        LeaseLost: the run has another driver by now.
+    """
+    chunk = table.select(["chunk_key", "shard", "first_row", "n_rows"]).to_pylist()[0]
+    records = pa.Table.from_struct_array(rows_of(table)).cast(CHUNK_FILE)
+    check_chunk_rows(records, chunk["shard"], chunk["first_row"], chunk["n_rows"])
+    if claim is not None:
+        check_claim(folder, claim)
+        metadata = {**(records.schema.metadata or {}), EPOCH_KEY: str(claim.epoch)}
+        records = records.replace_schema_metadata(metadata)
+    try:
+        with (
+            folder.writing(chunk_file_name(chunk["chunk_key"]), over=ABSENT) as path,
+            pa.ipc.new_file(str(path), records.schema) as file,
+        ):
+            file.write_table(records)
+    except FileExistsError:
+        log.info("chunk %s was committed already", chunk["chunk_key"])
+    if count is not None:
+        count(table)
+    return pa.Table.from_pylist([{**_summary(records), **chunk}], schema=COMMITTED_CHUNK)
+
+
+def _summary(records: pa.Table) -> dict[str, object]:
+    sample = records.column("sample").combine_chunks()
+    n_tokens = pc.sum(sample.field("n_generated_tokens")).as_py() or 0
+    trace_s = pc.sum(pc.struct_field(sample.field("timings"), "trace_s")).as_py() or 0.0
+    return {"n_error": count_by_status(records)["error"], "n_tokens": n_tokens, "trace_s": trace_s}
