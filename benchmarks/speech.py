@@ -17,8 +17,8 @@ from pathlib import Path
 
 from omnitrace_core.asr import Sound, SpeechEngine, hear, load_engine
 from omnitrace_core.options import AsrOptions
-from tests.core import tiny_speech
-from tests.core.speech_sounds import decode_speech
+from tests.core.asr import tiny_speech
+from tests.core.asr.speech_sounds import decode_speech
 
 OUTPUT = Path(__file__).parent / "out" / "speech.json"
 

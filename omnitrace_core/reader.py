@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from omnitrace_core.asr import BatchEngine, LoadableEngine, Sound, SpeechEngine, hear, load_engine
-from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media import Supervisor, decode_part, decode_parts
 from omnitrace_core.media.rules import MediaRules

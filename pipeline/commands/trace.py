@@ -162,8 +162,7 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> RunConfig:
 def _tracer(arguments: argparse.Namespace, config: RunConfig) -> OmniTracer:
     """The loaded tracer. Raises: ConfigError for a model or speech engine that cannot be had."""
     from omnitrace_core import OmniTracer
-    from omnitrace_core.asr import load_engine
-    from omnitrace_core.asr.chunker import SpeechChunker
+    from omnitrace_core.asr import SpeechChunker, load_engine
 
     which = {"model": arguments.model} if arguments.model else {"model_name": arguments.model_name}
     sections = {name: getattr(config, name) for name in _SECTIONS}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from omnitrace_core.asr import engine_loader, load_engine
-from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.asr import SpeechChunker, engine_factory, load_engine
 from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.media.rules import MediaRules
@@ -75,7 +74,7 @@ def _check_names(config: RunConfig) -> MediaRules:
 def _check_speech(config: RunConfig) -> None:
     """The engine and its models are there, where it is used; its name is valid in any case."""
     if config.units.audio != "chunks":
-        engine_loader(config.asr.engine)
+        engine_factory(config.asr.engine)
         return
     load_engine(config.asr)
     SpeechChunker(config.asr)

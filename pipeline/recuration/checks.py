@@ -6,8 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 
-from omnitrace_core.asr import load_engine
-from omnitrace_core.asr.chunker import SpeechChunker
+from omnitrace_core.asr import SpeechChunker, load_engine
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.options import TraceOptions
 from omnitrace_core.text.language import load_lean_language

@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omnitrace_core.asr.model_folder import model_folder
-from omnitrace_core.asr.process_state import kept_process
+from omnitrace_core.asr.engines.model_folder import model_folder
 from omnitrace_core.errors import BackendError
 from omnitrace_core.records import Float32
+from omnitrace_core.runtime.process_state import kept_process
 
 _KEY = "asr.embedding"
 _BATCH = 16

@@ -9,16 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import Sound, base, load_engine, paraformer, whisper
-from omnitrace_core.asr.base import Heard, hear, only
-from omnitrace_core.asr.pieces import Piece, cut_pieces
-from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.asr.transcribing import Recogniser, transcribe
+from omnitrace_core.asr import Sound, load_engine
+from omnitrace_core.asr.engines import base, paraformer, whisper
+from omnitrace_core.asr.engines.base import Heard, hear, only
+from omnitrace_core.asr.engines.sound import Piece, cut_pieces
+from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.errors import FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
-from tests.core import tiny_speech
-from tests.core.speech_sounds import decode_speech
+from omnitrace_core.runtime.process_state import kept_process
+from tests.core.asr import tiny_speech
+from tests.core.asr.speech_sounds import decode_speech
 
 
 def sounds() -> list[Sound]:

@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from omnitrace_core.asr.words import ends_sentence, join_texts, segment_of
+from omnitrace_core.asr.engines.words import ends_sentence, join_texts, segment_of
 from omnitrace_core.records import Float32, Segment
 
 _LOW, _HIGH = 0.3, 0.7

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from omnitrace_core.asr import load_engine, scribe
+from omnitrace_core.asr import load_engine
+from omnitrace_core.asr.engines import scribe
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import Segment, Word
-from tests.core.speech_sounds import decode_speech
+from tests.core.asr.speech_sounds import decode_speech
 
 pytest.importorskip("elevenlabs", reason="needs the extra scribe")
 

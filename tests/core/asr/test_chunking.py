@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from omnitrace_core.asr.chunking import (
+from omnitrace_core.asr.chunking.boundaries import (
     chunk_by_meaning,
     chunk_by_pauses,
     divide,
     pause_threshold,
     similarity_threshold,
 )
-from omnitrace_core.asr.words import ends_sentence, join_texts
+from omnitrace_core.asr.engines.words import ends_sentence, join_texts
 from omnitrace_core.records import Float32, Segment, Word
 
 Chunk = Callable[[Sequence[Segment], float, float], tuple[Segment, ...]]

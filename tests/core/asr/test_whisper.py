@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import embedding, load_engine, whisper
+from omnitrace_core.asr import load_engine
+from omnitrace_core.asr.chunking import embedding
+from omnitrace_core.asr.engines import whisper
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, Message, Part, Sample
-from tests.core import tiny_speech
-from tests.core.speech_sounds import decode_speech, long_speech
+from tests.core.asr import tiny_speech
+from tests.core.asr.speech_sounds import decode_speech, long_speech
 
 
 @pytest.fixture(scope="module")

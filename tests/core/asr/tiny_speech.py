@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from omnitrace_core.asr.process_state import kept_process
+from omnitrace_core.runtime.process_state import kept_process
 from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 WIDTH = 32

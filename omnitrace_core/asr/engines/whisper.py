@@ -10,18 +10,17 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from omnitrace_core.asr.base import Heard, Sound, only
-from omnitrace_core.asr.languages import check_whisper_language, whisper_settings
-from omnitrace_core.asr.model_folder import check_model, model_folder
-from omnitrace_core.asr.padding import keep_padding_out_of_whisper
-from omnitrace_core.asr.pieces import Piece, cut_pieces
-from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.asr.sound import RATE
-from omnitrace_core.asr.transcribing import Recogniser, transcribe
-from omnitrace_core.asr.vad import VoiceActivity
+from omnitrace_core.asr.engines.base import Heard, Sound, only
+from omnitrace_core.asr.engines.languages import check_whisper_language, whisper_settings
+from omnitrace_core.asr.engines.model_folder import check_model, model_folder
+from omnitrace_core.asr.engines.padding import keep_padding_out_of_whisper
+from omnitrace_core.asr.engines.sound import RATE, Piece, cut_pieces
+from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
+from omnitrace_core.asr.engines.vad import VoiceActivity
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
+from omnitrace_core.runtime.process_state import kept_process
 
 # What Whisper hears at a time, less a margin for the detector's own padding.
 _WINDOW_S = 30.0

@@ -8,14 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from omnitrace_core import asr
-from omnitrace_core.asr import SpeechEngine, load_engine
+from omnitrace_core.asr import SpeechEngine, engines, list_asr_engines, load_engine
 from omnitrace_core.errors import SpeechError, UnknownName
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment, Word
-from tests.core.speech_sounds import SPEECH, covered_s, decode_speech, long_speech
+from tests.core.asr.speech_sounds import SPEECH, covered_s, decode_speech, long_speech
 
 
 class TestTable:
@@ -42,8 +41,10 @@ class TestTable:
             assert group == "omnitrace.asr"
             return [Point("everything"), Point("vad")]
 
-        monkeypatch.setattr(asr, "entry_points", entry_points)
+        monkeypatch.setattr(engines, "entry_points", entry_points)
         assert isinstance(load_engine(AsrOptions(engine="everything")), Everything)
+        names = ["everything", "given", "paraformer", "scribe", "vad", "whisper"]
+        assert list_asr_engines() == names
         # What is built in cannot be replaced from outside.
         assert not isinstance(load_engine(AsrOptions(engine="vad")), Everything)
         with pytest.raises(UnknownName, match="everything, given, paraformer, scribe, vad"):

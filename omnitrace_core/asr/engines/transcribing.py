@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omnitrace_core.asr.base import Heard, Sound, as_speech_error, check_device
-from omnitrace_core.asr.pieces import Piece, make_batches
-from omnitrace_core.asr.sound import end_of, resampled
-from omnitrace_core.asr.words import sentences, tidy_words
+from omnitrace_core.asr.engines.base import Heard, Sound, as_speech_error, check_device
+from omnitrace_core.asr.engines.sound import Piece, end_of, resampled
+from omnitrace_core.asr.engines.words import sentences, tidy_words
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.records import Float32, Word
 
@@ -112,3 +111,20 @@ def _sentences(sound: Sound, words: list[Word], recogniser: Recogniser) -> Heard
     except recogniser.faults as error:
         return as_speech_error(recogniser.name, sound.part, error)
     return sentences(tidy_words(words, sound.audio.start_s, end_of(sound.audio)))
+
+
+def make_batches(
+    lengths_s: Sequence[float], batch_s: float, window_s: float = 0.0
+) -> list[list[int]]:
+    """Indices in batches of like lengths, each at most `batch_s` seconds once padded, or one.
+
+    window_s: what each is padded to at least.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths_s)), key=lambda i: (lengths_s[i], i)):
+        padded_s = max(lengths_s[index], window_s)
+        if batches and padded_s * (len(batches[-1]) + 1) <= batch_s:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

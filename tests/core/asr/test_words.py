@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from omnitrace_core.asr.pieces import make_batches
-from omnitrace_core.asr.words import (
+from omnitrace_core.asr.engines.transcribing import make_batches
+from omnitrace_core.asr.engines.words import (
     ends_sentence,
     join_texts,
     punctuate,

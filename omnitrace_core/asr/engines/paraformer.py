@@ -13,19 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from omnitrace_core.asr.base import Heard, Sound, only
-from omnitrace_core.asr.languages import check_no_language
-from omnitrace_core.asr.model_folder import check_model, check_package, model_folder
-from omnitrace_core.asr.padding import keep_padding_out_of_paraformer
-from omnitrace_core.asr.pieces import Piece, cut_pieces
-from omnitrace_core.asr.process_state import kept_process
-from omnitrace_core.asr.sound import RATE, at_rate
-from omnitrace_core.asr.transcribing import Recogniser, transcribe
-from omnitrace_core.asr.vad import VoiceActivity
-from omnitrace_core.asr.words import punctuate, spread
+from omnitrace_core.asr.engines.base import Heard, Sound, only
+from omnitrace_core.asr.engines.languages import check_no_language
+from omnitrace_core.asr.engines.model_folder import check_model, check_package, model_folder
+from omnitrace_core.asr.engines.padding import keep_padding_out_of_paraformer
+from omnitrace_core.asr.engines.sound import RATE, Piece, at_rate, cut_pieces
+from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
+from omnitrace_core.asr.engines.vad import VoiceActivity
+from omnitrace_core.asr.engines.words import punctuate, spread
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
+from omnitrace_core.runtime.process_state import kept_process
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,13 @@
-"""Stretches of speech cut out of a sound, and how they share batches."""
+"""A decoded sound as speech models take it: at 16 kHz, and stretches of speech cut out of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from omnitrace_core.asr.sound import RATE, at_rate, end_of
 from omnitrace_core.records import DecodedAudio, Float32
 
+RATE = 16_000
 # No word is spoken in less, and frontends of models fail on less than their windows.
 _SHORTEST_S = 0.1
 
@@ -28,6 +28,30 @@ class Piece:
         return len(self.waveform) / RATE
 
 
+def at_rate(audio: DecodedAudio) -> Float32:
+    """The waveform at 16 kHz: [n_samples] float32."""
+    if audio.sample_rate == RATE:
+        return audio.waveform
+    import librosa
+
+    resampled: Float32 = librosa.resample(
+        audio.waveform, orig_sr=audio.sample_rate, target_sr=RATE, res_type="soxr_hq"
+    )
+    return resampled
+
+
+def resampled(audio: DecodedAudio) -> DecodedAudio:
+    """The same sound at 16 kHz, so that what follows need not resample it again."""
+    if audio.sample_rate == RATE:
+        return audio
+    return replace(audio, waveform=at_rate(audio), sample_rate=RATE)
+
+
+def end_of(audio: DecodedAudio) -> float:
+    """Where the decoded stretch ends, in seconds of the original file."""
+    return min(audio.start_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
+
+
 def cut_pieces(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[Piece]:
     """The sound of some intervals, which are in seconds of the file, but for those below 0.1 s."""
     waveform = at_rate(audio)
@@ -39,20 +63,3 @@ def cut_pieces(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) ->
         if last - first >= _SHORTEST_S * RATE:
             pieces.append(Piece(start_s, waveform[first:last]))
     return pieces
-
-
-def make_batches(
-    lengths_s: Sequence[float], batch_s: float, window_s: float = 0.0
-) -> list[list[int]]:
-    """Indices in batches of like lengths, each at most `batch_s` seconds once padded, or one.
-
-    window_s: what each is padded to at least.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths_s)), key=lambda i: (lengths_s[i], i)):
-        padded_s = max(lengths_s[index], window_s)
-        if batches and padded_s * (len(batches[-1]) + 1) <= batch_s:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omnitrace_core.asr.chunking import chunk_by_meaning, chunk_by_pauses
-from omnitrace_core.asr.embedding import TextEmbedder, load_embedder
-from omnitrace_core.asr.model_folder import check_model
-from omnitrace_core.asr.process_state import kept_process
+from omnitrace_core.asr.chunking.boundaries import chunk_by_meaning, chunk_by_pauses
+from omnitrace_core.asr.chunking.embedding import TextEmbedder, load_embedder
+from omnitrace_core.asr.engines.model_folder import check_model
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import Segment
+from omnitrace_core.runtime.process_state import kept_process
 
 
 class SpeechChunker:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import embedding
-from omnitrace_core.asr.chunker import SpeechChunker
-from omnitrace_core.asr.embedding import load_embedder
+from omnitrace_core.asr.chunking import embedding
+from omnitrace_core.asr.chunking.chunker import SpeechChunker
+from omnitrace_core.asr.chunking.embedding import load_embedder
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, Message, Part, Sample, Segment
-from tests.core import tiny_speech
+from tests.core.asr import tiny_speech
 
 TEXTS = ["apple pear", "motor", "apple pear plum brake wheel"]
 

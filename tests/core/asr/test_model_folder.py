@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from omnitrace_core.asr.model_folder import check_model, check_package, model_folder
+from omnitrace_core.asr.engines.model_folder import check_model, check_package, model_folder
 from omnitrace_core.errors import BackendError
 
 COMMIT = "0123456789" * 4

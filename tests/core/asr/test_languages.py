@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from omnitrace_core.asr import load_engine, whisper
-from omnitrace_core.asr.languages import check_iso_language, check_no_language
+from omnitrace_core.asr import load_engine
+from omnitrace_core.asr.engines import whisper
+from omnitrace_core.asr.engines.languages import check_iso_language, check_no_language
 from omnitrace_core.errors import UnknownName
 from omnitrace_core.options import AsrOptions
-from tests.core import tiny_speech
-from tests.core.speech_sounds import decode_speech
+from tests.core.asr import tiny_speech
+from tests.core.asr.speech_sounds import decode_speech
 
 HUB = "openai/whisper-tiny@" + "0" * 40
 

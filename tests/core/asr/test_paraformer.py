@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import LoadableEngine, load_engine, paraformer
-from omnitrace_core.asr.words import join_texts
+from omnitrace_core.asr import LoadableEngine, load_engine
+from omnitrace_core.asr.engines import paraformer
+from omnitrace_core.asr.engines.words import join_texts
 from omnitrace_core.errors import BackendError, FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Part, Segment, Word
+from tests.core.asr.speech_sounds import decode_speech
 from tests.core.media_files import DATA
-from tests.core.speech_sounds import decode_speech
 
 pytest.importorskip("funasr", reason="needs the extra paraformer")
 pytest.importorskip("kaldi_native_fbank", reason="needs the extra paraformer")
 
-from tests.core import tiny_speech
+from tests.core.asr import tiny_speech
 
 
 @pytest.fixture(scope="module")
