@@ -11,12 +11,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
+from omnitrace_core.printable import PrintableFormatter, printable, printable_message
+from pipeline.commands.terminal import printable_warnings, say, say_error
 from pipeline.driver.stop_signals import stopping_on_signals
 
 Arguments = argparse.Namespace
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +36,51 @@ class Verb:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run its verb; returns the exit code."""
     arguments = _parse(argv)
-    level = logging.DEBUG if arguments.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    _set_up_logging(arguments.verbose)
     run: Callable[[Arguments], int] = arguments.run
     try:
-        with stopping_on_signals():
+        with stopping_on_signals(), printable_warnings():
             return run(arguments)
     except OmniTraceError as error:
         from pipeline.run_folder.verdict import exit_code_of
 
-        if arguments.verbose:
-            traceback.print_exc()
-        print(f"omnitrace: {error}", file=sys.stderr)
+        _say_failure(str(error), arguments.verbose)
         return exit_code_of(error)
     except OSError as error:
         from pipeline.run_folder.verdict import Exit
 
-        if arguments.verbose:
-            traceback.print_exc()
-        print(f"omnitrace: {type(error).__name__}: {error}", file=sys.stderr)
+        _say_failure(f"{type(error).__name__}: {error}", arguments.verbose)
         return Exit.CRASH
     except KeyboardInterrupt as stop:
-        print(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}", file=sys.stderr)
+        say_error(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}")
         from pipeline.run_folder.verdict import Exit
 
         return Exit.INCOMPLETE
+    except Exception:
+        from pipeline.run_folder.verdict import Exit
+
+        # Logged rather than raised: Python would print the exception's text as it is.
+        log.exception("unexpected error; this is a fault of omnitrace, please report it")
+        return Exit.CRASH
+
+
+def _set_up_logging(verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
+
+
+def _say_failure(message: str, verbose: bool) -> None:
+    if verbose:
+        say_error(traceback.format_exc().rstrip())
+    say_error(f"omnitrace: {message}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints what is wrong with the arguments safely: a glob may have put any file name there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable_message(message))
 
 
 def _parse(argv: Sequence[str] | None) -> Arguments:
@@ -73,13 +97,13 @@ def _parse(argv: Sequence[str] | None) -> Arguments:
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser; only the chosen verb is asked for its arguments, which may load its module."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="omnitrace",
         description="Which parts of the input made the model say that?",
         epilog="exit codes: 0 done, 1 crash, 2 usage, config or input, 4 incomplete",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("-v", "--verbose", action="store_true", help="tracebacks and debug logs")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
@@ -117,9 +141,9 @@ def _ingest(arguments: Arguments) -> int:
         inline_media=arguments.inline_media,
         overwrite=arguments.overwrite,
     )
-    print(f"{report.rows} samples from {report.files_read} files -> {len(report.shards)} shards:")
+    say(f"{report.rows} samples from {report.files_read} files -> {len(report.shards)} shards:")
     for shard in report.shards:
-        print(f"  {shard}")
+        say(f"  {printable(shard)}")
     return 0
 
 
@@ -162,7 +186,7 @@ def _validate(arguments: Arguments) -> int:
 
     job = prepare(load_config(arguments.config, arguments.overrides))
     check_writable(job.identity.output)
-    print(f"{arguments.config} is valid\n{plan_text(job)}")
+    say(f"{printable(arguments.config)} is valid\n{plan_text(job)}")
     return 0
 
 
@@ -179,15 +203,15 @@ def _run(arguments: Arguments) -> int:
     config = load_config(arguments.config, overrides)
     if not arguments.dry_run and (done := settled(config)) is not None:
         folder, verdict = done
-        print("this run is finished: nothing to do")
+        say("this run is finished: nothing to do")
     else:
         job = prepare(config)
         if arguments.dry_run:
-            print(f"{config_text(job.config)}\n\n{plan_text(job)}")
+            say(f"{config_text(job.config)}\n\n{plan_text(job)}")
             return 0
-        print(plan_text(job), flush=True)
+        say(plan_text(job))
         folder, verdict = job.folder, run(job, take_lease=arguments.break_lease)
-    print(verdict_text(folder, verdict))
+    say(verdict_text(folder, verdict))
     return int(verdict.exit_code or 0)
 
 
@@ -227,14 +251,12 @@ def _curate(arguments: Arguments) -> int:
 
     job = plan_recuration(arguments.run_folder, arguments.dest, arguments.overrides)
     if arguments.dry_run:
-        print(f"{config_text(job.config)}\n\n{recuration_text(job)}")
+        say(f"{config_text(job.config)}\n\n{recuration_text(job)}")
         return 0
     nothing_to_do = is_finished(job)
-    print(
-        "this run is finished: nothing to do" if nothing_to_do else recuration_text(job), flush=True
-    )
+    say("this run is finished: nothing to do" if nothing_to_do else recuration_text(job))
     verdict = recurate(job, arguments.workers, take_lease=arguments.break_lease)
-    print(verdict_text(job.folder, verdict))
+    say(verdict_text(job.folder, verdict))
     return int(verdict.exit_code or 0)
 
 
@@ -264,7 +286,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def _inspect(arguments: Arguments) -> int:
     from pipeline.commands.inspect import inspect_sample
 
-    print(inspect_sample(arguments.run_folder, arguments.sample_id))
+    say(inspect_sample(arguments.run_folder, arguments.sample_id))
     return 0
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import yaml
 
+from omnitrace_core.printable import printable_message
 from pipeline.config import RunConfig
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.job import Job
@@ -36,7 +39,7 @@ def plan_text(job: Job) -> str:
         lines.append(f"note    {repeats} rows repeat an earlier sample_id and become error rows")
     if gone:
         lines.append(f"note    removes what was published for {len(gone)} shards that are gone")
-    return "\n".join(lines)
+    return _text(lines)
 
 
 def recuration_text(job: Recuration) -> str:
@@ -58,7 +61,7 @@ def recuration_text(job: Recuration) -> str:
         lines.append("note    units stay as the old spans.pipeline cut them")
     if not run.finished:
         lines.append("note    the run is not finished; what it has published is curated")
-    return "\n".join(lines)
+    return _text(lines)
 
 
 def _read(change: Change) -> list[str]:
@@ -77,7 +80,7 @@ def verdict_text(folder: Folder, verdict: Verdict) -> str:
     lines += [f"  error {code}: {count}" for code, count in verdict.by_code.items()]
     lines += [f"  errors in stage {stage}: {count}" for stage, count in verdict.by_stage.items()]
     lines += [f"  {line}" for line in _files(folder, verdict)]
-    return "\n".join(lines)
+    return _text(lines)
 
 
 def _files(folder: Folder, verdict: Verdict) -> list[str]:
@@ -86,3 +89,7 @@ def _files(folder: Folder, verdict: Verdict) -> list[str]:
         for table, told in verdict.tables.items()
     ]
     return [*tables, folder.url("verdict.json")]
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(map(printable_message, lines))

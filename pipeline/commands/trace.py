@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnitrace_core.errors import BackendError, ConfigError, InvalidSample
+from omnitrace_core.printable import json_printable, printable
 from omnitrace_core.records import Sample
 from omnitrace_core.samples.parse import ID_KEYS, named, parse_any
 from omnitrace_core.samples.row_shape import clip
 from pipeline.commands.input_files import Record, find_files
+from pipeline.commands.terminal import say, say_error
 from pipeline.config import RunConfig, make_config
 from pipeline.run_folder.verdict import Exit
 from stages.guards.row_guard import RowError, guarded
@@ -83,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed = sum(record["status"] == "error" for record in records)
     _write(records, arguments.output_path)
     if arguments.output_path != "-":
-        print(f"{len(records)} samples, {failed} errors -> {arguments.output_path}")
+        say(f"{len(records)} samples, {failed} errors -> {printable(arguments.output_path)}")
     return Exit.INCOMPLETE if failed else Exit.DONE
 
 
@@ -97,11 +99,11 @@ def trace_records(
     results: list[dict[str, object]] = []
     for number, (folder, record) in enumerate(inputs, start=1):
         name = _name_of(record.value, number)
-        print(f"[{number}/{len(inputs)}] {name}", file=sys.stderr)
+        say_error(f"[{number}/{len(inputs)}] {printable(name)}")
         work = partial(_traced, tracer, record, name, folder)
         result = guarded("trace", name, work)
         if isinstance(result, RowError):
-            print(f"  {result.code}: {result.message}", file=sys.stderr)
+            say_error(f"  {result.code}: {result.message}")
             result = _failure(name, result)
         results.append(result)
     return results
@@ -242,6 +244,7 @@ def _write(records: list[dict[str, object]], output: str) -> None:
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     else:
         text = json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+    text = json_printable(text)
     if output == "-":
         sys.stdout.write(text)
         return

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from omnitrace_core.printable import printable
 from pipeline.planning.plan import CommittedChunk
 
 _TERMINAL_EVERY_S = 0.2
@@ -44,6 +45,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say something beside the count, on a line of its own."""
+        text = printable(text)
         self._stream.write(f"\r{text}\x1b[K\n" if self._live else f"{text}\n")
         self._stream.flush()
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from omnitrace_core.printable import PrintableFormatter
 from pipeline.cli import main
 from tests.pipeline.made_runs import write_input
 
@@ -184,6 +185,39 @@ def test_verbose_shows_where_it_broke(config: str, capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert said.rstrip().splitlines()[-1].startswith("omnitrace: input.path=")
+
+
+def test_errors_reach_the_terminal_without_control_characters(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "/no/\x1b[2J\nomnitrace: done\u202e"
+    for flags in ([], ["-v"]):
+        assert main(["validate", *flags, config, f"input.path={hostile}"]) == 2
+        said = capsys.readouterr().err
+        assert all(line.isprintable() for line in said.splitlines())
+        assert "\nomnitrace: done" not in said
+    with pytest.raises(SystemExit):
+        main(["inspect", "a", "b", hostile])
+    said = capsys.readouterr().err
+    assert all(line.isprintable() for line in said.splitlines())
+    assert "\nomnitrace: done" not in said
+
+
+def test_what_nobody_foresaw_is_a_crash_without_control_characters(
+    config: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: object) -> None:
+        raise ValueError("odd \x1b[2J")
+
+    monkeypatch.setattr("pipeline.driver.prepare.prepare", broken)
+    assert main(["run", config]) == 1
+    (record,) = caplog.records
+    assert "please report it" in PrintableFormatter().format(record)
+    assert r"ValueError: odd \x1b[2J" in PrintableFormatter().format(record)
+    assert capsys.readouterr().out == ""
 
 
 def test_stop_while_planning_is_a_stop(

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from omnitrace_core.errors import DecoderError, MediaCrashed, MediaMemory, MediaTimeout
 from omnitrace_core.media.isolation.wire import Reply, Request, pack, receive, send
 from omnitrace_core.options import MediaOptions
+from omnitrace_core.printable import printable
 
 # How often a busy child's memory is looked at: what it takes meanwhile comes on top of its limit.
 _POLL_S = 0.05
@@ -236,8 +237,7 @@ class DecoderProcess:
         text = self._tail.decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         said = " | ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARS:]
-        printable = "".join(c if c.isprintable() else "?" for c in said)
-        return f"{how}: {printable}" if said else how
+        return f"{how}: {printable(said)}" if said else how
 
 
 def _told_by(code: int) -> str:
