@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray.data import DataContext
@@ -49,7 +50,12 @@ def _start(config: RunConfig) -> None:
     if (address := address_to_join(config.ray)) is not None:
         check_answers(address)
         try:
-            ray.init(address=address, log_to_driver=shown, logging_level=level)
+            ray.init(
+                address=address,
+                log_to_driver=shown,
+                logging_level=level,
+                runtime_env={"worker_process_setup_hook": same_packages()},
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"ray.address={address!r}: cannot be joined: {error}") from error
         return
@@ -65,6 +71,7 @@ def _start(config: RunConfig) -> None:
             include_dashboard=False,
             log_to_driver=shown,
             logging_level=level,
+            runtime_env={"worker_process_setup_hook": same_packages()},
         )
     # Ray gives its own node 30 s, and raises no narrower class when they are over.
     except Exception as error:
@@ -73,6 +80,34 @@ def _start(config: RunConfig) -> None:
             "memory, or its temporary folder (RAY_TMPDIR) not one for Ray? Run again, or start "
             "one with `ray start --head` and set ray.address=auto"
         ) from error
+
+
+def same_packages() -> Callable[[], None]:
+    """What a worker runs first: it imports the packages that the driver imported.
+
+    Ray puts the driver's working directory first on the path of its workers. A folder there that is
+    called `stages`, `pipeline` or `omnitrace_core` would be imported in place of ours.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+
+    # A function in a function is pickled whole; one of this module would be imported by its name,
+    # from the wrong folder.
+    def import_packages() -> None:
+        import importlib
+        import os
+        import sys
+
+        # Elsewhere on another machine: there Ray's working directory, or what is installed, serves.
+        if not os.path.isdir(os.path.join(root, "pipeline")):
+            return
+        sys.path.insert(0, root)
+        try:
+            for name in ("omnitrace_core", "stages", "pipeline"):
+                importlib.import_module(name)
+        finally:
+            sys.path.remove(root)
+
+    return import_packages
 
 
 def needed_cpus(config: RunConfig) -> int:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
+from omnitrace_core import __version__
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
 from pipeline.driver.error_watch import ErrorWatch, count_chunk_files
 from pipeline.driver.prepare import check_writable
@@ -38,7 +39,7 @@ from pipeline.run_folder.verdict import (
 from stages.arrow.schema import SCHEMA_VERSION
 from stages.records.columns import kept_tables
 
-_VERSIONS = ("omnitrace", "ray", "pyarrow", "torch", "transformers", "spacy", "decord")
+_SHAPING_PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "decord")
 
 
 def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = False) -> Verdict:
@@ -263,7 +264,8 @@ def describe(job: Job) -> dict[str, object]:
 
 def installed_versions() -> Iterator[tuple[str, str]]:
     """Versions of what shapes the records."""
-    for name in _VERSIONS:
+    yield "omnitrace", __version__
+    for name in _SHAPING_PACKAGES:
         try:
             yield name, version(name)
         except PackageNotFoundError:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 from omnitrace_core.errors import DecoderError, MediaCrashed, MediaMemory, MediaTimeout
 from omnitrace_core.media.isolation.wire import Reply, Request, pack, receive, send
@@ -37,11 +38,14 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
-# With the parent's own import paths, so that both run the same code; -m would put others first.
+# The child runs its parent's code: it has the same import paths (-m would put others first), and
+# imports this package from where the parent has it, as a folder of the same name may come first.
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "import json, sys; paths = json.loads(sys.argv.pop(1)); sys.path[:] = paths; "
+    "sys.path.insert(0, sys.argv.pop(1)); import omnitrace_core; sys.path[:] = paths; "
     "from omnitrace_core.media.isolation.child import main; main(*sys.argv[1:])"
 )
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 
 
 class DecoderProcess:
@@ -66,7 +70,8 @@ class DecoderProcess:
         self._channel, theirs = socket.socketpair()
         with theirs:
             told = (theirs.fileno(), os.getpid(), self._memory_mib, decoder)
-            command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *map(str, told)]
+            paths = (json.dumps(sys.path), _PACKAGE_ROOT)
+            command = [sys.executable, "-c", _BOOT, *paths, *map(str, told)]
             started: Future[subprocess.Popen[bytes]] = Future()
             keep = (command, theirs.fileno(), started)
             # The kernel's parent-death signal comes when the *thread* that started a child ends,
