@@ -22,7 +22,8 @@ def check_package(name: str, engine: str, extra: str) -> None:
     if importlib.util.find_spec(name) is None:
         raise BackendError(
             f"asr.engine={engine} needs the package {name}: "
-            f"pip install 'omnitrace-ray[{extra}]' -c constraints.txt, or choose another engine, such as vad"
+            f"pip install 'omnitrace-ray[{extra}]' -c constraints.txt, "
+            "or choose another engine, such as vad"
         )
 
 

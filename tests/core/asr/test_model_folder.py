@@ -60,5 +60,7 @@ def test_what_is_neither(value: str | None, message: str) -> None:
 
 
 def test_a_package_that_is_missing() -> None:
-    with pytest.raises(BackendError, match=r"needs the package no_such: pip install 'omnitrace\[x"):
+    with pytest.raises(
+        BackendError, match=r"needs the package no_such: pip install 'omnitrace-ray\[x"
+    ):
         check_package("no_such", "parrot", "x")
