@@ -22,15 +22,13 @@ from omnitrace_core.records import (
     Part,
     ReadySample,
     Sample,
-    Segment,
     SourceUnit,
+    SpeechChunk,
 )
 from omnitrace_core.text.language import Language, load_language
 from omnitrace_core.text.sentences import TextSpan, text_units
-from omnitrace_core.units.cut import Speech, build_units
+from omnitrace_core.units.cut import SpeechByPart, build_units
 from omnitrace_core.units.extents import Extent, extent_of
-
-FoundSpeech = dict[int, tuple[Segment, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class SampleReader:
         """Whether `speech_of` does better with several samples than with one after the other."""
         return self.options.units.audio == "chunks" and isinstance(self._engine, BatchEngine)
 
-    def speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> FoundSpeech:
+    def speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> SpeechByPart:
         """Chunks of speech by part index; empty unless `units.audio` is chunks.
 
         Raises:
@@ -111,7 +109,7 @@ class SampleReader:
 
     def speech_of(
         self, samples: Sequence[tuple[Sample, Mapping[int, DecodedMedia]]]
-    ) -> list[FoundSpeech | SpeechError]:
+    ) -> list[SpeechByPart | SpeechError]:
         """As `speech` for each of some samples, whose sounds may share the engine's batches.
 
         A sample with a sound that the engine fails on has that error in its place.
@@ -119,30 +117,28 @@ class SampleReader:
         Raises:
             BackendError: a speech or embedding model cannot be loaded.
         """
-        found: list[FoundSpeech | SpeechError] = [{} for _ in samples]
         if self.options.units.audio != "chunks":
-            return found
+            return [{} for _ in samples]
         asked = [
             (number, index, Sound(sound, sample.parts[index]))
             for number, (sample, media) in enumerate(samples)
             for index, sound in _sounds(sample, media)
         ]
         heard = hear(self._engine, [sound for _, _, sound in asked])
+        chunks: list[dict[int, tuple[SpeechChunk, ...]]] = [{} for _ in samples]
+        errors: dict[int, SpeechError] = {}
         for (number, index, _), segments in zip(asked, heard, strict=True):
-            speech = found[number]
-            if isinstance(speech, SpeechError):
-                continue
             if isinstance(segments, SpeechError):
-                found[number] = segments
-            else:
-                speech[index] = self._chunker.chunks(segments)
-        return found
+                errors.setdefault(number, segments)
+            elif number not in errors:
+                chunks[number][index] = self._chunker.chunks(segments)
+        return [errors.get(number, found) for number, found in enumerate(chunks)]
 
     def ready(
         self,
         sample: Sample,
         media: Mapping[int, DecodedMedia],
-        speech: Mapping[int, tuple[Segment, ...]],
+        speech: SpeechByPart,
     ) -> ReadySample:
         """Cut the units and collect the notes of every step."""
         extents = {index: extent_of(item, self.options.rules) for index, item in media.items()}
@@ -159,7 +155,7 @@ class SampleReader:
             self._language.read_ahead(part.text for part in parts if part.text.strip())
 
     def cut_units(
-        self, sample: Sample, extents: Mapping[int, Extent], speech: Speech
+        self, sample: Sample, extents: Mapping[int, Extent], speech: SpeechByPart
     ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
         """Source units from the extents of media alone, and notes on fallbacks."""
         return build_units(sample, extents, speech, self._split_text, self.options.units)

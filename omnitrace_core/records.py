@@ -52,8 +52,18 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of speech, as given in the sample or found by an ASR engine."""
+class SpeechSegment:
+    """A stretch of speech, as a speech engine returns it or the sample itself gives it."""
+
+    start_s: float
+    end_s: float
+    text: str = ""
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChunk:
+    """Neighbouring speech segments joined; one source unit where `units.audio` is chunks."""
 
     start_s: float
     end_s: float
@@ -88,7 +98,7 @@ class Part:
     data: bytes | None = None
     evidence: bool = True
     options: PartOptions = PartOptions()
-    segments: tuple[Segment, ...] | None = None
+    segments: tuple[SpeechSegment, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

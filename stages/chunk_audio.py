@@ -10,9 +10,10 @@ from functools import partial
 import pyarrow as pa
 
 from omnitrace_core.errors import Quarantined, SpeechError
-from omnitrace_core.reader import FoundSpeech, ReadingOptions, SampleReader
+from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
 from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.units.cut import SpeechByPart
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
 from stages.guards.attempts import Attempt, AttemptLog, Attempts, Loading
@@ -134,7 +135,7 @@ class ChunkAudio:
             for item, speech in zip(group, found, strict=True)
         }
 
-    def _fields(self, item: _Loaded, speech: FoundSpeech | SpeechError, heard_s: float) -> Fields:
+    def _fields(self, item: _Loaded, speech: SpeechByPart | SpeechError, heard_s: float) -> Fields:
         """The new columns of a sample. Raises: SpeechError, its own."""
         started = time.perf_counter()
         if isinstance(speech, SpeechError):

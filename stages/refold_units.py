@@ -20,11 +20,11 @@ from omnitrace_core.records import (
     Float32,
     Fold,
     Sample,
-    Segment,
     SourceUnit,
+    SpeechChunk,
 )
 from omnitrace_core.tracing.refold import refold
-from omnitrace_core.units.cut import Speech, assign_units, build_units, empty_unit_notes
+from omnitrace_core.units.cut import SpeechByPart, assign_units, build_units, empty_unit_notes
 from stages.arrow.chunk import INLINE_URI, StateRow
 from stages.arrow.codec import encode_units
 from stages.arrow.columns import lists, offsets, replaced
@@ -88,7 +88,7 @@ class UnitRefolder:
             notes=notes + empty_unit_notes(assign_units(prompt, units), units),
         )
 
-    def _hear(self, sample: Sample, row: StateRow) -> Speech:
+    def _hear(self, sample: Sample, row: StateRow) -> SpeechByPart:
         """Speech in every sound, read again from where it lies."""
         media: dict[int, DecodedMedia] = {}
         for info in row.media_info:
@@ -128,14 +128,14 @@ def _silence(info: Mapping[str, Any]) -> DecodedAudio:
     return DecodedAudio(waveform, rate, start_s, max(end_s, info["duration_s"]), info["sha256"])
 
 
-def _speech_of(units: Sequence[SourceUnit]) -> Speech:
+def _speech_of(units: Sequence[SourceUnit]) -> SpeechByPart:
     """The speech that units were cut from, by part index."""
-    found: dict[int, list[Segment]] = {}
+    found: dict[int, list[SpeechChunk]] = {}
     for unit in units:
         if unit.kind in _CHUNK_KINDS and unit.start_s is not None and unit.end_s is not None:
-            segment = Segment(unit.start_s, unit.end_s, unit.transcript)
-            found.setdefault(unit.part_index, []).append(segment)
-    return {index: tuple(segments) for index, segments in found.items()}
+            chunk = SpeechChunk(unit.start_s, unit.end_s, unit.transcript)
+            found.setdefault(unit.part_index, []).append(chunk)
+    return {index: tuple(chunks) for index, chunks in found.items()}
 
 
 def with_folds(

@@ -13,7 +13,7 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def kept_process(threads: int, package: str) -> Iterator[io.StringIO]:
+def preserve_process_state(threads: int, package: str) -> Iterator[io.StringIO]:
     """torch on `threads` threads inside; threads, seeds and root logging as before afterwards.
 
     Yields what is printed inside. package: the library, whose log lines below ERROR are dropped,

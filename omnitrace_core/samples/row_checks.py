@@ -20,7 +20,7 @@ from omnitrace_core.records import (
     Modality,
     Part,
     PartOptions,
-    Segment,
+    SpeechSegment,
     Word,
 )
 from omnitrace_core.samples.row_shape import (
@@ -81,7 +81,7 @@ def check_options(options: PartOptions, where: str) -> None:
 
 def read_segments(
     rows: Sequence[SegmentRow | None] | None, where: str
-) -> tuple[Segment, ...] | None:
+) -> tuple[SpeechSegment, ...] | None:
     """Given speech segments, sorted by start; None if none are given.
 
     Raises:
@@ -89,7 +89,7 @@ def read_segments(
     """
     if rows is None:
         return None
-    segments: list[Segment] = []
+    segments: list[SpeechSegment] = []
     for i, row in enumerate(rows):
         at = f"{where}.segments[{i}]"
         if row is None:
@@ -101,7 +101,7 @@ def read_segments(
                 f"{segments[-1].start_s} s; sort the segments by start_s"
             )
         words = tuple(_word(word, f"{at}.words[{k}]") for k, word in enumerate(row["words"] or ()))
-        segments.append(Segment(start_s, end_s, row["text"] or "", words))
+        segments.append(SpeechSegment(start_s, end_s, row["text"] or "", words))
     return tuple(segments)
 
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
-from omnitrace_core.records import Modality, Part, Sample, Segment, SourceUnit, UnitKind
+from omnitrace_core.records import Modality, Part, Sample, SourceUnit, SpeechChunk, UnitKind
 from omnitrace_core.units.extents import Extent
 
 if TYPE_CHECKING:
     from omnitrace_core.text.sentences import TextSpan
 
-Speech = Mapping[int, tuple[Segment, ...]]
+SpeechByPart = Mapping[int, tuple[SpeechChunk, ...]]
 SplitText = Callable[[str], "Sequence[TextSpan]"]
 
 
@@ -50,7 +50,7 @@ _BLOCK = 512
 def build_units(
     sample: Sample,
     extents: Mapping[int, Extent],
-    speech: Speech,
+    speech: SpeechByPart,
     split_text: SplitText,
     options: UnitOptions,
 ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
@@ -214,7 +214,7 @@ def _whole(index: int, extent: Extent) -> SourceUnit:
 
 
 def _media_units(
-    index: int, extent: Extent, segments: Sequence[Segment], options: UnitOptions
+    index: int, extent: Extent, segments: Sequence[SpeechChunk], options: UnitOptions
 ) -> Iterator[SourceUnit]:
     if extent.kind == "image":
         yield from _image_units(index, extent, options)
@@ -247,7 +247,7 @@ def _image_units(index: int, image: Extent, options: UnitOptions) -> Iterator[So
 def _sound_units(
     index: int,
     sound: tuple[float, float],
-    segments: Sequence[Segment],
+    segments: Sequence[SpeechChunk],
     modality: Literal["audio", "video"],
     options: UnitOptions,
 ) -> Iterator[SourceUnit]:

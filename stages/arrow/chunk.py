@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from omnitrace_core.attribution.curation import UnitKinds
 from omnitrace_core.errors import RunError
 from omnitrace_core.positions import Positions
-from omnitrace_core.records import DecodedMedia, Fold, Sample, Segment, SourceUnit, TokenTrace
+from omnitrace_core.records import DecodedMedia, Fold, Sample, SourceUnit, SpeechChunk, TokenTrace
 from omnitrace_core.samples.parse import to_sample
 from omnitrace_core.units.extents import Extent
 from stages.arrow import codec, media_codec
@@ -107,8 +107,8 @@ class StateRow:
         return self._columns.unit_kinds[self.index]
 
     @property
-    def speech(self) -> dict[int, tuple[Segment, ...]]:
-        """Speech segments by part index."""
+    def speech(self) -> dict[int, tuple[SpeechChunk, ...]]:
+        """Speech chunks by part index."""
         return codec.decode_speech(self._value("speech"))
 
     @property

@@ -22,8 +22,8 @@ from omnitrace_core.positions import Positions, PromptMap
 from omnitrace_core.records import (
     Float32,
     Fold,
-    Segment,
     SourceUnit,
+    SpeechChunk,
     TokenTrace,
     Word,
 )
@@ -35,29 +35,24 @@ Row = dict[str, object]
 # --- speech and units --------------------------------------------------------------------------
 
 
-def encode_speech(speech: Mapping[int, tuple[Segment, ...]]) -> list[Row]:
-    """Speech segments by part index as SPEECH structs."""
+def encode_speech(speech: Mapping[int, tuple[SpeechChunk, ...]]) -> list[Row]:
+    """Speech chunks by part index as SPEECH structs."""
     return [
-        {"part_index": index, "segments": [_encode_segment(segment) for segment in segments]}
-        for index, segments in speech.items()
+        {"part_index": index, "segments": [_encode_chunk(chunk) for chunk in chunks]}
+        for index, chunks in speech.items()
     ]
 
 
-def _encode_segment(segment: Segment) -> Row:
-    words = [{"text": w.text, "start_s": w.start_s, "end_s": w.end_s} for w in segment.words]
-    return {
-        "start_s": segment.start_s,
-        "end_s": segment.end_s,
-        "text": segment.text,
-        "words": words,
-    }
+def _encode_chunk(chunk: SpeechChunk) -> Row:
+    words = [{"text": w.text, "start_s": w.start_s, "end_s": w.end_s} for w in chunk.words]
+    return {"start_s": chunk.start_s, "end_s": chunk.end_s, "text": chunk.text, "words": words}
 
 
-def decode_speech(values: pa.ListScalar) -> dict[int, tuple[Segment, ...]]:
-    """SPEECH structs of one sample back to segments by part index."""
+def decode_speech(values: pa.ListScalar) -> dict[int, tuple[SpeechChunk, ...]]:
+    """SPEECH structs of one sample back to speech chunks by part index."""
     return {
         item["part_index"].as_py(): tuple(
-            Segment(s["start_s"], s["end_s"], s["text"], tuple(Word(**w) for w in s["words"]))
+            SpeechChunk(s["start_s"], s["end_s"], s["text"], tuple(Word(**w) for w in s["words"]))
             for s in item["segments"].as_py()
         )
         for item in items(values)

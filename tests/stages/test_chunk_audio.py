@@ -17,7 +17,7 @@ from omnitrace_core.errors import BackendError, SpeechError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions
-from omnitrace_core.records import DecodedAudio, Part, Segment
+from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 from stages import chunk_audio
 from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
@@ -47,7 +47,7 @@ class Ear:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         raise AssertionError("not asked one by one")
 
     def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
@@ -61,7 +61,7 @@ class Ear:
             raise Killed
         heard: dict[int, Heard] = {1: SpeechError("one is too low"), 2: ()}
         return [
-            heard.get(level, (Segment(0.0, sound.audio.duration_s, f"level {level}."),))
+            heard.get(level, (SpeechSegment(0.0, sound.audio.duration_s, f"level {level}."),))
             for level, sound in zip(levels, sounds, strict=True)
         ]
 

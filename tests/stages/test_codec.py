@@ -14,8 +14,8 @@ from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import (
     DecodedMedia,
     Fold,
-    Segment,
     SourceUnit,
+    SpeechChunk,
     TokenTrace,
     Word,
 )
@@ -81,8 +81,12 @@ def test_units_round_trip() -> None:
 
 def test_speech_round_trip() -> None:
     speech = {
-        1: (Segment(0.0, 1.5, "hello there", (Word("hello", 0.0, 0.7), Word("there", 0.8, 1.5))),),
-        4: (Segment(2.0, 3.0), Segment(3.5, 4.0, "you")),
+        1: (
+            SpeechChunk(
+                0.0, 1.5, "hello there", (Word("hello", 0.0, 0.7), Word("there", 0.8, 1.5))
+            ),
+        ),
+        4: (SpeechChunk(2.0, 3.0), SpeechChunk(3.5, 4.0, "you")),
     }
     array = pa.array([codec.encode_speech(speech)], pa.list_(SPEECH))
     assert codec.decode_speech(array[0]) == speech

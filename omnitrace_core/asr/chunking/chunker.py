@@ -1,4 +1,4 @@
-"""Whether and how the segments of an engine are joined to chunks."""
+"""Joins the speech segments of an engine to speech chunks, as the settings of `asr` say."""
 
 from __future__ import annotations
 
@@ -8,43 +8,47 @@ from omnitrace_core.asr.chunking.boundaries import chunk_by_meaning, chunk_by_pa
 from omnitrace_core.asr.chunking.embedding import TextEmbedder, load_embedder
 from omnitrace_core.asr.engines.model_folder import check_model
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import Segment
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.records import SpeechChunk, SpeechSegment
+from omnitrace_core.runtime.process_state import preserve_process_state
 
 
 class SpeechChunker:
-    """Joins segments as `asr.chunking` and `asr.embedding` say."""
+    """Joins speech segments to speech chunks by `asr.chunking` and `asr.embedding`."""
 
     def __init__(self, options: AsrOptions) -> None:
-        """Check that the embedding model is there.
+        """Check that `asr.embedding` names a model; it is loaded when it is first needed.
 
         Raises:
-            BackendError: it is neither a directory nor a pinned hub id.
+            BackendError: `asr.embedding` is neither a directory nor a pinned hub id.
         """
         if options.embedding is not None:
             check_model("asr.embedding", options.embedding, options.engine)
         self._options = options
 
-    def chunks(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
-        """Chunks in order of time; no segments give none.
+    def chunks(self, segments: Sequence[SpeechSegment]) -> tuple[SpeechChunk, ...]:
+        """The chunks of one sound in order of time; none if there are no segments.
 
         Raises:
             BackendError: the embedding model cannot be loaded.
         """
         options = self._options
         if not segments or not self._joins(segments):
-            return tuple(segments)
+            return tuple(SpeechChunk(s.start_s, s.end_s, s.text, s.words) for s in segments)
         texts = [segment.text for segment in segments]
-        # Silence between what has no text says nothing of its meaning.
+        # A segment without text has no meaning to compare.
         if options.embedding is None or not all(texts):
             return chunk_by_pauses(segments, options.min_chunk_s, options.max_chunk_s)
         embedder = self._embedder(options.embedding)
-        with kept_process(options.threads, "transformers"):
+        with preserve_process_state(options.threads, "transformers"):
             vectors = embedder.embed(texts)
         return chunk_by_meaning(segments, vectors, options.min_chunk_s, options.max_chunk_s)
 
     def load(self) -> None:
-        """Load the embedding model, if one may be asked. Raises: BackendError: it cannot be."""
+        """Load the embedding model now if it may be needed.
+
+        Raises:
+            BackendError: the embedding model cannot be loaded.
+        """
         if self._may_join and self._options.embedding is not None:
             self._embedder(self._options.embedding)
 
@@ -57,6 +61,6 @@ class SpeechChunker:
             return self._options.engine != "given"
         return self._options.chunking == "join"
 
-    def _joins(self, segments: Sequence[Segment]) -> bool:
+    def _joins(self, segments: Sequence[SpeechSegment]) -> bool:
         has_text = any(segment.text for segment in segments)
         return self._may_join and (has_text or self._options.chunking == "join")

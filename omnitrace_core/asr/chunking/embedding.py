@@ -10,7 +10,7 @@ from typing import Any
 from omnitrace_core.asr.engines.model_folder import model_folder
 from omnitrace_core.errors import BackendError
 from omnitrace_core.records import Float32
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.runtime.process_state import preserve_process_state
 
 _KEY = "asr.embedding"
 _BATCH = 16
@@ -67,7 +67,7 @@ class TextEmbedder:
 
 def load_embedder(value: str, device: str, threads: int) -> TextEmbedder:
     """The embedding model of this process. Raises: BackendError."""
-    with kept_process(threads, "transformers"):
+    with preserve_process_state(threads, "transformers"):
         return _load(value, device)
 
 

@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from omnitrace_core.errors import FatalError, SpeechError
 from omnitrace_core.media.fetching.fetch import media_name
-from omnitrace_core.records import DecodedAudio, Part, Segment
+from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 
 # What an engine makes of a sound: stretches of speech, or why there are none to be had.
-Heard = tuple[Segment, ...] | SpeechError
+Heard = tuple[SpeechSegment, ...] | SpeechError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Sound:
 class SpeechEngine(Protocol):
     """Finds stretches of speech in one sound."""
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """Stretches of speech in order of time, on the clock of the original file.
 
         part: the audio or video part that `audio` was decoded from. No speech gives no segments.
@@ -75,7 +75,7 @@ def _alone(engine: SpeechEngine, sound: Sound) -> Heard:
         return error
 
 
-def only(heard: Sequence[Heard]) -> tuple[Segment, ...]:
+def only(heard: Sequence[Heard]) -> tuple[SpeechSegment, ...]:
     """The segments of the one sound that was heard. Raises: SpeechError."""
     (result,) = heard
     if isinstance(result, SpeechError):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media.fetching.fetch import media_name
-from omnitrace_core.records import DecodedAudio, Part, Segment
+from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 
 # Transcripts are often rounded to tenths of a second or written for the padded file.
 _END_SLACK_S = 0.1
@@ -15,7 +15,7 @@ _END_SLACK_S = 0.1
 class GivenSegments:
     """Returns a part's own segments, clipped to the decoded stretch of the file."""
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """The part's segments that overlap the decoded sound.
 
         Raises:
@@ -34,7 +34,7 @@ class GivenSegments:
         return tuple(_clip(segment, low, high) for segment in inside)
 
 
-def _check(segments: tuple[Segment, ...], duration_s: float, name: str) -> None:
+def _check(segments: tuple[SpeechSegment, ...], duration_s: float, name: str) -> None:
     before = 0.0
     for index, segment in enumerate(segments):
         where = f"{name}: segment {index} [{segment.start_s}, {segment.end_s}] s"
@@ -51,7 +51,7 @@ def _check(segments: tuple[Segment, ...], duration_s: float, name: str) -> None:
         before = segment.end_s
 
 
-def _check_words(segment: Segment, where: str) -> None:
+def _check_words(segment: SpeechSegment, where: str) -> None:
     """Words may overlap, as transcribers let them, but stand in order within their segment."""
     before = segment.start_s - _END_SLACK_S
     for index, word in enumerate(segment.words):
@@ -68,7 +68,7 @@ def _check_words(segment: Segment, where: str) -> None:
         before = word.start_s
 
 
-def _clip(segment: Segment, low: float, high: float) -> Segment:
+def _clip(segment: SpeechSegment, low: float, high: float) -> SpeechSegment:
     words = tuple(w for w in segment.words if w.start_s < high and w.end_s > low)
     start_s, end_s = max(segment.start_s, low), min(segment.end_s, high)
     return replace(segment, start_s=start_s, end_s=end_s, words=words)

@@ -23,8 +23,8 @@ from omnitrace_core.asr.engines.vad import VoiceActivity
 from omnitrace_core.asr.engines.words import punctuate, spread
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
+from omnitrace_core.runtime.process_state import preserve_process_state
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Paraformer:
         """Load the models. Raises: BackendError: one cannot be loaded."""
         self._models()
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """Sentences, or without a punctuation model stretches between pauses.
 
         Raises:
@@ -100,7 +100,7 @@ class Paraformer:
             faults=_FAULTS,
             batch_s=options.batch_s,
         )
-        with kept_process(options.threads, "funasr"):
+        with preserve_process_state(options.threads, "funasr"):
             return transcribe(sounds, recogniser)
 
     def _models(self) -> _Models:
@@ -188,7 +188,7 @@ def _load_one(key: str, value: str, device: str, threads: int, **settings: Any) 
     # FunASR goes on with random weights where there are none.
     if not (folder / "model.pt").is_file():
         raise BackendError(f"{key}={value!r} has no model.pt; copy the whole model")
-    with kept_process(threads, "funasr") as printed:
+    with preserve_process_state(threads, "funasr") as printed:
         try:
             loaded = _auto_model(folder, device, threads, settings)
         except _FAULTS as error:

@@ -20,7 +20,7 @@ from omnitrace_core.asr.engines.words import sentences, tidy_words
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
 from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
+from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
 
 KEY_VARIABLE = "ELEVENLABS_API_KEY"
 _DEFAULT_MODEL = "scribe_v2"
@@ -58,7 +58,7 @@ class Scribe:
         self._key = key
         self._client: Any = None
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """Sentences; laughter and the like are no words.
 
         Raises:

@@ -13,8 +13,8 @@ from omnitrace_core.asr.engines.sound import RATE, at_rate, end_of
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Part, Segment
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
+from omnitrace_core.runtime.process_state import preserve_process_state
 
 if TYPE_CHECKING:
     from torch.jit import ScriptModule
@@ -32,7 +32,7 @@ class VoiceActivity:
         self._max_chunk_s = options.max_chunk_s
         self._threads = options.threads
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """Stretches of speech; pauses below 0.3 s do not end one.
 
         Raises:
@@ -43,7 +43,7 @@ class VoiceActivity:
         silero = _import_silero()
         waveform = at_rate(audio)
         try:
-            with kept_process(self._threads, "silero_vad"):
+            with preserve_process_state(self._threads, "silero_vad"):
                 found = silero.get_speech_timestamps(
                     torch.tensor(waveform),
                     self._detector,
@@ -81,8 +81,8 @@ def _import_silero() -> ModuleType:
     return module
 
 
-def _split(low: float, high: float, longest_s: float) -> list[Segment]:
+def _split(low: float, high: float, longest_s: float) -> list[SpeechSegment]:
     """[low, high] in equal pieces of at most `longest_s` seconds."""
     n = max(1, math.ceil((high - low) / longest_s))
     edges = [low + (high - low) * k / n for k in range(n)] + [high]
-    return [Segment(edges[k], edges[k + 1]) for k in range(n)]
+    return [SpeechSegment(edges[k], edges[k + 1]) for k in range(n)]

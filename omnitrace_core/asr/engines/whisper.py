@@ -19,8 +19,8 @@ from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
+from omnitrace_core.runtime.process_state import preserve_process_state
 
 # What Whisper hears at a time, less a margin for the detector's own padding.
 _WINDOW_S = 30.0
@@ -51,7 +51,7 @@ class Whisper:
         """
         self._model()
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """Sentences, or stretches between pauses where nothing is punctuated.
 
         Raises:
@@ -76,7 +76,7 @@ class Whisper:
             batch_s=options.batch_s,
             window_s=_WINDOW_S,
         )
-        with kept_process(options.threads, "transformers"):
+        with preserve_process_state(options.threads, "transformers"):
             return transcribe(sounds, recogniser)
 
     def _cut(self, sound: Sound) -> list[Piece]:
@@ -132,7 +132,7 @@ def _load(value: str, device: str, threads: int) -> Any:
     hide_progress()
     folder = model_folder(value)
     device = choose_device(device)
-    with kept_process(threads, "transformers"):
+    with preserve_process_state(threads, "transformers"):
         try:
             loaded = transformers.pipeline(
                 "automatic-speech-recognition",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from omnitrace_core.records import Segment, Word
+from omnitrace_core.records import SpeechSegment, Word
 
 # Scripts written without spaces between words, and their punctuation.
 _UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]")
@@ -56,7 +56,7 @@ def tidy_words(words: Iterable[Word], low_s: float, high_s: float) -> list[Word]
     return tidy
 
 
-def sentences(words: Sequence[Word]) -> tuple[Segment, ...]:
+def sentences(words: Sequence[Word]) -> tuple[SpeechSegment, ...]:
     """Segments of tidy words: up to the end of each sentence, or to a pause of 0.3 s where no word
     is punctuated."""
     punctuated = any(ends_sentence(word.text) for word in words)
@@ -72,10 +72,10 @@ def _parts(before: Word, after: Word, punctuated: bool) -> bool:
     return ends_sentence(before.text) if punctuated else after.start_s - before.end_s >= _PAUSE_S
 
 
-def segment_of(words: Sequence[Word]) -> Segment:
+def segment_of(words: Sequence[Word]) -> SpeechSegment:
     """All of some words, at least one, as a segment."""
     text = join_texts(word.text for word in words)
-    return Segment(words[0].start_s, words[-1].end_s, text, tuple(words))
+    return SpeechSegment(words[0].start_s, words[-1].end_s, text, tuple(words))
 
 
 def spread(texts: Sequence[str], start_s: float, end_s: float) -> list[Word]:

@@ -7,7 +7,7 @@ import numpy as np
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, PartOptions, Segment
+from omnitrace_core.records import DecodedAudio, Float32, Part, PartOptions, SpeechSegment
 from tests.core.media_files import DATA
 
 # Two sentences of synthetic English speech (see tests/data/README.md), between pauses of 1, 2, 1 s.
@@ -21,7 +21,9 @@ def decode_speech(**asked: float) -> tuple[DecodedAudio, Part]:
     return audio, part
 
 
-def covered_s(segments: tuple[Segment, ...], intervals: tuple[tuple[float, float], ...]) -> float:
+def covered_s(
+    segments: tuple[SpeechSegment, ...], intervals: tuple[tuple[float, float], ...]
+) -> float:
     """Seconds of `intervals` that lie in the segments."""
     return sum(
         max(0.0, min(s.end_s, high) - max(s.start_s, low))

@@ -16,8 +16,8 @@ from omnitrace_core.asr.engines.sound import Piece, cut_pieces
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.errors import FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, Segment, Word
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
+from omnitrace_core.runtime.process_state import preserve_process_state
 from tests.core.asr import tiny_speech
 from tests.core.asr.speech_sounds import decode_speech
 
@@ -37,7 +37,7 @@ def sounds() -> list[Sound]:
     ]
 
 
-def times_of(segments: Sequence[Segment]) -> list[float]:
+def times_of(segments: Sequence[SpeechSegment]) -> list[float]:
     return [at for s in segments for word in s.words for at in (word.start_s, word.end_s)]
 
 
@@ -111,7 +111,7 @@ class TestWhisper:
         from transformers.generation.utils import GenerateEncoderDecoderOutput
 
         folder = tiny_speech.build_whisper(tmp_path_factory.mktemp("whisper") / "model")
-        with kept_process(1, "transformers"):
+        with preserve_process_state(1, "transformers"):
             model = whisper._load(folder, "cpu", 1).model
         end = model.generation_config.eos_token_id
         n_prompt, n_said, lengths = 3, 7, (7, 4, 5)
@@ -253,10 +253,10 @@ def test_pieces_that_hold_no_word_are_left_out() -> None:
 class OneByOne:
     """An engine that hears no batches."""
 
-    def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
+    def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         if audio.waveform[0] < 0:
             raise SpeechError(f"{part.uri}: below zero")
-        return (Segment(0.0, audio.duration_s, "alone"),)
+        return (SpeechSegment(0.0, audio.duration_s, "alone"),)
 
 
 def test_engines_without_batches_are_asked_one_by_one() -> None:

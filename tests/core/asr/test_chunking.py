@@ -11,17 +11,19 @@ import pytest
 from omnitrace_core.asr.chunking.boundaries import (
     chunk_by_meaning,
     chunk_by_pauses,
-    divide,
     pause_threshold,
     similarity_threshold,
+    split_chunk,
 )
 from omnitrace_core.asr.engines.words import ends_sentence, join_texts
-from omnitrace_core.records import Float32, Segment, Word
+from omnitrace_core.records import Float32, SpeechChunk, SpeechSegment, Word
 
-Chunk = Callable[[Sequence[Segment], float, float], tuple[Segment, ...]]
+Chunk = Callable[[Sequence[SpeechSegment], float, float], tuple[SpeechChunk, ...]]
 
 
-def by_meaning(segments: Sequence[Segment], min_s: float, max_s: float) -> tuple[Segment, ...]:
+def by_meaning(
+    segments: Sequence[SpeechSegment], min_s: float, max_s: float
+) -> tuple[SpeechChunk, ...]:
     return chunk_by_meaning(segments, random_vectors(len(segments)), min_s, max_s)
 
 
@@ -30,11 +32,11 @@ def random_vectors(n: int) -> Float32:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def random_segments(seed: int, longest_s: float = 20.0) -> list[Segment]:
+def random_segments(seed: int, longest_s: float = 20.0) -> list[SpeechSegment]:
     """Sentences, clauses without an end, bare texts; with words, some of them long."""
     draw = random.Random(seed)
     ends = draw.choice([(".",), (".", ",", ""), ("",)])
-    segments: list[Segment] = []
+    segments: list[SpeechSegment] = []
     at_s = draw.uniform(0, 5)
     for number in range(draw.randint(1, 40)):
         at_s += draw.choice([0.0, 0.1, 0.4, 2.0])
@@ -48,7 +50,7 @@ def random_segments(seed: int, longest_s: float = 20.0) -> list[Segment]:
         words[-1] = Word(words[-1].text + draw.choice(ends), words[-1].start_s, words[-1].end_s)
         text = join_texts(word.text for word in words)
         kept = tuple(words) if draw.random() < 0.8 else ()
-        segments.append(Segment(words[0].start_s, words[-1].end_s, text, kept))
+        segments.append(SpeechSegment(words[0].start_s, words[-1].end_s, text, kept))
         at_s = words[-1].end_s
     return segments
 
@@ -91,16 +93,17 @@ def test_sentences_stay_whole_where_they_are_known_and_fit(seed: int) -> None:
 
 @pytest.mark.parametrize("chunk", [by_meaning, chunk_by_pauses])
 def test_one_segment_and_none(chunk: Chunk) -> None:
-    (segment,) = (Segment(1.0, 2.0, "Alone.", (Word("Alone.", 1.0, 2.0),)),)
-    assert chunk([segment], 5.0, 60.0) == (segment,)
+    words = (Word("Alone.", 1.0, 2.0),)
+    segment = SpeechSegment(1.0, 2.0, "Alone.", words)
+    assert chunk([segment], 5.0, 60.0) == (SpeechChunk(1.0, 2.0, "Alone.", words),)
     assert chunk_by_pauses([], 5.0, 60.0) == ()
 
 
-def said(*times: tuple[float, float], end: str = ".") -> list[Segment]:
-    return [Segment(low, high, f"s{i}{end}") for i, (low, high) in enumerate(times)]
+def said(*times: tuple[float, float], end: str = ".") -> list[SpeechSegment]:
+    return [SpeechSegment(low, high, f"s{i}{end}") for i, (low, high) in enumerate(times)]
 
 
-def spans(chunks: Sequence[Segment]) -> list[tuple[float, float]]:
+def spans(chunks: Sequence[SpeechChunk]) -> list[tuple[float, float]]:
     return [(c.start_s, c.end_s) for c in chunks]
 
 
@@ -157,7 +160,7 @@ class TestByPauses:
 
     def test_not_inside_a_sentence(self) -> None:
         segments = said((0, 6), (8, 14), (14.1, 20), (20.1, 26))
-        commas = [Segment(s.start_s, s.end_s, s.text.replace(".", ",")) for s in segments]
+        commas = [SpeechSegment(s.start_s, s.end_s, s.text.replace(".", ",")) for s in segments]
         mixed = [commas[0], segments[1], *segments[2:]]
         assert spans(chunk_by_pauses(segments, 5, 60))[0] == (0, 6)
         assert spans(chunk_by_pauses(mixed, 5, 60))[0] == (0, 26)
@@ -169,7 +172,7 @@ class TestByPauses:
         # No pause is long, but 24 s are too many: 0.2 s is the longest.
         assert spans(chunk_by_pauses(segments, 5, 20)) == [(0, 6), (6.2, 24)]
         # Inside a sentence only if there is no other way.
-        commas = [Segment(s.start_s, s.end_s, s.text.replace(".", ",")) for s in segments]
+        commas = [SpeechSegment(s.start_s, s.end_s, s.text.replace(".", ",")) for s in segments]
         assert spans(chunk_by_pauses([*commas[:2], *segments[2:]], 5, 20))[0] == (0, 18)
         assert spans(chunk_by_pauses([*commas[:3], segments[3]], 5, 20))[0] == (0, 6)
 
@@ -185,11 +188,11 @@ class TestDivide:
     def test_between_words_at_the_longest_pause_of_the_middle(self) -> None:
         times = ((0, 0.5), (1.9, 4), (4, 5), (5.5, 6), (6, 7), (7, 8))
         words = tuple(Word(f"w{i}", low, high) for i, (low, high) in enumerate(times))
-        pieces = divide(Segment(0, 8, "", words), 5)
+        pieces = split_chunk(SpeechChunk(0, 8, "", words), 5)
         assert spans(pieces) == [(0, 5), (5.5, 8)]
         assert [piece.text for piece in pieces] == ["w0 w1 w2", "w3 w4 w5"]
 
     def test_without_words(self) -> None:
-        assert spans(divide(Segment(0, 9), 4)) == [(0, 3), (3, 6), (6, 9)]
-        text = Segment(0, 9, "Nobody knows when.")
-        assert divide(text, 4) == [text]
+        assert spans(split_chunk(SpeechChunk(0, 9), 4)) == [(0, 3), (3, 6), (6, 9)]
+        text = SpeechChunk(0, 9, "Nobody knows when.")
+        assert split_chunk(text, 4) == [text]

@@ -16,7 +16,7 @@ from omnitrace_core.errors import BackendError
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedAudio, Message, Part, Sample, Segment
+from omnitrace_core.records import DecodedAudio, Message, Part, Sample, SpeechChunk, SpeechSegment
 from tests.core.asr import tiny_speech
 
 TEXTS = ["apple pear", "motor", "apple pear plum brake wheel"]
@@ -75,8 +75,8 @@ def test_models_that_are_not_understood(
         load_embedder(str(folder), "cpu", 1)
 
 
-def segments(*texts: str) -> tuple[Segment, ...]:
-    return tuple(Segment(6.0 * i, 6.0 * i + 6, text) for i, text in enumerate(texts))
+def segments(*texts: str) -> tuple[SpeechSegment, ...]:
+    return tuple(SpeechSegment(6.0 * i, 6.0 * i + 6, text) for i, text in enumerate(texts))
 
 
 class TestChunker:
@@ -94,7 +94,7 @@ class TestChunker:
         assert len(SpeechChunker(AsrOptions(engine="whisper")).chunks(pair)) == 1
         folder = tiny_speech.build_embedder(tmp_path / "model")
         options = AsrOptions(engine="vad", chunking="join", embedding=folder)
-        assert SpeechChunker(options).chunks(segments("", "")) == (Segment(0.0, 12.0),)
+        assert SpeechChunker(options).chunks(segments("", "")) == (SpeechChunk(0.0, 12.0),)
 
     @pytest.mark.parametrize(
         ("engine", "chunking", "texts", "n_chunks"),

@@ -13,7 +13,7 @@ from omnitrace_core.errors import SpeechError, UnknownName
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
-from omnitrace_core.records import DecodedAudio, Part, Segment, Word
+from omnitrace_core.records import DecodedAudio, Part, SpeechSegment, Word
 from tests.core.asr.speech_sounds import SPEECH, covered_s, decode_speech, long_speech
 
 
@@ -27,8 +27,8 @@ class TestTable:
             def __init__(self, options: AsrOptions) -> None:
                 self.options = options
 
-            def segments(self, audio: DecodedAudio, part: Part) -> tuple[Segment, ...]:
-                return (Segment(audio.start_s, audio.duration_s),)
+            def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
+                return (SpeechSegment(audio.start_s, audio.duration_s),)
 
         @dataclass(frozen=True)
         class Point:
@@ -129,56 +129,65 @@ class TestVad:
 class TestGiven:
     AUDIO = DecodedAudio(np.zeros(16_000 * 10, np.float32), 16_000, 0.0, 10.0, "")
 
-    def segments(self, *given: Segment, audio: DecodedAudio = AUDIO) -> tuple[Segment, ...]:
+    def segments(
+        self, *given: SpeechSegment, audio: DecodedAudio = AUDIO
+    ) -> tuple[SpeechSegment, ...]:
         part = Part("audio", uri="talk.wav", segments=given)
         return load_engine(AsrOptions(engine="given")).segments(audio, part)
 
     def test_passes_them_on(self) -> None:
-        given = (Segment(0.5, 2.0, "Hello.", (Word("Hello", 0.5, 1.0),)), Segment(2.0, 9.0, "Bye."))
+        given = (
+            SpeechSegment(0.5, 2.0, "Hello.", (Word("Hello", 0.5, 1.0),)),
+            SpeechSegment(2.0, 9.0, "Bye."),
+        )
         assert self.segments(*given) == given
         assert self.segments() == ()
 
     def test_a_rounded_end_is_clipped_to_the_file(self) -> None:
-        assert self.segments(Segment(9.0, 10.05)) == (Segment(9.0, 10.0),)
+        assert self.segments(SpeechSegment(9.0, 10.05)) == (SpeechSegment(9.0, 10.0),)
 
     def test_only_the_decoded_stretch_counts(self) -> None:
         audio = DecodedAudio(np.zeros(16_000 * 3, np.float32), 16_000, 4.0, 10.0, "")
         words = (Word("one", 3.0, 3.5), Word("two", 4.5, 5.0))
-        given = (Segment(1, 2, "out"), Segment(3, 5, "one two", words), Segment(6, 8, "over"))
+        given = (
+            SpeechSegment(1, 2, "out"),
+            SpeechSegment(3, 5, "one two", words),
+            SpeechSegment(6, 8, "over"),
+        )
         assert self.segments(*given, audio=audio) == (
-            Segment(4.0, 5, "one two", words[1:]),
-            Segment(6, 7.0, "over"),
+            SpeechSegment(4.0, 5, "one two", words[1:]),
+            SpeechSegment(6, 7.0, "over"),
         )
 
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ((Segment(2.0, 2.0),), r"segment 0 \[2.0, 2.0\] s does not end after it starts"),
-            ((Segment(float("nan"), 2.0),), "segment 0 .* does not end after it starts"),
-            ((Segment(-1.0, 2.0),), "segment 0 .* starts before 0.0 s"),
-            ((Segment(3, 5), Segment(1, 2)), "segment 1 .* starts before 5 s"),
-            ((Segment(3, 5), Segment(4, 6)), "segment 1 .* starts before 5 s"),
-            ((Segment(3, 50),), r"segment 0 .* ends after the media does \(10.000 s\)"),
-            ((Segment(3, float("inf")),), "segment 0 .* ends after the media does"),
+            ((SpeechSegment(2.0, 2.0),), r"segment 0 \[2.0, 2.0\] s does not end after it starts"),
+            ((SpeechSegment(float("nan"), 2.0),), "segment 0 .* does not end after it starts"),
+            ((SpeechSegment(-1.0, 2.0),), "segment 0 .* starts before 0.0 s"),
+            ((SpeechSegment(3, 5), SpeechSegment(1, 2)), "segment 1 .* starts before 5 s"),
+            ((SpeechSegment(3, 5), SpeechSegment(4, 6)), "segment 1 .* starts before 5 s"),
+            ((SpeechSegment(3, 50),), r"segment 0 .* ends after the media does \(10.000 s\)"),
+            ((SpeechSegment(3, float("inf")),), "segment 0 .* ends after the media does"),
             (
-                (Segment(1, 2, "a", (Word("a", 1.5, 2.5),)),),
+                (SpeechSegment(1, 2, "a", (Word("a", 1.5, 2.5),)),),
                 r"segment 0 .*: word 0 'a' \[1.5, 2.5\] s ends after its segment does",
             ),
             (
-                (Segment(1, 2, "a", (Word("a", 0.5, 1.5),)),),
+                (SpeechSegment(1, 2, "a", (Word("a", 0.5, 1.5),)),),
                 "segment 0 .*: word 0 'a' .* starts before its segment or the word before it",
             ),
             (
-                (Segment(1, 2, "a b", (Word("a", 1.5, 1.6), Word("b", 1.2, 1.3))),),
+                (SpeechSegment(1, 2, "a b", (Word("a", 1.5, 1.6), Word("b", 1.2, 1.3))),),
                 "segment 0 .*: word 1 'b' .* starts before its segment or the word before it",
             ),
             (
-                (Segment(1, 2, "a", (Word("a", float("nan"), 1.6),)),),
+                (SpeechSegment(1, 2, "a", (Word("a", float("nan"), 1.6),)),),
                 "segment 0 .*: word 0 'a' .* ends before it starts",
             ),
         ],
     )
-    def test_nonsense_is_an_error(self, given: tuple[Segment, ...], message: str) -> None:
+    def test_nonsense_is_an_error(self, given: tuple[SpeechSegment, ...], message: str) -> None:
         with pytest.raises(SpeechError, match=f"talk.wav: {message}"):
             self.segments(*given)
 

@@ -15,7 +15,7 @@ from omnitrace_core.asr.engines import paraformer
 from omnitrace_core.asr.engines.words import join_texts
 from omnitrace_core.errors import BackendError, FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Part, Segment, Word
+from omnitrace_core.records import DecodedAudio, Part, SpeechSegment, Word
 from tests.core.asr.speech_sounds import decode_speech
 from tests.core.media_files import DATA
 
@@ -35,12 +35,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def heard(settings: dict[str, str], **cut: float) -> tuple[Segment, ...]:
+def heard(settings: dict[str, str], **cut: float) -> tuple[SpeechSegment, ...]:
     engine = load_engine(AsrOptions(engine="paraformer", **settings))  # type: ignore[arg-type]
     return engine.segments(*decode_speech(**cut))
 
 
-def check(segments: tuple[Segment, ...], low_s: float, high_s: float) -> None:
+def check(segments: tuple[SpeechSegment, ...], low_s: float, high_s: float) -> None:
     assert segments
     for segment in segments:
         assert low_s <= segment.start_s < segment.end_s <= high_s

@@ -19,7 +19,7 @@ from omnitrace_core.asr import load_engine
 from omnitrace_core.asr.engines import scribe
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import Segment, Word
+from omnitrace_core.records import SpeechSegment, Word
 from tests.core.asr.speech_sounds import decode_speech
 
 pytest.importorskip("elevenlabs", reason="needs the extra scribe")
@@ -104,7 +104,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 def heard(
     service: Service, cut: dict[str, float] | None = None, **settings: object
-) -> tuple[Segment, ...]:
+) -> tuple[SpeechSegment, ...]:
     told = {"engine": "scribe", "base_url": service.url, "retries": 2, **settings}
     engine = load_engine(AsrOptions.model_validate(told))
     return engine.segments(*decode_speech(**(cut or {})))
@@ -113,8 +113,8 @@ def heard(
 def test_sentences_and_words(service: Service) -> None:
     segments = heard(service, language="en")
     assert segments == (
-        Segment(1.0, 2.0, "The angel.", (Word("The", 1.0, 1.2), Word("angel.", 1.3, 2.0))),
-        Segment(6.1, 6.6, "A man", (Word("A", 6.1, 6.2), Word("man", 6.3, 6.6))),
+        SpeechSegment(1.0, 2.0, "The angel.", (Word("The", 1.0, 1.2), Word("angel.", 1.3, 2.0))),
+        SpeechSegment(6.1, 6.6, "A man", (Word("A", 6.1, 6.2), Word("man", 6.3, 6.6))),
     )
     (asked,) = service.asked
     assert asked["path"] == b"/v1/speech-to-text"

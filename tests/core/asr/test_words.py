@@ -13,7 +13,7 @@ from omnitrace_core.asr.engines.words import (
     spread,
     tidy_words,
 )
-from omnitrace_core.records import Segment, Word
+from omnitrace_core.records import SpeechSegment, Word
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_words_become_orderly() -> None:
 def test_sentences_end_with_their_punctuation() -> None:
     words = [Word("One", 0, 1), Word("two.", 3, 4), Word("Three", 4, 5)]
     assert sentences(words) == (
-        Segment(0, 4, "One two.", tuple(words[:2])),
-        Segment(4, 5, "Three", (words[2],)),
+        SpeechSegment(0, 4, "One two.", tuple(words[:2])),
+        SpeechSegment(4, 5, "Three", (words[2],)),
     )
     assert sentences([]) == ()
 

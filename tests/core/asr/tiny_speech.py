@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from omnitrace_core.runtime.process_state import kept_process
+from omnitrace_core.runtime.process_state import preserve_process_state
 from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 WIDTH = 32
@@ -136,7 +136,7 @@ def _save(
         arguments["input_size"] = input_size
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     enable_transformers_vision()
-    with kept_process(1, "funasr"):
+    with preserve_process_state(1, "funasr"):
         import funasr  # noqa: F401  fills the table of models
         from funasr.register import tables
 

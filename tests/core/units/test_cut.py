@@ -13,7 +13,7 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import Message, Part, ReadySample, Sample, Segment, SourceUnit
+from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.units.cut import assign_units, empty_unit_notes, empty_units, time_bins
 from tests.core.samples import image, ready, sound, video
 
@@ -57,7 +57,7 @@ def test_instructions_are_one_unit_and_marked() -> None:
 def test_chunks_take_the_place_of_bins_and_silence_falls_back() -> None:
     sample = Sample("a", (Message("user", (Part("audio", uri="x"), Part("audio", uri="y"))),))
     reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks")))
-    speech = {0: (Segment(0.5, 1.1, "hello"), Segment(1.6, 2.0, "there")), 1: ()}
+    speech = {0: (SpeechChunk(0.5, 1.1, "hello"), SpeechChunk(1.6, 2.0, "there")), 1: ()}
     item = reader.ready(sample, {0: sound(1, 3.0), 1: sound(2, 2.0)}, speech)
     assert [(unit.kind, unit.start_s, unit.transcript) for unit in item.units] == [
         ("audio_chunk", 0.5, "hello"),
