@@ -1,4 +1,4 @@
-"""Where the files of a speech or embedding model lie."""
+"""Checks that an engine's packages and models are there, and finds the files of a model."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from pathlib import Path
 
 from omnitrace_core.errors import BackendError
 
-_PINNED = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}")
-# The same weights once more, for other libraries.
+_PINNED_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}")
+# The same weights in the formats of other libraries.
 _OTHER_FORMATS = ["*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.tflite"]
 
 
 def check_package(name: str, engine: str, extra: str) -> None:
-    """Whether a package is installed; it is not loaded.
+    """Check that a package is installed, without importing it.
+
+    extra: the extra of this distribution that installs the package.
 
     Raises:
-        BackendError: it is not.
+        BackendError: the package is not installed.
     """
     if importlib.util.find_spec(name) is None:
         raise BackendError(
-            f"asr.engine={engine} needs the package {name}: "
-            f"pip install 'omnitrace-ray[{extra}]' -c constraints.txt, "
-            "or choose another engine, such as vad"
+            f"asr.engine={engine} needs the package {name}: pip install 'omnitrace-ray[{extra}]' "
+            "-c constraints.txt, or choose another engine, such as vad"
         )
 
 
 def check_model(key: str, value: str | None, engine: str) -> str:
-    """A directory that is there, or a hub id with a pinned commit; nothing is fetched.
+    """Check that a model is an existing directory or a pinned hub id; nothing is downloaded.
 
-    key: the setting that names the model. Returns the value.
+    key: the setting that names the model; value: what it is set to, which is returned.
 
     Raises:
-        BackendError: neither.
+        BackendError: the value is neither.
     """
     if value is None:
         raise BackendError(f"asr.engine={engine} needs {key}: a directory, or hub-id@commit")
-    if not Path(value).is_dir() and not _PINNED.fullmatch(value):
+    if not Path(value).is_dir() and not _PINNED_HUB_ID.fullmatch(value):
         raise BackendError(
             f"{key}={value!r} is not a local directory, and a hub id needs its commit: "
             "name@<the 40 digits on the model's page>"
@@ -46,10 +47,10 @@ def check_model(key: str, value: str | None, engine: str) -> str:
 
 
 def model_folder(value: str) -> Path:
-    """The directory of a checked model, fetched from the hub if it is not a local one.
+    """The directory of a checked model; one that is named by a hub id is downloaded first.
 
     Raises:
-        BackendError: the hub did not give it.
+        BackendError: the hub does not deliver the model.
     """
     if Path(value).is_dir():
         return Path(value)
@@ -61,5 +62,5 @@ def model_folder(value: str) -> Path:
         return Path(snapshot_download(name, revision=commit, ignore_patterns=_OTHER_FORMATS))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise BackendError(
-            f"the model {value} cannot be had from the hub ({error}); give a local directory"
+            f"the model {value} cannot be downloaded from the hub ({error}); give a local directory"
         ) from error
