@@ -40,7 +40,7 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(BackendError, match=r"a/b@0123.* cannot be downloaded .*no route.*local directory"):
+    with pytest.raises(BackendError, match=r"cannot be downloaded .*no route.*local directory"):
         model_folder(f"a/b@{COMMIT}")
 
 
