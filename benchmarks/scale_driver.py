@@ -26,7 +26,7 @@ from pipeline.driver.prepare import prepare
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder import publish
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.lease import claim_of
+from pipeline.run_folder.lease_file import current_claim
 
 _LOOKS = 100  # at memory, over the chunks of a stage
 
@@ -117,7 +117,7 @@ def _by_graph(job: Job, noted: Any) -> int:
 
         def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
             nonlocal count
-            inner = graph.executor(job, claim_of(job.folder))
+            inner = graph.executor(job, current_claim(job.folder))
             with closing(inner(chunks)) as coming:
                 for committed in coming:
                     yield committed

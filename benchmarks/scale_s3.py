@@ -33,7 +33,7 @@ from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.attempts import StoredAttempts
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.lease import Claim, claim_of
+from pipeline.run_folder.lease_file import Claim, current_claim
 from pipeline.run_folder.publish import publish_shard
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
@@ -71,7 +71,7 @@ def _whole_run(counting: _Counting) -> Counts:
         job = prepare(make_config(config_tree(here, _ROWS), [], "benchmark"))
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        step = _chain(job, claim_of(job.folder))
+        step = _chain(job, current_claim(job.folder))
         for chunk in chunks:
             with counting.labelled("chunks"):
                 committed = step(chunk)

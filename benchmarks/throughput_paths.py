@@ -102,13 +102,13 @@ def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
     from pipeline.driver.ray_session import ray_session
     from pipeline.driver.run import run
     from pipeline.graph import executor
-    from pipeline.run_folder.lease import claim_of
+    from pipeline.run_folder.lease_file import current_claim
 
     with ray_session(job.config):
         ready_s = time.perf_counter() - begun
 
         def execute(chunks: Sequence[Any]) -> Generator[Any, None, None]:
-            inner = executor(job, claim_of(job.folder))
+            inner = executor(job, current_claim(job.folder))
             for committed in inner(chunks):
                 note()
                 yield committed

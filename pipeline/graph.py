@@ -26,7 +26,7 @@ from pipeline.planning.plan import Chunk, CommittedChunk, ExecuteChunks
 from pipeline.run_folder.attempts import StoredAttempts
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.lease import Claim
+from pipeline.run_folder.lease_file import Claim
 from stages.arrow.schema import CHUNK_PLAN
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans

@@ -19,7 +19,7 @@ from benchmarks.throughput_cpu import TreeTime
 from benchmarks.throughput_paths import Course, collect
 from pipeline.config import load_config
 from pipeline.run_folder.attempts import StoredAttempts
-from pipeline.run_folder.lease import holding
+from pipeline.run_folder.lease import hold_lease
 from pipeline.storage.folder import Folder
 from stages.guards.attempts import Attempts
 from tests.pipeline.storage.s3_server import binary
@@ -241,7 +241,7 @@ def test_memory_per_chunk_is_that_of_the_window() -> None:
 def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
     """Of the stages that decode media and find speech: scale-s3 has neither."""
     folder = Folder(str(tmp_path))
-    with counting_requests() as requests, holding(Folder(str(tmp_path)), 60.0) as lease:
+    with counting_requests() as requests, hold_lease(Folder(str(tmp_path)), 60.0) as lease:
         attempts = Attempts("chunk_audio", StoredAttempts(folder, lease.claim))
         with requests.labelled("attempt"):
             attempts.begin("chunk").done()

@@ -22,7 +22,8 @@ from pipeline.planning.plan import ExecuteChunks
 from pipeline.run_folder.attempts import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.lease import Claim, Lease, holding
+from pipeline.run_folder.lease import Lease, hold_lease
+from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.publish import publish_shard, retire, whole
 from pipeline.run_folder.verdict import (
@@ -61,7 +62,7 @@ def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = Fa
         stopping_on_signals(),
         # Ray goes down last: who is told to stop may have seconds to say where the run stands.
         ExitStack() as work,
-        holding(job.folder, job.config.run.lease_s, take=take_lease) as lease,
+        hold_lease(job.folder, job.config.run.lease_s, take_over=take_lease) as lease,
     ):
         return _run(_as_it_stands(job), lease, execute, work)
 

@@ -24,7 +24,8 @@ from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.planning.plan import CommittedChunk, Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.recuration.shard import Report, recurate_shard
-from pipeline.run_folder.lease import Claim, Lease, holding
+from pipeline.run_folder.lease import Lease, hold_lease
+from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import Manifest, manifest_name, read_manifests
 from pipeline.run_folder.publish import retire, whole
 from pipeline.run_folder.stored_run import RUN_JSON
@@ -57,7 +58,7 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
     if is_finished(job):
         return _judge(job)
     check_writable(job.folder, "DEST ")
-    held = holding(job.folder, job.config.run.lease_s, take=take_lease)
+    held = hold_lease(job.folder, job.config.run.lease_s, take_over=take_lease)
     with stopping_on_signals(), held as lease:
         job.manifests.update(whole(job.folder, read_manifests(job.folder)))
         return _recurate(job, lease, workers or os.cpu_count() or 1)

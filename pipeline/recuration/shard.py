@@ -10,7 +10,7 @@ from omnitrace_core.media.rules import MediaRules
 from pipeline.planning.plan import CommittedChunk, Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.chunk_files import check_chunk_rows, count_by_status
-from pipeline.run_folder.lease import Claim, check_claim
+from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.publish import Confirm, declare
 from pipeline.run_folder.stored_run import StoredRun

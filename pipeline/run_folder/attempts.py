@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.run_folder.lease import Claim, check_claim
+from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.storage.folder import Folder
 
 ATTEMPTS = "_attempts"

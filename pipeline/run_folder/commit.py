@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, count_by_status
-from pipeline.run_folder.lease import Claim, check_claim
+from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.storage.folder import ABSENT, Folder
 from stages.arrow.chunk import rows_of
 from stages.arrow.schema import CHUNK_FILE

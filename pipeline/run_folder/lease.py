@@ -1,97 +1,61 @@
-"""One driver per run: a lease object that one process holds and renews, and others wait for.
+"""The lease: it lets one driver at a time work on a run.
 
-The lease is a small JSON object in the run's folder, taken, renewed and given back by conditional
-writes. Each holder raises its epoch by one; parts and manifests carry it. Workers ask the store
-whose the run is before they commit, the driver before each step that others see. A holder that dies
-stops renewing: whoever waits sees the object unchanged for the time to live, by his own clock, and
-takes it over.
+The lease is a small JSON file in the run's folder, which is taken, renewed and given back by
+conditional writes. Each holder's epoch is one higher than that of the holder before. A worker reads
+the lease before it commits, the driver before each step that others see.
 
-Nothing here compares two machines' clocks but for leases that were left minutes ago.
+A holder that dies stops renewing. Another driver that wants the run watches the file: if it stays
+unchanged for its time to live, by the clock of the watching driver, that driver takes the lease
+over. Clocks of two machines are compared only for leases whose last renewal is minutes old.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
+from pipeline.run_folder.lease_file import (
+    LEASE,
+    Claim,
+    LeaseHolder,
+    is_abandoned,
+    is_this_process,
+    read_lease,
+    this_process,
+)
 from pipeline.storage.folder import Folder
 
-LEASE = "_lease.json"
-# A lease whose last renewal lies further back than its time to live and this is nobody's, even if
-# two machines' clocks disagree by minutes.
-_CLOCKS_APART_S = 300.0
-_WATCH_S = 0.5
-_RENEWALS = 3  # in a time to live
-_HEARTBEAT_ENDS_S = 2.0  # what a renewal that is under way may take when the lease is given back
+_POLL_S = 0.5
+_RENEWALS = 3  # within one time to live
+_RELEASE_WAIT_S = 2.0  # for a renewal that is under way when the lease is given back
 
-# Owners that are this very process, and at work.
-_ours: set[str] = set()
+# Owners of the leases that this process holds.
+_held_here: set[str] = set()
 
 log = logging.getLogger(__name__)
 
 
-def awake_and_asleep() -> float:
-    """Seconds since the machine was started, those that it slept included."""
+def boot_clock() -> float:
+    """Seconds since the machine was started, including the time it was asleep."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """By what a worker knows its driver's lease."""
-
-    epoch: int
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """What the lease object says.
-
-    owner: random, one per taking. machine, started: the boot of the machine, and when on it the
-    process began; empty where the system does not tell. renewed_at: seconds since 1970 by the
-    holder's clock.
-    """
-
-    owner: str
-    epoch: int
-    host: str
-    pid: int
-    machine: str
-    started: str
-    ttl_s: float
-    renewed_at: float
-    released: bool = False
-
-    def as_bytes(self) -> bytes:
-        """The object's content."""
-        return json.dumps(asdict(self), indent=1).encode()
-
-    def __str__(self) -> str:
-        ago = max(0.0, time.time() - self.renewed_at)
-        return f"process {self.pid} on {self.host} (epoch {self.epoch}, renewed {ago:.0f} s ago)"
-
-
 @contextmanager
-def holding(folder: Folder, ttl_s: float, *, take: bool = False) -> Iterator[Lease]:
-    """Hold the run's lease while the block runs; it is renewed behind the scenes.
+def hold_lease(folder: Folder, ttl_s: float, *, take_over: bool = False) -> Iterator[Lease]:
+    """Hold the run's lease while the block runs; a thread renews it.
 
-    take: take it over from whoever has it.
+    take_over: take it even from a holder that is alive.
 
     Raises:
         LeaseHeld: another process holds it, and is alive.
-        RunError: the lease object cannot be read.
+        RunError: the lease file cannot be read.
     """
-    lease = acquire(folder, ttl_s, take=take)
+    lease = acquire_lease(folder, ttl_s, take_over=take_over)
     lease.start()
     try:
         yield lease
@@ -99,42 +63,42 @@ def holding(folder: Folder, ttl_s: float, *, take: bool = False) -> Iterator[Lea
         lease.release()
 
 
-def acquire(
+def acquire_lease(
     folder: Folder,
     ttl_s: float,
     *,
-    take: bool = False,
-    clock: Callable[[], float] = awake_and_asleep,
+    take_over: bool = False,
+    clock: Callable[[], float] = boot_clock,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Lease:
-    """Take the lease: at once if it is free, else when its holder has shown no life long enough.
+    """Take the lease: at once if it is free, else when its holder was silent for its time to live.
 
     Raises:
         LeaseHeld: its holder renewed it while we watched.
-        RunError: the lease object cannot be read.
+        RunError: the lease file cannot be read.
     """
     if not folder.is_conditional:
         log.warning("%s: its writes are not conditional; run one driver at a time", folder.root)
     watched: tuple[str, float] | None = None
-    mine = _myself(1, ttl_s)
+    us = this_process(ttl_s)
     while True:
-        asked = clock()
-        found = _read(folder)
+        now = clock()
+        found = read_lease(folder)
         if found is None:
-            mine = replace(mine, epoch=1)
-            if folder.create(LEASE, mine.as_bytes()):
-                return Lease(folder, mine, None, asked, clock)
+            us = replace(us, epoch=1)
+            if folder.create(LEASE, us.as_bytes()):
+                return Lease(folder, us, None, now, clock)
             continue
         holder, tag = found
-        if holder.owner == mine.owner:
-            # Taken after all: the store's answer to that was lost on its way.
-            return Lease(folder, holder, tag, asked, clock)
-        if take or _is_free(holder) or _is_silent(watched, tag, asked, holder.ttl_s):
-            mine = replace(mine, epoch=holder.epoch + 1, renewed_at=time.time())
-            if (new := folder.swap(LEASE, mine.as_bytes(), tag)) is not None:
+        if holder.owner == us.owner:
+            # We have it: our write was done, though its answer was lost.
+            return Lease(folder, holder, tag, now, clock)
+        if take_over or _is_free(holder) or _is_silent(watched, tag, now, holder.ttl_s):
+            us = replace(us, epoch=holder.epoch + 1, renewed_at=time.time())
+            if (new_tag := folder.swap(LEASE, us.as_bytes(), tag)) is not None:
                 if not holder.released:
                     log.warning("took the lease of %s over from %s", folder.root, holder)
-                return Lease(folder, mine, new, asked, clock)
+                return Lease(folder, us, new_tag, now, clock)
             continue
         if watched is None:
             log.warning(
@@ -143,242 +107,168 @@ def acquire(
                 holder,
                 holder.ttl_s,
             )
-            # Its silence counts from when it was read, which a store may take long to answer.
+            # The silence counts from when the read ended: a store may take long to answer.
             watched = (tag, clock())
         elif watched[0] != tag:
             raise LeaseHeld(
                 f"{folder.root} is being worked on by {holder}; let it finish, stop it, or take "
                 "the run over with --break-lease"
             )
-        sleep(min(_WATCH_S, holder.ttl_s / 10))
+        sleep(min(_POLL_S, holder.ttl_s / 10))
+
+
+def _is_free(holder: LeaseHolder) -> bool:
+    """Whether nobody holds the lease: it was given back, or its holder is gone."""
+    if holder.released:
+        return True
+    if is_this_process(holder):
+        return holder.owner not in _held_here
+    return is_abandoned(holder)
+
+
+def _is_silent(watched: tuple[str, float] | None, tag: str, now: float, ttl_s: float) -> bool:
+    """Whether the lease file has not changed for its time to live."""
+    return watched is not None and watched[0] == tag and now - watched[1] > ttl_s
 
 
 class Lease:
-    """The lease while we hold it.
+    """The lease while this process holds it.
 
-    tag: of the object as we wrote it (None: to be read). renewed: when that was asked for, by
-    `clock`, which is what others may at the latest count from.
+    tag: of the lease file as we wrote it (None: not known yet). renewed: the time by `clock` just
+    before the last renewal; a watching driver counts our silence from then on or from later.
     """
 
     def __init__(
         self,
         folder: Folder,
-        holder: Holder,
+        holder: LeaseHolder,
         tag: str | None,
         renewed: float,
-        clock: Callable[[], float] = awake_and_asleep,
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
         self._folder, self._holder, self._clock = folder, holder, clock
         self._tag, self._renewed = tag, renewed
-        self._lost = ""
-        self._guard = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._loss_reason = ""
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
 
     @property
     def epoch(self) -> int:
-        """Which holder of the run we are: 1 for the first."""
+        """Number of this holder among the run's holders: 1 for the first."""
         return self._holder.epoch
 
     @property
     def claim(self) -> Claim:
-        """What workers are given."""
+        """Identifies this holder to its workers."""
         return Claim(self._holder.epoch, self._holder.owner)
 
     def start(self) -> None:
-        """Begin to renew it from a thread of its own."""
-        _ours.add(self._holder.owner)
+        """Start the thread that renews it."""
+        _held_here.add(self._holder.owner)
         self._thread.start()
 
     def check(self) -> None:
-        """Look without asking the store, for what nobody else sees.
+        """Check by the clock alone; enough for steps that nobody else sees.
 
         Raises:
-            LeaseLost: others may hold it by now, and it cannot be renewed.
+            LeaseLost: another process may hold it by now, and it cannot be renewed.
         """
         silent_s = self._clock() - self._renewed
-        if not self._lost and silent_s > self._holder.ttl_s:
-            # That our own version is still there proves that nobody held it in between.
+        if not self._loss_reason and silent_s > self._holder.ttl_s:
+            # If our own version is still there, nobody held the lease in between.
             try:
                 self.renew()
             except OSError as error:
-                raise self._loss(f"not renewed for {silent_s:.0f} s ({error})") from error
-        if self._lost:
-            raise self._loss(self._lost)
+                raise self._lease_lost(f"not renewed for {silent_s:.0f} s ({error})") from error
+        if self._loss_reason:
+            raise self._lease_lost(self._loss_reason)
 
     def confirm(self) -> None:
-        """Ask the store, right before a step that others see.
+        """Read the lease file; called right before a step that others see.
 
         Raises:
             LeaseLost: another process holds it.
             OSError: the store does not answer.
         """
         self.check()
-        found = _read(self._folder)
+        found = read_lease(self._folder)
         if found is None or found[0].owner != self._holder.owner:
-            self._lost = f"it is held by {found[0]}" if found else "the lease object is gone"
-            raise self._loss(self._lost)
+            self._loss_reason = f"it is held by {found[0]}" if found else "the lease file is gone"
+            raise self._lease_lost(self._loss_reason)
 
-    def _loss(self, reason: str) -> LeaseLost:
+    def _lease_lost(self, reason: str) -> LeaseLost:
         return LeaseLost(
             f"this process lost the lease of {self._folder.root}: {reason}. What is committed "
             "stays; the same command goes on where the run stands"
         )
 
     def renew(self) -> None:
-        """Write the object anew. Raises: OSError if the storage does not answer."""
-        with self._guard:
-            if self._lost or self._holder.released:
+        """Write the lease file anew. Raises: OSError if the store does not answer."""
+        with self._lock:
+            if self._loss_reason or self._holder.released:
                 return
-            asked = self._clock()
+            now = self._clock()
             holder = replace(self._holder, renewed_at=time.time())
             tag = self._swap(holder)
             if tag is None:
-                self._lost = f"it is held by {self._successor()}"
-                log.error("lost the lease of %s: %s", self._folder.root, self._lost)
+                self._loss_reason = f"it is held by {self._describe_successor()}"
+                log.error("lost the lease of %s: %s", self._folder.root, self._loss_reason)
                 return
-            self._holder, self._tag, self._renewed = holder, tag, asked
+            self._holder, self._tag, self._renewed = holder, tag, now
 
     def release(self) -> None:
-        """Give it back, so that the next driver need not wait. Does nothing if it is lost."""
-        self._ended.set()
-        _ours.discard(self._holder.owner)
-        # A renewal that the store lets wait ends by itself; the next driver waits for it, then.
-        if not self._guard.acquire(timeout=_HEARTBEAT_ENDS_S):
+        """Give the lease back, so that the next driver need not wait; no effect if it is lost."""
+        self._stopped.set()
+        _held_here.discard(self._holder.owner)
+        # If the store delays a renewal, it ends by itself, and the next driver has to wait.
+        if not self._lock.acquire(timeout=_RELEASE_WAIT_S):
             return
         try:
-            if self._lost or self._holder.released:
+            if self._loss_reason or self._holder.released:
                 return
             self._holder = replace(self._holder, renewed_at=time.time(), released=True)
             with suppress(OSError, RunError):
                 self._swap(self._holder)
         finally:
-            self._guard.release()
+            self._lock.release()
 
-    def _swap(self, holder: Holder) -> str | None:
+    def _swap(self, holder: LeaseHolder) -> str | None:
+        """Replace our version of the lease file; returns the new tag, None if it is not ours."""
         if self._tag is None:
-            found = _read(self._folder)
+            found = read_lease(self._folder)
             if found is None or found[0].owner != holder.owner:
                 return None
             self._tag = found[1]
-        # One that the store does not answer must leave time for another.
+        # A try that the store does not answer must leave time for another.
         within_s = holder.ttl_s / _RENEWALS / 2
         if (tag := self._folder.swap(LEASE, holder.as_bytes(), self._tag, within_s)) is not None:
             return tag
-        # Where the answer to a swap that happened is lost, we hold it still.
-        found = _read(self._folder)
+        # We still hold it if the swap was done and only its answer was lost.
+        found = read_lease(self._folder)
         if found is None or found[0].owner != holder.owner:
             return None
         if found[0] == holder:
             return found[1]
-        # It was an earlier one, of a heartbeat that was given up.
+        # The version is ours, written late by an earlier renewal that had timed out.
         return self._folder.swap(LEASE, holder.as_bytes(), found[1], within_s)
 
-    def _beat(self) -> None:
-        every_s = self._holder.ttl_s / _RENEWALS
-        due = self._clock() + every_s
-        while not self._ended.wait(max(0.0, due - self._clock())):
-            # Counted from its begin, however long it takes.
-            due = self._clock() + every_s
+    def _keep_renewing(self) -> None:
+        interval_s = self._holder.ttl_s / _RENEWALS
+        due = self._clock() + interval_s
+        while not self._stopped.wait(max(0.0, due - self._clock())):
+            # The interval counts from the start of a renewal, however long that takes.
+            due = self._clock() + interval_s
             try:
                 self.renew()
-            except Exception as error:  # noqa: BLE001  (it may work the next time)
+            except Exception as error:  # noqa: BLE001  (the next renewal may succeed)
                 log.warning("the lease of %s was not renewed: %r", self._folder.root, error)
-            if self._lost:
+            if self._loss_reason:
                 return
 
-    def _successor(self) -> str:
+    def _describe_successor(self) -> str:
         try:
-            found = _read(self._folder)
+            found = read_lease(self._folder)
         except (OSError, RunError) as error:
-            return f"nobody knows whom ({error})"
-        return str(found[0]) if found else "nobody: the lease object is gone"
-
-
-def check_claim(folder: Folder, claim: Claim) -> None:
-    """What a worker asks before it begins, and before it commits.
-
-    Raises:
-        LeaseLost: the run has another driver than ours.
-    """
-    found = _read(folder)
-    if found is not None and found[0].owner == claim.owner and not found[0].released:
-        return
-    now = f"held by {found[0]}" if found else "gone"
-    raise LeaseLost(
-        f"a worker of epoch {claim.epoch} may not commit to {folder.root}: its lease is {now}"
-    )
-
-
-def claim_of(folder: Folder) -> Claim:
-    """Of whoever holds the lease now. Raises: LeaseLost if nobody does."""
-    found = _read(folder)
-    if found is None or found[0].released:
-        raise LeaseLost(f"nobody holds the lease of {folder.root}")
-    return Claim(found[0].epoch, found[0].owner)
-
-
-def _read(folder: Folder) -> tuple[Holder, str] | None:
-    try:
-        content, tag = folder.read_tagged(LEASE)
-    except FileNotFoundError:
-        return None
-    try:
-        return Holder(**json.loads(content)), tag
-    except (ValueError, TypeError) as error:
-        raise RunError(
-            f"{folder.url(LEASE)} is not a lease ({error}); if no other driver is at work, "
-            "delete it and run again"
-        ) from error
-
-
-def _myself(epoch: int, ttl_s: float) -> Holder:
-    return Holder(
-        owner=uuid.uuid4().hex,
-        epoch=epoch,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        machine=_machine(),
-        started=_started(os.getpid()) or "",
-        ttl_s=ttl_s,
-        renewed_at=time.time(),
-    )
-
-
-def _is_free(holder: Holder) -> bool:
-    """Whether nobody can hold it: given back, its process is dead, or it was left long ago."""
-    if holder.released:
-        return True
-    if holder.machine and holder.machine == _machine():
-        started = _started(holder.pid)
-        if holder.pid == os.getpid() and holder.started == started:
-            return holder.owner not in _ours
-        # None: it is hidden from us, and may live.
-        return started is not None and started != holder.started
-    return time.time() - holder.renewed_at > holder.ttl_s + _CLOCKS_APART_S
-
-
-def _is_silent(watched: tuple[str, float] | None, tag: str, now: float, ttl_s: float) -> bool:
-    """Whether it stayed as it is for its time to live."""
-    return watched is not None and watched[0] == tag and now - watched[1] > ttl_s
-
-
-def _machine() -> str:
-    """This boot of this machine, and which of its process ids we see; empty if it does not tell."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in ticks since the boot; empty: there is none; None: not told."""
-    try:
-        # Behind the name in brackets, which may hold anything: the state, then 18 more fields.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    except OSError:
-        return None
-    return "" if fields[0] == "Z" else fields[19]
+            return f"an unknown process ({error})"
+        return str(found[0]) if found else "nobody: the lease file is gone"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.planning.plan import Plan, Shard, shard_label
 from pipeline.run_folder.attempts import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, chunk_file_name, read_chunk_file
-from pipeline.run_folder.lease import LEASE
+from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.manifests import (
     MANIFESTS,
     Manifest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.planning.inputs import scan_input
 from pipeline.planning.plan import Chunk, CommittedChunk, make_plan
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.lease import Claim
+from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
@@ -78,7 +78,7 @@ class Worker:
         self.claim = claim
         self.done: list[str] = []
 
-    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def __call__(self, chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
             row = commit_chunk(self.records(chunk), self.folder, self.claim).to_pylist()[0]
             self.done.append(chunk.key)

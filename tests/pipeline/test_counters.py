@@ -12,7 +12,8 @@ from omnitrace_core.errors import LeaseLost
 from pipeline import counters
 from pipeline.counters import COUNTERS, Count, count_chunk, counts
 from pipeline.run_folder.commit import commit_chunk
-from pipeline.run_folder.lease import Claim, acquire
+from pipeline.run_folder.lease import acquire_lease
+from pipeline.run_folder.lease_file import Claim
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
 from stages.arrow.schema import RECORD
@@ -67,7 +68,7 @@ def test_chunk_is_counted_after_its_commit(
     count = partial(count_chunk, run_id="nightly")
     counters.counter.cache_clear()
     monkeypatch.setattr("ray.util.metrics.Counter", RecordingCounter)
-    lease = acquire(folder, 60)
+    lease = acquire_lease(folder, 60)
     try:
         committed = commit_chunk(table, folder, lease.claim, count)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def test_duckdb_reads_it(finished: tuple[Job, Verdict]) -> None:
     job, _ = finished
     output = job.identity.output.root
     query = f"select sample_id, span_index, unnest(sources) from '{output}/**/spans/*.parquet'"
-    found = duckdb.sql(query).fetchall()
+    found = duckdb.execute(query).fetchall()
     assert len(found) == sum(len(span["sources"]) for span in rows(job.folder, "spans"))
 
 
@@ -142,11 +142,11 @@ def test_cells_of_a_picture_have_the_mass_of_the_whole(
         for bucket in MASS_BUCKETS:
             name = f"mass_{bucket}"
             assert new[name] == pytest.approx(old[name], abs=1e-5)
-    seen: Counter[tuple[str, int]] = Counter()
+    seen: defaultdict[tuple[str, int], float] = defaultdict(float)
     for heat in rows(job.folder, "heatmaps"):
         if heat["modality"] == "image":
             total = sum(heat["patches"]) * heat["scale"]
-            seen[heat["row_key"], heat["span_index"]] += total  # type: ignore[assignment]
+            seen[heat["row_key"], heat["span_index"]] += total
     for span in rows(job.folder, "spans"):
         mass = seen[span["row_key"], span["span_index"]]
         assert mass == pytest.approx(span["mass_image"], abs=0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def stages_of(job: Job) -> ExecuteChunks:
     provenance = Provenance(job.identity.fingerprint, "1.2.3")
     curate = CurateSpans(config.spans, config.curation, config.trace, config.units, provenance)
 
-    def execute(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
             done = curate(trace(chunk_audio(decode(read_samples(plan_row(chunk))))))
             yield CommittedChunk(**commit_chunk(done, job.folder).to_pylist()[0])

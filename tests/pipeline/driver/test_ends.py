@@ -20,7 +20,7 @@ from pipeline.driver.settled import settled
 from pipeline.driver.stop_signals import keeping_handlers
 from pipeline.planning.inputs import list_shards
 from pipeline.planning.plan import Chunk, CommittedChunk
-from pipeline.run_folder.lease import LEASE
+from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.verdict import Exit
 from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import (

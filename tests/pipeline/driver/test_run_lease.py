@@ -16,7 +16,8 @@ from pipeline.driver.run import run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.chunk_files import chunk_file_name
 from pipeline.run_folder.commit import EPOCH_KEY
-from pipeline.run_folder.lease import LEASE, Lease, claim_of, holding
+from pipeline.run_folder.lease import Lease, hold_lease
+from pipeline.run_folder.lease_file import LEASE, current_claim
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.verdict import Exit, Stop, VerdictFile, judge
 from tests.pipeline.made_runs import (
@@ -37,13 +38,13 @@ def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
     epochs = []
 
     def look(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        worker = Worker(job.folder, claim=claim_of(job.folder))
+        worker = Worker(job.folder, claim=current_claim(job.folder))
         for committed in worker(chunks):
             part = pa.BufferReader(job.folder.read(chunk_file_name(committed.chunk_key)))
             epochs.append((pa.ipc.open_file(part).schema.metadata or {}).get(EPOCH_KEY))
             yield committed
 
-    with holding(job.folder, 60):
+    with hold_lease(job.folder, 60):
         pass
     run(job, look)
     assert set(epochs) == {b"2"}
@@ -53,7 +54,7 @@ def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
 
 def test_run_that_another_driver_works_on_is_left_alone(folder: Path) -> None:
     job = job_for(config_for(folder, run={"lease_s": 6}))
-    with holding(job.folder, 6), pytest.raises(LeaseHeld, match="is being worked on by process"):
+    with hold_lease(job.folder, 6), pytest.raises(LeaseHeld, match="is being worked on by process"):
         run(job, Worker(job.folder))
     assert [name for name in job.folder.tree("") if LEASE not in name] == []
     assert run(job, Worker(job.folder)).exit_code == 0
@@ -126,7 +127,7 @@ class _Sleeper:
             run(self.job, self._work)
 
     def _work(self, chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        yield from Worker(self.job.folder, claim=claim_of(self.job.folder))(chunks)
+        yield from Worker(self.job.folder, claim=current_claim(self.job.folder))(chunks)
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -1,4 +1,4 @@
-"""The lease: one holder, renewal, takeover, epochs, and what a lost one may no longer do."""
+"""The lease: one holder at a time, renewal, takeover, epochs, and what a lost lease forbids."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError, StoreUnavailable
-from pipeline.run_folder.lease import LEASE, Lease, acquire, check_claim, holding
+from pipeline.run_folder.lease import Lease, acquire_lease, hold_lease
+from pipeline.run_folder.lease_file import LEASE, check_claim
 from pipeline.storage.folder import Folder
 
 TTL = 30.0
 
 
 class Clock:
-    """A clock that runs when somebody sleeps; `while_asleep` is called at each sleep."""
+    """A clock that advances only by `sleep`; `while_asleep` is called at each sleep."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -39,39 +41,39 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
+def clock() -> Clock:
     return Clock()
 
 
-def take(folder: Folder, clock: Clock, take: bool = False) -> Lease:
-    return acquire(folder, TTL, take=take, clock=clock, sleep=clock.sleep)
+def take(folder: Folder, clock: Clock, take_over: bool = False) -> Lease:
+    return acquire_lease(folder, TTL, take_over=take_over, clock=clock, sleep=clock.sleep)
 
 
-def told(folder: Folder) -> dict[str, object]:
+def stored(folder: Folder) -> dict[str, object]:
     found: dict[str, object] = json.loads(folder.read(LEASE))
     return found
 
 
-def from_elsewhere(folder: Folder, **changes: object) -> None:
-    """Make the lease that of another machine, where nobody can look whether its process lives."""
-    folder.write(LEASE, json.dumps({**told(folder), "machine": "other", **changes}).encode())
+def move_elsewhere(folder: Folder, **changes: object) -> None:
+    """Make the holder a process of another machine, so that nobody can see whether it is alive."""
+    folder.write(LEASE, json.dumps({**stored(folder), "machine": "other", **changes}).encode())
 
 
-def test_first_holder_has_epoch_one_and_each_next_one_more(folder: Folder, clock: Clock) -> None:
+def test_each_holder_raises_the_epoch_by_one(folder: Folder, clock: Clock) -> None:
     for epoch in (1, 2, 3):
         lease = take(folder, clock)
         assert lease.epoch == epoch
         lease.check()
         check_claim(folder, lease.claim)
         lease.release()
-        assert told(folder)["released"] is True
+        assert stored(folder)["released"] is True
         with pytest.raises(LeaseLost, match=f"epoch {epoch} may not commit"):
             check_claim(folder, lease.claim)
 
 
 def test_silent_holder_is_taken_over_after_its_time_to_live(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
-    from_elsewhere(folder)
+    move_elsewhere(folder)
     before = clock.now
     second = take(folder, clock)
     assert second.epoch == 2
@@ -86,11 +88,11 @@ def test_silent_holder_is_taken_over_after_its_time_to_live(folder: Folder, cloc
         check_claim(folder, first.claim)
 
 
-def test_holder_that_shows_life_is_left_alone(folder: Folder, clock: Clock) -> None:
+def test_holder_that_renews_is_not_taken_over(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
-    from_elsewhere(folder)
-    beats = iter(range(1, 100))
-    clock.while_asleep = lambda: from_elsewhere(folder, renewed_at=time.time() + next(beats))
+    move_elsewhere(folder)
+    renewals = iter(range(1, 100))
+    clock.while_asleep = lambda: move_elsewhere(folder, renewed_at=time.time() + next(renewals))
     before = clock.now
     with pytest.raises(LeaseHeld, match=r"being worked on by process \d+ on .* --break-lease"):
         take(folder, clock)
@@ -98,79 +100,79 @@ def test_holder_that_shows_life_is_left_alone(folder: Folder, clock: Clock) -> N
     assert first.epoch == 1
 
 
-def test_first_look_that_takes_long_is_not_silence(
+def test_slow_first_read_does_not_count_as_silence(
     folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that throttles may answer a minute later with what was written a second ago."""
     take(folder, clock)
-    from_elsewhere(folder)
-    read_tagged, slow = Folder.read_tagged, iter([2 * TTL])
+    move_elsewhere(folder)
+    read_tagged, delays = Folder.read_tagged, iter([2 * TTL])
 
-    def slowly(storage: Folder, name: str) -> tuple[bytes, str]:
-        clock.now += next(slow, 0.0)
-        return read_tagged(storage, name)
+    def read_slowly(self: Folder, name: str) -> tuple[bytes, str]:
+        clock.now += next(delays, 0.0)
+        return read_tagged(self, name)
 
-    monkeypatch.setattr(Folder, "read_tagged", slowly)
-    beats = iter(range(1, 100))
+    monkeypatch.setattr(Folder, "read_tagged", read_slowly)
+    renewals = iter(range(1, 100))
     clock.while_asleep = lambda: (
-        from_elsewhere(folder, renewed_at=time.time() + next(beats)) if clock.now > 170 else None
+        move_elsewhere(folder, renewed_at=time.time() + next(renewals)) if clock.now > 170 else None
     )
     with pytest.raises(LeaseHeld):
         take(folder, clock)
 
 
-def test_lease_can_be_broken(folder: Folder, clock: Clock) -> None:
+def test_lease_can_be_taken_from_a_living_holder(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
     before = clock.now
-    second = take(folder, clock, take=True)
+    second = take(folder, clock, take_over=True)
     assert (second.epoch, clock.now) == (2, before)
     first.renew()
     with pytest.raises(LeaseLost, match=r"held by process \d+ .*epoch 2"):
         first.check()
-    # What is lost cannot be given back in another's name.
+    # Giving back a lost lease does not change the new holder's.
     first.release()
     second.renew()
     second.check()
-    assert told(folder)["released"] is False
+    assert stored(folder)["released"] is False
 
 
-def test_dead_process_of_this_machine_is_not_waited_for(folder: Folder, clock: Clock) -> None:
+def test_no_wait_for_a_dead_process_of_this_machine(folder: Folder, clock: Clock) -> None:
     child = multiprocessing.get_context("spawn").Process(
         target=_take_and_die, args=(folder.root,), daemon=True
     )
     child.start()
     child.join(60)
-    assert told(folder)["pid"] == child.pid
+    assert stored(folder)["pid"] == child.pid
     before = clock.now
     assert take(folder, clock).epoch == 2
     assert clock.now == before
 
 
 def _take_and_die(root: str) -> None:
-    acquire(Folder(root), TTL).start()
+    acquire_lease(Folder(root), TTL).start()
     os._exit(1)
 
 
-def test_what_was_left_long_ago_is_not_waited_for(folder: Folder, clock: Clock) -> None:
+def test_no_wait_for_a_lease_abandoned_long_ago(folder: Folder, clock: Clock) -> None:
     take(folder, clock)
-    from_elsewhere(folder, renewed_at=time.time() - TTL - 400)
+    move_elsewhere(folder, renewed_at=time.time() - TTL - 400)
     before = clock.now
     assert take(folder, clock).epoch == 2
     assert clock.now == before
 
 
-def test_many_at_once_and_one_has_it(folder: Folder) -> None:
+def test_of_many_processes_one_at_a_time_holds_the_lease(folder: Folder) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        taken = pool.map(_try, [folder.root] * 8)
-    assert sorted(epoch for epoch in taken if epoch) == list(range(1, len(taken) + 1))
+        epochs = pool.map(_hold_briefly, [folder.root] * 8)
+    assert sorted(epoch for epoch in epochs if epoch) == list(range(1, len(epochs) + 1))
 
 
-def _try(root: str) -> int:
-    """Take the lease however long it takes; at no time do two hold it."""
+def _hold_briefly(root: str) -> int:
+    """Take the lease, however long that takes; fail if two processes hold it at once."""
     folder = Folder(root)
     while True:
         try:
-            with holding(folder, 20) as lease:
+            with hold_lease(folder, 20) as lease:
                 assert folder.create("held", b"")
                 time.sleep(0.05)
                 lease.check()
@@ -180,15 +182,15 @@ def _try(root: str) -> int:
             continue
 
 
-def test_it_is_renewed_behind_the_scenes(folder: Folder) -> None:
-    with holding(folder, 1.2) as lease:
-        first = told(folder)["renewed_at"]
+def test_lease_is_renewed_in_the_background(folder: Folder) -> None:
+    with hold_lease(folder, 1.2) as lease:
+        first = stored(folder)["renewed_at"]
         time.sleep(1.5)
-        assert told(folder)["renewed_at"] != first
+        assert stored(folder)["renewed_at"] != first
         lease.check()
 
 
-def test_storage_that_fails_loses_the_lease_only_after_its_time(
+def test_store_failures_lose_the_lease_only_after_its_time_to_live(
     folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = take(folder, clock)
@@ -204,13 +206,13 @@ def test_storage_that_fails_loses_the_lease_only_after_its_time(
     clock.now += 2
     with pytest.raises(LeaseLost, match=r"not renewed for 31 s \(503 SlowDown\)"):
         lease.check()
-    # Nobody took it meanwhile, and the storage is back: it is still ours.
+    # Nobody took it meanwhile, and the folder is back: it is still ours.
     monkeypatch.undo()
     lease.check()
     lease.confirm()
 
 
-def test_spoilt_lease_says_so(folder: Folder, clock: Clock) -> None:
+def test_invalid_lease_file_is_reported(folder: Folder, clock: Clock) -> None:
     folder.write(LEASE, b"{}")
     with pytest.raises(RunError, match=r"is not a lease .* delete it and run again"):
         take(folder, clock)
@@ -220,20 +222,20 @@ def test_lease_that_was_deleted_is_lost(folder: Folder, clock: Clock) -> None:
     lease = take(folder, clock)
     folder.delete(LEASE)
     lease.renew()
-    with pytest.raises(LeaseLost, match="the lease object is gone"):
+    with pytest.raises(LeaseLost, match="the lease file is gone"):
         lease.check()
 
 
-def test_answers_that_are_lost_do_not_lose_the_lease(
+def test_lost_answers_of_the_store_do_not_lose_the_lease(
     folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(folder, clock).release()
     swap = Folder.swap
 
-    def unheard(*given: object) -> None:
-        swap(*given)  # type: ignore[arg-type]
+    def swap_without_answer(*args: Any) -> None:
+        swap(*args)
 
-    monkeypatch.setattr(Folder, "swap", unheard)
+    monkeypatch.setattr(Folder, "swap", swap_without_answer)
     lease = take(folder, clock)
     assert lease.epoch == 2
     lease.renew()
@@ -242,46 +244,48 @@ def test_answers_that_are_lost_do_not_lose_the_lease(
     lease.renew()
     lease.check()
     lease.release()
-    assert told(folder)["released"] is True
+    assert stored(folder)["released"] is True
 
 
-def test_lease_is_given_back_behind_a_heartbeat_that_came_late(
+def test_lease_is_given_back_after_a_renewal_that_was_written_late(
     folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = take(folder, clock)
     swap = Folder.swap
 
-    def given_up(storage: Folder, name: str, content: bytes, tag: str, within_s: float) -> str:
-        # It is written all the same, after the writer has stopped to wait for it.
-        swap(storage, name, content, tag, within_s)
+    def swap_after_timeout(
+        self: Folder, name: str, content: bytes, tag: str, within_s: float
+    ) -> str:
+        # The store does the write after the writer has stopped waiting for it.
+        swap(self, name, content, tag, within_s)
         raise StoreUnavailable("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "swap", given_up)
+        patch.setattr(Folder, "swap", swap_after_timeout)
         with pytest.raises(StoreUnavailable):
             lease.renew()
     lease.release()
-    assert told(folder)["released"] is True
+    assert stored(folder)["released"] is True
 
 
-def test_heartbeat_outlives_what_nobody_foresaw(
+def test_renewals_go_on_after_an_unexpected_error(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swap = Folder.swap
-    failures = iter([RuntimeError("odd"), RunError("odd")])
+    failures = iter([RuntimeError("unexpected"), RunError("unexpected")])
 
-    def odd(*given: object) -> object:
+    def fail_first(*args: Any) -> object:
         for failure in failures:
             raise failure
-        return swap(*given)  # type: ignore[arg-type]
+        return swap(*args)
 
-    monkeypatch.setattr(Folder, "swap", odd)
-    with holding(folder, 0.6) as lease:
+    monkeypatch.setattr(Folder, "swap", fail_first)
+    with hold_lease(folder, 0.6) as lease:
         time.sleep(1.5)
         lease.confirm()
 
 
-def test_new_lease_after_the_old_one_was_deleted_is_another(folder: Folder, clock: Clock) -> None:
+def test_lease_created_after_deletion_has_another_owner(folder: Folder, clock: Clock) -> None:
     first = take(folder, clock)
     folder.delete(LEASE)
     second = take(folder, clock)

@@ -1,0 +1,162 @@
+"""The lease file of a run: who holds the lease, and what a worker may do under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omnitrace_core.errors import LeaseLost, RunError
+from pipeline.storage.folder import Folder
+
+LEASE = "_lease.json"
+# How far apart two machines' clocks may be. A lease of another machine counts as abandoned when it
+# was last renewed longer ago than its time to live and this.
+_CLOCK_SKEW_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Identifies the driver a worker commits for; compared with the lease before each commit."""
+
+    epoch: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """The content of the lease file.
+
+    owner: random, new each time the lease is taken. epoch: 1 for the run's first holder, one more
+    for each next one. machine: identifies the boot of the machine and the process namespace.
+    started: when the process began, in ticks since that boot. Both are empty if the system does not
+    provide them. renewed_at: seconds since 1970 by the holder's clock. released: the holder gave
+    the lease back.
+    """
+
+    owner: str
+    epoch: int
+    host: str
+    pid: int
+    machine: str
+    started: str
+    ttl_s: float
+    renewed_at: float
+    released: bool = False
+
+    def as_bytes(self) -> bytes:
+        """The JSON that is stored."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    def __str__(self) -> str:
+        ago_s = max(0.0, time.time() - self.renewed_at)
+        return f"process {self.pid} on {self.host} (epoch {self.epoch}, renewed {ago_s:.0f} s ago)"
+
+
+def read_lease(folder: Folder) -> tuple[LeaseHolder, str] | None:
+    """The lease's holder and the tag of this version of the file; None if there is no lease file.
+
+    Raises:
+        RunError: the file is not a lease.
+    """
+    try:
+        content, tag = folder.read_tagged(LEASE)
+    except FileNotFoundError:
+        return None
+    try:
+        return LeaseHolder(**json.loads(content)), tag
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{folder.url(LEASE)} is not a lease ({error}); if no other driver is at work, "
+            "delete it and run again"
+        ) from error
+
+
+# --- for workers ---------------------------------------------------------------------------------
+
+
+def check_claim(folder: Folder, claim: Claim) -> None:
+    """Check that the worker's driver holds the lease; called before a chunk and before its commit.
+
+    Raises:
+        LeaseLost: another driver holds the lease, or none does.
+    """
+    found = read_lease(folder)
+    if found is not None and found[0].owner == claim.owner and not found[0].released:
+        return
+    state = f"held by {found[0]}" if found else "gone"
+    raise LeaseLost(
+        f"a worker of epoch {claim.epoch} may not commit to {folder.root}: its lease is {state}"
+    )
+
+
+def current_claim(folder: Folder) -> Claim:
+    """The claim of the driver that holds the lease now.
+
+    Raises:
+        LeaseLost: nobody holds it.
+    """
+    found = read_lease(folder)
+    if found is None or found[0].released:
+        raise LeaseLost(f"nobody holds the lease of {folder.root}")
+    return Claim(found[0].epoch, found[0].owner)
+
+
+# --- the process that holds it -------------------------------------------------------------------
+
+
+def this_process(ttl_s: float) -> LeaseHolder:
+    """This process as the run's first holder, with a new owner."""
+    return LeaseHolder(
+        owner=uuid.uuid4().hex,
+        epoch=1,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        machine=_machine(),
+        started=_process_start(os.getpid()) or "",
+        ttl_s=ttl_s,
+        renewed_at=time.time(),
+    )
+
+
+def is_this_process(holder: LeaseHolder) -> bool:
+    """Whether the holder is this very process, and not an earlier one with its process id."""
+    return (
+        bool(holder.machine)
+        and (holder.machine, holder.pid) == (_machine(), os.getpid())
+        and holder.started == _process_start(os.getpid())
+    )
+
+
+def is_abandoned(holder: LeaseHolder) -> bool:
+    """Whether the holder cannot be at work: its process is dead, or was silent for very long."""
+    if holder.machine and holder.machine == _machine():
+        started = _process_start(holder.pid)
+        # None: the process is hidden from us, and may be alive.
+        return started is not None and started != holder.started
+    return time.time() - holder.renewed_at > holder.ttl_s + _CLOCK_SKEW_S
+
+
+def _machine() -> str:
+    """Identifies this boot of this machine and our process namespace; empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process began, in ticks since the boot; empty: no such process; None: unknown."""
+    try:
+        # After the name in brackets, which may hold anything: the state, then 18 more fields.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    except OSError:
+        return None
+    return "" if fields[0] == "Z" else fields[19]
