@@ -24,7 +24,7 @@ test: setup
 	$(PYTEST)
 
 # Five times over: all that docs/guarantees.md names.
-FAULTS := tests/core/test_media_supervised.py \
+FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/test_bad_media.py \
 	tests/pipeline/test_faults_driver.py \
 	tests/pipeline/test_faults_workers.py \

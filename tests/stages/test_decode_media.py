@@ -97,7 +97,7 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
     monkeypatch.setattr(
         "omnitrace_core.reader.Supervisor",
-        partial(Supervisor, decoder="tests.core.odd_decoders:decode"),
+        partial(Supervisor, decoder="tests.core.media.isolation.misbehaving_decoder:decode"),
     )
     media = MediaOptions(decode_timeout_s=8, decode_memory_mib=300)
     stage = DecodeMedia(_reading(media))

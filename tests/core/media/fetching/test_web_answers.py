@@ -22,7 +22,7 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.options import MediaOptions
-from tests.core.web_server import BODY, LISTED, URL, Web, answer, get
+from tests.core.media.web_server import BODY, LISTED, URL, Web, answer, get
 
 
 @pytest.mark.parametrize(

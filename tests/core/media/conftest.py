@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.core.web_server import BODY, Web, answer, serve_web
+from tests.core.media.web_server import BODY, Web, answer, serve_web
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions
-from tests.core.bad_media import TRACED, BadMedium, bad_media
+from tests.core.media.bad_media import TRACED, BadMedium, bad_media
 
 
 @pytest.fixture(scope="module")

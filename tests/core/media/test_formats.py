@@ -12,7 +12,7 @@ from omnitrace_core.media import decode_part
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Modality, Part, PartOptions
-from tests.core.lying_media import (
+from tests.core.media.lying_media import (
     flac_of,
     noise,
     playlist_as_avi,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.core.lying_media import lying_audio, lying_videos
+from tests.core.media.lying_media import lying_audio, lying_videos
 from tests.core.media_files import audio_bytes, beep, image_bytes, run_ffmpeg, write_clip
 
 TRACED = ""

@@ -8,14 +8,14 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.storage.web_address import Address
+from tests.conftest import ROOT
 
 # Key and certificate for media.example.com and other.example.com.
-PEM = Path(__file__).resolve().parents[1] / "data" / "web_server.pem"
+PEM = ROOT / "tests" / "data" / "web_server.pem"
 PUBLIC = "93.184.216.34"
 URL = "https://media.example.com/a.png"
 LISTED = ("media.example.com", "third.example.com")

@@ -13,8 +13,8 @@ from omnitrace_core.media.fetching.fetch import media_path
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
+from tests.core.media.web_server import LISTED, Web, answer
 from tests.core.media_files import beep, write_clip
-from tests.core.web_server import LISTED, Web, answer
 
 
 @pytest.mark.parametrize("kind", ["video", "web", "store"])

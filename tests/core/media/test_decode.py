@@ -16,6 +16,7 @@ from omnitrace_core.media import decode_part, decode_parts
 from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedImage, Message, Part, Sample
+from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes
 
 RULES = MediaRules()
@@ -65,5 +66,5 @@ def test_importing_loads_no_decoder() -> None:
     heavy = "{'torch', 'decord', 'librosa', 'soundfile', 'fsspec', 'silero_vad', 'ray'}"
     imports = "import sys, omnitrace_core.media, omnitrace_core.asr"
     code = f"{imports}; found = {heavy} & {{*sys.modules}}; assert not found, found"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -34,7 +34,7 @@ from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Mes
 from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes, write_clip
 
-ODD = "tests.core.odd_decoders:decode"
+ODD = "tests.core.media.isolation.misbehaving_decoder:decode"
 RULES = MediaRules()
 PHOTO = image_bytes(Image.effect_noise((112, 84), 50).convert("RGB"))
 
@@ -200,7 +200,9 @@ def test_errors_arrive_as_they_were(odd: Supervisor) -> None:
         do(odd, "refuse it")
     with pytest.raises(DecoderError, match=r"^all is lost$"):
         do(odd, "break all is lost")
-    with pytest.raises(InternalError, match=r"(?s)^a\.png: .*odd_decoders\.py.*KeyError: 'it'$"):
+    with pytest.raises(
+        InternalError, match=r"(?s)^a\.png: .*misbehaving_decoder\.py.*KeyError: 'it'$"
+    ):
         do(odd, "raise it")
     assert do(odd, "pid").sha256 == pid
 
@@ -356,7 +358,10 @@ def resident_mib() -> float:
 
 @pytest.mark.parametrize(
     ("decoder", "why"),
-    [("no.such:thing", "No module named 'no'"), ("tests.core.odd_decoders:none", "no attribute")],
+    [
+        ("no.such:thing", "No module named 'no'"),
+        ("tests.core.media.isolation.misbehaving_decoder:none", "no attribute"),
+    ],
 )
 def test_a_child_that_does_not_start_is_fatal(decoder: str, why: str) -> None:
     before = n_descriptors()

@@ -27,8 +27,8 @@ from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from omnitrace_core.storage.web_address import Address
+from tests.core.media.web_server import BODY, LISTED, PUBLIC, Web, answer, get
 from tests.core.media_files import image_bytes, write_clip
-from tests.core.web_server import BODY, LISTED, PUBLIC, Web, answer, get
 
 
 def test_reads_a_listed_host(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
