@@ -27,8 +27,9 @@ import numpy as np
 from PIL import Image
 
 from omnitrace_core.asr import load_engine
-from omnitrace_core.media import Supervisor, decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
 from omnitrace_core.records import (
     DecodedAudio,
@@ -168,17 +169,17 @@ def rates(
 def measure_media(folder: Path, round_s: float, n_rounds: int) -> list[Result]:
     """All kinds of media; prints each as it is done."""
     results = []
-    with Supervisor(OPTIONS, RULES) as supervisor:
+    with IsolatedDecoder(OPTIONS, RULES) as isolated:
         for name, kind, path, bare in make_files(folder):
             part = Part(kind, uri=str(path))
             like = decode_part(part, OPTIONS, RULES)
             works = [
                 lambda bare=bare, path=path, like=like: bare(path, like),
                 lambda part=part: decode_part(part, OPTIONS, RULES),
-                lambda part=part: supervisor.decode_part(part),
+                lambda part=part: isolated.decode_part(part),
             ]
-            supervisor.decode_part(part)
-            results.append(Result(name, *rates(works, round_s, n_rounds, supervisor.pid)))
+            isolated.decode_part(part)
+            results.append(Result(name, *rates(works, round_s, n_rounds, isolated.pid)))
             print(results[-1].line(), flush=True)
     return results
 
@@ -219,19 +220,19 @@ def large_image(
 def measure_child() -> dict[str, float]:
     """What the child costs beside decoding: its start, and a large array's way back."""
     part = Part("image", data=image_bytes(Image.new("RGB", (56, 56))))
-    with Supervisor(OPTIONS, RULES) as supervisor:
-        start_ms = _took_ms(supervisor, part)
-    with Supervisor(OPTIONS, RULES, "benchmarks.media:large_image") as supervisor:
-        large_ms = min(_took_ms(supervisor, part) for _ in range(10))
+    with IsolatedDecoder(OPTIONS, RULES) as isolated:
+        start_ms = _took_ms(isolated, part)
+    with IsolatedDecoder(OPTIONS, RULES, "benchmarks.media:large_image") as isolated:
+        large_ms = min(_took_ms(isolated, part) for _ in range(10))
     print(
         f"\nby the clock: start with a first image {start_ms:.0f} ms, 100 MB back {large_ms:.0f} ms"
     )
     return {"start_ms": start_ms, "large_ms": large_ms, "large_bytes": LARGE_BYTES}
 
 
-def _took_ms(supervisor: Supervisor, part: Part) -> float:
+def _took_ms(isolated: IsolatedDecoder, part: Part) -> float:
     started = time.perf_counter()
-    supervisor.decode_part(part)
+    isolated.decode_part(part)
     return 1e3 * (time.perf_counter() - started)
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from omnitrace_core.storage.web_address import host_pattern
+from omnitrace_core.web_access import host_pattern
 
 
 class Options(BaseModel):

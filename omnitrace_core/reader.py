@@ -12,8 +12,8 @@ from functools import cached_property
 from omnitrace_core.asr import BatchEngine, LoadableEngine, Sound, SpeechEngine, hear, load_engine
 from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.media import Supervisor, decode_part, decode_parts
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media import MediaDecoder
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import (
     DecodedAudio,
@@ -54,8 +54,7 @@ class SampleReader:
 
     def __init__(self, options: ReadingOptions, *, isolate: bool = False) -> None:
         self.options = options
-        configured = options.media.isolate
-        self._isolate = isolate if configured is None else configured
+        self._decoder = MediaDecoder(options.media, options.rules, isolate=isolate)
 
     def load(self) -> None:
         """Load the models of speech now, if any are asked for, and not with the first sound.
@@ -82,13 +81,11 @@ class SampleReader:
 
     def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
         """Decoded media by part index. Raises: MediaError."""
-        return decode_parts(sample.parts, self.decode_part, self.options.media)
+        return self._decoder.decode_parts(sample.parts)
 
     def decode_part(self, part: Part) -> DecodedMedia:
         """One media part, in this process or in a child. Raises: MediaError."""
-        if self._isolate:
-            return self._supervisor.decode_part(part)
-        return decode_part(part, self.options.media, self.options.rules)
+        return self._decoder.decode_part(part)
 
     @property
     def hears_together(self) -> bool:
@@ -159,10 +156,6 @@ class SampleReader:
     ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
         """Source units from the extents of media alone, and notes on fallbacks."""
         return build_units(sample, extents, speech, self._split_text, self.options.units)
-
-    @cached_property
-    def _supervisor(self) -> Supervisor:
-        return Supervisor(self.options.media, self.options.rules)
 
     @cached_property
     def _engine(self) -> SpeechEngine:

@@ -36,7 +36,7 @@ from pipeline.storage.folder import absolute
 from stages.arrow.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from omnitrace_core.media.rules import MediaRules
+    from omnitrace_core.media_rules import MediaRules
     from omnitrace_core.reader import ReadingOptions
 
 Tree: TypeAlias = dict[str, object]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnitrace_core.errors import TraceError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import (
     AsrOptions,
     CurationOptions,

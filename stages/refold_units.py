@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import MediaError, MediaMissing, SampleError, TraceError
-from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import Positions
 from omnitrace_core.reader import SampleReader

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omnitrace_core.backends.shipped import SHIPPED, model_location
 from omnitrace_core.errors import BackendError, UnknownName
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import ModelOptions
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from omnitrace_core.backends.caches import whole_cache
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
 from omnitrace_core.errors import TraceError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import DecodedVideo, ReadySample
 from omnitrace_core.units.cut import assign_units, empty_unit_notes

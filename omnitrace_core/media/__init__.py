@@ -1,6 +1,10 @@
-"""Media of a sample, fetched and decoded within limits into what a model's processor takes."""
+"""Fetch and decode the media of samples, within limits, into what a model's processor takes.
 
-from omnitrace_core.media.decode import decode_part, decode_parts
-from omnitrace_core.media.isolation.supervisor import Supervisor
+`MediaDecoder` decodes the parts of samples, in this process or in a child process; `decode_part`
+decodes one part in this process.
+"""
 
-__all__ = ["Supervisor", "decode_part", "decode_parts"]
+from omnitrace_core.media.decode import decode_part
+from omnitrace_core.media.decoder import MediaDecoder
+
+__all__ = ["MediaDecoder", "decode_part"]

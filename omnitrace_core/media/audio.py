@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media.containers import mp3
 from omnitrace_core.media.containers.sniff import (
@@ -21,12 +22,12 @@ from omnitrace_core.media.containers.sniff import (
     sound_end_s,
 )
 from omnitrace_core.media.containers.splice import Splice
-from omnitrace_core.media.fetching.fetch import media_name, media_path, sha256_of
-from omnitrace_core.media.progress import still_working
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.fetching.fetch import media_path, sha256_of
+from omnitrace_core.media.isolation.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part
 
@@ -188,7 +189,7 @@ def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float3
         with np.errstate(invalid="ignore", over="ignore"):
             blocks.append(block.mean(axis=1, dtype=np.float32))
         n_read += len(block)
-        still_working()
+        report_progress()
     slack = _MP3_SLACK if sound.format == "MP3" else 0
     if n_read < n_frames - slack:
         raise MediaCorrupt(

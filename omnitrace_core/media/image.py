@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.containers.sniff import HEAD_BYTES, check_kind
-from omnitrace_core.media.fetching.fetch import media_name, read_media, sha256_of
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.fetching.fetch import read_media, sha256_of
 from omnitrace_core.media.sizes import check_decoded, image_size
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, Part
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from omnitrace_core.errors import InvalidSample, MediaError, MediaTooLarge
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
-from omnitrace_core.media.fetching.fetch import media_name
-from omnitrace_core.media.progress import still_working
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.isolation.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.waveform import SAMPLE_BYTES, to_model_rate
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Float32, Part
 
@@ -155,7 +155,7 @@ def _open_track(path: Path, rate: int, mono: bool, name: str, remedy: str) -> Au
         raise MediaCorrupt(
             f"{name}: its sound track cannot be decoded; encode it again, or {remedy}"
         ) from error
-    still_working()
+    report_progress()
     return reader
 
 

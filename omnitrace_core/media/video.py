@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media.containers.sniff import (
     HEAD_BYTES,
@@ -26,12 +27,12 @@ from omnitrace_core.media.containers.sniff import (
     sound_end_s,
     video_start_s,
 )
-from omnitrace_core.media.fetching.fetch import media_name, media_path, sha256_of
-from omnitrace_core.media.progress import still_working
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.fetching.fetch import media_path, sha256_of
+from omnitrace_core.media.isolation.heartbeat import report_progress
 from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames
 from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media.track import read_track, too_long
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedVideo, Part
 
@@ -160,7 +161,7 @@ def _open_video(path: Path, name: str) -> VideoReader:
         reader = decord.VideoReader(str(path), num_threads=1, fault_tol="0.000001")
     except AssertionError as error:
         raise MediaEmpty(f"{name}: no video frames") from error
-    still_working()
+    report_progress()
     return reader
 
 
@@ -218,7 +219,7 @@ def _scaled_frames(
         for k in range(at, min(at + step, len(picks))):
             frame = Image.fromarray(reader.get_batch([picks[k]]).asnumpy()[0])
             frames[k] = np.asarray(frame.resize(size, Image.Resampling.BICUBIC))
-            still_working()
+            report_progress()
     return frames
 
 
@@ -237,11 +238,11 @@ def _frames_in_turn(
             continue
         while at < pick:
             reader.next()
-            still_working()
+            report_progress()
             at += 1
         frame = Image.fromarray(reader.next().asnumpy())
         frames[k] = np.asarray(frame.resize(size, Image.Resampling.BICUBIC))
-        still_working()
+        report_progress()
         at += 1
     return frames
 

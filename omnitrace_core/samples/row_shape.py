@@ -29,7 +29,7 @@ from typing import (
 
 import numpy as np
 
-from omnitrace_core.storage.web_address import is_web, shown_address
+from omnitrace_core.addresses import is_web, shown_address
 
 Int32 = Annotated[int, "int32"]
 Int64 = Annotated[int, "int64"]

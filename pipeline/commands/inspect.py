@@ -8,8 +8,8 @@ from typing import TypeAlias, cast
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.storage.web_address import shown_address
 from pipeline.storage.folder import Folder
 
 Row: TypeAlias = dict[str, object]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omnitrace_core.asr import SpeechChunker, engine_factory, load_engine
 from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.text.language import load_lean_language
 from omnitrace_core.tracing.signals import check_shape, load_signal
 from pipeline.config import RunConfig

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from pipeline.planning.plan import CommittedChunk, Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.chunk_files import check_chunk_rows, count_by_status

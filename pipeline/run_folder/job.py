@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig
 from pipeline.planning.identity import RunIdentity
 from pipeline.planning.plan import Plan, Shard

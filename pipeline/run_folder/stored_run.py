@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.verdict import finished_plan

@@ -20,7 +20,7 @@ HEAVY = ("ray", "torch", "transformers", "spacy", "decord", "librosa", "silero_v
         "omnitrace_core.tracer",
         "omnitrace_core.tracing.refold",
         "omnitrace_core.attribution.heatmaps",
-        "omnitrace_core.media.isolation.child",
+        "omnitrace_core.media.isolation.child_main",
         "pipeline.cli",
     ],
 )

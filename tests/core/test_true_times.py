@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import SOUND_KINDS, DecodedVideo, ReadySample
 from omnitrace_core.samples.parse import parse_any

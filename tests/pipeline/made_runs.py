@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig
 from pipeline.graph import plan_row
 from pipeline.planning.identity import identify

@@ -21,8 +21,8 @@ from PIL import Image
 from pipeline.commands.ingest import ingest
 from pipeline.config import RunConfig
 from tests.core.media.bad_media import TRACED, BadMedium, bad_media
-from tests.core.media_files import image_bytes
 from tests.core.media.web_server import PEM, PUBLIC, WebServer, answer
+from tests.core.media_files import image_bytes
 from tests.pipeline.watch import Watch
 
 HOSTILE = Path(__file__).parent / "hostile"

@@ -12,8 +12,8 @@ from PIL import Image
 from omnitrace_core.media.fetching import fetch
 from pipeline.cli import main
 from tests.core.asr import tiny_speech
-from tests.core.media_files import DATA, image_bytes
 from tests.core.media.web_server import answer, serve_web
+from tests.core.media_files import DATA, image_bytes
 
 LAMP = {
     "id": "lamp",

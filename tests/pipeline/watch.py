@@ -13,7 +13,7 @@ import psutil
 
 # Ray names its workers after what they run; `__init__` while an actor loads.
 _ACTOR = re.compile(r"ray::MapWorker\(MapBatches\((\w+)\)\)(?!\.__init__)")
-_DECODER = "omnitrace_core.media.isolation.child"
+_DECODER = "omnitrace_core.media.isolation.child_main"
 _EVERY_S = 0.02
 
 

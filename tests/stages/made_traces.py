@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.errors import SampleError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import TraceOptions
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace

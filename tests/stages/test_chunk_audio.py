@@ -14,7 +14,7 @@ import pytest
 
 from omnitrace_core.asr import Heard, Sound
 from omnitrace_core.errors import BackendError, SpeechError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment

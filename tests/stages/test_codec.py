@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from omnitrace_core.errors import TraceError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import (
     DecodedMedia,

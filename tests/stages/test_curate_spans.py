@@ -11,7 +11,7 @@ import pytest
 
 from omnitrace_core.attribution.curation import curate
 from omnitrace_core.errors import TraceError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import (
     CurationOptions,
     SpanOptions,

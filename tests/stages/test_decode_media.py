@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from omnitrace_core.media import Supervisor
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedImage, Sample
@@ -96,8 +96,8 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     parts = [{"type": "image", "data": order.encode()} for order in ORDERS]
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
     monkeypatch.setattr(
-        "omnitrace_core.reader.Supervisor",
-        partial(Supervisor, decoder="tests.core.media.isolation.misbehaving_decoder:decode"),
+        "omnitrace_core.media.decoder.IsolatedDecoder",
+        partial(IsolatedDecoder, decoder="tests.core.media.isolation.misbehaving_decoder:decode"),
     )
     media = MediaOptions(decode_timeout_s=8, decode_memory_mib=300)
     stage = DecodeMedia(_reading(media))

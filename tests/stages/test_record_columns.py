@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from omnitrace_core.attribution.heatmaps import span_heatmaps, unpack
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import (
     CurationOptions,
     SpanOptions,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sampling import count_frames, spread_frames
 from omnitrace_core.media.sizes import frame_size, image_size
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import FatalError, SpeechError
-from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 
 # What an engine makes of a sound: stretches of speech, or why there are none to be had.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 
 # Transcripts are often rounded to tenths of a second or written for the padded file.

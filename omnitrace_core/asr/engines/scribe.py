@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.asr.engines.languages import check_iso_language
 from omnitrace_core.asr.engines.model_folder import check_package
 from omnitrace_core.asr.engines.sound import at_rate, end_of
 from omnitrace_core.asr.engines.words import sentences, tidy_words
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
-from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
 

@@ -9,9 +9,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from omnitrace_core.addresses import media_name
 from omnitrace_core.asr.engines.sound import RATE, at_rate, end_of
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.media.fetching.fetch import media_name
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 from omnitrace_core.runtime.process_state import preserve_process_state

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from omnitrace_core.addresses import is_web, shown_address
 from omnitrace_core.errors import (
     ConfigError,
     InvalidSample,
@@ -25,11 +26,10 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.media.fetching.local import DESCRIPTORS, check_size, open_local, path_of
 from omnitrace_core.media.fetching.web import WebReader
-from omnitrace_core.media.progress import still_working
+from omnitrace_core.media.isolation.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from omnitrace_core.storage.files import connect
-from omnitrace_core.storage.web_address import is_web, shown_address
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -115,7 +115,7 @@ def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
         with filesystem.open(address, "rb") as source:
             while block := source.read(_BLOCK_BYTES):
                 target.write(block)
-                still_working()
+                report_progress()
 
 
 @contextmanager

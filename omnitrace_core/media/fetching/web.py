@@ -20,6 +20,7 @@ from string import punctuation
 from typing import BinaryIO
 from urllib.parse import quote, urljoin
 
+from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import (
     MediaDenied,
     MediaEmpty,
@@ -37,15 +38,14 @@ from omnitrace_core.media.fetching.web_connection import (
     resolve_host,
     secure,
 )
-from omnitrace_core.media.progress import still_working
+from omnitrace_core.media.isolation.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.storage.web_address import (
-    Address,
-    WebAddress,
+from omnitrace_core.web_access import (
+    IpAddress,
+    WebTarget,
     is_listed,
     is_public,
     parse_web_address,
-    shown_address,
 )
 
 _MOST_REDIRECTS = 5
@@ -114,12 +114,12 @@ class WebReader:
             connection.auto_open = 0
             with self._web_errors(name):
                 connection.sock = secure(connected, web.host, self.ca_file, deadline)
-                connection.request("GET", web.target, headers=_HEADERS)
+                connection.request("GET", web.path, headers=_HEADERS)
                 response = connection.getresponse()
             with response:
                 yield response
 
-    def _checked(self, url: str, name: str) -> WebAddress:
+    def _checked(self, url: str, name: str) -> WebTarget:
         """Host and target of a URL whose host is listed."""
         try:
             web = parse_web_address(url)
@@ -133,7 +133,7 @@ class WebReader:
             )
         return web
 
-    def _public_addresses(self, host: str, name: str, deadline: Deadline) -> list[Address]:
+    def _public_addresses(self, host: str, name: str, deadline: Deadline) -> list[IpAddress]:
         """The addresses of a host, all of them public."""
         try:
             found = await_result(functools.partial(self.resolve, host), deadline)
@@ -153,7 +153,7 @@ class WebReader:
         return addresses
 
     def _dial_first(
-        self, addresses: Sequence[Address], host: str, name: str, deadline: Deadline
+        self, addresses: Sequence[IpAddress], host: str, name: str, deadline: Deadline
     ) -> socket.socket:
         """A connection to the first address that takes one."""
         failures = []
@@ -186,7 +186,7 @@ class WebReader:
             if n_bytes > limit:
                 raise MediaTooLarge(f"{name}: more than {limit:,} bytes, {remedy}")
             target.write(block)
-            still_working()
+            report_progress()
         if announced is not None and n_bytes < announced:
             raise MediaError(
                 f"{name}: cut short, {n_bytes:,} of {announced:,} bytes came; try again later"

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from omnitrace_core.storage.web_address import Address
+from omnitrace_core.web_access import IpAddress
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # A host name -> its IP addresses as text; an address and seconds -> a connection to its port 443.
 Resolve = Callable[[str], Sequence[str]]
-Dial = Callable[[Address, float], socket.socket]
+Dial = Callable[[IpAddress, float], socket.socket]
 
 
 class Deadline:
@@ -53,7 +53,7 @@ def resolve_host(host: str) -> list[str]:
     return [str(place[0]) for *_, place in found]
 
 
-def dial_address(address: Address, limit_s: float) -> socket.socket:
+def dial_address(address: IpAddress, limit_s: float) -> socket.socket:
     """A connection to port 443 of an address. Raises: OSError."""
     return socket.create_connection((str(address), 443), timeout=limit_s)
 

@@ -1,1 +1,1 @@
-"""Decoding in a child process that may hang, crash or grow."""
+"""Decoding in a child process, so that a hang, a crash or too much memory costs one part."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, PartOptions, SpeechSegment
 from tests.core.media_files import DATA

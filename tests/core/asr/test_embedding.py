@@ -13,7 +13,7 @@ from omnitrace_core.asr.chunking import embedding
 from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.asr.chunking.embedding import load_embedder
 from omnitrace_core.errors import BackendError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, Message, Part, Sample, SpeechChunk, SpeechSegment

@@ -11,7 +11,7 @@ import pytest
 from omnitrace_core.asr import SpeechEngine, engines, list_asr_engines, load_engine
 from omnitrace_core.errors import SpeechError, UnknownName
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment, Word
 from tests.core.asr.speech_sounds import SPEECH, covered_s, decode_speech, long_speech

@@ -12,7 +12,7 @@ from omnitrace_core.asr import load_engine
 from omnitrace_core.asr.chunking import embedding
 from omnitrace_core.asr.engines import whisper
 from omnitrace_core.errors import BackendError
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, Message, Part, Sample

@@ -11,7 +11,7 @@ from PIL import Image
 
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaError, MediaTooLarge
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, Part, PartOptions
 from tests.core.media_files import audio_bytes, beep, image_bytes, onset_s

@@ -8,7 +8,7 @@ import pytest
 
 from omnitrace_core.errors import MediaError
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions
 from tests.core.media.bad_media import TRACED, BadMedium, bad_media

@@ -22,10 +22,10 @@ from omnitrace_core.errors import (
     MediaMissing,
     MediaTooLarge,
 )
-from omnitrace_core.media import decode_part, decode_parts
+from omnitrace_core.media import MediaDecoder, decode_part
 from omnitrace_core.media.fetching.fetch import media_path, read_media
 from omnitrace_core.media.image import to_rgb
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, Modality, Part, PartOptions
 from tests.core.media_files import audio_bytes, beep, image_bytes, write_clip
@@ -60,10 +60,10 @@ def test_sound_is_limited_before_it_is_read() -> None:
 
 def test_the_limit_is_on_all_media_of_a_sample() -> None:
     part = Part("image", data=RED, options=PartOptions(min_pixels=100_000))
-    decode = lambda part: decode_part(part, SMALL, RULES)  # noqa: E731
-    assert len(decode_parts([part] * 3, decode, SMALL)) == 3
+    decoder = MediaDecoder(SMALL, RULES)
+    assert len(decoder.decode_parts([part] * 3)) == 3
     with pytest.raises(MediaTooLarge, match=r"part 3: .*with it the sample's media take 1 MiB"):
-        decode_parts([part] * 1000, decode, SMALL)
+        decoder.decode_parts([part] * 1000)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaError
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Modality, Part, PartOptions
 from tests.core.media.lying_media import (

@@ -12,7 +12,7 @@ from PIL import Image
 
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaError, MediaTooLarge
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, Part, PartOptions
 from tests.core.media_files import audio_bytes, beep, image_bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omnitrace_core.media.rules import MediaRules
 from omnitrace_core.media.sizes import frame_size, smart_resize
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
 

@@ -10,7 +10,7 @@ import pytest
 
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedVideo, Part, PartOptions
 from tests.core.media_files import beep, grey_index, onset_s, run_ffmpeg, write_clip

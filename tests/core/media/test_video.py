@@ -11,7 +11,7 @@ from PIL import Image
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media import decode_part
 from omnitrace_core.media import video as video_module
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedVideo, Part, PartOptions
 from tests.core.media_files import (

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.storage.web_address import Address
+from omnitrace_core.web_access import IpAddress
 from tests.conftest import ROOT
 
 # Key and certificate for media.example.com and other.example.com.
@@ -104,7 +104,7 @@ class Web:
         lookups = self.addresses[host]
         return lookups.pop(0) if len(lookups) > 1 else lookups[0]
 
-    def dial(self, address: Address, limit_s: float) -> socket.socket:
+    def dial(self, address: IpAddress, limit_s: float) -> socket.socket:
         """Our server, whatever the address."""
         self.dialled.append(str(address))
         return socket.create_connection(("127.0.0.1", self.server.port), timeout=limit_s)

@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.backends import load_backend
 from omnitrace_core.backends.base import Backend
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import ReadingOptions, SampleReader

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedMedia, DecodedVideo, Message, Part, Sample

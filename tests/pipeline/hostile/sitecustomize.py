@@ -56,7 +56,7 @@ def _enter_web(path: str) -> None:
     socket.create_connection = dial  # type: ignore[assignment]
 
 
-if any("omnitrace_core.media.isolation.child" in argument for argument in sys.orig_argv):
+if any("omnitrace_core.media.isolation.child_main" in argument for argument in sys.orig_argv):
     sys.addaudithook(_watch)
     if "HOSTILE_WEB" in os.environ:
         _enter_web(os.environ["HOSTILE_WEB"])

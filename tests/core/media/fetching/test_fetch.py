@@ -18,7 +18,7 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.fetching.fetch import read_media
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from tests.core.media_files import image_bytes, write_clip

@@ -23,10 +23,10 @@ from omnitrace_core.media.fetching import fetch
 from omnitrace_core.media.fetching.fetch import media_path, read_media
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.media.fetching.web_connection import dial_address
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from omnitrace_core.storage.web_address import Address
+from omnitrace_core.web_access import IpAddress
 from tests.core.media.web_server import BODY, LISTED, PUBLIC, Web, answer, get
 from tests.core.media_files import image_bytes, write_clip
 
@@ -72,11 +72,11 @@ def test_every_decoder_reads_the_web(
         ("https://evil-media.example.com/", "is not in"),
         ("http://media.example.com/a.png", "http:// is never read.*; use https://"),
         ("ftp://media.example.com/a.png", "ftp:// is not read from the web"),
-        ("https://me:word@media.example.com/", "no user name or password is sent"),
-        ("https://media.example.com@evil.org/", "no user name or password is sent"),
-        (r"https://media.example.com\@evil.org/", "no user name or password is sent"),
+        ("https://me:word@media.example.com/", "user names and passwords are not sent"),
+        ("https://media.example.com@evil.org/", "user names and passwords are not sent"),
+        (r"https://media.example.com\@evil.org/", "user names and passwords are not sent"),
         (r"https://evil.org\.media.example.com/", "is not a host name"),
-        ("https://media.example.com:8443/", "port 8443 is not read, only 443"),
+        ("https://media.example.com:8443/", "port 8443 is not read; only port 443"),
         ("https://media.example.com:x/", "not a valid URL"),
         ("https://media.example.com:99999/", "not a valid URL"),
         ("https://[::1/", "not a valid URL"),
@@ -155,7 +155,7 @@ def test_tries_one_address_after_the_other(web: Web) -> None:
     web.addresses["media.example.com"] = [["2606:2800:220:1::1", PUBLIC, PUBLIC]]
     through = web.dial
 
-    def dial(address: Address, limit_s: float) -> socket.socket:
+    def dial(address: IpAddress, limit_s: float) -> socket.socket:
         assert 0 < limit_s <= 10
         if address.version == 6 or limit_s < 1:
             raise ConnectionRefusedError(111, "Connection refused")
@@ -200,7 +200,7 @@ def test_redirects_escape_what_is_not_ascii(web: Web) -> None:
         ("https://127.0.0.1/a.png", "ends in a number"),
         ("https://third.example.com/a.png", "no public address"),
         ("https://media.example.com:8443/a.png", "port 8443"),
-        ("https://me:word@media.example.com/a.png", "no user name"),
+        ("https://me:word@media.example.com/a.png", "user names and passwords"),
         ("file:///etc/passwd", "file:// is not read from the web"),
         ("https://[/", "no URL"),
     ],

@@ -1,6 +1,6 @@
-"""A decoder that misbehaves, for a supervisor to be told by name.
+"""A decoder that misbehaves on request; tests pass its dotted name to `IsolatedDecoder`.
 
-It takes its orders from the part's text or bytes, so that one child meets good and bad parts.
+The part's text or bytes say what it does, so that one child gets good and bad parts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from omnitrace_core.errors import DecoderError, MediaEmpty
 from omnitrace_core.media.fetching.fetch import media_path
-from omnitrace_core.media.progress import still_working
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, DecodedMedia, Part
 
@@ -28,42 +28,42 @@ _kept: list[bytearray] = []
 def decode(
     part: Part, options: MediaOptions, rules: MediaRules, *, want_sound: bool
 ) -> DecodedMedia:
-    """Do what the part's text says: an order, and what it is about."""
-    told = (part.data or b"").decode() or part.text
-    order, _, about = told.partition(" ")
+    """Carry out the part's text: an order and its argument."""
+    text = (part.data or b"").decode() or part.text
+    order, _, argument = text.partition(" ")
     if order == "abort":
         print("first line\nfree(): \x1b[31minvalid pointer", file=sys.stderr, flush=True)
         os.abort()
     if order == "exit":
-        os._exit(int(about))
+        os._exit(int(argument))
     if order == "kill":
-        os.kill(os.getpid(), getattr(signal, about))
+        os.kill(os.getpid(), getattr(signal, argument))
     if order == "sleep":
-        time.sleep(float(about))
+        time.sleep(float(argument))
     if order == "work":
-        for _ in range(int(about)):
+        for _ in range(int(argument)):
             time.sleep(0.6)
-            still_working()
+            report_progress()
     if order == "grow":
-        # Slowly: whoever watches on a busy machine comes late.
+        # Slowly: on a busy machine the parent measures late.
         while True:
             _kept.append(bytearray(os.urandom(1) * MIB))
             time.sleep(0.005)
     if order == "keep":
-        _kept.append(bytearray(b"x" * (int(about) * MIB)))
+        _kept.append(bytearray(b"x" * (int(argument) * MIB)))
     if order == "reserve":
-        np.empty(int(about) * MIB, np.uint8)
+        np.empty(int(argument) * MIB, np.uint8)
     if order == "raise":
-        raise KeyError(about)
+        raise KeyError(argument)
     if order == "refuse":
-        raise MediaEmpty(f"{about}: nothing in it")
+        raise MediaEmpty(f"{argument}: nothing in it")
     if order == "break":
-        raise DecoderError(about)
+        raise DecoderError(argument)
     if order == "noise":
         for stream in (1, 2):
-            os.write(stream, os.urandom(int(about)))
-    if order == "once" and not Path(about).exists():
-        Path(about).write_text("seen")
+            os.write(stream, os.urandom(int(argument)))
+    if order == "once" and not Path(argument).exists():
+        Path(argument).write_text("seen")
         os.abort()
     if order == "fetch":
         with media_path(Part("video", data=bytes(MIB)), options) as path:
@@ -71,9 +71,9 @@ def decode(
             os.abort()
     if order == "offspring":
         child = subprocess.Popen(["sleep", "600"])
-        if about:
-            Path(about).write_text(str(child.pid))
+        if argument:
+            Path(argument).write_text(str(child.pid))
         os.abort()
-    shape = (int(about) * MIB // 3, 1, 3) if order == "large" else (1, 1, 3)
+    shape = (int(argument) * MIB // 3, 1, 3) if order == "large" else (1, 1, 3)
     facts = {"pid": os.getpid(), "folder": os.getcwd()}
-    return DecodedImage(np.zeros(shape, np.uint8), 1, 1, str(facts.get(order, "")), (told,))
+    return DecodedImage(np.zeros(shape, np.uint8), 1, 1, str(facts.get(order, "")), (text,))

@@ -26,30 +26,32 @@ from omnitrace_core.errors import (
     MediaMissing,
     MediaTimeout,
 )
-from omnitrace_core.media import Supervisor, decode_part
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media import decode_part
+from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Message, Part, Sample
 from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes, write_clip
 
-ODD = "tests.core.media.isolation.misbehaving_decoder:decode"
+MODULE = "tests.core.media.isolation.misbehaving_decoder"
+MISBEHAVING = f"{MODULE}:decode"
 RULES = MediaRules()
 PHOTO = image_bytes(Image.effect_noise((112, 84), 50).convert("RGB"))
 
 
 @pytest.fixture(scope="module")
-def odd() -> Iterator[Supervisor]:
-    """One supervisor for most tests: what one of them does to its child must not hurt the next."""
+def misbehaving() -> Iterator[IsolatedDecoder]:
+    """One decoder for most tests: what a test does to its child must not affect the next test."""
     options = MediaOptions(decode_timeout_s=20, decode_memory_mib=300)
-    with Supervisor(options, RULES, ODD) as supervisor:
-        yield supervisor
+    with IsolatedDecoder(options, RULES, MISBEHAVING) as isolated:
+        yield isolated
 
 
-def do(supervisor: Supervisor, order: str) -> DecodedImage:
-    """Hand the odd decoder an order; what it says is in `sha256`."""
-    decoded = supervisor.decode_part(Part("image", text=order, uri="a.png"))
+def do(isolated: IsolatedDecoder, order: str) -> DecodedImage:
+    """Give the misbehaving decoder an order; its answer is in `sha256`."""
+    decoded = isolated.decode_part(Part("image", text=order, uri="a.png"))
     assert isinstance(decoded, DecodedImage)
     return decoded
 
@@ -67,10 +69,10 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def gone(pid: int) -> bool:
-    """Whether it is gone within some seconds."""
-    patience = time.monotonic() + 10
-    while alive(pid) and time.monotonic() < patience:
+def ends(pid: int) -> bool:
+    """Whether the process ends within some seconds."""
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not alive(pid)
 
@@ -90,232 +92,236 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
     }
 
 
-def assert_same(ours: object, theirs: object) -> None:
-    assert type(ours) is type(theirs)
-    for field in dataclasses.fields(theirs):  # type: ignore[arg-type]
-        mine, other = getattr(ours, field.name), getattr(theirs, field.name)
-        if isinstance(other, np.ndarray):
-            assert mine.dtype == other.dtype
-            assert mine.flags.writeable
-            assert mine.flags.c_contiguous
-            np.testing.assert_array_equal(mine, other)
-        elif isinstance(other, DecodedAudio):
-            assert_same(mine, other)
+def assert_same(actual: object, expected: object) -> None:
+    assert type(actual) is type(expected)
+    for field in dataclasses.fields(expected):  # type: ignore[arg-type]
+        found, wanted = getattr(actual, field.name), getattr(expected, field.name)
+        if isinstance(wanted, np.ndarray):
+            assert found.dtype == wanted.dtype
+            assert found.flags.writeable
+            assert found.flags.c_contiguous
+            np.testing.assert_array_equal(found, wanted)
+        elif isinstance(wanted, DecodedAudio):
+            assert_same(found, wanted)
         else:
-            assert mine == other, field.name
+            assert found == wanted, field.name
 
 
-def test_the_same_media_as_in_this_process(parts: dict[str, Part]) -> None:
+def test_isolated_decoding_returns_the_same_media(parts: dict[str, Part]) -> None:
     options = MediaOptions()
     pids = set()
-    with Supervisor(options, RULES) as supervisor:
-        assert supervisor.pid is None, "started when needed"
+    with IsolatedDecoder(options, RULES) as isolated:
+        assert isolated.pid is None, "started when needed"
         for part in parts.values():
-            assert_same(supervisor.decode_part(part), decode_part(part, options, RULES))
-            pids.add(supervisor.pid)
-        silent = supervisor.decode_part(parts["sounding"], want_sound=False)
+            assert_same(isolated.decode_part(part), decode_part(part, options, RULES))
+            pids.add(isolated.pid)
+        silent = isolated.decode_part(parts["sounding"], want_sound=False)
         assert silent.sound is None  # type: ignore[union-attr]
         with pytest.raises(MediaMissing, match=r"none\.png: no such file"):
-            supervisor.decode_part(Part("image", uri="none.png"))
-        pids.add(supervisor.pid)
+            isolated.decode_part(Part("image", uri="none.png"))
+        pids.add(isolated.pid)
     assert len(pids) == 1, "one child for all"
-    assert supervisor.pid is None
+    assert isolated.pid is None
 
 
-def test_relative_addresses_follow_the_parents_folder(
-    odd: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_relative_addresses_start_at_the_parents_working_directory(
+    misbehaving: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    do(odd, "pid")
+    do(misbehaving, "pid")
     monkeypatch.chdir(tmp_path)
-    assert do(odd, "folder").sha256 == str(tmp_path.resolve())
+    assert do(misbehaving, "folder").sha256 == str(tmp_path.resolve())
 
 
-def test_a_crash_costs_one_part(odd: Supervisor) -> None:
-    do(odd, "pid")
+def test_a_crash_costs_one_part(misbehaving: IsolatedDecoder) -> None:
+    do(misbehaving, "pid")
     with pytest.raises(
-        MediaCrashed, match=r"^a\.png: .*\(SIGABRT: first line \| free\(\): \?\[31m"
+        MediaCrashed, match=r"^a\.png: .*\(SIGABRT: first line \| free\(\): \\x1b\[31m"
     ):
-        do(odd, "abort")
-    assert do(odd, "pid").notes == ("pid",)
+        do(misbehaving, "abort")
+    assert do(misbehaving, "pid").notes == ("pid",)
     with pytest.raises(MediaCrashed, match="exit status 3"):
-        do(odd, "exit 3")
+        do(misbehaving, "exit 3")
     with pytest.raises(MediaCrashed, match="SIGSEGV"):
-        do(odd, "kill SIGSEGV")
+        do(misbehaving, "kill SIGSEGV")
 
 
-def test_a_hang_costs_one_part_and_its_time() -> None:
-    with Supervisor(MediaOptions(decode_timeout_s=3), RULES, ODD) as supervisor:
-        pid = int(do(supervisor, "pid").sha256)
+def test_a_hang_costs_one_part() -> None:
+    with IsolatedDecoder(MediaOptions(decode_timeout_s=3), RULES, MISBEHAVING) as isolated:
+        pid = int(do(isolated, "pid").sha256)
         started = time.monotonic()
         for order in ("sleep 600", "kill SIGSTOP"):
             with pytest.raises(MediaTimeout, match=r"a\.png: .*media\.decode_timeout_s=3,"):
-                do(supervisor, order)
+                do(isolated, order)
         assert time.monotonic() - started < 60
-        assert gone(pid)
-        assert do(supervisor, "pid").sha256 != str(pid)
+        assert ends(pid)
+        assert do(isolated, "pid").sha256 != str(pid)
 
 
-def test_who_gets_on_has_all_the_time_it_needs() -> None:
-    """The deadline is on silence: an hour of 4K video may take hours."""
-    with Supervisor(MediaOptions(decode_timeout_s=5), RULES, ODD) as supervisor:
-        pid = do(supervisor, "pid").sha256
+def test_progress_extends_the_time_limit() -> None:
+    """The limit is on time without progress: an hour of 4K video may take hours."""
+    with IsolatedDecoder(MediaOptions(decode_timeout_s=5), RULES, MISBEHAVING) as isolated:
+        pid = do(isolated, "pid").sha256
         started = time.monotonic()
-        do(supervisor, "work 12")
+        do(isolated, "work 12")
         assert time.monotonic() - started > 7
-        assert do(supervisor, "pid").sha256 == pid
+        assert do(isolated, "pid").sha256 == pid
 
 
-def test_too_much_memory_costs_one_part(odd: Supervisor) -> None:
-    message = r"a\.png: decoding it took 3\d\d MiB, above media\.decode_memory_mib=300"
+def test_too_much_memory_costs_one_part(misbehaving: IsolatedDecoder) -> None:
+    message = r"a\.png: decoding it took 3\d\d MiB, with media\.decode_memory_mib=300,"
     with pytest.raises(MediaMemory, match=message):
-        do(odd, "grow")
-    with pytest.raises(MediaMemory, match=r"a\.png: .* asked for more memory than there is"):
-        do(odd, "reserve 100000")
-    with pytest.raises(MediaMemory, match="came to a message of 316,"):
-        do(odd, "large 302")
-    assert len(do(odd, "large 100").pixels) == 100 * (1 << 20) // 3
+        do(misbehaving, "grow")
+    with pytest.raises(MediaMemory, match=r"a\.png: .* ran out of memory"):
+        do(misbehaving, "reserve 100000")
+    with pytest.raises(MediaMemory, match="produced a message of 316,"):
+        do(misbehaving, "large 302")
+    assert len(do(misbehaving, "large 100").pixels) == 100 * (1 << 20) // 3
 
 
-def test_what_libraries_keep_is_given_back_between_parts(odd: Supervisor) -> None:
-    pid = do(odd, "pid").sha256
-    do(odd, "keep 10")
-    assert do(odd, "pid").sha256 == pid
+def test_a_child_whose_libraries_keep_much_memory_is_replaced(misbehaving: IsolatedDecoder) -> None:
+    pid = do(misbehaving, "pid").sha256
+    do(misbehaving, "keep 10")
+    assert do(misbehaving, "pid").sha256 == pid
     for _ in range(5):
-        do(odd, "keep 90")
-    assert do(odd, "pid").sha256 != pid
+        do(misbehaving, "keep 90")
+    assert do(misbehaving, "pid").sha256 != pid
 
 
-def test_no_part_pays_for_an_earlier_one(odd: Supervisor, tmp_path: Path) -> None:
-    """A part on which a used child dies is tried once more in a new one."""
-    do(odd, "pid")
-    assert do(odd, f"once {tmp_path / 'used'}").notes
-    odd.close()
-    with pytest.raises(MediaCrashed):
-        do(odd, f"once {tmp_path / 'new'}")
-
-
-def test_errors_arrive_as_they_were(odd: Supervisor) -> None:
-    pid = do(odd, "pid").sha256
-    with pytest.raises(MediaEmpty, match=r"^it: nothing in it$"):
-        do(odd, "refuse it")
-    with pytest.raises(DecoderError, match=r"^all is lost$"):
-        do(odd, "break all is lost")
-    with pytest.raises(
-        InternalError, match=r"(?s)^a\.png: .*misbehaving_decoder\.py.*KeyError: 'it'$"
-    ):
-        do(odd, "raise it")
-    assert do(odd, "pid").sha256 == pid
-
-
-def test_noise_is_read_and_kept_from_the_logs(
-    odd: Supervisor, capfd: pytest.CaptureFixture[str]
+def test_a_part_is_retried_when_an_earlier_part_may_be_the_cause(
+    misbehaving: IsolatedDecoder, tmp_path: Path
 ) -> None:
-    pid = do(odd, "pid").sha256
-    do(odd, "noise 1000000")
-    assert do(odd, "pid").sha256 == pid
+    """A part that kills a used child is tried once more in a new child."""
+    do(misbehaving, "pid")
+    assert do(misbehaving, f"once {tmp_path / 'used'}").notes
+    misbehaving.close()
+    with pytest.raises(MediaCrashed):
+        do(misbehaving, f"once {tmp_path / 'new'}")
+
+
+def test_errors_of_the_child_are_raised_in_the_parent(misbehaving: IsolatedDecoder) -> None:
+    pid = do(misbehaving, "pid").sha256
+    with pytest.raises(MediaEmpty, match=r"^it: nothing in it$"):
+        do(misbehaving, "refuse it")
+    with pytest.raises(DecoderError, match=r"^all is lost$"):
+        do(misbehaving, "break all is lost")
+    with pytest.raises(InternalError, match=r"(?s)^a\.png: .*decoder\.py.*KeyError: 'it'$"):
+        do(misbehaving, "raise it")
+    assert do(misbehaving, "pid").sha256 == pid
+
+
+def test_output_of_decoders_is_read_but_not_logged(
+    misbehaving: IsolatedDecoder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pid = do(misbehaving, "pid").sha256
+    do(misbehaving, "noise 1000000")
+    assert do(misbehaving, "pid").sha256 == pid
     assert capfd.readouterr() == ("", "")
     with pytest.raises(MediaCrashed) as caught:
-        do(odd, "abort")
+        do(misbehaving, "abort")
     assert len(str(caught.value)) < 600
     assert str(caught.value).isprintable()
 
 
-def test_killed_from_outside_while_idle(odd: Supervisor) -> None:
-    pid = int(do(odd, "pid").sha256)
+def test_killed_from_outside_while_idle(misbehaving: IsolatedDecoder) -> None:
+    pid = int(do(misbehaving, "pid").sha256)
     os.kill(pid, signal.SIGKILL)
-    assert do(odd, "pid").sha256 != str(pid)
+    assert do(misbehaving, "pid").sha256 != str(pid)
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_killed_from_outside_while_busy(odd: Supervisor, used: bool) -> None:
-    """A used child is replaced and the part tried once more; a new one that is killed costs it."""
+def test_killed_from_outside_while_busy(misbehaving: IsolatedDecoder, used: bool) -> None:
+    """After a used child is killed the part is tried again; after a new one it fails."""
 
     def kill_soon() -> None:
-        while odd.pid is None:
+        while misbehaving.pid is None:
             time.sleep(0.02)
-        # Until it has started and is at work.
+        # Until the child has started and is decoding.
         time.sleep(1.0)
-        os.kill(odd.pid, signal.SIGKILL)
+        os.kill(misbehaving.pid, signal.SIGKILL)
 
-    odd.close()
+    misbehaving.close()
     if used:
-        do(odd, "pid")
+        do(misbehaving, "pid")
     killer = threading.Thread(target=kill_soon)
     killer.start()
     if used:
-        assert do(odd, "sleep 2").notes
+        assert do(misbehaving, "sleep 2").notes
     else:
         with pytest.raises(MediaCrashed, match="SIGKILL"):
-            do(odd, "sleep 60")
+            do(misbehaving, "sleep 60")
     killer.join()
 
 
-def test_nothing_is_left_of_a_killed_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_child_leaves_no_files_descriptors_or_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     shared_memory = set(os.listdir("/dev/shm"))
-    with Supervisor(MediaOptions(), RULES, ODD) as supervisor:
-        do(supervisor, "pid")
+    with IsolatedDecoder(MediaOptions(), RULES, MISBEHAVING) as isolated:
+        do(isolated, "pid")
         before = n_descriptors(), threading.active_count()
         for order in ("fetch", "offspring"):
             with pytest.raises(MediaCrashed):
-                do(supervisor, order)
-        do(supervisor, "large 100")
+                do(isolated, order)
+        do(isolated, "large 100")
         assert (n_descriptors(), threading.active_count()) == before
         assert not list(tmp_path.iterdir())
         assert set(os.listdir("/dev/shm")) <= shared_memory
 
 
-def test_what_a_decoder_started_is_killed_too(odd: Supervisor, tmp_path: Path) -> None:
-    told = tmp_path / "pid"
+def test_processes_started_by_a_decoder_are_killed_too(
+    misbehaving: IsolatedDecoder, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
     with pytest.raises(MediaCrashed):
-        do(odd, f"offspring {told}")
-    assert gone(int(told.read_text()))
+        do(misbehaving, f"offspring {pid_file}")
+    assert ends(int(pid_file.read_text()))
 
 
-def test_the_child_outlives_the_thread_that_started_it(odd: Supervisor) -> None:
-    """The kernel ties a child to a thread of its parent; ours must not be the caller's."""
-    odd.close()
-    thread = threading.Thread(target=do, args=(odd, "pid"))
+def test_the_child_outlives_the_thread_that_started_it(misbehaving: IsolatedDecoder) -> None:
+    """The kernel ties a child to a thread of its parent, which must not be the caller's."""
+    misbehaving.close()
+    thread = threading.Thread(target=do, args=(misbehaving, "pid"))
     thread.start()
     thread.join()
-    pid = odd.pid
+    pid = misbehaving.pid
     time.sleep(0.2)
-    assert int(do(odd, "pid").sha256) == pid
+    assert int(do(misbehaving, "pid").sha256) == pid
 
 
-def test_an_interrupt_leaves_nothing_half_done(odd: Supervisor) -> None:
-    pid = int(do(odd, "pid").sha256)
-    # A shell starts what it runs in the background with interrupts ignored.
+def test_an_interrupt_stops_the_child(misbehaving: IsolatedDecoder) -> None:
+    pid = int(do(misbehaving, "pid").sha256)
+    # Shells start background jobs with interrupts ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         timer = threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            do(odd, "sleep 600")
+            do(misbehaving, "sleep 600")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert gone(pid)
-    assert do(odd, "pid").notes == ("pid",)
+    assert ends(pid)
+    assert do(misbehaving, "pid").notes == ("pid",)
 
 
-def test_the_child_goes_with_its_supervisor() -> None:
-    supervisor = Supervisor(MediaOptions(), RULES, ODD)
-    pid = int(do(supervisor, "pid").sha256)
-    del supervisor
+def test_the_child_ends_when_its_decoder_is_collected() -> None:
+    isolated = IsolatedDecoder(MediaOptions(), RULES, MISBEHAVING)
+    pid = int(do(isolated, "pid").sha256)
+    del isolated
     gc.collect()
-    assert gone(pid)
+    assert ends(pid)
 
 
 PARENT = f"""
 import sys
-from omnitrace_core.media import Supervisor
-from omnitrace_core.media.rules import MediaRules
+from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
+from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-supervisor = Supervisor(MediaOptions(), MediaRules(), {ODD!r})
-supervisor.decode_part(Part("image", text="pid"))
-print(supervisor.pid, flush=True)
-supervisor.decode_part(Part("image", text=sys.argv[1]))
+isolated = IsolatedDecoder(MediaOptions(), MediaRules(), {MISBEHAVING!r})
+isolated.decode_part(Part("image", text="pid"))
+print(isolated.pid, flush=True)
+isolated.decode_part(Part("image", text=sys.argv[1]))
 print("done", flush=True)
 sys.stdin.read()
 """
@@ -331,22 +337,21 @@ def test_the_child_dies_with_a_parent_that_is_killed(order: str) -> None:
             assert parent.stdout.readline() == "done\n"
         assert alive(pid)
         parent.kill()
-    assert gone(pid)
+    assert ends(pid)
 
 
 def test_a_thousand_images_leak_nothing() -> None:
     part = Part("image", data=PHOTO)
-    with Supervisor(MediaOptions(), RULES) as supervisor:
-        supervisor.decode_part(part)
-        pid = supervisor.pid
-        assert supervisor._child is not None
-        before, memory = n_descriptors(), supervisor._child.memory_mib
+    with IsolatedDecoder(MediaOptions(), RULES) as isolated:
+        isolated.decode_part(part)
+        pid = isolated.pid
+        before, memory = n_descriptors(), isolated.memory_mib
         ours = resident_mib()
         for _ in range(1000):
-            supervisor.decode_part(part)
+            isolated.decode_part(part)
         assert n_descriptors() == before
-        assert supervisor.pid == pid
-        assert supervisor._child.memory_mib < memory + 8
+        assert isolated.pid == pid
+        assert isolated.memory_mib < memory + 8
         assert resident_mib() < ours + 8
     assert n_descriptors() < before
 
@@ -360,38 +365,40 @@ def resident_mib() -> float:
     ("decoder", "why"),
     [
         ("no.such:thing", "No module named 'no'"),
-        ("tests.core.media.isolation.misbehaving_decoder:none", "no attribute"),
+        (f"{MODULE}:none", "no attribute"),
     ],
 )
 def test_a_child_that_does_not_start_is_fatal(decoder: str, why: str) -> None:
     before = n_descriptors()
-    supervisor = Supervisor(MediaOptions(), RULES, decoder)
+    isolated = IsolatedDecoder(MediaOptions(), RULES, decoder)
     with pytest.raises(DecoderError, match=rf"does not start \(exit status 1: .*{why}"):
-        do(supervisor, "pid")
+        do(isolated, "pid")
     assert n_descriptors() == before
 
 
-def test_who_decodes_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library decodes in its own process unless it is told otherwise; runs do not."""
-    asked: list[Part] = []
+def test_runs_decode_in_a_child_and_the_library_in_its_own_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`media.isolate` decides; None leaves the choice to the caller."""
+    decoded: list[Part] = []
 
-    def decode(self: Supervisor, part: Part) -> DecodedMedia:
-        asked.append(part)
+    def decode(self: IsolatedDecoder, part: Part) -> DecodedMedia:
+        decoded.append(part)
         return decode_part(part, MediaOptions(), RULES)
 
-    monkeypatch.setattr(Supervisor, "decode_part", decode)
+    monkeypatch.setattr(IsolatedDecoder, "decode_part", decode)
     part = Part("image", data=PHOTO)
     sample = Sample("s", (Message("user", (Part("text", text="?"), part)),))
-    for said, default, isolated in [
+    for option, default, n_isolated in [
         (None, False, 0),
         (None, True, 1),
         (True, False, 1),
         (False, True, 0),
     ]:
-        asked.clear()
-        reader = SampleReader(ReadingOptions(RULES, MediaOptions(isolate=said)), isolate=default)
+        decoded.clear()
+        reader = SampleReader(ReadingOptions(RULES, MediaOptions(isolate=option)), isolate=default)
         assert list(reader.decode(sample)) == [1]
-        assert len(asked) == isolated
+        assert len(decoded) == n_isolated
 
 
 def test_errors_of_a_sample_name_the_part() -> None:

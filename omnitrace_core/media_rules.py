@@ -1,4 +1,4 @@
-"""What a model family wants its media to look like; pure numbers, known without loading weights."""
+"""The sizes and rates of media that a model family expects; known without loading weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MediaRules:
-    """Sizes and rates a model's processor expects.
+    """Sizes and rates that a model's processor expects.
 
     Pixel limits are per image or per frame. Heights and widths are multiples of `factor` (patch
     size x spatial merge); the number of sampled frames is a multiple of `frame_factor`.
+    `sample_rate` is in Hz.
     """
 
     factor: int = 28
