@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.scale_fake import config_tree, do_chunk, path_of, write_input
 from pipeline.config import make_config
 from pipeline.driver.prepare import prepare
+from pipeline.planning.identified_run import identify_run
 from pipeline.run_folder.chunk_files import read_chunk_file
 
 _ROUNDS, _TIMES = 5, 20
@@ -28,7 +29,7 @@ def a_part(folder: Path, n_rows: int) -> pa.Table:
     """The part of a chunk of made-up records."""
     here = path_of(folder)
     write_input(f"{here}/input", n_rows, 1)
-    job = prepare(make_config(config_tree(here, n_rows), [], "benchmark"))
+    job = prepare(identify_run(make_config(config_tree(here, n_rows), [], "benchmark")))
     chunk = next(job.plan.chunks(job.plan.shards[0]))
     do_chunk(chunk, job.folder.root)
     return read_chunk_file(job.folder, chunk)

@@ -23,6 +23,7 @@ from benchmarks.scale_measure import Course, Requests, counting_requests, stage
 from pipeline.config import make_config
 from pipeline.driver import run as run_module
 from pipeline.driver.prepare import prepare
+from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder import publish
 from pipeline.run_folder.job import Job
@@ -50,7 +51,7 @@ def main() -> None:
     courses: list[Course] = []
     with counting_requests() as requests:
         with stage("plan", courses) as course, requests.labelled("plan"):
-            job = prepare(make_config(order.config, [], "benchmark"))
+            job = prepare(identify_run(make_config(order.config, [], "benchmark")))
         course.look(job.plan.n_chunks)
         if order.what != "plan":
             _run(order, job, requests, courses)

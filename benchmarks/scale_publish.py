@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.scale_fake import do_chunk, path_of, write_input
-from pipeline.planning.inputs import scan_input
+from pipeline.planning.inputs import list_input, scan_input
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.publish import publish_shard
@@ -46,7 +46,9 @@ def measure_publish(folder: Path, rounds: int = 3) -> tuple[list[dict[str, Any]]
     for size in SIZES:
         here = folder / f"{size.samples}-{size.tokens}-{size.units}"
         write_input(f"{path_of(here)}/input", size.samples * _CHUNKS, 1)
-        plan = make_plan(scan_input(f"{path_of(here)}/input"), "publish", size.samples, {})
+        plan = make_plan(
+            scan_input(list_input(f"{path_of(here)}/input")), "publish", size.samples, {}
+        )
         taken = [_publish(plan, size, path_of(here / f"run-{i}")) for i in range(rounds)]
         wall_s, cpu_s = (median(item[which] for item in taken) / _CHUNKS for which in (0, 1))
         told = {**asdict(size), "mass_mb": size.mass_mb, "part_mb": taken[0][2]}

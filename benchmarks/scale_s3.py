@@ -29,6 +29,7 @@ from pipeline.driver import run as run_module
 from pipeline.driver.prepare import prepare
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
+from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.attempts import StoredAttempts
 from pipeline.run_folder.commit import commit_chunk
@@ -68,7 +69,7 @@ def _whole_run(counting: _Counting) -> Counts:
     write_input(f"{here}/input", _SHARDS * _CHUNKS * _ROWS, _SHARDS)
     counting.counts.clear()
     with counting.labelled("plan"):
-        job = prepare(make_config(config_tree(here, _ROWS), [], "benchmark"))
+        job = prepare(identify_run(make_config(config_tree(here, _ROWS), [], "benchmark")))
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         step = _chain(job, current_claim(job.folder))
@@ -114,7 +115,7 @@ def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
     here = f"{_BUCKET}/many"
     write_input(f"{here}/input", shards, shards)
     tree = config_tree(here, 1)
-    job = prepare(make_config(tree, [], "benchmark"))
+    job = prepare(identify_run(make_config(tree, [], "benchmark")))
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:

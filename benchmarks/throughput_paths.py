@@ -71,8 +71,9 @@ def measure(task: Task) -> Course:
     """Do the task in this process and its children."""
     from pipeline.config import make_config
     from pipeline.driver.prepare import prepare
+    from pipeline.planning.identified_run import identify_run
 
-    job = prepare(make_config(task.config, [], "benchmark"))
+    job = prepare(identify_run(make_config(task.config, [], "benchmark")))
     chunks = [chunk for shard in job.plan.shards for chunk in job.plan.chunks(shard)]
     begun = time.perf_counter()
     notes: list[tuple[float, float]] = []
@@ -266,6 +267,7 @@ def _stages_step(task: Task) -> Step:
     from pipeline.config import make_config
     from pipeline.driver.prepare import prepare
     from pipeline.graph import plan_row, replica_model
+    from pipeline.planning.identified_run import identify_run
     from pipeline.planning.plan import Chunk
     from pipeline.run_folder.commit import commit_chunk
     from stages.chunk_audio import ChunkAudio
@@ -276,7 +278,7 @@ def _stages_step(task: Task) -> Step:
     from stages.trace_decode import TraceDecode
 
     config = make_config(task.config, [], "benchmark")
-    job = prepare(config)
+    job = prepare(identify_run(config))
     reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, __version__)
     chain = {

@@ -183,8 +183,9 @@ def _validate(arguments: Arguments) -> int:
     from pipeline.commands.summary import plan_text
     from pipeline.config import load_config
     from pipeline.driver.prepare import check_writable, prepare
+    from pipeline.planning.identified_run import identify_run
 
-    job = prepare(load_config(arguments.config, arguments.overrides))
+    job = prepare(identify_run(load_config(arguments.config, arguments.overrides)))
     check_writable(job.identity.output)
     say(f"{printable(arguments.config)} is valid\n{plan_text(job)}")
     return 0
@@ -193,25 +194,26 @@ def _validate(arguments: Arguments) -> int:
 def _run(arguments: Arguments) -> int:
     from pipeline.commands.summary import config_text, plan_text, verdict_text
     from pipeline.config import load_config
+    from pipeline.driver.finished_run import finished_verdict
     from pipeline.driver.prepare import prepare
     from pipeline.driver.run import run
-    from pipeline.driver.settled import settled
+    from pipeline.planning.identified_run import identify_run
 
     overrides = arguments.overrides
     if arguments.address is not None:
         overrides = [*overrides, f"ray.address={arguments.address}"]
-    config = load_config(arguments.config, overrides)
-    if not arguments.dry_run and (done := settled(config)) is not None:
-        folder, verdict = done
+    identified = identify_run(load_config(arguments.config, overrides))
+    verdict = None if arguments.dry_run else finished_verdict(identified)
+    if verdict is not None:
         say("this run is finished: nothing to do")
     else:
-        job = prepare(config)
+        job = prepare(identified)
         if arguments.dry_run:
             say(f"{config_text(job.config)}\n\n{plan_text(job)}")
             return 0
         say(plan_text(job))
-        folder, verdict = job.folder, run(job, take_lease=arguments.break_lease)
-    say(verdict_text(folder, verdict))
+        verdict = run(job, take_lease=arguments.break_lease)
+    say(verdict_text(identified.identity.folder, verdict))
     return int(verdict.exit_code or 0)
 
 

@@ -132,13 +132,13 @@ def test_processor_time_counts_children() -> None:
 
 def test_fake_records_are_as_the_schema_says(tmp_path: Path) -> None:
     """What the benchmark commits can be published and read; `commit_chunk` checks the rows."""
-    from pipeline.planning.inputs import scan_input
+    from pipeline.planning.inputs import list_input, scan_input
     from pipeline.planning.plan import make_plan
     from pipeline.run_folder.publish import publish_shard
     from pipeline.storage.folder import Folder
 
     scale_fake.write_input(str(tmp_path / "input"), 5, 1)
-    plan = make_plan(scan_input(str(tmp_path / "input")), "f", 2, {})
+    plan = make_plan(scan_input(list_input(str(tmp_path / "input"))), "f", 2, {})
     (shard,) = plan.shards
     for chunk in plan.chunks(shard):
         assert scale_fake.do_chunk(chunk, str(tmp_path / "run"))["n_error"] == 0

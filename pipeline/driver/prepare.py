@@ -1,4 +1,4 @@
-"""Everything a run knows before it does any work; nothing here writes."""
+"""Check a run before it does any work, and plan it; nothing here writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.text.language import load_lean_language
 from omnitrace_core.tracing.signals import check_shape, load_signal
 from pipeline.config import RunConfig
-from pipeline.planning.identity import Today, identify, utc_today
+from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.planning.inputs import scan_input
 from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
@@ -18,19 +18,19 @@ from pipeline.run_folder.manifests import read_manifests
 from pipeline.storage.folder import Folder, absolute
 
 
-def prepare(config: RunConfig, today: Today = utc_today) -> Job:
-    """Check all that can be checked without work, and plan.
+def prepare(run: IdentifiedRun) -> Job:
+    """Check the settings, the model and every shard of the input, and plan the run.
 
     Raises:
         ConfigError: a setting, the model or the output cannot be used.
         InputSchemaError: the input cannot be read as samples.
         RunError: what an earlier run of this id left cannot be read.
     """
+    config, identity = run.config, run.identity
     _check_places(config)
     _check_device(config)
-    identity = identify(config, today)
     rules = _check_names(config)
-    scans = scan_input(config.input.path)
+    scans = scan_input(run.listing)
     manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
     plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)

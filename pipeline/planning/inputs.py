@@ -47,29 +47,38 @@ class Scan:
     duplicates: tuple[Duplicate, ...] = ()
 
 
-def scan_input(path: str, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
+@dataclass(frozen=True, slots=True)
+class InputListing:
+    """The shards of the input, before any of them is opened.
+
+    folder: where they lie. shards: identity by name, in the order of the names.
+    """
+
+    folder: Folder
+    shards: dict[str, str]
+
+
+def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
     """Read every shard's footer and sample_id column, in the order of the shards' names.
 
     budget_bytes: of hashes of ids in memory, as in `RepeatedIds`. What else grows is a `Scan` per
     shard, and a `Duplicate` per repeated row.
 
     Raises:
-        InputSchemaError: there is no input, or a shard cannot be read as samples.
+        InputSchemaError: a shard cannot be read as samples.
     """
-    storage, shards = list_shards(path)
+    folder, shards = listing.folder, listing.shards
     with RepeatedIds(budget_bytes) as ids:
 
         def scan(numbered: tuple[int, str]) -> Scan:
-            return _scan(storage, numbered[1], shards[numbered[1]], numbered[0], ids)
+            return _scan(folder, numbered[1], shards[numbered[1]], numbered[0], ids)
 
         scans = list(prefetch_map(scan, enumerate(shards), SCAN_THREADS))
         return _with_duplicates(scans, *ids.repeats())
 
 
-def list_shards(path: str) -> tuple[Folder, dict[str, str]]:
-    """The folder of the input and its shards there: identity by name, in the order of the names.
-
-    In an object store: one request per 1,000 files.
+def list_input(path: str) -> InputListing:
+    """List the shards of the input. In an object store: one request per 1,000 files.
 
     Raises:
         InputSchemaError: nothing is there, or no shard is.
@@ -78,13 +87,13 @@ def list_shards(path: str) -> tuple[Folder, dict[str, str]]:
     if storage.is_file():
         parent, _, name = storage.root.rpartition("/")
         folder = Folder(parent)
-        return folder, {name: folder.identity(name)}
+        return InputListing(folder, {name: folder.identity(name)})
     found = storage.tree_listing(".parquet")
     shards = {name: found[name] for name in sorted(found) if not _hidden(name)}
     if not shards:
         state = "holds no .parquet shard" if storage.exists() else "does not exist"
         raise InputSchemaError(f"input.path={path!r} {state}; {REMEDY}")
-    return storage, shards
+    return InputListing(storage, shards)
 
 
 def _hidden(name: str) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig
 from pipeline.graph import plan_row
-from pipeline.planning.identity import identify
+from pipeline.planning.identified_run import identify_run
 from pipeline.planning.inputs import scan_input
 from pipeline.planning.plan import Chunk, CommittedChunk, make_plan
 from pipeline.run_folder.commit import commit_chunk
@@ -54,10 +54,11 @@ def config_for(folder: Path, **sections: Any) -> RunConfig:
 
 def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY) -> Job:
     """`prepare` without a real model."""
-    identity = identify(config, today)
+    identified = identify_run(config, today)
+    identity = identified.identity
     manifests = read_manifests(identity.folder)
     plan = make_plan(
-        scan_input(config.input.path),
+        scan_input(identified.listing),
         identity.fingerprint,
         config.run.chunk_samples,
         {name: manifest.number for name, manifest in manifests.items()},

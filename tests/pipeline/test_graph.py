@@ -19,6 +19,7 @@ from pipeline.driver.prepare import prepare
 from pipeline.driver.ray_session import needed_cpus, ray_session
 from pipeline.driver.run import run
 from pipeline.graph import replica_model
+from pipeline.planning.identified_run import identify_run
 from pipeline.planning.identity import utc_today
 from pipeline.recuration.plan import plan_recuration
 from pipeline.recuration.run import recurate
@@ -57,7 +58,7 @@ def finished(
     corpus = make_corpus(folder / "corpus", with_errors=True)
     ingest(str(corpus), str(folder / "input"), shard_rows=8)
     kept = {"store": "positions", "heatmaps": True}
-    job = prepare(_config(folder, tiny_model, trace=kept))
+    job = prepare(identify_run(_config(folder, tiny_model, trace=kept)))
     return job, run(job)
 
 
@@ -154,7 +155,7 @@ def test_cells_of_a_picture_have_the_mass_of_the_whole(
 
 def test_rerun_does_nothing(finished: tuple[Job, Verdict]) -> None:
     job, verdict = finished
-    again = prepare(job.config, lambda: utc_today() + timedelta(days=1))
+    again = prepare(identify_run(job.config, lambda: utc_today() + timedelta(days=1)))
     assert is_finished(again)
     assert run(again) == verdict
 
@@ -177,7 +178,7 @@ def real(
     given = [{**row, "id": f"{row['id']}-given", "response": _GIVEN} for row in asked]
     (folder / "samples.json").write_text(json.dumps([*asked, *given]))
     ingest(str(folder / "samples.json"), str(folder / "input"), media_root=str(shared_data))
-    job = prepare(_config(folder, tiny_model, curation={"pools": "per_modality"}))
+    job = prepare(identify_run(_config(folder, tiny_model, curation={"pools": "per_modality"})))
     run(job)
     return job
 
@@ -229,7 +230,7 @@ def test_stage_that_cannot_load_stops_the_run(
     tmp_path: Path, tiny_model: str, local_ray: None
 ) -> None:
     write_input(tmp_path / "input", a=["1"])
-    job = prepare(_config(tmp_path, tiny_model))
+    job = prepare(identify_run(_config(tmp_path, tiny_model)))
     (Path(tiny_model) / "model.safetensors").rename(tmp_path / "away")
     try:
         with pytest.raises(RunError, match=r"a stage failed: .*BackendError"):

@@ -112,13 +112,13 @@ def test_the_plan_of_shards_on_s3_asks_for_no_heads(
     _upload(folder / "input", f"{s3_folder}/input")
     config = _on_s3(folder, s3_folder)
     proxy.clear()
-    from pipeline.planning.inputs import list_shards
+    from pipeline.planning.inputs import list_input
 
-    storage, shards = list_shards(config.input.path)
-    assert len(shards) == 8
+    listing = list_input(config.input.path)
+    assert len(listing.shards) == 8
     # One to see that it is a folder, not a file: HEAD, and a listing of one key.
     assert proxy.asked == {"HeadObject": 1, "ListObjectsV2": 2}
-    assert shards["a.parquet"] == storage.identity("a.parquet")
+    assert listing.shards["a.parquet"] == listing.folder.identity("a.parquet")
 
 
 def test_missing_credentials_end_a_run_before_any_work(

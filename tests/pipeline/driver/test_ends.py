@@ -1,4 +1,4 @@
-"""Runs that stop early, that die while they tidy up, or that were finished long ago."""
+"""Runs that stop early, and runs that die while they delete leftovers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from omnitrace_core.errors import InputSchemaError, RunError
+from omnitrace_core.errors import RunError
+from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
-from pipeline.driver.schedule import Schedule
-from pipeline.driver.settled import settled
 from pipeline.driver.stop_signals import keeping_handlers
-from pipeline.planning.inputs import list_shards
+from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.verdict import Exit
@@ -63,7 +62,7 @@ def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
         with suppress(Killed, OSError):
             run(job, Worker(job.folder))
     again = job_for(config)
-    if settled(config, lambda: DAY) is None:
+    if finished_verdict(identify_run(config, lambda: DAY)) is None:
         assert run(again, Worker(again.folder)).exit_code == 0
     assert_complete(again)
     assert told(again)["n_shards"] == 2
@@ -218,90 +217,3 @@ def test_sigterm_while_ray_starts_is_as_any_other() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
     with pytest.raises(SystemExit), keeping_handlers():
         sys.exit("another reason")
-
-
-# --- finished runs -----------------------------------------------------------------------------
-
-
-def test_finished_run_is_known_by_two_listings(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_for(folder, run={"max_error_fraction": 0.5})
-    assert settled(config, lambda: DAY) is None
-    job = job_for(config)
-    verdict = run(job, Worker(job.folder))
-    listed, read = [], []
-    monkeypatch.setattr(Folder, "open", lambda *_: pytest.fail("a shard was opened"))
-    real_listing, real_read = Folder.listing, Folder.read
-    monkeypatch.setattr(
-        Folder, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
-    )
-    monkeypatch.setattr(Folder, "read", lambda *given: read.append(given[1]) or real_read(*given))
-    found = settled(config, lambda: DAY)
-    assert found is not None
-    assert (found[0].root, found[1]) == (job.folder.root, verdict)
-    assert len(listed) == 1
-    assert read == [f"_runs/{job.run_id}.json", "verdict.json"]
-    strict = settled(config_for(folder, run={"max_error_fraction": 0.1}), lambda: DAY)
-    assert strict is not None
-    assert (strict[1].exit_code, strict[1].n_error) == (4, 2)
-
-
-@pytest.mark.parametrize("change", ["shard", "settings", "manifest", "verdict", "older"])
-def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
-    config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder))
-    assert settled(config, lambda: DAY) is not None
-    if change == "shard":
-        write_input(folder / "input", d=["9"])
-    elif change == "settings":
-        config = config_for(folder, run={"chunk_samples": 3})
-    elif change == "manifest":
-        job.folder.delete("_manifests/shard-00000.json")
-    elif change == "verdict":
-        job.folder.delete("verdict.json")
-    else:
-        verdict = {key: value for key, value in told(job).items() if key != "inputs"}
-        job.folder.write("verdict.json", json.dumps(verdict).encode())
-    assert settled(config, lambda: DAY) is None
-
-
-def test_input_that_is_gone(folder: Path) -> None:
-    config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder))
-    for path in (folder / "input").iterdir():
-        path.unlink()
-    with pytest.raises(InputSchemaError, match=r"holds no .parquet shard"):
-        settled(config, lambda: DAY)
-
-
-def test_listing_tells_what_each_file_is(folder: Path) -> None:
-    storage, shards = list_shards(str(folder / "input"))
-    assert list(shards) == ["a.parquet", "b.parquet", "c.parquet"]
-    assert shards == {name: storage.identity(name) for name in shards}
-
-
-# --- the schedule ------------------------------------------------------------------------------
-
-
-def test_schedule_holds_only_what_is_under_way(folder: Path) -> None:
-    write_input(folder / "input", **{f"s{n}": ["x"] * 5 for n in range(4)})
-    job = job_for(config_for(folder))
-    shards = job.plan.shards
-    chunks = {shard.name: list(job.plan.chunks(shard)) for shard in shards}
-    done = {item.key for item in [*chunks["s0.parquet"], chunks["s1.parquet"][0]]}
-    skipped: list[tuple[int, int]] = []
-    schedule = Schedule(job.plan, shards, done, lambda *told: skipped.append(told))
-    names = []
-    while window := schedule.window(2):
-        names += [shard.name for shard in schedule.complete()]
-        for chunk in window:
-            schedule.committed(chunk.shard)
-        names += [shard.name for shard in schedule.complete()]
-        assert len(schedule._under_way) <= 2
-    names += [shard.name for shard in schedule.complete()]
-    assert names == [shard.name for shard in shards]
-    assert sum(n for n, _ in skipped) == 4
-    assert sum(n for _, n in skipped) == 7

@@ -9,14 +9,14 @@ import pytest
 
 from omnitrace_core.errors import InputSchemaError
 from omnitrace_core.storage.s3 import RetryingS3
-from pipeline.planning.inputs import Duplicate, list_shards, scan_input
+from pipeline.planning.inputs import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.schema import SAMPLE
 from tests.pipeline.made_runs import write_input
 
 
 def _duplicates(folder: Path) -> dict[str, tuple[Duplicate, ...]]:
-    scans = scan_input(str(folder))
+    scans = scan_input(list_input(str(folder)))
     return {scan.name: scan.duplicates for scan in scans if scan.duplicates}
 
 
@@ -26,7 +26,7 @@ def test_shards_are_scanned_in_the_order_of_their_names(tmp_path: Path) -> None:
     write_input(tmp_path / "in" / "sub", d=["4"])
     write_input(tmp_path / "in" / "_staging", e=["5"])
     write_input(tmp_path / "in", **{".hidden": ["6"]})
-    scans = scan_input(str(tmp_path / "in"))
+    scans = scan_input(list_input(str(tmp_path / "in")))
     assert [(scan.name, scan.n_rows) for scan in scans] == [
         ("a.parquet", 1),
         ("b.parquet", 2),
@@ -44,14 +44,14 @@ def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
     # In circles, from here and from the folder behind the link.
     (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
     (tmp_path / "real" / "up").symlink_to(tmp_path / "real")
-    storage, shards = list_shards(str(tmp_path / "in"))
+    listing = list_input(str(tmp_path / "in"))
     # The first of them is `more/b.parquet` as well, and its rows are to come once.
-    assert list(shards) == ["a.parquet", "b.parquet", "more/c.parquet"]
-    assert shards == {name: storage.identity(name) for name in shards}
-    assert [scan.n_rows for scan in scan_input(str(tmp_path / "in"))] == [1] * 3
+    assert list(listing.shards) == ["a.parquet", "b.parquet", "more/c.parquet"]
+    assert listing.shards == {name: listing.folder.identity(name) for name in listing.shards}
+    assert [scan.n_rows for scan in scan_input(list_input(str(tmp_path / "in")))] == [1] * 3
     (tmp_path / "in" / "gone.parquet").symlink_to("nowhere.parquet")
     with pytest.raises(InputSchemaError, match=r"gone.parquet is not a readable Parquet file"):
-        scan_input(str(tmp_path / "in"))
+        scan_input(list_input(str(tmp_path / "in")))
 
 
 def test_links_between_folders_of_an_input_repeat_nothing(tmp_path: Path) -> None:
@@ -62,13 +62,13 @@ def test_links_between_folders_of_an_input_repeat_nothing(tmp_path: Path) -> Non
     # To each other, in a circle.
     (tmp_path / "day1" / "next").symlink_to("../day2")
     (tmp_path / "day2" / "last").symlink_to("../day1")
-    _, shards = list_shards(str(tmp_path))
-    assert list(shards) == ["day1/a.parquet", "day2/below/b.parquet"]
+    listing = list_input(str(tmp_path))
+    assert list(listing.shards) == ["day1/a.parquet", "day2/below/b.parquet"]
 
 
 def test_one_file_is_an_input_too(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1"], b=["2"])
-    (scan,) = scan_input(str(tmp_path / "b.parquet"))
+    (scan,) = scan_input(list_input(str(tmp_path / "b.parquet")))
     assert (scan.name, scan.uri) == ("b.parquet", str(tmp_path / "b.parquet"))
 
 
@@ -113,7 +113,9 @@ def test_repeats_equal_the_obvious_search(tmp_path: Path) -> None:
     found = _duplicates(tmp_path)
     assert found == {name: tuple(items) for name, items in expected.items()}
     # As found in files of a few ids each.
-    assert scan_input(str(tmp_path), budget_bytes=100) == scan_input(str(tmp_path))
+    assert scan_input(list_input(str(tmp_path)), budget_bytes=100) == scan_input(
+        list_input(str(tmp_path))
+    )
 
 
 def test_ids_of_a_shard_of_pictures_are_read_without_the_pictures(
@@ -135,7 +137,7 @@ def test_ids_of_a_shard_of_pictures_are_read_without_the_pictures(
         return answer
 
     monkeypatch.setattr(RetryingS3, "_call_s3", counting)
-    (scan,) = scan_input(s3_folder)
+    (scan,) = scan_input(list_input(s3_folder))
     assert scan.n_rows == 4
     assert 4 <= len(lengths) <= 8
     assert sum(lengths) < 6 * 2**20 < len(data) * 4
@@ -143,16 +145,16 @@ def test_ids_of_a_shard_of_pictures_are_read_without_the_pictures(
 
 def test_input_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputSchemaError, match=r"does not exist; `omnitrace ingest"):
-        scan_input(str(tmp_path / "none"))
+        scan_input(list_input(str(tmp_path / "none")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputSchemaError, match=r"holds no \.parquet shard; `omnitrace ingest"):
-        scan_input(str(tmp_path / "empty"))
+        scan_input(list_input(str(tmp_path / "empty")))
 
 
 def test_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"{}")
     with pytest.raises(InputSchemaError, match=r"a\.parquet is not a readable Parquet file"):
-        scan_input(str(tmp_path))
+        scan_input(list_input(str(tmp_path)))
 
 
 def test_file_with_another_schema(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_file_with_another_schema(tmp_path: Path) -> None:
         match=r"a\.parquet cannot be read as samples: column sample_id is missing; messages is "
         r"string, .*; `omnitrace ingest",
     ):
-        scan_input(str(tmp_path))
+        scan_input(list_input(str(tmp_path)))
 
 
 def test_ids_that_are_numbers(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.planning.inputs import scan_input
+from pipeline.planning.inputs import list_input, scan_input
 from pipeline.planning.plan import Plan, assign_numbers, make_plan
 from tests.pipeline.made_runs import write_input
 
 
 def _plan(folder: Path, chunk_samples: int = 2, fingerprint: str = "f") -> Plan:
-    return make_plan(scan_input(str(folder)), fingerprint, chunk_samples, {})
+    return make_plan(scan_input(list_input(str(folder))), fingerprint, chunk_samples, {})
 
 
 def test_chunks_cover_each_row_once(tmp_path: Path) -> None:

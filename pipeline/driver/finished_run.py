@@ -1,0 +1,37 @@
+"""Recognise a finished run without opening shards or manifests."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from pipeline.planning.identified_run import IdentifiedRun
+from pipeline.run_folder.manifests import MANIFESTS
+from pipeline.run_folder.verdict import Verdict, decide, read_verdict
+from pipeline.storage.folder import Folder
+
+
+def finished_verdict(run: IdentifiedRun) -> Verdict | None:
+    """The run's verdict, if the run is finished and its input is still the same; else None.
+
+    Costs one read of verdict.json and one listing of the manifests. The exit code follows
+    `run.max_error_fraction` of the present config, which may differ from that of the earlier run.
+
+    Raises:
+        RunError: verdict.json is not JSON.
+    """
+    folder = run.identity.folder
+    verdict = _stored_verdict(folder)
+    if verdict is None or not verdict.finished or verdict.inputs != run.inputs:
+        return None
+    if len(folder.names(MANIFESTS, suffix=".json")) != verdict.n_shards:
+        return None
+    limit = run.config.run.max_error_fraction
+    exit_code, reason = decide(True, verdict.n_error, verdict.n_rows, limit)
+    return replace(verdict, exit_code=exit_code, reason=reason)
+
+
+def _stored_verdict(folder: Folder) -> Verdict | None:
+    content = read_verdict(folder)
+    known = {field.name for field in fields(Verdict)}
+    # A verdict of an older version lacks fields, and is not trusted.
+    return Verdict(**content) if content is not None and content.keys() == known else None

@@ -1,0 +1,37 @@
+"""The first step of every command on a run: find out which run it is, and list its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import RunConfig
+from pipeline.planning.identity import RunIdentity, Today, identify, utc_today
+from pipeline.planning.inputs import InputListing, list_input
+from pipeline.planning.plan import inputs_digest
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifiedRun:
+    """A run that is identified and not yet planned: no shard and no manifest was opened."""
+
+    config: RunConfig
+    identity: RunIdentity
+    listing: InputListing
+
+    @property
+    def inputs(self) -> str:
+        """Hash of the listed input and of what shapes the records; equals `Plan.inputs`."""
+        fingerprint, chunk_samples = self.identity.fingerprint, self.config.run.chunk_samples
+        return inputs_digest(self.listing.shards, fingerprint, chunk_samples)
+
+
+def identify_run(config: RunConfig, today: Today = utc_today) -> IdentifiedRun:
+    """List the input once and hash the model's folder once; writes nothing.
+
+    Raises:
+        InputSchemaError: there is no input.
+        ConfigError: the model is neither a directory nor a pinned hub id.
+        RunError: the record of the run's first day cannot be read.
+    """
+    listing = list_input(config.input.path)
+    return IdentifiedRun(config, identify(config, today), listing)

@@ -1,0 +1,136 @@
+"""A finished run is recognised by two listings and its verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from omnitrace_core.errors import InputSchemaError
+from pipeline.cli import main
+from pipeline.config import RunConfig
+from pipeline.driver.finished_run import finished_verdict
+from pipeline.driver.run import run
+from pipeline.planning.identified_run import identify_run
+from pipeline.planning.inputs import list_input
+from pipeline.run_folder.job import Job
+from pipeline.run_folder.verdict import Verdict
+from pipeline.storage.folder import Folder
+from tests.pipeline.made_runs import DAY, Worker, config_for, job_for, told, write_input
+
+
+def _finished_verdict(config: RunConfig) -> Verdict | None:
+    return finished_verdict(identify_run(config, lambda: DAY))
+
+
+def test_finished_run_is_known_by_two_listings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(folder, run={"max_error_fraction": 0.5})
+    assert _finished_verdict(config) is None
+    job = job_for(config)
+    verdict = run(job, Worker(job.folder))
+    listed, read = [], []
+    monkeypatch.setattr(Folder, "open", lambda *_: pytest.fail("a shard was opened"))
+    real_listing, real_read = Folder.listing, Folder.read
+    monkeypatch.setattr(
+        Folder, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
+    )
+    monkeypatch.setattr(Folder, "read", lambda *given: read.append(given[1]) or real_read(*given))
+    found = _finished_verdict(config)
+    assert found == verdict
+    assert len(listed) == 1
+    assert read == [f"_runs/{job.run_id}.json", "verdict.json"]
+    strict = _finished_verdict(config_for(folder, run={"max_error_fraction": 0.1}))
+    assert strict is not None
+    assert (strict.exit_code, strict.n_error) == (4, 2)
+
+
+@pytest.mark.parametrize("change", ["shard", "settings", "manifest", "verdict", "older"])
+def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    assert _finished_verdict(config) is not None
+    if change == "shard":
+        write_input(folder / "input", d=["9"])
+    elif change == "settings":
+        config = config_for(folder, run={"chunk_samples": 3})
+    elif change == "manifest":
+        job.folder.delete("_manifests/shard-00000.json")
+    elif change == "verdict":
+        job.folder.delete("verdict.json")
+    else:
+        verdict = {key: value for key, value in told(job).items() if key != "inputs"}
+        job.folder.write("verdict.json", json.dumps(verdict).encode())
+    assert _finished_verdict(config) is None
+
+
+def test_input_that_is_gone(folder: Path) -> None:
+    config = config_for(folder)
+    job = job_for(config)
+    run(job, Worker(job.folder))
+    for path in (folder / "input").iterdir():
+        path.unlink()
+    with pytest.raises(InputSchemaError, match=r"holds no .parquet shard"):
+        _finished_verdict(config)
+
+
+def test_listing_tells_what_each_file_is(folder: Path) -> None:
+    listing = list_input(str(folder / "input"))
+    assert list(listing.shards) == ["a.parquet", "b.parquet", "c.parquet"]
+    assert listing.shards == {name: listing.folder.identity(name) for name in listing.shards}
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Collects "list" for each listing of the input, and "hash" for each hash of the model."""
+    found: list[str] = []
+    tree_listing, open_path = Folder.tree_listing, Path.open
+
+    def counted_listing(folder: Folder, suffix: str) -> dict[str, str]:
+        if folder.root.endswith("/input"):
+            found.append("list")
+        return tree_listing(folder, suffix)
+
+    def counted_open(path: Path, *args: Any, **kwargs: Any) -> IO[Any]:
+        if path.suffix == ".safetensors":
+            found.append("hash")
+        return open_path(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "tree_listing", counted_listing)
+        patch.setattr(Path, "open", counted_open)
+        yield found
+
+
+def test_input_is_listed_and_model_hashed_once_per_command(
+    folder: Path,
+    tiny_model: str,
+    costs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = folder / "run.yaml"
+    config.write_text(
+        f"input: {{path: {folder}/input}}\n"
+        f"output: {{path: {folder}/output}}\n"
+        f"model: {{path: {tiny_model}}}\n"
+    )
+
+    def without_ray(job: Job, *, take_lease: bool) -> Verdict:
+        return run(job, Worker(job.folder), take_lease=take_lease)
+
+    monkeypatch.setattr("pipeline.driver.run.run", without_ray)
+    for expected in ("0 of 3 shards are published already", "this run is finished: nothing to do"):
+        assert main(["run", str(config)]) == 0
+        assert expected in capsys.readouterr().out
+        assert costs == ["list", "hash"]
+        costs.clear()
+    for command in (["validate", str(config)], ["run", str(config), "--dry-run"]):
+        assert main(command) == 0
+        assert costs == ["list", "hash"]
+        costs.clear()
