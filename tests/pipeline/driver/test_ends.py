@@ -129,7 +129,9 @@ def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.Monk
     # Though one was killed or stopped in between.
     for stop in (Killed, KeyboardInterrupt):
         with monkeypatch.context() as patch, suppress(stop):
-            patch.setattr("pipeline.driver.run.count_parts", lambda *_, stop=stop: _raise(stop()))
+            patch.setattr(
+                "pipeline.driver.run.count_chunk_files", lambda *_, stop=stop: _raise(stop())
+            )
             run(job_for(config_for(folder, run=limits)), _nothing)
         assert told(job)["reason"] != verdict.reason
         again = run(job_for(config_for(folder, run=limits)), _nothing)
