@@ -29,7 +29,7 @@ from omnitrace_core.records import (
     SourceUnit,
     TokenTrace,
 )
-from omnitrace_core.samples.parse import named, parse_any
+from omnitrace_core.samples.parse import parse_any, with_default_id
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class OmniTracer:
         for number, sample in enumerate(samples, start=1):
             try:
                 if not isinstance(sample, Sample):
-                    sample = named(sample, f"sample-{number}")
+                    sample = with_default_id(sample, f"sample-{number}")
                 ready.append(self._reader.read(parse_any(sample)))
                 outcomes.append(None)
             except SampleError as error:
@@ -223,7 +223,7 @@ class OmniTracer:
         if not isinstance(sample, Sample | Mapping):
             raise ConfigError(f"stream takes one sample, not a {type(sample).__name__}")
         if not isinstance(sample, Sample):
-            sample = parse_any(named(sample, "sample-1"))
+            sample = parse_any(with_default_id(sample, "sample-1"))
         yield from self._tracer.stream(self._reader.read(sample), self.units.instructions)
 
     def _finish(self, ready: ReadySample, trace: TokenTrace) -> TraceResult:

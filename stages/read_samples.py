@@ -6,10 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import DuplicateSampleId, RunError
-from omnitrace_core.samples.parse import to_sample
+from omnitrace_core.samples.checks import check_row
+from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.chunk import error_row, with_rows
 from stages.arrow.input_schema import conform
+from stages.arrow.python_values import python_values
 from stages.arrow.schema import SAMPLE, STATE
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
@@ -33,13 +35,13 @@ def read_samples(plan: pa.Table) -> pa.Table:
         raise RunError(f"{chunk['uri']} is another file than was planned: {_CHANGED}")
     repeats = {item["row"]: item["first_row_key"] for item in chunk["duplicates"]}
     row_keys, errors = [], []
-    for index in range(len(samples)):
+    for index, sample in enumerate(python_values(samples)):
         row = chunk["first_row"] + index
         row_keys.append(row_key(chunk["shard"], row))
         error = (
             as_row_error(STAGE, misfits[index])
             if index in misfits
-            else _check(samples[index], row_keys[-1], repeats.get(row))
+            else _check(sample, row_keys[-1], repeats.get(row))
         )
         errors.append(error and error_row(error))
     columns = {
@@ -63,19 +65,17 @@ def row_key(shard: str, row: int) -> str:
     return f"{shard}:{row}"
 
 
-def _check(sample: pa.StructScalar, key: str, first_row_key: str | None) -> RowError | None:
-    """The error of a row that cannot be traced as it stands, if it has one."""
-    sample_id = sample["sample_id"].as_py()
+def _check(sample: SampleRow, key: str, first_row_key: str | None) -> RowError | None:
+    """The error of a row that cannot be traced, or None."""
     if first_row_key is not None:
         return as_row_error(
             STAGE,
             DuplicateSampleId(
-                f"{key}: sample_id {sample_id!r} was already seen at {first_row_key}; "
+                f"{key}: sample_id {sample['sample_id']!r} was already seen at {first_row_key}; "
                 "only the first is traced, give every sample its own id"
             ),
         )
-    result = guarded(STAGE, key, lambda: to_sample(sample.as_py()))
-    return result if isinstance(result, RowError) else None
+    return guarded(STAGE, key, lambda: check_row(sample))
 
 
 def _read_rows(uri: str, first_row: int, n_rows: int) -> pa.Table:

@@ -10,7 +10,7 @@ from omnitrace_core.media.video import decode_video
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedMedia, Part
-from omnitrace_core.samples.row_checks import check_options
+from omnitrace_core.samples.checks import check_options
 
 
 def decode_part(

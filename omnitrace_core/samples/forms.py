@@ -27,18 +27,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from omnitrace_core.errors import InvalidSample
-from omnitrace_core.samples.parts import ContentReader, Message
-from omnitrace_core.samples.row_shape import (
-    INGEST_ERROR,
-    SampleRow,
-    any_text,
-    as_list,
-    clip,
-    fit,
-    fit_row,
-    is_missing,
-    scalar_text,
-)
+from omnitrace_core.samples.content import ContentReader, DraftMessage
+from omnitrace_core.samples.fitting import fit, fit_row
+from omnitrace_core.samples.rows import INGEST_ERROR, SampleRow
+from omnitrace_core.samples.values import any_text, as_list, clip, is_missing, scalar_text
 
 ID_KEYS: tuple[str, ...] = ("sample_id", "id", "custom_id")
 
@@ -114,7 +106,7 @@ def _sample_id(fields: Mapping[str, object], problems: list[str]) -> tuple[str, 
 
 def _messages(
     fields: Mapping[str, object], reader: ContentReader
-) -> tuple[list[Message], set[str]]:
+) -> tuple[list[DraftMessage], set[str]]:
     """The dialogue, and the top-level keys it was made of."""
     for key in _LOOSE_MEDIA:
         # They have no place among the messages, and a model that never meets them would mislead.
@@ -130,7 +122,7 @@ def _messages(
     return [], set()
 
 
-def _take_response(messages: list[Message]) -> str | None:
+def _take_response(messages: list[DraftMessage]) -> str | None:
     """Remove and return the assistant's closing text; None if the dialogue does not end so."""
     if not messages or messages[-1]["role"] != "assistant":
         return None

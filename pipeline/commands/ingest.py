@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import ConfigError, InputSchemaError
-from omnitrace_core.samples.parse import normalise, rejected_row
-from omnitrace_core.samples.row_shape import PartRow, SampleRow, clip
+from omnitrace_core.samples.forms import normalise, rejected_row
+from omnitrace_core.samples.rows import PartRow, SampleRow
+from omnitrace_core.samples.values import clip
 from pipeline.commands.input_files import InputFile, Record, find_files
 from pipeline.storage.folder import Folder, absolute
 from stages.arrow.schema import SAMPLE, SCHEMA_VERSION

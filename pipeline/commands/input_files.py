@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from omnitrace_core.errors import ConfigError, InputSchemaError, StoreUnavailable
-from omnitrace_core.samples.parse import ID_KEYS
+from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.storage.files import connect
 
 _BATCH_ROWS = 64

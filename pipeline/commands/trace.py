@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from omnitrace_core.errors import BackendError, ConfigError, InvalidSample
 from omnitrace_core.printable import json_printable, printable
 from omnitrace_core.records import Sample
-from omnitrace_core.samples.parse import ID_KEYS, named, parse_any
-from omnitrace_core.samples.row_shape import clip
+from omnitrace_core.samples.forms import ID_KEYS
+from omnitrace_core.samples.parse import parse_any, with_default_id
+from omnitrace_core.samples.values import clip
 from pipeline.commands.input_files import Record, find_files
 from pipeline.commands.terminal import say, say_error
 from pipeline.config import RunConfig, make_config
@@ -119,7 +120,7 @@ def _sample(record: Record, name: str, folder: str) -> Sample:
         raise InvalidSample(
             f"{record.where}: not an object but {clip(record.value)}; give a sample"
         )
-    return parse_any(named(record.value, name), folder)
+    return parse_any(with_default_id(record.value, name), folder)
 
 
 def _source(arguments: argparse.Namespace) -> tuple[str, list[str]]:

@@ -18,9 +18,11 @@ from omnitrace_core.attribution.curation import UnitKinds
 from omnitrace_core.errors import RunError
 from omnitrace_core.positions import Positions
 from omnitrace_core.records import DecodedMedia, Fold, Sample, SourceUnit, SpeechChunk, TokenTrace
-from omnitrace_core.samples.parse import to_sample
+from omnitrace_core.samples.build import build_sample
+from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.units.extents import Extent
 from stages.arrow import codec, media_codec
+from stages.arrow.python_values import python_values
 from stages.arrow.schema import STATE, chunk_schema
 from stages.guards.row_guard import RowError
 
@@ -39,6 +41,11 @@ class _Columns:
         if name not in self._known:
             self._known[name] = self._rows.field(name)
         return self._known[name]
+
+    @cached_property
+    def sample_rows(self) -> list[SampleRow]:
+        """The input rows as plain dicts; inline media are views of Arrow's memory."""
+        return python_values(self["sample"])
 
     @cached_property
     def units(self) -> list[tuple[SourceUnit, ...]]:
@@ -78,8 +85,8 @@ class StateRow:
 
     @property
     def sample(self) -> Sample:
-        """The input row as a sample. Raises: InvalidSample."""
-        return to_sample(self._value("sample").as_py())
+        """The input row as a sample; the read stage has checked every row that has no error."""
+        return build_sample(self._columns.sample_rows[self.index])
 
     @property
     def media(self) -> dict[int, DecodedMedia]:

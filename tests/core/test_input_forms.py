@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from omnitrace_core.records import PartOptions, Sample
-from omnitrace_core.samples.parse import normalise, parse_any, to_sample
+from omnitrace_core.samples.forms import normalise
+from omnitrace_core.samples.parse import parse_any, to_sample
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_64 = base64.b64encode(PNG).decode()

@@ -9,7 +9,8 @@ import pytest
 
 from omnitrace_core.errors import InvalidSample, MissingSampleId, UnknownPartType
 from omnitrace_core.records import Sample
-from omnitrace_core.samples.parse import normalise, parse_any, rejected_row, to_sample
+from omnitrace_core.samples.forms import normalise, rejected_row
+from omnitrace_core.samples.parse import parse_any, to_sample
 
 
 def row_with(*parts: Mapping[str, object], **fields: object) -> dict[str, Any]:
@@ -159,8 +160,8 @@ def label(**source: object) -> dict[str, Any]:
         (label(part_index=-1), "part_index is -1"),
         (label(part_index=None), "part_index is None"),
         (label(part_index=1), "modality is 'text' but part 1 is image"),
-        (label(char_start=2, char_end=2), r"\[2, 2\) are no range"),
-        (label(char_start=2), r"\[2, None\) are no range"),
+        (label(char_start=2, char_end=2), r"\[2, 2\) is not a valid range"),
+        (label(char_start=2), r"\[2, None\) is not a valid range"),
         (label(char_start=0, char_end=4), "beyond the part's text of 3 characters"),
         (label(start_s=0.0, end_s=1.0), "start_s is 0.0, which text evidence does not have"),
         (label(modality="image", part_index=1, box=[0, 0, 5]), "give .x0, y0, x1, y1."),

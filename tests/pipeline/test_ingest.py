@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import ConfigError, InputSchemaError, InvalidSample, MissingSampleId
-from omnitrace_core.samples.parse import normalise, parse_any, to_sample
-from omnitrace_core.samples.row_shape import SAMPLE_SHAPE, Shape
+from omnitrace_core.samples.fitting import SAMPLE_SHAPE, Shape
+from omnitrace_core.samples.forms import normalise
+from omnitrace_core.samples.parse import parse_any, to_sample
 from pipeline.commands import ingest as ingest_module
 from pipeline.commands.ingest import ingest
 from stages.arrow.schema import SAMPLE, SCHEMA_VERSION

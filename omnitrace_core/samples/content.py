@@ -16,14 +16,8 @@ from typing import TypedDict
 from urllib.parse import unquote_to_bytes
 
 from omnitrace_core.records import PART_TYPES
-from omnitrace_core.samples.row_shape import (
-    PartOptionsRow,
-    PartRow,
-    as_bytes,
-    as_list,
-    clip,
-    is_missing,
-)
+from omnitrace_core.samples.rows import PartOptionsRow, PartRow
+from omnitrace_core.samples.values import as_bytes, as_list, clip, is_missing
 
 OPTION_NAMES: tuple[str, ...] = tuple(PartOptionsRow.__annotations__)
 
@@ -42,7 +36,7 @@ _BYTES_KEYS = ("data", "bytes")
 _OTHER_KEYS = frozenset({*PartRow.__annotations__, *OPTION_NAMES, *_ADDRESS_KEYS, *_BYTES_KEYS})
 
 
-class Part(TypedDict):
+class DraftPart(TypedDict):
     """A part on its way to a row: keys are final, values are still unchecked."""
 
     type: str | None
@@ -54,11 +48,11 @@ class Part(TypedDict):
     segments: object
 
 
-class Message(TypedDict):
+class DraftMessage(TypedDict):
     """A chat turn on its way to a row."""
 
     role: object
-    content: list[Part]
+    content: list[DraftPart]
 
 
 def default_evidence(role: object, part_type: object) -> bool:
@@ -89,13 +83,13 @@ class ContentReader:
     base: str
     problems: list[str]
 
-    def messages(self, value: object) -> list[Message]:
+    def messages(self, value: object) -> list[DraftMessage]:
         """A chat; entries that are no messages are left out with a problem."""
         items = as_list(value)
         if items is None:
             self.problems.append(f"messages is {clip(value)}, not a list of messages")
             return []
-        messages: list[Message] = []
+        messages: list[DraftMessage] = []
         for i, item in enumerate(items):
             if not isinstance(item, Mapping):
                 self.problems.append(f"messages[{i}] is {clip(item)}, not a message")
@@ -105,22 +99,22 @@ class ContentReader:
             messages.append({"role": role, "content": content})
         return messages
 
-    def question(self, prompt: object, question: object) -> list[Message]:
+    def question(self, prompt: object, question: object) -> list[DraftMessage]:
         """The reference format as one user message: the prompt instructs, the question informs."""
-        content: list[Part] = []
+        content: list[DraftPart] = []
         if not is_missing(prompt) and prompt != "":
             content.append({**_text_part(prompt, "user"), "evidence": False})
         content += self._parts(question, "user", "question")
         return [{"role": "user", "content": content}]
 
-    def _parts(self, content: object, role: object, where: str) -> list[Part]:
+    def _parts(self, content: object, role: object, where: str) -> list[DraftPart]:
         if is_missing(content):
             return []
         blocks = [content] if isinstance(content, str | Mapping) else as_list(content)
         if blocks is None:
             self.problems.append(f"{where} is {clip(content)}, neither text nor a list of parts")
             return []
-        parts: list[Part] = []
+        parts: list[DraftPart] = []
         for i, block in enumerate(blocks):
             if isinstance(block, str):
                 parts.append(_text_part(block, role))
@@ -132,7 +126,9 @@ class ContentReader:
                 parts += self._untyped_block(block, role, f"{where}[{i}]")
         return parts
 
-    def _typed_block(self, block: Mapping[str, object], role: object, where: str) -> list[Part]:
+    def _typed_block(
+        self, block: Mapping[str, object], role: object, where: str
+    ) -> list[DraftPart]:
         met = block["type"]
         kind = _TYPE_OF_KEY.get(met, met) if isinstance(met, str) else clip(met)
         if kind not in PART_TYPES:
@@ -149,7 +145,9 @@ class ContentReader:
             self._add_rest(part, block, where)
         return parts
 
-    def _untyped_block(self, block: Mapping[str, object], role: object, where: str) -> list[Part]:
+    def _untyped_block(
+        self, block: Mapping[str, object], role: object, where: str
+    ) -> list[DraftPart]:
         """One part per key, in the block's order."""
         given = [key for key in block if key in _TYPE_OF_KEY and as_list(block[key]) != []]
         given = [key for key in given if not is_missing(block[key])]
@@ -165,7 +163,7 @@ class ContentReader:
 
     def _part(
         self, kind: str, value: object, block: Mapping[str, object], role: object, where: str
-    ) -> Part:
+    ) -> DraftPart:
         if kind == "text":
             part = _text_part(value, role)
         else:
@@ -177,7 +175,7 @@ class ContentReader:
             part["evidence"] = block["evidence"]
         return part
 
-    def _add_rest(self, part: Part, block: Mapping[str, object], where: str) -> None:
+    def _add_rest(self, part: DraftPart, block: Mapping[str, object], where: str) -> None:
         """Inline bytes, and what contradicts the part's type, for the strict reader to name."""
         if part["type"] == "text":
             part["uri"], part["data"] = block.get("uri"), block.get("data")
@@ -255,7 +253,7 @@ class ContentReader:
             return None
 
 
-def _bare_part(kind: str | None) -> Part:
+def _bare_part(kind: str | None) -> DraftPart:
     return {
         "type": kind,
         "text": None,
@@ -267,7 +265,7 @@ def _bare_part(kind: str | None) -> Part:
     }
 
 
-def _text_part(text: object, role: object) -> Part:
+def _text_part(text: object, role: object) -> DraftPart:
     return {**_bare_part("text"), "text": text, "evidence": default_evidence(role, "text")}
 
 
