@@ -13,7 +13,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.oracle import ROWS
-from tests.core.samples import one_of_each
+from tests.core.ready_samples import one_of_each
 
 pytestmark = [
     pytest.mark.gpu,

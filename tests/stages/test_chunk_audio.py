@@ -27,7 +27,7 @@ from stages.guards.deadline import HUNG
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
 from tests.stages.conftest import Exits
 from tests.stages.made_traces import samples_of
-from tests.stages.test_attempts import Log
+from tests.stages.memory_log import MemoryLog
 
 READING = ReadingOptions(
     MediaRules(),
@@ -146,7 +146,7 @@ def test_memory_bounds_how_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_sound_that_kills_its_process_is_left_alone_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log()
+    log = MemoryLog()
     for _ in range(4):
         with pytest.raises(Killed):
             heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
@@ -168,7 +168,7 @@ def test_models_load_with_the_actor_and_blame_no_sound(
             seen.append(list(log.kept))
             raise Killed
 
-    class Dying(Log):
+    class Dying(MemoryLog):
         def delete(self, name: str) -> None:
             """Not by a process that is dead."""
 
@@ -192,7 +192,7 @@ def test_chunk_is_done_when_its_table_is_built(
         raise Killed
 
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Ear())
-    log = Log()
+    log = MemoryLog()
     decoded = DecodeMedia(READING)(
         read_chunk(tmp_path, [{"sample_id": "s", "messages": [user(audio(5))]}])
     )
@@ -212,7 +212,7 @@ def test_engine_that_hangs_ends_its_process(
 
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Hanging())
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
-    log = Log()
+    log = MemoryLog()
     with pytest.raises(Killed):
         ChunkAudio(READING, log, 0.2)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     assert exits.codes == [HUNG]
@@ -223,7 +223,7 @@ def test_chunks_without_speech_to_find_are_not_counted(tmp_path: Path) -> None:
     reading = replace(READING, units=UnitOptions())
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
 
-    class NoLog(Log):
+    class NoLog(MemoryLog):
         def write(self, name: str, content: bytes) -> None:
             raise AssertionError("nothing can die of it")
 

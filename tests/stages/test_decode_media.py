@@ -24,7 +24,7 @@ from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
-from tests.stages.test_attempts import Log
+from tests.stages.memory_log import MemoryLog
 
 
 def _reading(media: MediaOptions | None = None, **units: Any) -> ReadingOptions:
@@ -119,7 +119,7 @@ def test_media_that_kill_the_process_are_left_alone_in_the_end(
     """What a decoder returns can be more than the memory of the actor, which then dies."""
     parts = [{"type": "image", "data": _png()} for _ in range(3)]
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
-    log, decode = Log(), SampleReader.decode
+    log, decode = MemoryLog(), SampleReader.decode
 
     def deadly(reader: SampleReader, sample: Sample) -> Any:
         if sample.sample_id == "s1":
@@ -140,7 +140,7 @@ def test_media_that_kill_the_process_are_left_alone_in_the_end(
 
 
 def test_chunks_of_text_are_not_counted(tmp_path: Path) -> None:
-    class NoLog(Log):
+    class NoLog(MemoryLog):
         def write(self, name: str, content: bytes) -> None:
             raise AssertionError("nothing can die of it")
 

@@ -21,11 +21,11 @@ from stages.arrow.codec import encode_units
 from stages.arrow.media_codec import encode_media
 from stages.guards.deadline import HUNG
 from stages.trace_decode import BROKEN_DEVICE, TraceDecode
-from tests.core.samples import video
+from tests.core.ready_samples import video
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, run_rows, text_row
 from tests.stages.conftest import Exits
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
-from tests.stages.test_attempts import Log
+from tests.stages.memory_log import MemoryLog
 
 BOTH = TraceOptions(signals=("attmean", "attraw"))
 
@@ -110,7 +110,7 @@ def test_nothing_to_trace(tmp_path: Path) -> None:
 
 
 def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
-    log = Log()
+    log = MemoryLog()
     killer = MadeTracer(c=Killed())  # type: ignore[arg-type]
     for number in range(1, 5):
         with pytest.raises(Killed):
@@ -136,7 +136,7 @@ def test_sample_whose_inputs_are_deadly_is_found_alone(chunk: pa.Table) -> None:
                 raise Killed
             return ready
 
-    log = Log()
+    log = MemoryLog()
     for _ in range(4):
         with pytest.raises(Killed):
             trace_stage(Unready(), log)(chunk)
@@ -145,7 +145,7 @@ def test_sample_whose_inputs_are_deadly_is_found_alone(chunk: pa.Table) -> None:
 
 
 def test_first_attempt_is_one(chunk: pa.Table) -> None:
-    done = trace_stage(MadeTracer(), Log())(chunk)
+    done = trace_stage(MadeTracer(), MemoryLog())(chunk)
     assert [row["attempts"] for row in samples_of(done)] == [1, None, 1, 1]
 
 
@@ -158,7 +158,7 @@ def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.Mon
         raise Killed
 
     monkeypatch.setattr("stages.trace_decode.os._exit", leave)
-    log = Log()
+    log = MemoryLog()
     stage = trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)
     with pytest.raises(Killed):
         stage(chunk)
@@ -179,7 +179,7 @@ def test_device_that_breaks_while_inputs_are_made_ends_the_process(
 
     monkeypatch.setattr("stages.trace_decode.os._exit", leave)
     with pytest.raises(Killed):
-        trace_stage(Breaking(), Log())(chunk)
+        trace_stage(Breaking(), MemoryLog())(chunk)
 
 
 def test_inputs_that_take_too_long_end_the_process(chunk: pa.Table, exits: Exits) -> None:
@@ -189,7 +189,7 @@ def test_inputs_that_take_too_long_end_the_process(chunk: pa.Table, exits: Exits
             raise Killed
 
     with pytest.raises(Killed):
-        trace_stage(Hanging(), Log(), timeout_s=0.1)(chunk)
+        trace_stage(Hanging(), MemoryLog(), timeout_s=0.1)(chunk)
     assert exits.codes == [HUNG]
 
 
@@ -200,7 +200,7 @@ def test_chunk_is_done_when_its_table_is_built(
         raise Killed
 
     monkeypatch.setattr("stages.trace_decode.codec.encode_trace", too_much)
-    log = Log()
+    log = MemoryLog()
     with pytest.raises(Killed):
         trace_stage(MadeTracer(), log)(chunk)
     assert len(log.kept) == 1
@@ -209,7 +209,7 @@ def test_chunk_is_done_when_its_table_is_built(
 class Crowded(MadeTracer):
     """Its first call waits for a second chunk to begin; each notes which chunks would be blamed."""
 
-    def __init__(self, log: Log, **faults: Exception) -> None:
+    def __init__(self, log: MemoryLog, **faults: Exception) -> None:
         super().__init__(**faults)
         self.log = log
         self.blamed: list[list[str]] = []
@@ -228,7 +228,7 @@ class Crowded(MadeTracer):
         return super().trace_prepared(ready)
 
 
-def twice(chunk: pa.Table, log: Log) -> list[pa.Table]:
+def twice(chunk: pa.Table, log: MemoryLog) -> list[pa.Table]:
     """The chunk under two keys, both before their third attempt."""
     keys = ["first", "second"]
     for key in keys:
@@ -239,7 +239,7 @@ def twice(chunk: pa.Table, log: Log) -> list[pa.Table]:
 def test_chunk_that_waits_is_not_blamed_for_a_broken_device(
     chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log()
+    log = MemoryLog()
     tracer = Crowded(log, a=DeviceBroken("CUDA error: misaligned address"))
 
     def leave(code: int) -> None:
@@ -257,7 +257,7 @@ def test_chunk_that_waits_is_not_blamed_for_a_broken_device(
 
 
 def test_chunk_that_is_done_is_not_blamed_for_the_next(chunk: pa.Table) -> None:
-    class Slow(Log):
+    class Slow(MemoryLog):
         def delete(self, name: str) -> None:
             time.sleep(0.2)
             super().delete(name)
@@ -278,7 +278,7 @@ def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> Non
             exits.wait()
             raise Killed
 
-    log = Log()
+    log = MemoryLog()
     with pytest.raises(Killed):
         trace_stage(Hanging(), log, timeout_s=0.1)(chunk)
     assert exits.codes == [HUNG]
@@ -310,7 +310,7 @@ def test_inputs_are_made_while_the_model_works(chunk: pa.Table) -> None:
             at_work.pop()
             return super().trace_prepared(ready)
 
-    stage = trace_stage(Slow(), Log())
+    stage = trace_stage(Slow(), MemoryLog())
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(stage, [chunk, chunk]))
     assert [codes_of(table) for table in done] == [[None, "missing_sample_id", None, None]] * 2

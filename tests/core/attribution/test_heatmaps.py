@@ -21,7 +21,7 @@ from omnitrace_core.records import (
     TokenTrace,
 )
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from tests.core.samples import image, ready, sound, video
+from tests.core.ready_samples import image, ready, sound, video
 
 Box = tuple[float, float, float, float]
 ONE_NOUN = Segmentation((Span(0, "x", 0, 1, 0, 1),), ("NOUN",))

@@ -14,7 +14,7 @@ from omnitrace_core.errors import BackendError, MediaEmpty, TraceError, UnknownN
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.records import DecodedAudio, DecodedImage, ReadySample
 from omnitrace_core.units.cut import Stream
-from tests.core.samples import image, one_of_each, ready, sound, video
+from tests.core.ready_samples import image, one_of_each, ready, sound, video
 
 
 @pytest.fixture(scope="module")

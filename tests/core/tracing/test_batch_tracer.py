@@ -14,7 +14,7 @@ from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.batching import Item
 from omnitrace_core.tracing.replay import replay
-from tests.core.samples import one_of_each, ready
+from tests.core.ready_samples import one_of_each, ready
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from omnitrace_core.records import TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.batching import Item, batches
 from omnitrace_core.tracing.responses import Response
-from tests.core.samples import image, ready, sound, video
+from tests.core.ready_samples import image, ready, sound, video
 
 
 def item(index: int, n_prompt: int, n_response: int | None = None, inside: Any = None) -> Item:

@@ -16,7 +16,7 @@ from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
 from omnitrace_core.tracing.refold import refold
 from omnitrace_core.units.cut import assign_units
-from tests.core.samples import image, ready, sound, video
+from tests.core.ready_samples import image, ready, sound, video
 
 FIELDS = ("mass", "peak", "markup", "generated")
 

@@ -15,7 +15,7 @@ from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from tests.core.samples import one_of_each
+from tests.core.ready_samples import one_of_each
 
 SIGNALS = ("attmean", "attgrads", "attnorm", "attraw", "attodds", "attboth")
 

@@ -15,7 +15,7 @@ from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.units.cut import assign_units, empty_unit_notes, empty_units, time_bins
-from tests.core.samples import image, ready, sound, video
+from tests.core.ready_samples import image, ready, sound, video
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from omnitrace_core.records import DecodedMedia, DecodedVideo, Message, Part, Sa
 from omnitrace_core.text.sentences import TextSpan
 from omnitrace_core.units.cut import build_units
 from omnitrace_core.units.extents import Extent, extent_of, frame_bins, sound_end
-from tests.core.samples import image, sound, video
+from tests.core.ready_samples import image, sound, video
 
 
 def uneven() -> DecodedVideo:

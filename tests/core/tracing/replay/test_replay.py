@@ -17,7 +17,7 @@ from omnitrace_core.tracing.folding import fold_rows
 from omnitrace_core.tracing.replay import replay
 from omnitrace_core.units.cut import assign_units
 from tests.core.oracle import ROWS, TOLERANCE, EagerOracle, slow_fold
-from tests.core.samples import image, one_of_each, ready, sound, video
+from tests.core.ready_samples import image, one_of_each, ready, sound, video
 
 SIGNALS = tuple(ROWS)
 KINDS = ("text", "image", "audio", "video", "silent", "mixed")

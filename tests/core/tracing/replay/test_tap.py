@@ -17,7 +17,7 @@ from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.replay import check_layers, replay
 from omnitrace_core.tracing.signals import SIGNALS, Signal
 from omnitrace_core.tracing.tap import TAPPED, tapped
-from tests.core.samples import image, one_of_each, ready
+from tests.core.ready_samples import image, one_of_each, ready
 
 
 def make_tracer(path: str, **options: Any) -> BatchTracer:

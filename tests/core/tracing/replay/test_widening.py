@@ -13,7 +13,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.widening import widened
-from tests.core.samples import one_of_each
+from tests.core.ready_samples import one_of_each
 
 
 def make_tracer(path: str, dtype: str = "bfloat16", attention: str = "sdpa") -> BatchTracer:

@@ -14,7 +14,7 @@ from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.readout import norm_scale
 from omnitrace_core.tracing.replay import check_layers
 from omnitrace_core.tracing.signals import LayerView, Signal
-from tests.core.samples import one_of_each
+from tests.core.ready_samples import one_of_each
 
 
 @pytest.fixture

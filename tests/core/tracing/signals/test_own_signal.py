@@ -12,7 +12,7 @@ import pytest
 from omnitrace_core import OmniTracer
 from omnitrace_core.options import DecodeOptions
 from tests.core.oracle import EagerOracle, attnorm, slow_fold
-from tests.core.samples import one_of_each
+from tests.core.ready_samples import one_of_each
 from tests.test_readme import BLOCKS
 
 NAME = "upper_norm"

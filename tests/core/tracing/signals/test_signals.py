@@ -23,7 +23,7 @@ from omnitrace_core.tracing.signals import (
     weighted_heads,
 )
 from tests.core.oracle import EagerOracle, slow_fold
-from tests.core.samples import one_of_each
+from tests.core.ready_samples import one_of_each
 
 L, H = 3, 4  # of the tiny model
 

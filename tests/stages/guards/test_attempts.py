@@ -6,35 +6,14 @@ import pytest
 
 from omnitrace_core.errors import BackendError, Quarantined
 from stages.guards.attempts import LOADS, Attempt, Attempts, Loading
+from tests.stages.memory_log import MemoryLog
 
 
-class Log:
-    """A log in memory; `at(epoch)` is the same log as a later driver's processes see it."""
-
-    worker = "worker"
-
-    def __init__(self, epoch: int = 1, kept: dict[str, bytes] | None = None) -> None:
-        self.epoch = epoch
-        self.kept = {} if kept is None else kept
-
-    def at(self, epoch: int) -> Log:
-        return Log(epoch, self.kept)
-
-    def read(self, name: str) -> bytes | None:
-        return self.kept.get(name)
-
-    def write(self, name: str, content: bytes) -> None:
-        self.kept[name] = content
-
-    def delete(self, name: str) -> None:
-        self.kept.pop(name, None)
-
-
-def begin(log: Log) -> Attempt:
+def begin(log: MemoryLog) -> Attempt:
     return Attempts("trace", log).begin("chunk")
 
 
-def die_at(log: Log, row: str) -> None:
+def die_at(log: MemoryLog, row: str) -> None:
     """An attempt whose process dies at a sample (from the third on), or anywhere before."""
     attempt = begin(log)
     for key in "abc":
@@ -45,7 +24,7 @@ def die_at(log: Log, row: str) -> None:
 
 
 def test_what_is_done_leaves_nothing() -> None:
-    log = Log()
+    log = MemoryLog()
     attempt = begin(log)
     assert (attempt.number, attempt.one_by_one) == (1, False)
     assert list(log.kept) == ["chunk.trace.json"]
@@ -55,7 +34,7 @@ def test_what_is_done_leaves_nothing() -> None:
 
 
 def test_third_attempt_goes_one_by_one() -> None:
-    log = Log()
+    log = MemoryLog()
     numbers = []
     for _ in range(4):
         attempt = begin(log)
@@ -64,7 +43,7 @@ def test_third_attempt_goes_one_by_one() -> None:
 
 
 def test_two_deaths_on_a_sample_alone_are_its_end() -> None:
-    log = Log()
+    log = MemoryLog()
     for _ in range(4):
         die_at(log, "b")
     attempt = begin(log)
@@ -78,7 +57,7 @@ def test_two_deaths_on_a_sample_alone_are_its_end() -> None:
 
 
 def test_several_deadly_samples_end_too() -> None:
-    log = Log()
+    log = MemoryLog()
     for _ in range(20):
         attempt = begin(log)
         quarantined = []
@@ -98,7 +77,7 @@ def test_several_deadly_samples_end_too() -> None:
 
 
 def test_deaths_with_the_driver_count_half() -> None:
-    log = Log()
+    log = MemoryLog()
     for epoch in range(1, 6):
         die_at(log.at(epoch), "b")
     # The first two were of the whole chunk; three on this sample, each together with its driver.
@@ -109,7 +88,7 @@ def test_deaths_with_the_driver_count_half() -> None:
 
 
 def test_loads_that_kill_their_worker_are_bounded() -> None:
-    log = Log()
+    log = MemoryLog()
     for _ in range(LOADS):
         # A process that dies never leaves the block.
         loading = Loading("a model", log)
@@ -121,7 +100,7 @@ def test_loads_that_kill_their_worker_are_bounded() -> None:
 
 
 def test_loads_that_fail_or_succeed_are_forgotten() -> None:
-    log = Log()
+    log = MemoryLog()
     for _ in range(2 * LOADS):
         Loading("a model", log).__enter__()
         with Loading("a model", log):
@@ -135,7 +114,7 @@ def test_loads_that_fail_or_succeed_are_forgotten() -> None:
 
 
 def test_error_of_a_load_is_told_though_the_store_fails() -> None:
-    class Broken(Log):
+    class Broken(MemoryLog):
         def delete(self, name: str) -> None:
             raise OSError("503")
 
@@ -146,7 +125,7 @@ def test_error_of_a_load_is_told_though_the_store_fails() -> None:
 
 
 def test_stages_and_chunks_count_apart() -> None:
-    log = Log()
+    log = MemoryLog()
     begin(log)
     assert Attempts("other", log).begin("chunk").number == 1
     assert Attempts("trace", log).begin("other").number == 1
@@ -154,7 +133,7 @@ def test_stages_and_chunks_count_apart() -> None:
 
 
 def test_spoilt_record_counts_anew() -> None:
-    log = Log()
+    log = MemoryLog()
     for content in (b"{", b"[]", b'{"wrong": 1}'):
         log.kept["chunk.trace.json"] = content
         assert begin(log).number == 1
