@@ -36,21 +36,22 @@ def measure(case: Case, settings: Settings) -> Result:
         if needed > free:
             reason = f"needs about {needed / 2**30:,.0f} GiB, {free / 2**30:,.0f} GiB are free"
             return Result(case, skipped=reason)
-    runner = _Runner(case, settings)
+    runner = Runner(case, settings)
     prompt = runner.prompt(case.prompt)
     runner.run(runner.prompt(_WARM_UP_PROMPT), _WARM_UP_TOKENS)
     runner.memory.start()
     return runner.run(prompt, settings.tokens)
 
 
-class _Runner:
+class Runner:
     """A case's model, and each mode's way to run it."""
 
-    def __init__(self, case: Case, settings: Settings) -> None:
+    def __init__(self, case: Case, settings: Settings, model: Any = None) -> None:
+        """model: of these settings, if there is one already; by default it is built here."""
         self.case, self.settings = case, settings
         self.memory = Memory(settings.device)
         slow = case.mode in ("eager", "per-token")
-        self.model = build_model(
+        self.model = model or build_model(
             SIZES[settings.size],
             "eager" if slow else "sdpa",
             settings.device,
@@ -70,9 +71,9 @@ class _Runner:
             return self._eager(prompt, tokens)
         if self.case.mode == "per-token":
             return self._per_token(prompt, tokens)
-        begun = self._now()
+        begun = self.now()
         timed = [self._generate_and_trace(prompt, tokens)]
-        while len(timed) < self.settings.repeats and self._now() - begun < self.settings.case_s:
+        while len(timed) < self.settings.repeats and self.now() - begun < self.settings.case_s:
             timed.append(self._generate_and_trace(prompt, tokens))
         generate_s = tuple(generation for generation, _ in timed)
         added_s = tuple(added for _, added in timed) if self.case.signals else ()
@@ -90,21 +91,25 @@ class _Runner:
 
     def _generate_and_trace(self, prompt: Prompt, tokens: int) -> tuple[float, float]:
         """Seconds of one generation, and of the replay and all folds after it."""
-        start = self._now()
-        output = self._generate(prompt, tokens)
-        generated = self._now()
+        start = self.now()
+        output = self.generate(prompt, tokens)
+        generated = self.now()
         if self.case.signals:
-            responses = _responses(output, prompt)
-            for part in self._replay(prompt, output.past_key_values, responses, self.case.signals):
-                _fold(part, prompt)
-        return generated - start, self._now() - generated
+            self.trace(prompt, output, self.case.signals)
+        return generated - start, self.now() - generated
+
+    def trace(self, prompt: Prompt, output: Any, signals: Sequence[str]) -> None:
+        """Replay what `generate` returned, and fold each signal's rows. It may be done again."""
+        responses = _responses(output, prompt)
+        for part in self._replay(prompt, output.past_key_values, responses, signals):
+            _fold(part, prompt)
 
     def _eager(self, prompt: Prompt, tokens: int) -> Result:
-        start = self._now()
-        output = self._generate(prompt, tokens, output_attentions=True)
-        generated = self._now()
+        start = self.now()
+        output = self.generate(prompt, tokens, output_attentions=True)
+        generated = self.now()
         wanted = references.attmean(output.attentions)
-        averaged = self._now()
+        averaged = self.now()
         peak = self.memory.peak_bytes()
         responses = _responses(output, prompt)
         del output
@@ -112,18 +117,19 @@ class _Runner:
         return self._result((generated - start,), (averaged - generated,), peak, parity)
 
     def _per_token(self, prompt: Prompt, tokens: int) -> Result:
-        responses = _responses(self._generate(prompt, tokens), prompt)
+        responses = _responses(self.generate(prompt, tokens), prompt)
         steps = references.spread(tokens, self.settings.gradient_steps)
         self.model.requires_grad_(True)
-        start = self._now()
+        start = self.now()
         wanted = [references.attgrads(self.model, prompt, responses[0], step) for step in steps]
-        scaled = (self._now() - start) / len(steps) * tokens
+        scaled = (self.now() - start) / len(steps) * tokens
         peak = self.memory.peak_bytes()
         self.model.requires_grad_(False)
         ours = self._rows_of(prompt, responses, "attgrads")[steps]
         return self._result((), (scaled,), peak, references.compare(wanted, ours))
 
-    def _generate(self, prompt: Prompt, tokens: int, output_attentions: bool = False) -> Any:
+    def generate(self, prompt: Prompt, tokens: int, output_attentions: bool = False) -> Any:
+        """Exactly `tokens` tokens for each prompt; returns what transformers' generate does."""
         output = self.model.generate(
             **prompt.inputs,
             max_new_tokens=tokens,
@@ -172,7 +178,8 @@ class _Runner:
         self.model.set_attn_implementation("eager")
         return rows
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds, once the device has done what was asked of it."""
         if self.settings.device != "cpu":
             import torch
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from benchmarks import media, precision, speech, texts, tracing
+from benchmarks import compare_runs, full_size, media, precision, speech, texts, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -178,3 +184,49 @@ def test_texts_are_read_alike_in_all_ways() -> None:
     ways = {way: texts.measure(way, n_samples=6, rounds=1) for way in texts.WAYS}
     assert len({told["digest"] for told in ways.values()}) == 1
     assert all(float(told["read_ms"]) > 0 for told in ways.values())
+
+
+def test_the_full_size_program_runs_at_tiny_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "found.json"
+    shape = ["--prompts", "96", "--batches", "2", "--tokens", "4", "--repeats", "1"]
+    place = ["--size", "tiny", "--device", "cpu", "--dtype", "float32", "--output", str(output)]
+    full_size.main([*shape, *place])
+    found = json.loads(output.read_text())["results"]
+    assert [row["signals"] for row in found] == [[], *(list(names) for names in full_size.SETS)]
+    assert all(row["seconds"] > 0 and row["limit_distance"] > 0 for row in found)
+    assert "attboth+attmean" in capsys.readouterr().out
+
+
+def test_a_full_size_run_whose_time_is_up_keeps_what_it_has(tmp_path: Path) -> None:
+    output = tmp_path / "found.json"
+    place = ["--size", "tiny", "--device", "cpu", "--dtype", "float32", "--output", str(output)]
+    full_size.main([*place, "--prompts", "96", "200", "--batches", "1", "--seconds", "0"])
+    found = json.loads(output.read_text())["results"]
+    assert [(row["prompt"], row["signals"]) for row in found] == [(96, [])]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_gpu_script_says_that_there_is_no_gpu() -> None:
+    script = Path(full_size.__file__).with_name("h200.sh")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run([script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "sees no CUDA device" in done.stderr
+
+
+def test_compared_runs_differ_where_a_value_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"sample_id": ["a", "b"], "confidence": [0.5, float("nan")], "timings": [1.0, 2.0]}
+    for run in ("one", "same", "other"):
+        (tmp_path / run / "spans").mkdir(parents=True)
+        pq.write_table(pa.table(rows), tmp_path / run / "spans" / "shard-00000.parquet")
+        # The clock of the next run is another one, and the last run has another value, too.
+        rows = {**rows, "timings": [3.0, 4.0]}
+        if run == "same":
+            rows["confidence"] = [0.5000000001, float("nan")]
+    assert compare_runs.main([str(tmp_path / "one"), str(tmp_path / "same")]) == 0
+    assert compare_runs.main([str(tmp_path / "one"), str(tmp_path / "other")]) == 1
+    assert "spans.confidence, row 0: 0.5 and 0.5000000001" in capsys.readouterr().out
