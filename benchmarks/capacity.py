@@ -158,7 +158,7 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
     def publish_h(n: int, of: Of) -> float:
         mass_mb = graph.chunk * of("response") * of("units") * 8 / 1e6
         # Parts come ahead of the work on them, as fast as so many threads get them.
-        wait_s = of("wait") / 1e3 / publish.READERS
+        wait_s = of("wait") / 1e3 / publish.READ_THREADS
         part_s = max(at(mass_mb, found.publish), wait_s)
         shard_s = found.publish_turns * of("wait") / 1e3
         return (n / graph.chunk * part_s + n / shard * shard_s) / _HOUR_S

@@ -1,6 +1,6 @@
 """The `omnitrace` command: one table of verbs, each loaded when it is called.
 
-Exit codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete.
+ExitCode codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_failure(str(error), arguments.verbose)
         return exit_code_of(error)
     except OSError as error:
-        from pipeline.run_folder.verdict import Exit
+        from pipeline.run_folder.verdict import ExitCode
 
         _say_failure(f"{type(error).__name__}: {error}", arguments.verbose)
-        return Exit.CRASH
+        return ExitCode.CRASH
     except KeyboardInterrupt as stop:
         say_error(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}")
-        from pipeline.run_folder.verdict import Exit
+        from pipeline.run_folder.verdict import ExitCode
 
-        return Exit.INCOMPLETE
+        return ExitCode.INCOMPLETE
     except Exception:
-        from pipeline.run_folder.verdict import Exit
+        from pipeline.run_folder.verdict import ExitCode
 
         # Logged rather than raised: Python would print the exception's text as it is.
         log.exception("unexpected error; this is a fault of omnitrace, please report it")
-        return Exit.CRASH
+        return ExitCode.CRASH
 
 
 def _set_up_logging(verbose: bool) -> None:

@@ -74,7 +74,7 @@ class RunOptions(Options):
         2000, ge=1, description="Chunks per Ray Data execution; bounds the driver's memory."
     )
     max_error_fraction: float = Field(
-        0.5, ge=0, le=1, description="Exit code 4 if a larger share of the rows are errors."
+        0.5, ge=0, le=1, description="ExitCode code 4 if a larger share of the rows are errors."
     )
     min_rows_to_stop: int = Field(
         1000, ge=1, description="From so many rows on, too many errors end the run early."

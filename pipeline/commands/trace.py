@@ -20,7 +20,7 @@ from omnitrace_core.samples.values import clip
 from pipeline.commands.input_files import Record, find_files
 from pipeline.commands.terminal import say, say_error
 from pipeline.config import RunConfig, make_config
-from pipeline.run_folder.verdict import Exit
+from pipeline.run_folder.verdict import ExitCode
 from stages.guards.row_guard import RowError, guarded
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     _write(records, arguments.output_path)
     if arguments.output_path != "-":
         say(f"{len(records)} samples, {failed} errors -> {printable(arguments.output_path)}")
-    return Exit.INCOMPLETE if failed else Exit.DONE
+    return ExitCode.INCOMPLETE if failed else ExitCode.DONE
 
 
 def trace_records(

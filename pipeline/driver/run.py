@@ -17,7 +17,7 @@ from pipeline.driver.prepare import check_writable
 from pipeline.driver.progress import Progress
 from pipeline.driver.schedule import Schedule
 from pipeline.driver.stop_signals import stopping_on_signals
-from pipeline.planning.identity import remember
+from pipeline.planning.identity import record_run_date
 from pipeline.planning.plan import ExecuteChunks
 from pipeline.run_folder.attempts import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
@@ -25,17 +25,18 @@ from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.run_folder.publish import publish_shard, retire, whole
+from pipeline.run_folder.publish import publish_shard
+from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
 from pipeline.run_folder.verdict import (
-    Exit,
-    Stop,
+    ExitCode,
+    RunState,
+    StopReason,
     Verdict,
     VerdictFile,
-    Work,
     exit_code_of,
     is_finished,
-    judge,
-    unfinished,
+    make_verdict,
+    unfinished_verdict,
 )
 from stages.arrow.schema import SCHEMA_VERSION
 from stages.records.columns import kept_tables
@@ -56,7 +57,7 @@ def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = Fa
         RunError: a stage broke, or rows were lost; what was committed stays and is not redone.
     """
     if is_finished(job):
-        return judge(job)
+        return make_verdict(job)
     check_writable(job.identity.output)
     with (
         stopping_on_signals(),
@@ -70,13 +71,13 @@ def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = Fa
 def _run(job: Job, lease: Lease, execute: ExecuteChunks | None, work: ExitStack) -> Verdict:
     told = VerdictFile(job.folder, lease.epoch)
     if is_finished(job):
-        return judge(job)
+        return make_verdict(job)
     try:
         _begin(job, lease, told)
         return _end(job, lease, told, _work(job, lease, execute, work, told.stopped_early))
     except KeyboardInterrupt as stop:
         cause = f"{_cause(stop)}; the same command continues the run"
-        return _end(job, lease, told, Stop(Exit.INCOMPLETE, cause))
+        return _end(job, lease, told, StopReason(ExitCode.INCOMPLETE, cause))
     except LeaseLost:
         # The folder is another's: what it says of the run is not ours to write.
         raise
@@ -85,16 +86,16 @@ def _run(job: Job, lease: Lease, execute: ExecuteChunks | None, work: ExitStack)
         raise
 
 
-def tell_broken(work: Work, lease: Lease, told: VerdictFile, error: Exception) -> None:
+def tell_broken(work: RunState, lease: Lease, told: VerdictFile, error: Exception) -> None:
     """Say in the verdict what broke a run. Raises: LeaseLost if it is not ours to say.
 
     StoreCredentials: those that were good when the run began are a crash, and no matter of usage.
     """
-    code = Exit.CRASH if isinstance(error, StoreCredentials) else exit_code_of(error)
+    code = ExitCode.CRASH if isinstance(error, StoreCredentials) else exit_code_of(error)
     # What keeps us from telling may be what broke the run, which says more.
     with suppress(OSError):
         if _is_ours(lease):
-            told.write(unfinished(judge(work), Stop(code, str(error))))
+            told.write(unfinished_verdict(make_verdict(work), StopReason(code, str(error))))
     if code != exit_code_of(error):
         raise RunError(str(error)) from error
 
@@ -113,40 +114,40 @@ def _is_ours(lease: Lease) -> bool:
     return True
 
 
-def _end(job: Job, lease: Lease, told: VerdictFile, stopped: Stop | None) -> Verdict:
+def _end(job: Job, lease: Lease, told: VerdictFile, stopped: StopReason | None) -> Verdict:
     """Say how the run stands, and sweep up behind it if it is finished."""
-    verdict = judge(job)
+    verdict = make_verdict(job)
     if verdict.finished:
         # Its files are looked for, which takes a while, only where that decides something: who is
         # told to stop may have seconds.
-        job.manifests.update(whole(job.folder, job.manifests))
+        job.manifests.update(invalidate_missing_files(job.folder, job.manifests))
         _sweep(job, lease)
-        verdict = judge(job)
+        verdict = make_verdict(job)
     if verdict.finished:
         # Parts of other plans: shards that changed, chunks of another size. And what was counted.
         for leftover in (CHUNK_FILES, ATTEMPTS):
             lease.confirm()
             job.folder.delete_folder(leftover)
     else:
-        verdict = judge(job, stopped or _lost(job))
+        verdict = make_verdict(job, stopped or _lost(job))
     lease.confirm()
     return told.write(verdict)
 
 
 def _as_it_stands(job: Job) -> Job:
     """The job with what others published since it was planned."""
-    manifests = whole(job.folder, read_manifests(job.folder, with_chunks=False))
+    manifests = invalidate_missing_files(job.folder, read_manifests(job.folder, with_chunks=False))
     numbers = {name: manifest.number for name, manifest in manifests.items()}
-    return replace(job, manifests=manifests, plan=job.plan.numbered(numbers))
+    return replace(job, manifests=manifests, plan=job.plan.with_published_numbers(numbers))
 
 
 def _begin(job: Job, lease: Lease, told: VerdictFile) -> None:
     """From here on the run's folder says that it is going on, and holds nothing stale."""
     # A date given in the config needs no remembering, and must not bind runs without one.
     if job.config.run.date is None:
-        remember(job.identity)
+        record_run_date(job.identity)
     lease.confirm()
-    told.write(unfinished(judge(job)))
+    told.write(unfinished_verdict(make_verdict(job)))
     about = json.dumps(describe(job), indent=1).encode()
     job.folder.replace("run.json", about, lease.confirm)
     _sweep(job, lease)
@@ -154,13 +155,13 @@ def _begin(job: Job, lease: Lease, told: VerdictFile) -> None:
 
 def _sweep(job: Job, lease: Lease) -> None:
     """What is not of the plan goes; only then a run can be finished."""
-    for name in retire(job.folder, job.manifests, job.plan, lease.confirm):
+    for name in delete_stale_files(job.folder, job.manifests, job.plan, lease.confirm):
         del job.manifests[name]
 
 
 def _work(
     job: Job, lease: Lease, execute: ExecuteChunks | None, work: ExitStack, stopped_early: bool
-) -> Stop | None:
+) -> StopReason | None:
     """Do what is left, and publish each shard as it completes; says why if it ends early.
 
     work: where Ray, and what runs on it, is kept until the end. stopped_early: a driver before us
@@ -182,7 +183,7 @@ def _work(
             if not window:
                 return None
             if reason := errors.too_many():
-                return Stop(Exit.INCOMPLETE, reason, early=True)
+                return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
             if execute is None:
                 work.enter_context(_ray(job, progress))
                 execute = _graph(job, lease.claim)
@@ -193,7 +194,7 @@ def _work(
                 _publish(job, lease, schedule)
                 errors.count(committed.n_rows, committed.n_error)
                 if reason := errors.too_many():
-                    return Stop(Exit.INCOMPLETE, reason, early=True)
+                    return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
 
 
 def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:
@@ -206,7 +207,7 @@ def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:
             tables,
             confirm=lease.confirm,
             epoch=lease.epoch,
-            again=shard.name in job.manifests,
+            republish=shard.name in job.manifests,
         )
         job.manifests[shard.name] = replace(manifest, chunk_keys=[])
 
@@ -215,13 +216,13 @@ def _cause(stop: KeyboardInterrupt) -> str:
     return f"stopped by {stop.args[0]}" if stop.args else "interrupted"
 
 
-def _lost(job: Job) -> Stop | None:
+def _lost(job: Job) -> StopReason | None:
     """Chunks that went into the graph and did not come out are never passed over in silence."""
     missing = sum(not job.is_published(shard) for shard in job.plan.shards)
     if not missing:
         return None
-    return Stop(
-        Exit.INCOMPLETE,
+    return StopReason(
+        ExitCode.INCOMPLETE,
         f"{missing} shards are not complete: chunks did not come back from the graph; "
         "the same command does what is missing",
     )

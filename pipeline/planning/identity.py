@@ -1,4 +1,4 @@
-"""Which run this is: its id, its date, its folder. The same command is the same run."""
+"""Identifies a run: its id, date, fingerprint and folder. The same command gives the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ Today = Callable[[], datetime.date]
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Names of a run, and what its records depend on."""
+    """Identifies a run.
+
+    date: the UTC date on which it began. fingerprint: hash of the settings and models that its
+    records depend on. output: the folder of all runs.
+    """
 
     run_id: str
     date: datetime.date
@@ -27,51 +31,51 @@ class RunIdentity:
 
     @property
     def folder(self) -> Folder:
-        """Where the run's files lie."""
+        """Folder of the run's files."""
         return self.output / f"run_date={self.date.isoformat()}/run_id={self.run_id}"
 
 
 def utc_today() -> datetime.date:
-    """The date in UTC."""
+    """Today's date in UTC."""
     return datetime.datetime.now(datetime.UTC).date()
 
 
 def identify(config: RunConfig, today: Today = utc_today) -> RunIdentity:
-    """Find out which run the config means; writes nothing.
+    """Identify the run of a config; writes nothing.
 
     Raises:
-        ConfigError: the model is neither a directory nor a pinned hub id.
-        RunError: the record of the run's first day cannot be read.
+        ConfigError: the model is neither a directory nor a hub id with a pinned revision.
+        RunError: the record of the run's date cannot be read.
     """
     models = [model_identity(config.model)]
     if config.units.audio == "chunks":
         models += speech_identity(config.asr)
-    shaped = fingerprint(config, "\0".join(models))
-    told = f"{absolute(config.input.path)}\0{shaped}"
-    # Not all digits, or readers of the folder name would take it for a number.
-    run_id = config.run.id or f"r{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    config_fingerprint = fingerprint(config, "\0".join(models))
+    key = f"{absolute(config.input.path)}\0{config_fingerprint}"
+    # Begins with a letter, or Hive-style readers could take the folder name for a number.
+    run_id = config.run.id or f"r{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     output = Folder(config.output.path)
-    date = config.run.date or _first_day(output, run_id) or today()
-    return RunIdentity(run_id, date, shaped, output)
+    date = config.run.date or _recorded_date(output, run_id) or today()
+    return RunIdentity(run_id, date, config_fingerprint, output)
 
 
-def remember(identity: RunIdentity) -> None:
-    """Note the day on which the run began, so that it stays one run after midnight.
+def record_run_date(identity: RunIdentity) -> None:
+    """Record the date on which the run began, so that it stays one run after midnight.
 
     Raises:
-        RunError: another driver noted another day meanwhile.
+        RunError: another driver has recorded another date meanwhile.
     """
     record = {"run_id": identity.run_id, "run_date": identity.date.isoformat()}
     if identity.output.create(_record(identity.run_id), json.dumps(record).encode()):
         return
-    if (noted := _first_day(identity.output, identity.run_id)) != identity.date:
+    if (recorded := _recorded_date(identity.output, identity.run_id)) != identity.date:
         raise RunError(
-            f"run {identity.run_id} was begun on {noted} by another driver while this one planned "
-            f"to begin it on {identity.date}; run the same command again"
+            f"run {identity.run_id} was begun on {recorded} by another driver, while this one "
+            f"planned to begin it on {identity.date}; run the same command again"
         )
 
 
-def _first_day(output: Folder, run_id: str) -> datetime.date | None:
+def _recorded_date(output: Folder, run_id: str) -> datetime.date | None:
     try:
         content = output.read(_record(run_id))
     except FileNotFoundError:
@@ -80,7 +84,7 @@ def _first_day(output: Folder, run_id: str) -> datetime.date | None:
         return datetime.date.fromisoformat(json.loads(content)["run_date"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{output.url(_record(run_id))} does not say on which day the run began ({error}); "
+            f"{output.url(_record(run_id))} does not say on which date the run began ({error}); "
             "set run.date to its folder's date, or delete the file to begin a new run"
         ) from error
 

@@ -1,7 +1,7 @@
-"""The plan: which rows of which shard are one chunk, and under which names all of it is kept.
+"""The plan of a run: its shards, their chunks, and the names under which both are stored.
 
 Deterministic: the same input, settings and manifests give the same plan. What is left to do is the
-plan minus the parts and manifests that exist.
+plan minus the chunk files and manifests that exist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pipeline.planning.inputs import Duplicate, Scan
 class Chunk:
     """Rows [first_row, first_row + n_rows) of a shard: the unit of work and of commit.
 
-    identity: of the shard when it was planned.
+    key: hash of all that its records depend on. identity: of the shard's file when it was planned.
+    duplicates: those of its rows that repeat a sample_id.
     """
 
     key: str
@@ -54,7 +55,8 @@ ExecuteChunks = Callable[[Sequence[Chunk]], Generator[CommittedChunk, None, None
 class Shard:
     """An input shard in the plan.
 
-    number: of its published files, shard-NNNNN. key: hash of all that its records depend on.
+    number: in the names of its published files, shard-NNNNN. name: its path within the input.
+    identity: of its file. key: hash of all that its records depend on.
     """
 
     number: int
@@ -67,13 +69,13 @@ class Shard:
 
     @property
     def label(self) -> str:
-        """Name of its published files."""
+        """Name of its published files, without extension."""
         return shard_label(self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All shards of the input in the order of their names."""
+    """All shards of the input, in the order of their names."""
 
     shards: tuple[Shard, ...]
     fingerprint: str
@@ -81,50 +83,62 @@ class Plan:
 
     @property
     def n_rows(self) -> int:
-        """Rows of the whole input."""
+        """Number of rows of the whole input."""
         return sum(shard.n_rows for shard in self.shards)
 
     @property
     def n_chunks(self) -> int:
-        """Chunks of the whole input."""
+        """Number of chunks of the whole input."""
         return sum(self.n_chunks_of(shard) for shard in self.shards)
 
     def n_chunks_of(self, shard: Shard) -> int:
-        """Chunks of a shard."""
+        """Number of chunks of a shard."""
         return -(-shard.n_rows // self.chunk_samples)
 
     @property
     def digest(self) -> str:
-        """Hash of all shards' keys and numbers: two plans with the same one publish the same."""
+        """Hash of all shards' keys and numbers: plans with equal digests publish the same files."""
         return _hash(*((shard.key, shard.number) for shard in self.shards))
 
     @property
-    def inputs(self) -> str:
-        """Hash of all that a listing of the input tells, and of what shapes the records."""
-        listed = {shard.name: shard.identity for shard in self.shards}
-        return inputs_digest(listed, self.fingerprint, self.chunk_samples)
+    def inputs_digest(self) -> str:
+        """Hash of the listed input and the settings; see `digest_inputs`."""
+        identities = {shard.name: shard.identity for shard in self.shards}
+        return digest_inputs(identities, self.fingerprint, self.chunk_samples)
 
-    def numbered(self, published: Mapping[str, int]) -> Plan:
-        """The same plan with the numbers that its shards were published under meanwhile."""
+    def with_published_numbers(self, published: Mapping[str, int]) -> Plan:
+        """The same plan, with the numbers under which its shards were published meanwhile.
+
+        published: number of each shard name that has a manifest.
+        """
         numbers = assign_numbers([shard.name for shard in self.shards], published)
         shards = [replace(shard, number=numbers[shard.name]) for shard in self.shards]
         return replace(self, shards=tuple(shards))
 
     def chunks(self, shard: Shard) -> Iterator[Chunk]:
-        """The shard's chunks in order; made when asked for, so that a plan stays small."""
+        """The shard's chunks in order; not stored, so that a plan of many chunks stays small."""
         for first_row in range(0, shard.n_rows, self.chunk_samples):
             n_rows = min(self.chunk_samples, shard.n_rows - first_row)
             end = first_row + n_rows
-            inside = shard.duplicates[_before(shard, first_row) : _before(shard, end)]
+            first = _n_duplicates_before(shard, first_row)
+            duplicates = shard.duplicates[first : _n_duplicates_before(shard, end)]
             key = _hash(
-                shard.uri, shard.identity, first_row, n_rows, self.fingerprint, _told(inside)
+                shard.uri,
+                shard.identity,
+                first_row,
+                n_rows,
+                self.fingerprint,
+                _as_pairs(duplicates),
             )
-            yield Chunk(key, shard.name, shard.uri, first_row, n_rows, shard.identity, inside)
+            yield Chunk(key, shard.name, shard.uri, first_row, n_rows, shard.identity, duplicates)
 
 
-def inputs_digest(listed: Mapping[str, str], fingerprint: str, chunk_samples: int) -> str:
-    """Hash of the input's shards, each with its identity, and of what shapes the records."""
-    return _hash(sorted(listed.items()), fingerprint, chunk_samples)
+def digest_inputs(identities: Mapping[str, str], fingerprint: str, chunk_samples: int) -> str:
+    """Hash of the input's shards and of the settings, computed without opening a shard.
+
+    identities: of each shard's file, by the shard's name.
+    """
+    return _hash(sorted(identities.items()), fingerprint, chunk_samples)
 
 
 def make_plan(
@@ -135,23 +149,31 @@ def make_plan(
 ) -> Plan:
     """Plan a run.
 
-    published: number of each shard name that already has a manifest.
+    scans: of all shards, in the order of their names. published: number of each shard name that
+    already has a manifest.
     """
     numbers = assign_numbers([scan.name for scan in scans], published)
     shards = []
     for scan in scans:
-        repeats = scan.duplicates
-        key = _hash(scan.uri, scan.identity, scan.n_rows, fingerprint, _told(repeats))
-        number = numbers[scan.name]
-        shards.append(Shard(number, scan.name, scan.uri, scan.identity, scan.n_rows, key, repeats))
+        key = _hash(scan.uri, scan.identity, scan.n_rows, fingerprint, _as_pairs(scan.duplicates))
+        shard = Shard(
+            numbers[scan.name],
+            scan.name,
+            scan.uri,
+            scan.identity,
+            scan.n_rows,
+            key,
+            scan.duplicates,
+        )
+        shards.append(shard)
     return Plan(tuple(shards), fingerprint, chunk_samples)
 
 
 def assign_numbers(names: Sequence[str], published: Mapping[str, int]) -> dict[str, int]:
-    """A number for each shard name: the one it was published under, else the lowest free ones.
+    """Number the shards: each keeps the number it was published under, others get free numbers.
 
-    For an unchanged input this is the sorted order, however much of it is already published. When
-    shards come or go, those that stay keep their files.
+    For an unchanged input the numbers follow the sorted names, however much of it is published.
+    When shards are added or removed, the others keep their numbers and so their files.
     """
     kept = {name: published[name] for name in names if name in published}
     taken = set(kept.values())
@@ -160,18 +182,17 @@ def assign_numbers(names: Sequence[str], published: Mapping[str, int]) -> dict[s
 
 
 def shard_label(number: int) -> str:
-    """Name of the published files of a shard, without their ending."""
+    """Name of the published files of a shard, without extension."""
     return f"shard-{number:05d}"
 
 
-def _before(shard: Shard, row: int) -> int:
-    """How many of the shard's repeated ids stand before a row."""
+def _n_duplicates_before(shard: Shard, row: int) -> int:
     return bisect_left(shard.duplicates, row, key=lambda item: item.row)
 
 
-def _told(duplicates: Sequence[Duplicate]) -> list[tuple[int, str]]:
+def _as_pairs(duplicates: Sequence[Duplicate]) -> list[tuple[int, str]]:
     return [(item.row, item.first_row_key) for item in duplicates]
 
 
-def _hash(*told: object) -> str:
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+def _hash(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]

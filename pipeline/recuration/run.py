@@ -27,16 +27,16 @@ from pipeline.recuration.shard import Report, recurate_shard
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import Manifest, manifest_name, read_manifests
-from pipeline.run_folder.publish import retire, whole
+from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
 from pipeline.run_folder.stored_run import RUN_JSON
 from pipeline.run_folder.verdict import (
-    Exit,
-    Stop,
+    ExitCode,
+    StopReason,
     Verdict,
     VerdictFile,
     is_finished,
-    judge,
-    unfinished,
+    make_verdict,
+    unfinished_verdict,
 )
 from stages.arrow.schema import SCHEMA_VERSION
 
@@ -60,7 +60,7 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
     check_writable(job.folder, "DEST ")
     held = hold_lease(job.folder, job.config.run.lease_s, take_over=take_lease)
     with stopping_on_signals(), held as lease:
-        job.manifests.update(whole(job.folder, read_manifests(job.folder)))
+        job.manifests.update(invalidate_missing_files(job.folder, read_manifests(job.folder)))
         return _recurate(job, lease, workers or os.cpu_count() or 1)
 
 
@@ -70,7 +70,9 @@ def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
         _begin(job, lease, told)
         _work(job, lease, workers)
     except KeyboardInterrupt:
-        stopped = Stop(Exit.INCOMPLETE, "interrupted; the same command does what is missing")
+        stopped = StopReason(
+            ExitCode.INCOMPLETE, "interrupted; the same command does what is missing"
+        )
     except LeaseLost:
         raise
     except Exception as error:
@@ -83,20 +85,22 @@ def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
     return told.write(verdict)
 
 
-def _judge(job: Recuration, stopped: Stop | None = None) -> Verdict:
+def _judge(job: Recuration, stopped: StopReason | None = None) -> Verdict:
     """As of any run; but what was made of an unfinished run is not finished either."""
-    verdict = judge(job, stopped)
+    verdict = make_verdict(job, stopped)
     if job.run.finished or not verdict.finished:
         return verdict
     reason = f"{job.run.folder.root} is not finished; when it is, the same command does the rest"
-    return replace(judge(job, stopped or Stop(Exit.INCOMPLETE, reason)), finished=False)
+    return replace(
+        make_verdict(job, stopped or StopReason(ExitCode.INCOMPLETE, reason)), finished=False
+    )
 
 
 def _begin(job: Recuration, lease: Lease, told: VerdictFile) -> None:
     """From here on the folder says what it is and that it is going on, and holds nothing stale."""
     about = json.dumps(describe(job), indent=1).encode()
     job.folder.replace(RUN_JSON, about, lease.confirm)
-    told.write(unfinished(_judge(job)))
+    told.write(unfinished_verdict(_judge(job)))
     # What other settings made goes first: were it replaced bit by bit, a crash could leave files of
     # these beside a manifest of those.
     for shard in job.plan.shards:
@@ -107,7 +111,7 @@ def _begin(job: Recuration, lease: Lease, told: VerdictFile) -> None:
 
 
 def _sweep(job: Recuration, lease: Lease) -> None:
-    for name in retire(job.folder, job.manifests, job.plan, lease.confirm):
+    for name in delete_stale_files(job.folder, job.manifests, job.plan, lease.confirm):
         del job.manifests[name]
 
 

@@ -12,7 +12,7 @@ from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.chunk_files import check_chunk_rows, count_by_status
 from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.run_folder.manifests import Manifest
-from pipeline.run_folder.publish import Confirm, declare
+from pipeline.run_folder.publish import Confirm, write_shard_manifest
 from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
 from pipeline.run_folder.tables import ShardWriter, table_name, writing_shard
@@ -64,7 +64,7 @@ def _recurate(
         file = table_name(name, shard.number)
         job.run.folder.copy(file, job.folder, confirm)
         n_rows[name] = source.files[file]
-    return declare(
+    return write_shard_manifest(
         job.folder,
         shard,
         {name: n_rows[name] for name in tables},

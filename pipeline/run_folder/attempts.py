@@ -1,4 +1,4 @@
-"""Attempts at chunks, kept in the run's folder."""
+"""Stores the counts of attempts at chunks in the run's folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ATTEMPTS = "_attempts"
 
 @dataclass(frozen=True, slots=True)
 class StoredAttempts:
-    """What `stages.guards.attempts` counts in. claim: of the driver that the process works for.
+    """Implements `stages.guards.attempts.AttemptLog`. claim: of the driver the worker works for.
 
-    Each call asks whose the run is, so that a worker of an earlier driver cannot overwrite or
-    forget what is counted for the present one. Raises: LeaseLost.
+    Each call checks the claim, so that a worker of an earlier driver cannot change the counts of
+    the present one. Raises: LeaseLost.
     """
 
     folder: Folder
@@ -23,21 +23,21 @@ class StoredAttempts:
 
     @property
     def epoch(self) -> int:
-        """Of the driver."""
+        """Epoch of the worker's driver."""
         return self.claim.epoch
 
     @property
     def worker(self) -> str:
-        """The actor's id."""
-        # Here: a run that has nothing left to do needs no Ray.
+        """Id of the Ray actor that runs this."""
+        # Imported here, because a run that has nothing left to do needs no Ray.
         import ray
 
         worker: str | None = ray.get_runtime_context().get_actor_id()
-        assert worker is not None, "no actor"
+        assert worker is not None, "not in an actor"
         return worker
 
     def read(self, name: str) -> bytes | None:
-        """What was written last, if anything was."""
+        """The content of this name; None if there is none."""
         check_claim(self.folder, self.claim)
         try:
             return self.folder.read(f"{ATTEMPTS}/{name}")
@@ -45,11 +45,11 @@ class StoredAttempts:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace it as a whole."""
+        """Replace the content of this name."""
         check_claim(self.folder, self.claim)
         self.folder.write(f"{ATTEMPTS}/{name}", content)
 
     def delete(self, name: str) -> None:
-        """Forget it."""
+        """Delete the content of this name."""
         check_claim(self.folder, self.claim)
         self.folder.delete(f"{ATTEMPTS}/{name}")

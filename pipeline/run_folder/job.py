@@ -1,4 +1,4 @@
-"""A run before its work: what it is, what it has to do, and what is already published."""
+"""A planned run: its config and identity, its plan, and what is published so far."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pipeline.storage.folder import Folder
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run before its work: what it is, what it has to do, and what is already published.
+    """A planned run: its config and identity, its plan, and what is published so far.
 
-    manifests: by input shard, those of shards that left the input included.
+    manifests: by the name of the input shard, including shards that have left the input. rules: how
+    the model wants its media.
     """
 
     config: RunConfig
@@ -27,15 +28,15 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        """Name of the run."""
+        """Id of the run."""
         return self.identity.run_id
 
     @property
     def folder(self) -> Folder:
-        """Where the run's files lie."""
+        """Folder of the run's files."""
         return self.identity.folder
 
     def is_published(self, shard: Shard) -> bool:
-        """Whether the shard's records are final as the plan wants them."""
+        """Whether the shard is published as the plan wants it."""
         manifest = self.manifests.get(shard.name)
         return manifest is not None and manifest.key == shard.key

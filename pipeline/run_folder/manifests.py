@@ -1,4 +1,4 @@
-"""Manifests: one small JSON file per published shard, written last; they say what is final."""
+"""Manifests: one small JSON file per published shard, written after the shard's tables."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 
 MANIFESTS = "_manifests"
-_READERS = 16  # threads
+_READ_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What was published for one input shard.
 
-    by_code, by_stage: how many error rows of each code, and of each stage. files: rows by file.
-    chunk_samples: rows of each chunk but the last, which may be shorter; 0 where it is not known.
-    epoch: the driver that published it; 0 where there was no lease.
+    key: the plan's `Shard.key`; empty if the published files are not valid any more. by_code,
+    by_stage: number of error rows of each code and of each stage. files: number of rows of each
+    published file. chunk_samples: rows of each chunk but the last, which may be shorter; 0 if
+    unknown. epoch: of the driver that published it; 0 if there was no lease.
     """
 
     number: int
@@ -49,18 +50,18 @@ def manifest_name(number: int) -> str:
 
 
 def write_manifest(folder: Folder, manifest: Manifest, confirm: Callable[[], None]) -> None:
-    """Declare a shard published. confirm: see `Folder.replace`. Raises: FileExistsError."""
+    """Mark a shard as published. confirm: see `Folder.replace`. Raises: FileExistsError."""
     content = json.dumps(asdict(manifest), indent=1).encode()
     folder.replace(manifest_name(manifest.number), content, confirm)
 
 
 def read_manifests(folder: Folder, *, with_chunks: bool = True) -> dict[str, Manifest]:
-    """All manifests of a run by input shard.
+    """All manifests of a run, by the name of the input shard.
 
-    with_chunks: also the keys of their chunks, most of a manifest's size.
+    with_chunks: keep the keys of their chunks, which are most of a manifest's size.
 
     Raises:
-        RunError: one of them is not a manifest, or two speak of one shard.
+        RunError: a file is not a manifest, or two manifests are of the same shard.
     """
 
     def read(name: str) -> Manifest | None:
@@ -69,12 +70,12 @@ def read_manifests(folder: Folder, *, with_chunks: bool = True) -> dict[str, Man
 
     found: dict[str, Manifest] = {}
     names = folder.names(MANIFESTS, suffix=".json")
-    for manifest in prefetch_map(read, names, _READERS):
-        if manifest is None:  # deleted since it was listed, by a driver that is at work
+    for manifest in prefetch_map(read, names, _READ_THREADS):
+        if manifest is None:  # deleted by another driver since it was listed
             continue
         if manifest.shard in found:
             raise RunError(
-                f"two manifests in {folder.url(MANIFESTS)} speak of {manifest.shard}: "
+                f"two manifests in {folder.url(MANIFESTS)} are of {manifest.shard}: "
                 f"{shard_label(manifest.number)} and {shard_label(found[manifest.shard].number)}; "
                 "delete one of them and run again"
             )
@@ -83,20 +84,20 @@ def read_manifests(folder: Folder, *, with_chunks: bool = True) -> dict[str, Man
 
 
 def read_manifest(folder: Folder, number: int) -> Manifest | None:
-    """The manifest of this number, if there is one. Raises: RunError if it is not a manifest."""
+    """The manifest of this number; None if there is none. Raises: RunError if it is invalid."""
     return _read(folder, manifest_name(number))
 
 
-def _read(folder: Folder, address: str) -> Manifest | None:
+def _read(folder: Folder, name: str) -> Manifest | None:
     needed = {field.name for field in fields(Manifest) if field.default is MISSING}
     known = {field.name for field in fields(Manifest)}
     try:
-        told = json.loads(folder.read(address))
-        return Manifest(**{key: told[key] for key in known & told.keys() | needed})
+        content = json.loads(folder.read(name))
+        return Manifest(**{key: content[key] for key in known & content.keys() | needed})
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{folder.url(address)} is not a manifest ({error}); delete it and run again: "
+            f"{folder.url(name)} is not a manifest ({error}); delete it and run again: "
             "its shard will be done anew"
         ) from error

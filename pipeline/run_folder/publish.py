@@ -1,37 +1,30 @@
-"""Publishing: the parts of a shard become its files in the tables, then its manifest.
+"""Publishing a shard: its chunk files become its table files, then its manifest is written.
 
-Every step can be done again. The order makes a crash at any point harmless: the manifest comes
-after the files it speaks of, and the parts go after the manifest.
+Every step can be repeated. The order makes a crash at any point harmless: the manifest is written
+after the files it names, and the chunk files are deleted after the manifest.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline.planning.plan import Plan, Shard, shard_label
-from pipeline.run_folder.attempts import ATTEMPTS
-from pipeline.run_folder.chunk_files import CHUNK_FILES, chunk_file_name, read_chunk_file
-from pipeline.run_folder.lease_file import LEASE
+from pipeline.planning.plan import Plan, Shard
+from pipeline.run_folder.chunk_files import chunk_file_name, read_chunk_file
 from pipeline.run_folder.manifests import (
-    MANIFESTS,
     Manifest,
-    manifest_name,
     read_manifest,
     write_manifest,
 )
 from pipeline.run_folder.tables import table_name, writing_shard
-from pipeline.storage.folder import ABSENT, PARTIAL, Folder
+from pipeline.storage.folder import ABSENT, Folder
 from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.schema import SCHEMA_VERSION, TABLES
 
-READERS = 8  # threads that read parts
+READ_THREADS = 8
+# Raises if this process may not publish any more; called before each step that others see.
 Confirm = Callable[[], None]
 
 
@@ -43,37 +36,36 @@ def publish_shard(
     confirm: Confirm = lambda: None,
     epoch: int = 0,
     *,
-    again: bool = False,
+    republish: bool = False,
 ) -> Manifest:
-    """Publish a shard whose chunks all have parts; returns its manifest.
+    """Publish a shard whose chunks all have chunk files; returns its manifest.
 
-    tables: those that this run keeps. confirm: raises if this process may not publish (any more);
-    asked before each step that others see. epoch: of the driver. again: it has a manifest, which
-    first ceases to vouch for the files that are about to be replaced. Memory: a few parts, one row
+    tables: the tables that this run keeps. epoch: of the driver. republish: the shard has a
+    manifest, which is invalidated before its files are replaced. Memory: a few chunk files, one row
     group of each table, and the chunks' keys.
 
-    What is written replaces only what was there before `confirm` was asked: a driver that sleeps
-    between asking and writing comes too late once another has written.
+    A write replaces only the version that was there before `confirm` was called. So a driver that
+    is suspended between the two cannot overwrite what another driver writes meanwhile.
 
     Raises:
-        RunError: a part does not hold its chunk's rows.
-        FileExistsError: others go on writing the shard's files, though the run is ours.
+        RunError: a chunk file does not hold its chunk's rows.
+        FileExistsError: others keep writing the shard's files, though the run is ours.
     """
-    if again:
-        _disown(folder, shard, confirm)
+    if republish:
+        _invalidate_manifest(folder, shard, confirm)
     try:
         return _publish(folder, plan, shard, tables, confirm, epoch)
     except FileExistsError:
-        # Written late by a driver before us, if the run is still ours.
+        # If the run is still ours, an earlier driver wrote late: try once more.
         confirm()
         return _publish(folder, plan, shard, tables, confirm, epoch)
 
 
-def _disown(folder: Folder, shard: Shard, confirm: Confirm) -> None:
-    """Take the key out of a shard's manifest, so that it is nobody's; its number stays taken.
+def _invalidate_manifest(folder: Folder, shard: Shard, confirm: Confirm) -> None:
+    """Empty the key in a shard's manifest; its number stays in use.
 
-    Or else, if this driver dies among the files, the next one finds the manifest of the first time
-    beside files of both: when the input has changed back, or only a file had vanished.
+    Otherwise, if this driver died while it replaced the files, the old manifest would name a mix of
+    old and new ones, and would be valid for a plan with the old input.
     """
     manifest = read_manifest(folder, shard.number)
     if manifest is not None and manifest.key:
@@ -84,11 +76,12 @@ def _publish(
     folder: Folder, plan: Plan, shard: Shard, tables: Sequence[str], confirm: Confirm, epoch: int
 ) -> Manifest:
     with writing_shard(folder, shard.number, tables) as files:
-        for part in prefetch_map(partial(read_chunk_file, folder), plan.chunks(shard), READERS):
-            files.add(part)
+        read = partial(read_chunk_file, folder)
+        for records in prefetch_map(read, plan.chunks(shard), READ_THREADS):
+            files.add(records)
         confirm()
     keys = [chunk.key for chunk in plan.chunks(shard)]
-    manifest = declare(
+    manifest = write_shard_manifest(
         folder,
         shard,
         files.n_rows,
@@ -104,7 +97,7 @@ def _publish(
     return manifest
 
 
-def declare(
+def write_shard_manifest(
     folder: Folder,
     shard: Shard,
     n_rows: Mapping[str, int],
@@ -116,17 +109,20 @@ def declare(
     epoch: int = 0,
     confirm: Confirm = lambda: None,
 ) -> Manifest:
-    """Write the manifest of a shard whose files are there; files of other tables go first.
+    """Write the manifest of a shard whose table files are written.
 
-    n_rows: by table. errors: error rows by stage and code.
+    Before that, delete the shard's files in tables that the run does not keep.
+
+    n_rows: by table. errors: number of error rows by stage and code.
 
     Raises:
-        FileExistsError: somebody else wrote it since `confirm` was asked.
+        FileExistsError: somebody else wrote the manifest since `confirm` was called.
     """
-    others = [table_name(table, shard.number) for table in TABLES if table not in n_rows]
-    for stale in [name for name in others if folder.version(name) != ABSENT]:
-        confirm()
-        folder.delete(stale)
+    not_kept = [table_name(table, shard.number) for table in TABLES if table not in n_rows]
+    for name in not_kept:
+        if folder.version(name) != ABSENT:
+            confirm()
+            folder.delete(name)
     by_code: Counter[str] = Counter()
     by_stage: Counter[str] = Counter()
     for (stage, code), count in errors.items():
@@ -146,84 +142,10 @@ def declare(
         by_code=dict(by_code),
         by_stage=dict(by_stage),
         chunk_keys=list(chunk_keys),
-        files={table_name(name, shard.number): count for name, count in n_rows.items()},
+        files={table_name(table, shard.number): count for table, count in n_rows.items()},
         schema_version=SCHEMA_VERSION,
         chunk_samples=chunk_samples,
         epoch=epoch,
     )
     write_manifest(folder, manifest, confirm)
     return manifest
-
-
-# --- what is no longer part of the run ---------------------------------------------------------
-
-
-def retire(
-    folder: Folder,
-    manifests: dict[str, Manifest],
-    plan: Plan,
-    confirm: Confirm = lambda: None,
-) -> list[str]:
-    """Delete what was published for shards that left the input, and leftovers of crashed writes.
-
-    So a plain glob over a table sees each span of the present input once. What the plan will
-    replace is emptied instead: a deletion has no condition, and one that comes late, when another
-    driver has published, would take what that one wrote. Returns the names of the shards that are
-    gone.
-    """
-    present = {shard.name for shard in plan.shards}
-    gone = [manifest for name, manifest in manifests.items() if name not in present]
-    for manifest in gone:
-        confirm()
-        # First, so that its files are never missed in silence.
-        folder.delete(manifest_name(manifest.number))
-        for table in TABLES:
-            confirm()
-            folder.delete(table_name(table, manifest.number))
-    planned = {shard_label(shard.number) for shard in plan.shards}
-    for name in _orphans(folder):
-        table, _, file = name.partition("/")
-        if table in TABLES and file.removesuffix(".parquet") in planned:
-            _empty(folder, name, TABLES[table], confirm)
-        else:
-            confirm()
-            folder.delete(name)
-    return [manifest.shard for manifest in gone]
-
-
-def whole(folder: Folder, manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
-    """The manifests, each without its key if one of its files is missing.
-
-    So its shard counts as not published, and is done again under its number.
-    """
-    there = {f"{table}/{name}" for table in TABLES for name in folder.names(table)}
-    return {
-        shard: manifest if manifest.files.keys() <= there else replace(manifest, key="")
-        for shard, manifest in manifests.items()
-    }
-
-
-def _empty(folder: Folder, name: str, schema: pa.Schema, confirm: Confirm) -> None:
-    """Leave no row in a published file that has no manifest."""
-    content = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), content)
-    # Who wrote it meanwhile has the run, or had it; it is replaced when its shard is published.
-    with suppress(FileExistsError):
-        folder.replace(name, content.getvalue().to_pybytes(), confirm)
-
-
-def _orphans(folder: Folder) -> Iterator[str]:
-    """Published files without a manifest, and temporary files that a killed writer left."""
-    listed = {table: folder.names(table) for table in TABLES}
-    # Listed after the files, so that what was published meanwhile is no orphan.
-    final = {name.removesuffix(".json") for name in folder.names(MANIFESTS, suffix=".json")}
-    for table, names in listed.items():
-        for name in names:
-            stem = name.removesuffix(".parquet")
-            if name.endswith(PARTIAL) or (stem != name and stem not in final):
-                yield f"{table}/{name}"
-    for place in (CHUNK_FILES, MANIFESTS, ATTEMPTS):
-        for name in folder.names(place, suffix=PARTIAL):
-            yield f"{place}/{name}"
-    # But the lease's: a heartbeat may be about to give it its name.
-    yield from (name for name in folder.names(suffix=PARTIAL) if LEASE not in name)

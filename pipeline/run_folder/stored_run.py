@@ -1,4 +1,4 @@
-"""A published run to work on again: which it is, and what it was told."""
+"""Finds a published run and reads back its settings, to work on it again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from omnitrace_core.errors import ConfigError
 from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
-from pipeline.run_folder.verdict import finished_plan
+from pipeline.run_folder.verdict import finished_plan_digest
 from pipeline.storage.folder import Folder
 from stages.arrow.schema import SCHEMA_VERSION
 
@@ -18,11 +18,11 @@ RUN_JSON = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run as its folder tells of it.
+    """A published run, as its folder describes it.
 
-    config: what it was told; settings: the same as it stands in run.json. rules: of the model's
-    media, None if the run does not say. manifests: of the shards that were published under these
-    settings. finished: whether these are all.
+    config: its settings; settings: the same as the JSON tree in run.json. rules: how the model
+    wants its media; None if run.json does not have them. manifests: of the shards that were
+    published with these settings, by the name of the input shard. finished: whether these are all.
     """
 
     folder: Folder
@@ -46,12 +46,12 @@ def find_run(path: str) -> StoredRun:
     folder = _folder_of(path)
     where = folder.url(RUN_JSON)
     try:
-        told = json.loads(folder.read(RUN_JSON))
-        version, settings = int(told["schema_version"]), dict(told["config"])
-        names = [str(told[key]) for key in ("run_id", "run_date", "fingerprint")]
-        rules = MediaRules(**told["media_rules"]) if told.get("media_rules") else None
+        content = json.loads(folder.read(RUN_JSON))
+        version, settings = int(content["schema_version"]), dict(content["config"])
+        names = [str(content[key]) for key in ("run_id", "run_date", "fingerprint")]
+        rules = MediaRules(**content["media_rules"]) if content.get("media_rules") else None
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{where} does not say what the run was told ({error!r})") from error
+        raise ConfigError(f"{where} does not hold the settings of a run ({error!r})") from error
     if version > SCHEMA_VERSION:
         raise ConfigError(
             f"{where}: schema version {version}, and this OmniTrace knows {SCHEMA_VERSION}; "
@@ -67,23 +67,23 @@ def find_run(path: str) -> StoredRun:
         config=make_config(settings, (), where),
         settings=settings,
         rules=rules,
-        # Without a key it vouches for nothing: its shard is being published again.
+        # A manifest without a key is not valid: its shard is being published again.
         manifests={k: m for k, m in manifests.items() if m.key and m.fingerprint == fingerprint},
-        finished=finished_plan(folder) is not None,
+        finished=finished_plan_digest(folder) is not None,
     )
 
 
 def _folder_of(path: str) -> Folder:
-    storage = Folder(path)
-    if storage.exists(RUN_JSON):
-        return storage
-    found = [name for name in storage.tree(RUN_JSON) if name.rpartition("/")[2] == RUN_JSON]
+    folder = Folder(path)
+    if folder.exists(RUN_JSON):
+        return folder
+    found = [name for name in folder.tree(RUN_JSON) if name.rpartition("/")[2] == RUN_JSON]
     if not found:
         raise ConfigError(
             f"{path!r} holds no run (no {RUN_JSON}); give a run's folder, "
             "<output.path>/run_date=.../run_id=..., or one above it"
         )
     if len(found) > 1:
-        shown = "\n".join(f"  {storage.url(name.rpartition('/')[0])}" for name in found[:10])
+        shown = "\n".join(f"  {folder.url(name.rpartition('/')[0])}" for name in found[:10])
         raise ConfigError(f"{path!r} holds {len(found)} runs; name one of them:\n{shown}")
-    return storage / found[0].rpartition("/")[0]
+    return folder / found[0].rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""A published shard read back, a few chunks at a time."""
+"""Reads a published shard back, a few chunks at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.run_folder.tables import table_name
 from pipeline.storage.folder import Folder
 from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
 
-# Of a batch of several chunks: more bytes at once only cost memory.
+# Limit for a batch of several chunks: larger ones take more memory and are no faster.
 _BATCH_BYTES = 8 * 1024**2
-# Of one read: larger ones are slower, for the memory they have to be given.
+# Limits for one read: larger ones are slower, because their memory has to be allocated.
 _READ_ROWS = 1024
 _READ_BYTES = 4 * 1024**2
 
@@ -27,15 +27,16 @@ def read_shard(
     manifest: Manifest,
     chunk_samples: int,
     columns: Mapping[str, Sequence[str]],
-    at_once: int,
+    max_samples: int,
 ) -> Iterator[StoredChunk]:
-    """A shard in batches of one or more whole chunks, of up to `at_once` samples if several.
+    """Read a shard in batches of one or more whole chunks.
 
-    columns: to be read, by table; samples/ has to be among them. What is not read is null or empty.
-    Memory: a batch is one chunk, or several below 8 MiB.
+    columns: the columns to read, by table; samples/ has to be among the tables. Columns that are
+    not read are null or empty. max_samples: of a batch of several chunks, which also stays below
+    8 MiB.
 
     Raises:
-        RunError: a file that the manifest names is gone, or the files do not belong together.
+        RunError: a file that the manifest names is missing, or the files do not fit together.
     """
     with ExitStack() as stack:
         cursors = {}
@@ -44,14 +45,17 @@ def read_shard(
             file = stack.enter_context(_opened(folder, address))
             cursors[name] = _Cursor(file, folder.url(address), wanted)
         n_bytes = sum(cursor.n_bytes for cursor in cursors.values())
-        fitting = min(at_once, _BATCH_BYTES * manifest.n_rows // max(n_bytes, 1))
+        fitting = min(max_samples, _BATCH_BYTES * manifest.n_rows // max(n_bytes, 1))
         batch = max(1, fitting // chunk_samples) * chunk_samples
         for first_row in range(0, manifest.n_rows, batch):
             samples = cursors["samples"].next_rows(min(batch, manifest.n_rows - first_row))
             rows = {"samples": as_rows(samples, "samples")}
             for name in ("spans", "traces", "heatmaps"):
-                mine = cursors[name].rows_of(samples.column("row_key")) if name in cursors else None
-                rows[name] = no_rows(name) if mine is None else as_rows(mine, name)
+                if name in cursors:
+                    found = cursors[name].rows_of(samples.column("row_key"))
+                    rows[name] = as_rows(found, name)
+                else:
+                    rows[name] = no_rows(name)
             yield StoredChunk(**rows)
         for cursor in cursors.values():
             cursor.check_end()
@@ -63,43 +67,43 @@ def _opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
         file = folder.open(name)
     except FileNotFoundError as error:
         raise RunError(
-            f"{folder.url(name)} is gone, though its manifest names it; run again"
+            f"{folder.url(name)} is missing, though its manifest names it; run again"
         ) from error
     with file, pq.ParquetFile(file) as table:
         yield table
 
 
 class _Cursor:
-    """The rows of a published file in order, a few at a time."""
+    """Reads the rows of a published file in order, a few at a time."""
 
     def __init__(self, file: pq.ParquetFile, url: str, wanted: Sequence[str]) -> None:
         names = [name for name in file.schema_arrow.names if name in wanted]
         self._url = url
         self.n_bytes = _uncompressed(file.metadata, set(names))
         fitting = _READ_BYTES * file.metadata.num_rows // max(self.n_bytes, 1)
-        at_once = max(1, min(_READ_ROWS, fitting))
-        # Not with threads: those of Arrow's I/O can outlive main and abort the process at exit.
-        self._batches = file.iter_batches(at_once, columns=names, use_threads=False)
-        self._none = file.schema_arrow.empty_table().select(names)
-        self._rest = self._none
+        batch_size = max(1, min(_READ_ROWS, fitting))
+        # Without threads: Arrow's I/O threads can outlive main and abort the process at exit.
+        self._batches = file.iter_batches(batch_size, columns=names, use_threads=False)
+        self._empty = file.schema_arrow.empty_table().select(names)
+        self._buffer = self._empty  # rows that were read and not returned yet
 
     def next_rows(self, n_rows: int) -> pa.Table:
-        """The next so many rows. Raises: RunError if the file ends before."""
+        """The next `n_rows` rows. Raises: RunError if the file has fewer."""
         taken = []
         while n_rows and self._fill():
-            taken.append(self._cut(min(n_rows, len(self._rest))))
+            taken.append(self._cut(min(n_rows, len(self._buffer))))
             n_rows -= len(taken[-1])
         if n_rows:
             raise RunError(f"{self._url} lacks {n_rows} rows that its manifest counts; run again")
-        return pa.concat_tables([self._none, *taken])
+        return pa.concat_tables([self._empty, *taken])
 
     def rows_of(self, keys: pa.ChunkedArray) -> pa.Table:
-        """The next rows, as long as their `row_key` is one of these."""
-        taken = [self._none]
+        """The next rows, up to the first one whose `row_key` is not among the keys."""
+        taken = [self._empty]
         while self._fill():
-            inside = pc.is_in(self._rest.column("row_key"), value_set=keys.combine_chunks())
+            inside = pc.is_in(self._buffer.column("row_key"), value_set=keys.combine_chunks())
             n_rows = pc.index(inside, False).as_py()
-            taken.append(self._cut(len(self._rest) if n_rows < 0 else n_rows))
+            taken.append(self._cut(len(self._buffer) if n_rows < 0 else n_rows))
             if n_rows >= 0:
                 break
         return pa.concat_tables(taken)
@@ -107,20 +111,22 @@ class _Cursor:
     def check_end(self) -> None:
         """Raises: RunError if rows are left."""
         if self._fill():
-            key = self._rest.column("row_key")[0].as_py()
-            raise RunError(f"{self._url} has rows of {key} that samples/ has not; run again")
+            key = self._buffer.column("row_key")[0].as_py()
+            raise RunError(
+                f"{self._url} has rows of {key}, which samples/ does not have; run again"
+            )
 
     def _fill(self) -> bool:
-        """Have rows at hand; False at the end of the file."""
-        while not len(self._rest):
+        """Read until the buffer has rows; returns False at the end of the file."""
+        while not len(self._buffer):
             batch = next(self._batches, None)
             if batch is None:
                 return False
-            self._rest = pa.Table.from_batches([batch])
+            self._buffer = pa.Table.from_batches([batch])
         return True
 
     def _cut(self, n_rows: int) -> pa.Table:
-        taken, self._rest = self._rest.slice(0, n_rows), self._rest.slice(n_rows)
+        taken, self._buffer = self._buffer.slice(0, n_rows), self._buffer.slice(n_rows)
         return taken
 
 

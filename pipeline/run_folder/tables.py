@@ -1,7 +1,7 @@
-"""Writing a shard's files in all tables, and how their row groups are cut.
+"""Writes a shard's Parquet files, one per table, and decides where their row groups end.
 
-The bytes of a file depend on the records and the chunks they come in, and on nothing else: not on
-how the records lay in memory. So a run that is curated again with the same settings is the same.
+The bytes of a file depend on nothing but the records and the chunks they come in, not on how the
+records lay in memory. So curating a run again with the same settings gives the same files.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from pipeline.planning.plan import shard_label
 from pipeline.storage.folder import Folder
 from stages.arrow.schema import TABLES
 
-_ROW_GROUP_BYTES = 64 * 1024**2
-# Parts wait for each other up to this, as a few rows take as long as many: a part has 167 columns.
-_TOGETHER_BYTES = 4 * 1024**2
-# Bits that count as bytes are the worst that the content can be beyond what its buffers hold.
-_AT_MOST = 8
+ROW_GROUP_BYTES = 64 * 1024**2
+# Chunks are added to the tables together up to this: they have 167 columns, so a few rows take as
+# long as many.
+_BUFFERED_BYTES = 4 * 1024**2
+# The content of a table is at most this many times the size of its buffers: a boolean counts as a
+# byte and is stored as a bit.
+_MAX_CONTENT_RATIO = 8
 
 
 def table_name(table: str, number: int) -> str:
@@ -33,53 +35,55 @@ def table_name(table: str, number: int) -> str:
 
 
 class ShardWriter:
-    """The files of one shard, to which its chunks are added in order.
+    """Writes the files of one shard, to which its chunks are added in order.
 
-    n_rows: by table. errors: error rows by stage and code. Both hold when it is finished.
+    n_rows: by table. errors: number of error rows by stage and code. Both are complete after
+    `finish`.
     """
 
-    def __init__(self, writers: dict[str, _TableWriter]) -> None:
+    def __init__(self, writers: dict[str, TableWriter]) -> None:
         self._writers = writers
-        self._parts: list[pa.Table] = []
-        self._bytes = 0  # at most, in their buffers
+        self._chunks: list[pa.Table] = []
+        self._buffer_bytes = 0
         self.errors: Counter[tuple[str, str]] = Counter()
 
     @property
     def n_rows(self) -> dict[str, int]:
-        """Rows so far in each table that is kept."""
+        """Number of rows written to each table so far."""
         return {name: writer.n_rows for name, writer in self._writers.items()}
 
-    def add(self, part: pa.Table) -> None:
-        """Add a chunk's records. part: in the schema of CHUNK_FILE."""
-        self._parts.append(part)
-        self._bytes += _buffered(part)
-        if self._bytes >= _TOGETHER_BYTES:
+    def add(self, records: pa.Table) -> None:
+        """Add the records of a chunk, in the schema CHUNK_FILE."""
+        self._chunks.append(records)
+        self._buffer_bytes += _buffer_bytes(records)
+        if self._buffer_bytes >= _BUFFERED_BYTES:
             self.finish()
 
     def finish(self) -> None:
-        """Hand over what waits."""
-        together = all(writer.has_room(_AT_MOST * self._bytes) for writer in self._writers.values())
-        # Where a row group may end in between, it ends behind the part that fills it.
-        parts = [pa.concat_tables(self._parts)] if together and self._parts else self._parts
-        for part in parts:
+        """Write the chunks that were added and not written yet."""
+        content_bytes = _MAX_CONTENT_RATIO * self._buffer_bytes
+        fits = all(writer.has_room(content_bytes) for writer in self._writers.values())
+        # A row group has to end after the chunk that fills it: chunks are joined only if none can.
+        chunks = [pa.concat_tables(self._chunks)] if fits and self._chunks else self._chunks
+        for records in chunks:
             for name, writer in self._writers.items():
-                writer.add(rows_of_table(part, name))
-            self.errors.update(_count_errors(part))
-        self._parts, self._bytes = [], 0
+                writer.add(rows_of_table(records, name))
+            self.errors.update(_count_errors(records))
+        self._chunks, self._buffer_bytes = [], 0
 
 
 @contextmanager
 def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterator[ShardWriter]:
-    """A shard's files in `tables`; they appear, samples/ first, when the block ends well.
+    """Write a shard's files in `tables`; they appear, samples/ first, when the block ends.
 
-    All are written to their end before the first one appears, and replace only what was there when
-    the block began.
+    All files are complete before the first one appears. Each replaces only the version that was
+    there when the block began. If the block raises, none appears.
 
     Raises:
         FileExistsError: somebody else changed one of them meanwhile.
     """
     with ExitStack() as files:
-        # Opened in reverse: what an ExitStack holds appears last-in first-out.
+        # Opened in reverse order: an ExitStack closes last what was opened first.
         names = {name: table_name(name, number) for name in reversed(tables)}
         paths = {
             name: files.enter_context(folder.writing(file, over=folder.version(file)))
@@ -87,7 +91,7 @@ def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterato
         }
         with ExitStack() as open_files:
             writers = {
-                name: open_files.enter_context(_TableWriter(paths[name], TABLES[name]))
+                name: open_files.enter_context(TableWriter(paths[name], TABLES[name]))
                 for name in tables
             }
             shard = ShardWriter(writers)
@@ -95,28 +99,29 @@ def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterato
             shard.finish()
 
 
-def rows_of_table(part: pa.Table, table: str) -> pa.Table:
-    """The rows of one table in a part, as they are published."""
+def rows_of_table(records: pa.Table, table: str) -> pa.Table:
+    """The rows of a published table in records of the schema CHUNK_FILE."""
     if table == "samples":
-        rows = part.column("sample").combine_chunks()
+        rows = records.column("sample").combine_chunks()
     else:
-        rows = part.column(table).combine_chunks().flatten()
+        rows = records.column(table).combine_chunks().flatten()
     return pa.Table.from_struct_array(rows).cast(TABLES[table])
 
 
-def _count_errors(part: pa.Table) -> Counter[tuple[str, str]]:
-    """Error rows of a part by stage and code."""
-    sample = part.column("sample").combine_chunks()
+def _count_errors(records: pa.Table) -> Counter[tuple[str, str]]:
+    """Number of error rows by stage and code."""
+    sample = records.column("sample").combine_chunks()
     columns = [sample.field(name).to_pylist() for name in ("status", "error_stage", "error_code")]
     return Counter(
         (stage, code) for status, stage, code in zip(*columns, strict=True) if status == "error"
     )
 
 
-def encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How Parquet files of records are encoded, as options of pyarrow's writer.
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Compression and encodings of a published table, as options of `pq.ParquetWriter`.
 
-    Masses hardly repeat: to look for a dictionary of them takes longer than to write them.
+    Float columns have no dictionary: masses hardly repeat, and looking for repeats takes longer
+    than writing them.
     """
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     repeating = [name for name, kind in leaves if not pa.types.is_float32(kind)]
@@ -124,7 +129,7 @@ def encoding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
-    """The columns that Parquet makes of a field."""
+    """Path and type of each Parquet column of a field."""
     if pa.types.is_struct(kind):
         for field in kind:
             yield from _leaves(f"{name}.{field.name}", field.type)
@@ -137,65 +142,73 @@ def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
         yield name, kind
 
 
-class _TableWriter:
-    """A Parquet file whose row groups are large enough to be read fast, whatever a part's size."""
+class TableWriter:
+    """Writes a Parquet file whose row groups are large, however small the tables added to it.
+
+    A row group ends after the table that brings its content to 64 MiB.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._file = pq.ParquetWriter(path, schema, **encoding(schema))
-        self._waiting: list[pa.Table] = []
-        self._at_most = self._measured = self._bytes = 0  # bytes, tables, and bytes of those
+        self._file = pq.ParquetWriter(path, schema, **parquet_options(schema))
+        self._pending: list[pa.Table] = []  # the tables of the next row group
+        self._max_bytes = 0  # of their content, at most
+        self._n_measured = 0  # tables whose content was measured
+        self._measured_bytes = 0
         self.n_rows = 0
 
     def has_room(self, n_bytes: int) -> bool:
-        """Whether so much can be added without filling the row group."""
-        return self._at_most + n_bytes < _ROW_GROUP_BYTES
+        """Whether this much content can be added without ending the row group."""
+        return self._max_bytes + n_bytes < ROW_GROUP_BYTES
 
     def add(self, table: pa.Table) -> None:
-        self._waiting.append(table)
+        self._pending.append(table)
         self.n_rows += len(table)
-        # To measure exactly takes 2 ms, so it is left until it can matter.
-        self._at_most += _AT_MOST * _buffered(table)
-        if self._at_most < _ROW_GROUP_BYTES:
+        # Measuring the content takes 2 ms, so it is done only when the row group may be full.
+        self._max_bytes += _MAX_CONTENT_RATIO * _buffer_bytes(table)
+        if self._max_bytes < ROW_GROUP_BYTES:
             return
-        for unmeasured in self._waiting[self._measured :]:
-            self._bytes += sum(_content_bytes(column) for column in unmeasured.itercolumns())
-        self._measured = len(self._waiting)
-        if self._bytes >= _ROW_GROUP_BYTES:
+        for unmeasured in self._pending[self._n_measured :]:
+            self._measured_bytes += content_bytes(unmeasured)
+        self._n_measured = len(self._pending)
+        if self._measured_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        # In one piece, so that no byte depends on how many came together.
-        table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        # As one array per column, so that the bytes do not depend on how many tables were added.
+        table = pa.concat_tables(self._pending).unify_dictionaries().combine_chunks()
         self._file.write_table(table, row_group_size=max(len(table), 1))
-        self._waiting, self._at_most, self._measured, self._bytes = [], 0, 0, 0
+        self._pending = []
+        self._max_bytes = self._n_measured = self._measured_bytes = 0
 
-    def __enter__(self) -> _TableWriter:
+    def __enter__(self) -> TableWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._waiting:
+        if kind is None and self._pending:
             self._flush()
         self._file.close()
 
 
-def _buffered(table: pa.Table) -> int:
-    """Bytes of a table as it would be sent, a cheap measure."""
+def _buffer_bytes(table: pa.Table) -> int:
+    """Bytes of a table's buffers as Arrow would send them; cheap to compute."""
     return sum(map(pa.ipc.get_record_batch_size, table.to_batches()))
 
 
-def _content_bytes(values: pa.Array | pa.ChunkedArray) -> int:
-    """Bytes of the values themselves. `nbytes` would count what they happen to lie in as well."""
+def content_bytes(values: pa.Table | pa.ChunkedArray | pa.Array) -> int:
+    """Bytes of the values alone, while `nbytes` also counts the rest of a shared buffer."""
+    if isinstance(values, pa.Table):
+        return sum(map(content_bytes, values.itercolumns()))
     if isinstance(values, pa.ChunkedArray):
-        return sum(_content_bytes(chunk) for chunk in values.chunks)
+        return sum(map(content_bytes, values.chunks))
     kind = values.type
     if pa.types.is_struct(kind):
-        return sum(_content_bytes(column) for column in values.flatten())
+        return sum(map(content_bytes, values.flatten()))
     if pa.types.is_map(kind):
         first, last = values.offsets[0].as_py(), values.offsets[-1].as_py()
-        inside = (items.slice(first, last - first) for items in (values.keys, values.items))
-        return 4 * len(values) + sum(map(_content_bytes, inside))
+        entries = (items.slice(first, last - first) for items in (values.keys, values.items))
+        return 4 * len(values) + sum(map(content_bytes, entries))
     if pa.types.is_nested(kind):
-        return 4 * len(values) + _content_bytes(values.flatten())
+        return 4 * len(values) + content_bytes(values.flatten())
     if pa.types.is_string(kind) or pa.types.is_large_binary(kind):
         return 4 * len(values) + (pc.sum(pc.binary_length(values)).as_py() or 0)
     if pa.types.is_dictionary(kind):

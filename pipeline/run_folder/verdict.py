@@ -1,4 +1,4 @@
-"""The verdict on a run, made from its manifests: what is done, what failed, and the exit code."""
+"""The verdict on a run: what is done, what failed, and the exit code, computed from manifests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERDICT = "verdict.json"
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes of the command line."""
 
     DONE = 0
@@ -36,31 +36,36 @@ class Exit(IntEnum):
     INCOMPLETE = 4
 
 
-def exit_code_of(error: Exception) -> Exit:
-    """Usage: what the user set or handed in. Incomplete: another driver's run. Else a crash."""
+def exit_code_of(error: Exception) -> ExitCode:
+    """The exit code for an error that ended a command.
+
+    USAGE for errors in the config or the input, INCOMPLETE if another driver has the run, else
+    CRASH.
+    """
     if isinstance(error, LeaseHeld | LeaseLost):
-        return Exit.INCOMPLETE
+        return ExitCode.INCOMPLETE
     usage = isinstance(error, ConfigError | InputSchemaError | UnknownName)
-    return Exit.USAGE if usage else Exit.CRASH
+    return ExitCode.USAGE if usage else ExitCode.CRASH
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Why a run ended before its time. early: for too many errors."""
+class StopReason:
+    """Why a run ended before all its work was done."""
 
-    exit_code: Exit
+    exit_code: ExitCode
     reason: str
-    early: bool = False
+    too_many_errors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a run stands.
+    """The state of a run, as stored in verdict.json.
 
-    finished: every input row is published. exit_code: null while the run is going on. plan: hash of
-    the input and settings it speaks of. inputs: hash of what a listing of the input tells. tables:
-    files and rows of each. stopped_early: this driver or one before it ended for too many errors.
-    epoch: the driver that says so.
+    plan: digest of the plan that it refers to. finished: every input row is published. exit_code:
+    null while the run is going on. n_rows, n_ok, n_error, n_spans: of published shards. by_code,
+    by_stage: error rows of each code and of each stage. inputs: digest of the listed input and the
+    settings. tables: number of files and rows of each table. stopped_early: this driver or an
+    earlier one ended because of too many errors. epoch: of the driver that wrote it.
     """
 
     run_id: str
@@ -82,8 +87,8 @@ class Verdict:
     epoch: int = field(default=0, compare=False)
 
 
-class Work(Protocol):
-    """A run, or a run that is curated again: what it is to publish, and what it has."""
+class RunState(Protocol):
+    """A run, or a run that is curated again: its plan, and what is published of it so far."""
 
     @property
     def run_id(self) -> str: ...
@@ -98,21 +103,21 @@ class Work(Protocol):
     def is_published(self, shard: Shard) -> bool: ...
 
 
-def is_finished(work: Work) -> bool:
-    """Whether all of its plan was done earlier, and cleared up behind."""
-    published = all(work.is_published(shard) for shard in work.plan.shards)
-    return published and finished_plan(work.folder) == work.plan.digest
+def is_finished(run: RunState) -> bool:
+    """Whether every shard of the plan is published, and the verdict calls this plan finished."""
+    published = all(run.is_published(shard) for shard in run.plan.shards)
+    return published and finished_plan_digest(run.folder) == run.plan.digest
 
 
-def judge(work: Work, stopped: Stop | None = None) -> Verdict:
-    """The verdict from the manifests of the plan's shards; others do not count.
+def make_verdict(run: RunState, stopped: StopReason | None = None) -> Verdict:
+    """Compute the verdict from the manifests of the plan's shards; other manifests do not count.
 
     Raises:
         RunError: the rows that were published are not the rows of the input.
     """
-    plan = work.plan
+    plan = run.plan
     keys = {shard.key for shard in plan.shards}
-    final = [manifest for manifest in work.manifests.values() if manifest.key in keys]
+    final = [manifest for manifest in run.manifests.values() if manifest.key in keys]
     n_rows, n_ok, n_error = (
         sum(getattr(item, name) for item in final) for name in ("n_rows", "n_ok", "n_error")
     )
@@ -122,10 +127,10 @@ def judge(work: Work, stopped: Stop | None = None) -> Verdict:
             f"{plan.n_rows} rows went in, {n_ok} ok and {n_error} error rows came out; "
             "this is a fault of the pipeline, please report it"
         )
-    limit = work.config.run.max_error_fraction
-    exit_code, reason = decide(finished, n_error, n_rows, limit, stopped)
+    limit = run.config.run.max_error_fraction
+    exit_code, reason = exit_code_and_reason(finished, n_error, n_rows, limit, stopped)
     return Verdict(
-        run_id=work.run_id,
+        run_id=run.run_id,
         plan=plan.digest,
         finished=finished,
         exit_code=exit_code,
@@ -138,36 +143,36 @@ def judge(work: Work, stopped: Stop | None = None) -> Verdict:
         by_stage=_total(item.by_stage for item in final),
         n_shards=len(plan.shards),
         n_published=len(final),
-        inputs=plan.inputs,
+        inputs=plan.inputs_digest,
         tables=_tables(final),
-        stopped_early=stopped is not None and stopped.early,
+        stopped_early=stopped is not None and stopped.too_many_errors,
     )
 
 
-def unfinished(verdict: Verdict, stop: Stop | None = None) -> Verdict:
-    """The verdict of a run that has not come to its end, though all may be published."""
-    exit_code, reason = decide(False, 0, 0, 0.0, stop)
+def unfinished_verdict(verdict: Verdict, stopped: StopReason | None = None) -> Verdict:
+    """The same verdict, but not finished: all may be published, but the run has not ended."""
+    exit_code, reason = exit_code_and_reason(False, 0, 0, 0.0, stopped)
     return replace(verdict, finished=False, exit_code=exit_code, reason=reason)
 
 
-def decide(
+def exit_code_and_reason(
     finished: bool,
     n_error: int,
     n_rows: int,
     max_error_fraction: float,
-    stopped: Stop | None = None,
+    stopped: StopReason | None = None,
 ) -> tuple[int | None, str]:
-    """Exit code (null while the run goes on) and reason."""
+    """The exit code (None while the run goes on) and the reason in words."""
     if stopped is not None:
         return stopped.exit_code, stopped.reason
     if not finished:
         return None, "going on"
     if n_rows and n_error / n_rows > max_error_fraction:
-        return Exit.INCOMPLETE, (
+        return ExitCode.INCOMPLETE, (
             f"{n_error} of {n_rows} rows are errors, above "
             f"run.max_error_fraction={max_error_fraction}"
         )
-    return Exit.DONE, "done"
+    return ExitCode.DONE, "done"
 
 
 def _tables(final: Iterable[Manifest]) -> dict[str, dict[str, int]]:
@@ -188,13 +193,14 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 class VerdictFile:
-    """verdict.json, for the driver that holds the run's lease as its `epoch`.
+    """verdict.json, as the driver of this epoch writes it.
 
-    stopped_early: it was said when this was made, and is until the run is finished: whoever goes on
-    after that may be stopped himself before he comes to it again.
+    Made when the lease is taken. Each write replaces only the version that was there then, or one
+    that we wrote since. So a driver that was suspended while another took the run over cannot
+    overwrite the other's verdict.
 
-    Made when the lease is taken; each write replaces only what was there then, or what we wrote
-    since. So a driver that sleeps while another takes the run over cannot spoil its verdict.
+    stopped_early: an earlier driver ended because of too many errors. It stays in the verdict until
+    the run is finished, since the next driver may end before it counts as many errors itself.
     """
 
     def __init__(self, folder: Folder, epoch: int) -> None:
@@ -203,46 +209,46 @@ class VerdictFile:
         self.stopped_early = bool((read_verdict(folder) or {}).get("stopped_early"))
 
     def write(self, verdict: Verdict) -> Verdict:
-        """Replace it; returns what it says now, of the drivers before us as well.
+        """Replace the file; returns what was written, with `epoch` and `stopped_early` filled in.
 
         Raises:
-            LeaseLost: somebody else wrote it meanwhile.
+            LeaseLost: a later driver has written it.
         """
         stopped_early = not verdict.finished and (verdict.stopped_early or self.stopped_early)
-        told = replace(verdict, epoch=self._epoch, stopped_early=stopped_early)
+        verdict = replace(verdict, epoch=self._epoch, stopped_early=stopped_early)
         try:
-            self._write(told)
+            self._write(verdict)
         except FileExistsError as error:
-            # What interrupts us can come between a write and our knowing of it.
+            # A signal may have interrupted us after a write and before we stored its version, or an
+            # earlier driver wrote late: then we write again.
             stored = read_verdict(self._folder)
-            # So can a late write of an earlier driver's.
             if stored is not None and stored.get("epoch", 0) > self._epoch:
                 raise LeaseLost(
-                    f"{error}, by another driver, whose the run is now; the same command says how "
-                    "it stands"
+                    f"{error} by another driver, which has taken the run over; the same command "
+                    "reports its state"
                 ) from error
             self._version = self._folder.version(VERDICT)
-            self._write(told)
-        return told
+            self._write(verdict)
+        return verdict
 
-    def _write(self, told: Verdict) -> None:
+    def _write(self, verdict: Verdict) -> None:
         with self._folder.writing(VERDICT, over=self._version) as path:
-            path.write_text(json.dumps(asdict(told), indent=1))
+            path.write_text(json.dumps(asdict(verdict), indent=1))
         self._version = self._folder.version(VERDICT)
 
 
 def read_verdict(folder: Folder) -> dict[str, Any] | None:
-    """What verdict.json tells, if there is one. Raises: RunError if it is not JSON."""
+    """The fields of verdict.json; None if there is none. Raises: RunError if it is not JSON."""
     try:
-        told: dict[str, Any] = json.loads(folder.read(VERDICT))
+        verdict: dict[str, Any] = json.loads(folder.read(VERDICT))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
-    return told
+    return verdict
 
 
-def finished_plan(folder: Folder) -> str | None:
-    """Hash of the plan that the run has finished, if it has finished one."""
-    told = read_verdict(folder)
-    return str(told["plan"]) if told is not None and told.get("finished") else None
+def finished_plan_digest(folder: Folder) -> str | None:
+    """Digest of the plan that the run has finished; None if it has not finished one."""
+    verdict = read_verdict(folder)
+    return str(verdict["plan"]) if verdict is not None and verdict.get("finished") else None

@@ -18,7 +18,7 @@ from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials, StoreUn
 from pipeline.driver.run import run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.verdict import VERDICT, Exit, exit_code_of, is_finished
+from pipeline.run_folder.verdict import VERDICT, ExitCode, exit_code_of, is_finished
 from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import (
     GOOD_ROWS,
@@ -207,7 +207,7 @@ def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
 
     with pytest.raises(LeaseLost, match=r"not renewed for \d+ s .*did not answer") as met:
         run(job, away)
-    assert exit_code_of(met.value) == Exit.INCOMPLETE
+    assert exit_code_of(met.value) == ExitCode.INCOMPLETE
     assert job.folder.tree("") == before
 
 
@@ -233,7 +233,7 @@ def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
 
     with pytest.raises(RunError, match="the token has expired") as met:
         run(job, breaks)
-    assert exit_code_of(met.value) == Exit.CRASH
+    assert exit_code_of(met.value) == ExitCode.CRASH
     assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
 
 

@@ -20,7 +20,7 @@ from pipeline.driver.stop_signals import keeping_handlers
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.lease_file import LEASE
-from pipeline.run_folder.verdict import Exit
+from pipeline.run_folder.verdict import ExitCode
 from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import (
     ALL_ROWS,
@@ -119,13 +119,13 @@ def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.Monk
     job = job_for(config_for(folder, run=limits))
     worker = Worker(job.folder)
     verdict = run(job, worker)
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "stopped early: 2 of the first 4 rows are errors" in verdict.reason
     assert len(worker.done) == 2
     assert told(job)["reason"] == verdict.reason
     # The same command knows it before it does anything.
     again = run(job_for(config_for(folder, run=limits)), _nothing)
-    assert (again.exit_code, again.reason) == (Exit.INCOMPLETE, verdict.reason)
+    assert (again.exit_code, again.reason) == (ExitCode.INCOMPLETE, verdict.reason)
     # Though one was killed or stopped in between.
     for stop in (Killed, KeyboardInterrupt):
         with monkeypatch.context() as patch, suppress(stop):
@@ -183,7 +183,7 @@ def test_few_rows_do_not_stop_a_run(folder: Path) -> None:
     limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 100}
     job = job_for(config_for(folder, run=limits))
     verdict = run(job, Worker(job.folder))
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, True)
+    assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, True)
     assert "2 of 7 rows are errors" in verdict.reason
 
 
@@ -198,7 +198,7 @@ def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> Non
         raise AssertionError("it goes on")
 
     verdict = run(job, stopped)
-    assert verdict.exit_code == Exit.INCOMPLETE
+    assert verdict.exit_code == ExitCode.INCOMPLETE
     assert verdict.reason == f"stopped by {number.name}; the same command continues the run"
     assert json.loads(job.folder.read(LEASE))["released"] is True
     assert signal.getsignal(number) == before

@@ -20,7 +20,7 @@ from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.manifests import manifest_name, read_manifests
 from pipeline.run_folder.publish import publish_shard
 from pipeline.run_folder.tables import table_name
-from pipeline.run_folder.verdict import Exit, is_finished
+from pipeline.run_folder.verdict import ExitCode, is_finished
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
 from tests.pipeline.made_runs import (
@@ -107,7 +107,7 @@ def test_keyboard_interrupt_is_incomplete(folder: Path) -> None:
         raise KeyboardInterrupt
 
     verdict = run(job, interrupted)
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "the same command continues" in verdict.reason
     assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 4
 
@@ -115,7 +115,7 @@ def test_keyboard_interrupt_is_incomplete(folder: Path) -> None:
 def test_chunks_that_do_not_come_back_are_missed(folder: Path) -> None:
     job = job_for(config_for(folder))
     verdict = run(job, lambda chunks: Worker(job.folder)(chunks[1:]))
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "1 shards are not complete" in verdict.reason
     assert verdict.n_rows == 3
 

@@ -19,7 +19,7 @@ from pipeline.run_folder.commit import EPOCH_KEY
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import LEASE, current_claim
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.run_folder.verdict import Exit, Stop, VerdictFile, judge
+from pipeline.run_folder.verdict import ExitCode, StopReason, VerdictFile, make_verdict
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     Worker,
@@ -186,21 +186,21 @@ def test_driver_that_wakes_beside_a_run_of_other_input_adds_nothing(
 def test_verdict_file_knows_its_own_writes(folder: Path) -> None:
     job = job_for(config_for(folder))
     first = VerdictFile(job.folder, 1)
-    first.write(judge(job))
+    first.write(make_verdict(job))
     # A write that was interrupted before its version was known.
     late = VerdictFile(job.folder, 1)
-    first.write(judge(job))
-    assert late.write(judge(job, Stop(Exit.INCOMPLETE, "stopped"))).epoch == 1
+    first.write(make_verdict(job))
+    assert late.write(make_verdict(job, StopReason(ExitCode.INCOMPLETE, "stopped"))).epoch == 1
     assert told(job)["reason"] == "stopped"
     second = VerdictFile(job.folder, 2)
     # What an earlier driver writes late is no reason to give the run up.
-    late.write(judge(job))
-    second.write(judge(job))
+    late.write(make_verdict(job))
+    second.write(make_verdict(job))
     with pytest.raises(LeaseLost, match="changed or deleted meanwhile, by another driver"):
-        late.write(judge(job))
+        late.write(make_verdict(job))
     assert told(job)["epoch"] == 2
     job.folder.delete("verdict.json")
-    second.write(judge(job))
+    second.write(make_verdict(job))
 
 
 def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
@@ -226,7 +226,7 @@ def test_files_that_vanish_during_a_run_are_missed_at_its_end(folder: Path) -> N
             yield committed
 
     verdict = run(job, vanishing)
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "1 shards are not complete" in verdict.reason
     assert run(job_for(config_for(folder)), Worker(job.folder)).exit_code == 0
     assert_complete(job)

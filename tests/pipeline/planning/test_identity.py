@@ -7,7 +7,7 @@ import pytest
 
 from omnitrace_core.errors import ConfigError, RunError
 from omnitrace_core.options import ModelOptions
-from pipeline.planning.identity import identify, remember
+from pipeline.planning.identity import identify, record_run_date
 from pipeline.planning.model_files import model_identity
 from tests.pipeline.made_runs import DAY, config_for, write_input
 
@@ -18,16 +18,16 @@ def test_run_stays_one_run_after_midnight(tmp_path: Path) -> None:
     config = config_for(tmp_path)
     first = identify(config, lambda: DAY)
     assert identify(config, lambda: NEXT_DAY).date == NEXT_DAY
-    remember(first)
+    record_run_date(first)
     second = identify(config, lambda: NEXT_DAY)
     assert second == first or second.folder.root == first.folder.root
     assert first.folder.root.endswith(f"/output/run_date=2026-01-31/run_id={first.run_id}")
-    remember(second)
+    record_run_date(second)
     assert identify(config, lambda: NEXT_DAY).date == DAY
 
 
 def test_given_date_wins(tmp_path: Path) -> None:
-    remember(identify(config_for(tmp_path), lambda: DAY))
+    record_run_date(identify(config_for(tmp_path), lambda: DAY))
     given = config_for(tmp_path, run={"date": "2025-05-05"})
     assert identify(given, lambda: NEXT_DAY).date == datetime.date(2025, 5, 5)
 
@@ -58,11 +58,11 @@ def test_speech_models_count_by_their_content_where_they_are_used(tmp_path: Path
     assert of("bins") == before[1]
 
 
-def test_unreadable_record_of_the_first_day(tmp_path: Path) -> None:
+def test_unreadable_record_of_the_run_date(tmp_path: Path) -> None:
     config = config_for(tmp_path)
     identity = identify(config, lambda: DAY)
     identity.output.write(f"_runs/{identity.run_id}.json", b"{}")
-    with pytest.raises(RunError, match=r"does not say on which day.*set run\.date"):
+    with pytest.raises(RunError, match=r"does not say on which date.*set run\.date"):
         identify(config, lambda: DAY)
 
 

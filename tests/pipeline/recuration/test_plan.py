@@ -153,7 +153,7 @@ def test_run_of_a_newer_version(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"schema version 99, and this OmniTrace knows 2"):
         plan_recuration(job.folder.root, str(tmp_path / "dest"))
     job.folder.write("run.json", b"{}")
-    with pytest.raises(ConfigError, match=r"run\.json does not say what the run was told"):
+    with pytest.raises(ConfigError, match=r"run\.json does not hold the settings of a run"):
         plan_recuration(job.folder.root, str(tmp_path / "dest"))
 
 

@@ -20,7 +20,7 @@ from pipeline.recuration.plan import Recuration, plan_recuration
 from pipeline.recuration.run import recurate
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.manifests import read_manifests, write_manifest
-from pipeline.run_folder.verdict import Exit, is_finished
+from pipeline.run_folder.verdict import ExitCode, is_finished
 from pipeline.storage.folder import Folder
 from tests.pipeline.made_runs import config_for, job_for, rows
 from tests.pipeline.traced_runs import stages_of, traced_run, write_corpus
@@ -109,7 +109,7 @@ def test_chunks_and_row_groups_are_cut_as_they_were(
 ) -> None:
     """Also where a later start of the run cut the rest of it in another way."""
     write_corpus(tmp_path)
-    monkeypatch.setattr("pipeline.run_folder.tables._ROW_GROUP_BYTES", 2000)
+    monkeypatch.setattr("pipeline.run_folder.tables.ROW_GROUP_BYTES", 2000)
     job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
     execute = stages_of(job)
     interrupted = run(job, lambda chunks: execute(chunks[:2]))
@@ -209,7 +209,7 @@ def test_interrupted(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.recuration.run.recurate_shard", interrupt)
         verdict = recurate(job, workers=1)
-    assert (verdict.exit_code, verdict.finished) == (Exit.INCOMPLETE, False)
+    assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "the same command does what is missing" in verdict.reason
     _again(made, tmp_path / "dest")
 
@@ -352,7 +352,7 @@ def copied(made: Job, tmp_path: Path) -> Callable[[], Recuration]:
 def test_file_that_is_gone(copied: Callable[[], Recuration], tmp_path: Path) -> None:
     (tmp_path / "run/traces/shard-00001.parquet").unlink()
     # Also in another process.
-    with pytest.raises(RunError, match=r"traces/shard-00001\.parquet is gone, though its manifest"):
+    with pytest.raises(RunError, match=r"traces/shard-00001\.parquet is missing, though its"):
         recurate(copied(), workers=2)
     told = json.loads((tmp_path / "dest/verdict.json").read_text())
     assert (told["exit_code"], told["finished"]) == (1, False)
@@ -362,5 +362,5 @@ def test_file_that_is_gone(copied: Callable[[], Recuration], tmp_path: Path) -> 
 def test_files_of_different_shards(copied: Callable[[], Recuration], tmp_path: Path) -> None:
     folder = tmp_path / "run/spans"
     shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
-    with pytest.raises(RunError, match=r"has rows of b\.parquet:0 that samples/ has not"):
+    with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ lacks"):
         recurate(copied(), workers=1)
