@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.run_folder.manifests import MANIFESTS
-from pipeline.run_folder.verdict import Verdict, decide, read_verdict
+from pipeline.run_folder.verdict import Verdict, exit_code_and_reason, read_verdict
 from pipeline.storage.folder import Folder
 
 
@@ -26,7 +26,7 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
     if len(folder.names(MANIFESTS, suffix=".json")) != verdict.n_shards:
         return None
     limit = run.config.run.max_error_fraction
-    exit_code, reason = decide(True, verdict.n_error, verdict.n_rows, limit)
+    exit_code, reason = exit_code_and_reason(True, verdict.n_error, verdict.n_rows, limit)
     return replace(verdict, exit_code=exit_code, reason=reason)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.config import RunConfig
 from pipeline.planning.identity import RunIdentity, Today, identify, utc_today
 from pipeline.planning.inputs import InputListing, list_input
-from pipeline.planning.plan import inputs_digest
+from pipeline.planning.plan import digest_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class IdentifiedRun:
     def inputs(self) -> str:
         """Hash of the listed input and of what shapes the records; equals `Plan.inputs`."""
         fingerprint, chunk_samples = self.identity.fingerprint, self.config.run.chunk_samples
-        return inputs_digest(self.listing.shards, fingerprint, chunk_samples)
+        return digest_inputs(self.listing.shards, fingerprint, chunk_samples)
 
 
 def identify_run(config: RunConfig, today: Today = utc_today) -> IdentifiedRun:
