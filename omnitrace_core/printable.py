@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import re
+import textwrap
+from typing import Any
 
 # Tab and newline are in a class of their own: `printable(text, lines=True)` keeps them.
 _LAYOUT = r"\t\n"
@@ -60,6 +62,10 @@ class PrintableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record, ready for the terminal."""
         return printable_message(super().format(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback, indented as a whole."""
+        return textwrap.indent(super().formatException(ei), "  ")
 
 
 def make_last_resort_printable() -> None:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
 from omnitrace_core.printable import PrintableFormatter, printable, printable_message
-from pipeline.commands.terminal import printable_warnings, say, say_error
+from pipeline.commands.terminal import printable_warnings, say, say_error, show
 from pipeline.driver.stop_signals import stopping_on_signals
 
 Arguments = argparse.Namespace
@@ -288,7 +288,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def _inspect(arguments: Arguments) -> int:
     from pipeline.commands.inspect import inspect_sample
 
-    say(inspect_sample(arguments.run_folder, arguments.sample_id))
+    show(inspect_sample(arguments.run_folder, arguments.sample_id))
     return 0
 
 

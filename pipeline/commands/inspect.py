@@ -1,8 +1,9 @@
-"""One sample of a published run, in words."""
+"""Show one sample of a published run: its messages, response, spans and their sources."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from typing import TypeAlias, cast
 
 import pyarrow.compute as pc
@@ -10,38 +11,43 @@ import pyarrow.parquet as pq
 
 from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import ConfigError
+from omnitrace_core.printable import printable
+from pipeline.commands.terminal import Block, Table
 from pipeline.storage.folder import Folder
 
-Row: TypeAlias = dict[str, object]
-_SHOWN_CHARS = 160
+Record: TypeAlias = dict[str, object]  # a Parquet row as pyarrow gives it
+_MAX_CHARS = 160  # of a text that is shortened
 
 
-def inspect_sample(run_folder: str, sample_id: str) -> str:
-    """The sample's messages in short, its response, and its spans with their sources.
+def inspect_sample(run_folder: str, sample_id: str) -> list[Block]:
+    """What there is to show of a sample; of each, if several rows have this id.
 
-    run_folder: of one run, or one above several; every row of this id that is found is shown.
+    run_folder: of one run, or one above several runs.
 
     Raises:
         ConfigError: there is no run, or no such sample in it.
     """
-    storage = Folder(run_folder)
-    tables = [name for name in storage.tree(".parquet") if _table_of(name) == "samples"]
-    if not tables:
+    folder = Folder(run_folder)
+    files = [name for name in folder.tree(".parquet") if _table_of(name) == "samples"]
+    if not files:
         raise ConfigError(
             f"{run_folder!r} holds no published samples; give a run's folder, "
             "<output.path>/run_date=.../run_id=..., or one above it"
         )
-    shown = []
-    for name in tables:
-        for sample in _rows(storage, name, "sample_id", sample_id):
-            spans, maps = (
-                _rows(storage, _sibling(name, table), "row_key", str(sample["row_key"]))
+    blocks: list[Block] = []
+    for name in files:
+        for sample in _rows(folder, name, "sample_id", sample_id):
+            spans, heatmaps = (
+                _rows(folder, _sibling(name, table), "row_key", str(sample["row_key"]))
                 for table in ("spans", "heatmaps")
             )
-            shown.append(f"{storage.url(name)}\n{_sample_text(sample, spans, maps)}")
-    if not shown:
-        raise ConfigError(f"no sample {sample_id!r} in the {len(tables)} shards under {run_folder}")
-    return "\n\n".join(shown)
+            if blocks:
+                blocks.append("")
+            blocks.append(printable(folder.url(name)))
+            blocks += _sample_blocks(sample, spans, heatmaps)
+    if not blocks:
+        raise ConfigError(f"no sample {sample_id!r} in the {len(files)} shards under {run_folder}")
+    return blocks
 
 
 def _table_of(name: str) -> str:
@@ -54,86 +60,110 @@ def _sibling(name: str, table: str) -> str:
     return "/".join([*above, table, file])
 
 
-def _rows(storage: Folder, name: str, column: str, value: str) -> list[Row]:
+def _rows(folder: Folder, name: str, column: str, value: str) -> list[Record]:
     """Rows of a published file with this value; none of a table that the run does not keep."""
-    if not storage.exists(name):
+    if not folder.exists(name):
         return []
     # Not read_table with a filter: its I/O threads can outlive main and abort the process at exit.
-    with storage.open(name) as file, pq.ParquetFile(file) as table:
-        found = table.read(use_threads=False)
-    mine = found.filter(pc.equal(found.column(column), value))
-    rows: list[Row] = mine.to_pylist(maps_as_pydicts="strict")
+    with folder.open(name) as file, pq.ParquetFile(file) as parquet:
+        table = parquet.read(use_threads=False)
+    matching = table.filter(pc.equal(table.column(column), value))
+    rows: list[Record] = matching.to_pylist(maps_as_pydicts="strict")
     return rows
 
 
-def _sample_text(sample: Row, spans: list[Row], maps: list[Row]) -> str:
-    lines = [f"{sample['sample_id']}  ({sample['row_key']}): {sample['status']}", *_asked(sample)]
+def _sample_blocks(sample: Record, spans: list[Record], heatmaps: list[Record]) -> Iterator[Block]:
+    head = f"{sample['sample_id']}  ({sample['row_key']}): {sample['status']}"
+    yield printable(head)
     if sample["status"] == "error":
-        lines.append(
+        yield printable(
             f"error in {sample['error_stage']}, {sample['error_code']}: {sample['message']}"
         )
+    if parts := list(_part_rows(sample)):
+        yield ""
+        yield Table(("part", "role", "type", "content"), parts, right=frozenset({"part"}))
     if sample["response"] is not None:
-        lines += ["response:", textwrap.indent(str(sample["response"]), "  ")]
+        yield "\nresponse:"
+        yield textwrap.indent(printable(sample["response"], lines=True), "  ", lambda line: True)
     for span in spans:
-        lines += _span_lines(span)
-        lines += [_peak(item) for item in maps if item["span_index"] == span["span_index"]]
-    lines += [f"note: {note}" for note in cast("list[str]", sample["notes"])]
-    return "\n".join(lines)
+        yield ""
+        yield from _span_blocks(span)
+        for heatmap in heatmaps:
+            if heatmap["span_index"] == span["span_index"]:
+                yield printable(_strongest_place(heatmap))
+    for note in cast("list[str]", sample["notes"]):
+        yield printable(f"note: {note}")
 
 
-def _asked(sample: Row) -> list[str]:
-    """The messages, one line per part, numbered as `part_index` counts."""
-    lines, index = [], 0
+def _part_rows(sample: Record) -> Iterator[tuple[str, ...]]:
+    """A row per part of the messages, numbered as `part_index` counts them."""
+    index = 0
     for message in _list(sample["messages"]):
-        lines.append(f"{message['role']}:")
         for part in _list(message["content"]):
-            said = part["text"] if part["type"] == "text" else shown_address(str(part["uri"] or ""))
-            lines.append(f"  [{index}] {part['type']}: {_short(said)}")
+            is_text = part["type"] == "text"
+            content = part["text"] if is_text else shown_address(str(part["uri"] or ""))
+            yield str(index), str(message["role"]), str(part["type"]), _short(content)
             index += 1
-    return lines
 
 
-def _span_lines(span: Row) -> list[str]:
-    head = f"span {span['span_index']}, {span['outcome']}, confidence {span['confidence']:.3f}: "
-    lines = [head + _short(span["text"])]
-    for source in _list(span["sources"]):
-        lines.append(
-            f"  {source['rank']}. {_place(source)}  mass {source['mass']:.3f}, "
-            f"share {source['share']:.2f}"
+def _span_blocks(span: Record) -> Iterator[Block]:
+    title = (
+        f"span {span['span_index']}, {span['outcome']}, confidence {span['confidence']:.3f}: "
+        f"{_short(span['text'])}"
+    )
+    sources = [
+        (
+            str(source["rank"]),
+            str(source["part_index"]),
+            _place(source),
+            f"{source['mass']:.3f}",
+            f"{source['share']:.2f}",
         )
-    return lines
+        for source in _list(span["sources"])
+    ]
+    if not sources:
+        yield printable(title)
+        return
+    columns = ("rank", "part", "source", "mass", "share")
+    yield Table(columns, sources, title, right=frozenset({"rank", "part", "mass", "share"}))
 
 
-def _peak(heat: Row) -> str:
+def _strongest_place(heatmap: Record) -> str:
     """Where a heat map is strongest, in pixels of the original picture."""
-    patches = cast("list[int]", heat["patches"])
+    patches = cast("list[int]", heatmap["patches"])
     n_rows, n_columns, width, height, scale = (
-        cast("float", heat[name]) for name in ("n_rows", "n_columns", "width", "height", "scale")
+        cast("float", heatmap[name]) for name in ("n_rows", "n_columns", "width", "height", "scale")
     )
     row, column = divmod(patches.index(max(patches)), int(n_columns))
-    wide, high = width / n_columns, height / n_rows
-    edges = (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
-    when = "" if heat["start_s"] is None else f" {heat['start_s']:.2f}-{heat['end_s']:.2f} s"
+    patch_width, patch_height = width / n_columns, height / n_rows
+    box = (
+        column * patch_width,
+        row * patch_height,
+        (column + 1) * patch_width,
+        (row + 1) * patch_height,
+    )
+    start_s, end_s = heatmap["start_s"], heatmap["end_s"]
+    time = "" if start_s is None else f" {start_s:.2f}-{end_s:.2f} s"
     return (
-        f"  heat map [{heat['part_index']}] {heat['modality']}{when}: strongest at "
-        f"{[round(edge) for edge in edges]}, {max(patches) * scale:.4f}"
+        f"heat map of part {heatmap['part_index']}, {heatmap['modality']}{time}: strongest at "
+        f"{[round(edge) for edge in box]}, {max(patches) * scale:.4f}"
     )
 
 
-def _place(source: Row) -> str:
-    """Where a source lies in the original media."""
-    where = f"[{source['part_index']}] {source['kind']}"
+def _place(source: Record) -> str:
+    """The source's kind, and where it lies in the original media."""
+    place = str(source["kind"])
     if source["start_s"] is not None:
-        where += f" {source['start_s']:.2f}-{source['end_s']:.2f} s"
+        place += f" {source['start_s']:.2f}-{source['end_s']:.2f} s"
     if source["box"] is not None:
-        where += f" box {[round(edge) for edge in cast('list[float]', source['box'])]}"
-    said = source["transcript"] or source["text"]
-    return f"{where} {_short(said)!r}" if said else where
+        place += f" box {[round(edge) for edge in cast('list[float]', source['box'])]}"
+    words = source["transcript"] or source["text"]
+    return f'{place} "{_short(words)}"' if words else place
 
 
 def _short(text: object) -> str:
-    return textwrap.shorten(str(text or ""), _SHOWN_CHARS, placeholder=" ...")
+    return textwrap.shorten(str(text or ""), _MAX_CHARS, placeholder=" ...")
 
 
-def _list(value: object) -> list[Row]:
-    return cast("list[Row]", value or [])
+def _list(value: object) -> list[Record]:
+    return cast("list[Record]", value or [])

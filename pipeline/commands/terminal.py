@@ -1,18 +1,41 @@
 """Print for people: every line that a command prints goes through this module.
 
 Text is made safe to print here (`omnitrace_core.printable`), so callers pass names and texts as
-they are.
+they are. On a terminal tables are drawn with Rich; in pipes and logs they are aligned text.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from dataclasses import dataclass, field
+from typing import TextIO, TypeAlias
 
 from omnitrace_core.printable import printable, printable_message
+
+WIDTH = 100  # characters of a table that is plain text
+_GAP = "  "
+_MIN_WIDTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under their columns' names; a cell may have several lines.
+
+    title: a line above the table. right: names of the columns whose cells are flush right.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    right: frozenset[str] = field(default_factory=frozenset)
+
+
+Block: TypeAlias = str | Table
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -23,6 +46,87 @@ def say(text: str, stream: TextIO | None = None) -> None:
 def say_error(text: str) -> None:
     """Print a message to stderr, made safe; lines after its first are indented."""
     _write(f"{printable_message(text)}\n", sys.stderr)
+
+
+def show(blocks: Iterable[Block], stream: TextIO | None = None) -> None:
+    """Print texts and tables to `stream` (stdout), made safe."""
+    stream = stream or sys.stdout
+    if draws_tables(stream):
+        _draw(blocks, stream)
+    else:
+        say(plain(blocks), stream)
+
+
+def draws_tables(stream: TextIO) -> bool:
+    """Whether tables are drawn: on a terminal that can, unless NO_COLOR or CI is set."""
+    able = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return able and stream.isatty() and not (os.environ.get("NO_COLOR") or os.environ.get("CI"))
+
+
+def plain(blocks: Iterable[Block]) -> str:
+    """Texts and tables as lines of text without control characters."""
+    texts = (
+        printable(block, lines=True) if isinstance(block, str) else "\n".join(_plain_lines(block))
+        for block in blocks
+    )
+    return "\n".join(texts)
+
+
+def _plain_lines(table: Table) -> Iterator[str]:
+    """The table's title, its head and its rows, at most WIDTH wide."""
+    cells = [table.columns, *table.rows]
+    widths = _widths([[_lines(cell) for cell in row] for row in cells])
+    if table.title:
+        yield from textwrap.wrap(printable(table.title), WIDTH)
+    for row in cells:
+        wrapped = [
+            [piece for line in _lines(cell) for piece in textwrap.wrap(line, width) or [""]]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for k in range(max(map(len, wrapped))):
+            texts = [
+                f"{lines[k] if k < len(lines) else '':{'>' if name in table.right else '<'}{width}}"
+                for name, lines, width in zip(table.columns, wrapped, widths, strict=True)
+            ]
+            yield _GAP.join(texts).rstrip()
+
+
+def _lines(cell: str) -> list[str]:
+    return [printable(line) for line in cell.split("\n")]
+
+
+def _widths(rows: Sequence[Sequence[Sequence[str]]]) -> list[int]:
+    """Widths of the columns: as wide as their longest line, the widest cut until all fit."""
+    widths = [
+        max(len(line) for cell in column for line in cell) for column in zip(*rows, strict=True)
+    ]
+    room = WIDTH - len(_GAP) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > _MIN_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _draw(blocks: Iterable[Block], stream: TextIO) -> None:
+    from rich import box, table
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    for block in blocks:
+        if isinstance(block, str):
+            # Long lines are left to the terminal, so that commands can be copied.
+            console.print(Text(printable(block, lines=True)), soft_wrap=True)
+            continue
+        if block.title:
+            console.print(Text(printable(block.title), style="bold"), soft_wrap=True)
+        drawn = table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for name in block.columns:
+            drawn.add_column(
+                Text(name), justify="right" if name in block.right else "left", overflow="fold"
+            )
+        for row in block.rows:
+            drawn.add_row(*(Text("\n".join(_lines(cell))) for cell in row))
+        console.print(drawn)
 
 
 @contextmanager

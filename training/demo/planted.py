@@ -1,7 +1,7 @@
-"""Chosen beside planted sources: what a run of the planted world found, and how much of it.
+"""Compare the sources that a run chose with the evidence that was planted.
 
-Works on rows of samples/ and spans/ as Parquet gives them, and knows nothing of the world but its
-labels, so any labelled run can be shown.
+Works on rows of samples/ and spans/ as Parquet gives them, and knows nothing of the planted world
+but its labels, so any labelled run can be compared.
 """
 
 from __future__ import annotations
@@ -9,68 +9,119 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from omnitrace_core.attribution.scores import carries, evidence_items, f1, match_statements
 from omnitrace_core.records import LabelSource, SourceUnit
 
-Record = Mapping[str, Any]
+Record: TypeAlias = Mapping[str, Any]  # a Parquet row as pyarrow gives it
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One labelled statement: the span that makes it (None if none does), and its score.
+class Pair:
+    """A chosen source beside the planted evidence that it carries; either may be missing.
 
-    planted: its evidence, with the text of the first unit that carries it. modality: of the
-    evidence, `mixed` if it is of several.
+    chosen: a row of the span's sources. text: of the first unit that carries the evidence.
     """
 
+    chosen: Record | None
+    planted: LabelSource | None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredStatement:
+    """A labelled statement with what the run chose for it.
+
+    was_said: whether a span of the response makes the statement. modality: of the planted evidence,
+    `mixed` if it has several. f1: of the chosen sources, 0 for a statement that was not said.
+    """
+
+    sample_id: str
     statement: str
-    span: Record | None
-    planted: tuple[tuple[LabelSource, str], ...]
+    was_said: bool
+    pairs: tuple[Pair, ...]
     modality: str
-    score: float
+    f1: float
 
 
-def scored(sample: Record, spans: Sequence[Record]) -> Iterator[Found]:
-    """Every labelled statement of a sample with its span; one that nothing states scores 0.
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How many statements there are, how many of them were said, and their mean F1."""
+
+    n_statements: int
+    n_said: int
+    mean_f1: float
+
+
+def score_statements(sample: Record, spans: Sequence[Record]) -> Iterator[ScoredStatement]:
+    """Score every labelled statement of a sample; one that no span makes scores 0.
 
     A label does not tell a video's frames from its sound: either counts. Statements that are
     labelled as resting on nothing are left out.
     """
-    units = [_of(SourceUnit, unit) for unit in sample["units"]]
+    units = [_from_row(SourceUnit, unit) for unit in sample["units"]]
     labels = [label for label in sample["labels"] or [] if label["sources"]]
     matches = match_statements(
         [label["statement"] for label in labels], [span["text"] for span in spans]
     )
     for label, match in zip(labels, matches, strict=True):
-        planted = tuple(_of(LabelSource, source) for source in label["sources"])
-        span = None if match is None else spans[match]
-        chosen = [] if span is None else [source["unit_id"] for source in span["sources"]]
+        planted = [_from_row(LabelSource, source) for source in label["sources"]]
+        chosen = [] if match is None else _by_rank(spans[match]["sources"])
         modalities = {source.modality for source in planted}
-        yield Found(
+        yield ScoredStatement(
+            sample_id=sample["sample_id"],
             statement=label["statement"],
-            span=span,
-            planted=tuple((source, _text(source, units)) for source in planted),
+            was_said=match is not None,
+            pairs=tuple(_pairs(chosen, planted, units)),
             modality=modalities.pop() if len(modalities) == 1 else "mixed",
-            score=f1(chosen, evidence_items(planted, units)),
+            f1=f1([source["unit_id"] for source in chosen], evidence_items(planted, units)),
         )
 
 
-def _text(source: LabelSource, units: Sequence[SourceUnit]) -> str:
-    return next((unit.text for unit in units if carries(unit, source)), "")
+def score_by_modality(statements: Sequence[ScoredStatement]) -> dict[str, Score]:
+    """The scores, by modality of the planted evidence, in alphabetical order."""
+    groups: dict[str, list[ScoredStatement]] = defaultdict(list)
+    for statement in statements:
+        groups[statement.modality].append(statement)
+    return {
+        modality: Score(
+            n_statements=len(group),
+            n_said=sum(statement.was_said for statement in group),
+            mean_f1=sum(statement.f1 for statement in group) / len(group),
+        )
+        for modality, group in sorted(groups.items())
+    }
 
 
-def means(found: Sequence[Found]) -> dict[str, tuple[float, int]]:
-    """By modality of the evidence, the mean score and of how many statements."""
-    scores: dict[str, list[float]] = defaultdict(list)
-    for item in found:
-        scores[item.modality].append(item.score)
-    return {name: (sum(values) / len(values), len(values)) for name, values in scores.items()}
+def _by_rank(sources: Sequence[Record]) -> list[Record]:
+    return sorted(sources, key=lambda source: int(source["rank"]))
 
 
-def _of(kind: Any, row: Record) -> Any:
-    """A record of the core from a Parquet row, which may have other columns beside."""
+def _pairs(
+    chosen: Sequence[Record], planted: Sequence[LabelSource], units: Sequence[SourceUnit]
+) -> Iterator[Pair]:
+    """The chosen sources by rank, each with its evidence; then the evidence that was missed."""
+    by_id = {unit.unit_id: unit for unit in units}
+    missing = list(planted)
+    for source in chosen:
+        unit = by_id[source["unit_id"]]
+        evidence = next((item for item in missing if carries(unit, item)), None)
+        if evidence is None:
+            yield Pair(source, None)
+            continue
+        missing.remove(evidence)
+        yield Pair(source, evidence, _text(evidence, units))
+    for evidence in missing:
+        yield Pair(None, evidence, _text(evidence, units))
+
+
+def _text(evidence: LabelSource, units: Sequence[SourceUnit]) -> str:
+    return next((unit.text for unit in units if carries(unit, evidence)), "")
+
+
+def _from_row(kind: Any, row: Record) -> Any:
+    """A record of the core from a Parquet row, which may have more columns."""
     values = {field.name: row[field.name] for field in fields(kind) if field.name in row}
     if values.get("box") is not None:
         values["box"] = tuple(values["box"])

@@ -1,40 +1,70 @@
-"""Print a finished run for people: `python -m training.demo.show RUN`.
+"""Print what the demo found: `python -m training.demo.show RUN`.
 
-RUN is a run's folder, or the output folder that holds a single run. Only Parquet is read, so the
-same tables can be had in DuckDB, Polars or pandas; the last lines say how.
+RUN is a run's folder, or the output folder that holds a single run. First come statements that the
+model got right, with their sources beside the planted evidence; then scores, what the model cannot
+do, and three commands to try next. Only Parquet is read.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from itertools import zip_longest
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from omnitrace_core.printable import printable
 from omnitrace_core.records import LabelSource
-from training.demo.planted import Found, means, scored
+from pipeline.commands.terminal import Block, Table, say_error, show
+from training.demo.planted import (
+    Pair,
+    Record,
+    ScoredStatement,
+    score_by_modality,
+    score_statements,
+)
 
-Record = Mapping[str, Any]  # a Parquet row as pyarrow gives it
-
-WIDTH = 100
-SPANS_PER_SAMPLE = 2
-SOURCES_PER_SPAN = 3
+EXAMPLES_PER_MODALITY = 2
+_TEXT_CHARS, _STATEMENT_CHARS, _MESSAGE_CHARS = 44, 44, 160
+_INTRODUCTION = """\
+The demo asks about a small world in which every sentence of an answer rests on evidence that was
+planted in the input. Here are sentences for which OmniTrace found exactly that evidence (mass: the
+mean of the signal on a source):
+"""
+_OUTSIDE = """\
+{count} of the samples are about other things: speech, pictures and clips of all kinds. They were
+traced like the others, but the demo's tiny model knows nothing outside of its world. What it says
+and attends to there means nothing, so it is not shown. In its world, the model guesses where it has
+to count or compare. configs/qwen2_5_omni.yaml is for the full-size model.
+"""
+_TABLES = ("samples", "spans", "traces", "heatmaps")
 _SAMPLE_COLUMNS = [
     "row_key",
     "sample_id",
     "status",
-    "finish_reason",
     "error_stage",
     "error_code",
     "message",
     "units",
     "labels",
 ]
-_SPAN_COLUMNS = ["row_key", "span_index", "text", "outcome", "confidence", "sources"]
+_SPAN_COLUMNS = ["row_key", "span_index", "text", "sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the report speaks of.
+
+    statements: of the labelled samples, in the order of the input. n_outside: samples that were
+    traced and have no labels.
+    """
+
+    samples: Sequence[Record]
+    statements: Sequence[ScoredStatement]
+    n_outside: int
+    n_rows: Mapping[str, int]
 
 
 def find_run(folder: Path) -> Path:
@@ -55,36 +85,45 @@ def find_run(folder: Path) -> Path:
     )
 
 
-def lines(run: Path) -> Iterator[str]:
-    """The report on a run, line by line."""
+def read_report(run: Path) -> Report:
+    """Read a run's samples and spans, and score the labelled ones."""
     samples = _read(run, "samples", _SAMPLE_COLUMNS)
-    spans = _read(run, "spans", _SPAN_COLUMNS)
-    by_row: dict[str, list[Record]] = {}
-    for span in spans:
-        by_row.setdefault(span["row_key"], []).append(span)
-    found: list[Found] = []
-    for sample in samples:
-        if sample["status"] != "ok":
-            continue
-        ordered = sorted(by_row.get(sample["row_key"], []), key=lambda span: span["span_index"])
-        if sample["labels"]:
-            statements = list(scored(sample, ordered))
-            found += statements
-            yield from labelled_lines(sample, statements)
-        else:
-            yield from _sample_lines(sample, ordered)
-    yield from score_lines(found)
-    yield from _error_lines([sample for sample in samples if sample["status"] != "ok"])
-    yield from _total_lines(samples, spans)
-    yield from _file_lines(run)
-    yield from _next_lines(run)
+    spans_of: dict[str, list[Record]] = {}
+    for span in _read(run, "spans", _SPAN_COLUMNS):
+        spans_of.setdefault(span["row_key"], []).append(span)
+    traced = [sample for sample in samples if sample["status"] == "ok"]
+    statements = [
+        statement
+        for sample in traced
+        if sample["labels"]
+        for statement in score_statements(
+            sample, sorted(spans_of.get(sample["row_key"], []), key=lambda span: span["span_index"])
+        )
+    ]
+    n_outside = sum(not sample["labels"] for sample in traced)
+    return Report(samples, statements, n_outside, {table: _n_rows(run, table) for table in _TABLES})
+
+
+def blocks(folder: Path) -> Iterator[Block]:
+    """The report on the run in `folder`, as texts and tables.
+
+    Raises:
+        FileNotFoundError: there is no finished run, or more than one to choose from.
+    """
+    run = find_run(folder)
+    report = read_report(run)
+    yield from _example_blocks(report)
+    yield from _score_blocks(report)
+    yield from _error_blocks(report.samples)
+    yield from _total_blocks(run, report)
+    yield from _next_blocks(folder, report)
 
 
 def source_name(source: Record) -> str:
-    """A source as people say it: `image part 2 [0, 0, 128, 96]`, `audio part 0 1.0-2.0 s`."""
+    """A source in words: `image part 2 [0, 0, 128, 96]`, `audio part 0 1.0-2.0 s`."""
     name = f"{source['modality']} part {source['part_index']}"
     if source["modality"] == "text":
-        return f"{name} {_quote(source['text'], 48)}" if source["text"] else name
+        return f"{name} {_quote(source['text'], _TEXT_CHARS)}" if source["text"] else name
     if source["modality"] == "image" and source["box"] is None:
         return name
     if source["modality"] == "image":
@@ -93,8 +132,23 @@ def source_name(source: Record) -> str:
         name += " sound"
     if source["start_s"] is None:
         return name
-    heard = f" {_quote(source['transcript'], 32)}" if source["transcript"] else ""
-    return f"{name} {source['start_s']:.1f}-{source['end_s']:.1f} s{heard}"
+    transcript = f" {_quote(source['transcript'], _TEXT_CHARS)}" if source["transcript"] else ""
+    return f"{name} {source['start_s']:.1f}-{source['end_s']:.1f} s{transcript}"
+
+
+def examples(statements: Sequence[ScoredStatement]) -> list[ScoredStatement]:
+    """Statements whose sources are exactly the planted evidence: some of each modality.
+
+    At most one of a sample, so that they differ.
+    """
+    chosen: dict[str, ScoredStatement] = {}
+    count: Counter[str] = Counter()
+    for statement in statements:
+        is_full = count[statement.modality] == EXAMPLES_PER_MODALITY
+        if statement.f1 == 1.0 and statement.sample_id not in chosen and not is_full:
+            chosen[statement.sample_id] = statement
+            count[statement.modality] += 1
+    return list(chosen.values())
 
 
 def _read(run: Path, table: str, columns: Sequence[str]) -> list[Record]:
@@ -107,137 +161,146 @@ def _read(run: Path, table: str, columns: Sequence[str]) -> list[Record]:
     return rows
 
 
-def _sample_lines(sample: Record, spans: Sequence[Record]) -> Iterator[str]:
-    how = {
-        "given": "response given, replayed",
-        "stop": "response generated",
-        "length": "response generated, cut at decode.max_new_tokens",
-    }[sample["finish_reason"]]
-    yield f"{sample['sample_id']}  ({how})"
-    for span in spans[:SPANS_PER_SAMPLE]:
-        verdict = f"{span['outcome']} {span['confidence']:.2f}"
-        yield _columns(f"  {_quote(span['text'], 74)}", verdict)
-        sources = sorted(span["sources"], key=lambda source: source["rank"])
-        for source in sources[:SOURCES_PER_SPAN]:
-            yield _columns(f"      {source_name(source)}", f"{source['mass']:.2f}")
-        yield from _more(len(sources) - SOURCES_PER_SPAN, "source", indent=6)
-    yield from _more(len(spans) - SPANS_PER_SAMPLE, "span", indent=2)
-    yield ""
+def _n_rows(run: Path, table: str) -> int:
+    from pyarrow.parquet import read_metadata
+
+    return sum(int(read_metadata(path).num_rows) for path in (run / table).glob("*.parquet"))
 
 
-def labelled_lines(sample: Record, statements: Sequence[Found]) -> Iterator[str]:
-    """A sample's labelled statements, each with its sources beside those of the label."""
-    yield f"{sample['sample_id']}  (chosen sources | planted evidence)"
-    for item in statements:
-        if item.span is None:
-            yield _columns(f"  not said: {_quote(item.statement, 70)}", "F1 0.00")
-            continue
-        yield _columns(f"  {_quote(item.statement, 74)}", f"F1 {item.score:.2f}")
-        sources = sorted(item.span["sources"], key=lambda source: source["rank"])
-        chosen = [f"{source['mass']:5.2f} {source_name(source)}" for source in sources]
-        planted = [source_name(_as_record(*piece)) for piece in item.planted]
-        for left, right in zip_longest(chosen[:SOURCES_PER_SPAN], planted, fillvalue=""):
-            half = WIDTH // 2 - 4
-            yield f"    {_clip(left, half):<{half}} | {_clip(right, half)}"
-    yield ""
-
-
-def _as_record(source: LabelSource, text: str) -> Record:
-    return {**asdict(source), "kind": source.modality, "text": text, "transcript": ""}
-
-
-def score_lines(found: Sequence[Found]) -> Iterator[str]:
-    """Mean scores by modality, nothing if nothing is labelled."""
+def _example_blocks(report: Report) -> Iterator[Block]:
+    found = examples(report.statements)
     if not found:
         return
-    yield "F1 of chosen against planted sources, by what the evidence is"
-    for modality, (mean, count) in sorted(means(found).items()):
-        yield f"  {modality:8} {mean:.2f}  ({count} statements)"
-    yield ""
-
-
-def _more(count: int, noun: str, indent: int) -> Iterator[str]:
-    if count > 0:
-        yield f"{' ' * indent}... and {count} more {noun}{'s' if count > 1 else ''}"
-
-
-def _error_lines(failed: Sequence[Record]) -> Iterator[str]:
-    if not failed:
-        return
-    yield "Errors"
-    for sample in failed:
-        name = sample["sample_id"] or f"row {sample['row_key']}"
-        yield _clip(f"  {name}: {sample['error_code']} in {sample['error_stage']}", WIDTH)
-        yield _clip(f"      {_plain(sample['message'])}", WIDTH)
-    yield ""
-
-
-def _total_lines(samples: Sequence[Record], spans: Sequence[Record]) -> Iterator[str]:
-    status = Counter(sample["status"] for sample in samples)
-    outcome = Counter(span["outcome"] for span in spans)
-    named = Counter(source["modality"] for span in spans for source in span["sources"])
-    modalities = ", ".join(f"{name} {count}" for name, count in sorted(named.items()))
-    yield (
-        f"{len(samples)} samples ({status['ok']} ok, {len(samples) - status['ok']} errors), "
-        f"{len(spans)} spans ({outcome['supported']} supported)"
+    rows = [row for statement in found for row in _example_rows(statement)]
+    yield _INTRODUCTION
+    yield Table(
+        ("the model said", "mass", "OmniTrace's source", "planted evidence"),
+        rows,
+        right=frozenset({"mass"}),
     )
-    yield f"{named.total()} sources named: {modalities or 'none'}"
-    yield ""
-    yield "The numbers: behind a span its outcome and confidence, with a source its mass (the POS-"
-    yield "weighted mean of the signal). The demo's model knows its planted world and nothing else:"
-    yield "what it answers, and attends to, in the other samples says nothing."
     yield ""
 
 
-def _file_lines(run: Path) -> Iterator[str]:
-    yield f"Files in {run}"
-    for path in sorted(path for path in run.rglob("*") if path.is_file()):
-        yield f"{path.stat().st_size:>10,}  {path.relative_to(run).as_posix()}"
+def _example_rows(statement: ScoredStatement) -> Iterator[tuple[str, ...]]:
+    text = _quote(statement.statement, _STATEMENT_CHARS)
+    for pair in statement.pairs:
+        yield (text, *_pair_cells(pair))
+        text = ""
+
+
+def _pair_cells(pair: Pair) -> tuple[str, str, str]:
+    mass = source = planted = ""
+    if pair.chosen is not None:
+        mass, source = f"{pair.chosen['mass']:.2f}", source_name(pair.chosen)
+    if pair.planted is not None:
+        planted = _planted_name(pair.planted)
+    return mass, source, planted
+
+
+def _planted_name(evidence: LabelSource) -> str:
+    if evidence.modality == "text" and evidence.char_start is not None:
+        return f"text part {evidence.part_index} [{evidence.char_start}:{evidence.char_end}]"
+    return source_name(
+        {**asdict(evidence), "kind": evidence.modality, "text": "", "transcript": ""}
+    )
+
+
+def _score_blocks(report: Report) -> Iterator[Block]:
+    if not report.statements:
+        return
+    rows = [
+        (modality, str(score.n_statements), str(score.n_said), f"{score.mean_f1:.2f}")
+        for modality, score in score_by_modality(report.statements).items()
+    ]
+    columns = ("evidence", "planted sentences", "said", "F1 of their sources")
+    yield Table(
+        columns,
+        rows,
+        "All sentences with planted evidence (F1 of chosen against planted sources, 0 if not said)",
+        right=frozenset(columns[1:]),
+    )
     yield ""
 
 
-def _next_lines(run: Path) -> Iterator[str]:
-    yield "To go on, in Python:"
-    yield "  import duckdb"
-    yield '  duckdb.sql("""'
-    yield "    select sample_id, span_index, unnest(sources, recursive := true)"
-    yield f"    from '{(run / 'spans').as_posix()}/*.parquet'"
-    yield '  """).show()'
+def _error_blocks(samples: Sequence[Record]) -> Iterator[Block]:
+    rows = [
+        (
+            _clip(sample["sample_id"] or f"row {sample['row_key']}", _STATEMENT_CHARS),
+            str(sample["error_stage"]),
+            str(sample["error_code"]),
+            _clip(sample["message"], _MESSAGE_CHARS),
+        )
+        for sample in samples
+        if sample["status"] != "ok"
+    ]
+    if rows:
+        yield Table(("sample", "stage", "error", "message"), rows, "Errors")
+        yield ""
 
 
-def _columns(left: str, right: str) -> str:
-    """`left` at the margin, `right` flush with the page's edge, at most WIDTH wide."""
-    room = WIDTH - len(right) - 1
-    return f"{_clip(left, room):<{room}} {right}"
+def _total_blocks(run: Path, report: Report) -> Iterator[Block]:
+    n_ok = sum(sample["status"] == "ok" for sample in report.samples)
+    tables = ", ".join(f"{table}/ {n:,} rows" for table, n in report.n_rows.items() if n)
+    yield (
+        f"{len(report.samples)} samples ({n_ok} ok, {len(report.samples) - n_ok} errors), "
+        f"as Parquet in\n{printable(run)}:\n{tables}.\n"
+    )
+    if report.n_outside:
+        yield _OUTSIDE.format(count=report.n_outside)
+
+
+def _next_blocks(folder: Path, report: Report) -> Iterator[Block]:
+    named = [s.sample_id for s in examples(report.statements) if s.modality == "audio"]
+    named += [sample["sample_id"] for sample in report.samples if sample["sample_id"]]
+    omnitrace, python = _command("omnitrace"), _command("python")
+    where = shlex.quote(str(folder))
+    spans = f"{folder.as_posix()}/**/spans/*.parquet".replace("'", "''")
+    yield "Three things to try next"
+    yield ""
+    yield "1. Look at one sample: its messages, its response, the sources of each sentence."
+    yield f"   {omnitrace} inspect {where} {shlex.quote(named[0] if named else 'SAMPLE_ID')}"
+    yield ""
+    yield "2. Ask the tables: how much do text, pictures, sound and video support?"
+    yield f"   {python} -c \"import duckdb; duckdb.sql('''"
+    yield "     select source.modality, count(*) as n_sources, avg(source.mass) as mean_mass"
+    yield f"     from (select unnest(sources) as source from '{spans}')"
+    yield "     group by all order by n_sources desc''').show()\""
+    yield ""
+    yield "3. Curate the run again with the paper's settings. The model is not needed for it."
+    yield f"   {omnitrace} curate {where} out/mine/paper curation.preset=paper"
+    yield ""
+    yield 'To trace samples of your own, see "Use it" in README.md.'
+
+
+def _command(name: str) -> str:
+    """How to start a program of this environment from the current folder."""
+    path = Path(sys.executable).with_name(name)
+    try:
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(path))
 
 
 def _quote(text: str, width: int) -> str:
-    return f'"{_clip(_plain(text), width - 2)}"'
-
-
-def _plain(text: str) -> str:
-    """One line without control characters, which would act on the terminal."""
-    spaced = " ".join(text.split())
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in spaced
-    )
+    return f'"{_clip(text, width - 2)}"'
 
 
 def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+    """The text on one line, at most `width` long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Print the report; 2 if there is no run, or several."""
     parser = argparse.ArgumentParser(prog="python -m training.demo.show", description=__doc__)
     parser.add_argument("run", type=Path, help="a run's folder, or the output folder of one run")
-    args = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     try:
-        run = find_run(args.run)
+        show(list(blocks(arguments.run)))
     except FileNotFoundError as error:
-        print(error, file=sys.stderr)
+        say_error(str(error))
         return 2
-    for line in lines(run):
-        print(line)
     return 0
 
 

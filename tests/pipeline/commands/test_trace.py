@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -25,7 +26,7 @@ LAMP = {
 }
 
 
-def trace(tmp_path: Path, samples: object, *flags: str) -> tuple[int, list[dict[str, object]]]:
+def trace(tmp_path: Path, samples: object, *flags: str) -> tuple[int, list[dict[str, Any]]]:
     source, output = tmp_path / "in.json", tmp_path / "deep" / "out.json"
     source.write_text(json.dumps(samples))
     code = main(["trace", str(source), "--output_path", str(output), *flags])
@@ -39,7 +40,7 @@ def test_traces_and_writes_json(tmp_path: Path, tiny_model: str) -> None:
     assert record["response"] == "It is the lamp."
     assert record["reference_answer"] == "the lamp"
     assert record["metadata"] == {"task": "qa"}
-    (span,) = record["spans"]  # type: ignore[misc]
+    (span,) = record["spans"]
     assert span["sources"][0]["modality"] == "text"
 
 

@@ -86,7 +86,7 @@ def test_lessons_weigh_what_the_evidence_tells(folder: Path, task: str) -> None:
         assert text == sample.response
         assert ids[-1] == backend.tokenizer.eos_token_id
         heavy = lesson.targets[row][lesson.weights[row] == 1.0].tolist()
-        words = [backend.tokenizer.decode([token]).strip() for token in heavy]
+        words = [str(backend.tokenizer.decode([token])).strip() for token in heavy]
         assert words == [value for ask in sample.asks for value in ask.values]
         plain = lesson.weights[row][kept & (lesson.weights[row] != 1.0)]
         assert plain.tolist() == pytest.approx([PLAIN_WEIGHT] * len(plain))
@@ -116,13 +116,14 @@ def test_every_modality_has_a_gradient(folder: Path, task: str) -> None:
 def test_towers_learn_words(folder: Path) -> None:
     """A few steps bring tokens nearer to the words for what they show and sound."""
     backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
-    backend.model.requires_grad_(True)
-    words = backend.model.get_input_embeddings().weight.detach().clone()
+    model: Any = backend.model
+    model.requires_grad_(True)
+    words = model.get_input_embeddings().weight.detach().clone()
     reader = SampleReader(ReadingOptions(backend.rules))
     before = align_towers(backend, reader, seed=0, steps=1)
     after = align_towers(backend, reader, seed=0, steps=15)
     assert all(after[tower] > before[tower] + 0.1 for tower in ("vision", "audio"))
-    assert torch.equal(words, backend.model.get_input_embeddings().weight)
+    assert torch.equal(words, model.get_input_embeddings().weight)
 
 
 def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from omnitrace_core.samples.parse import parse_any, to_sample
 from pipeline.commands import ingest as ingest_module
 from pipeline.commands.ingest import ingest
 from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
-from tests.pipeline.ingest_help import ids, question, read, write_jsonl
+from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.samples.parse import to_sample
 from pipeline.commands import input_files
 from pipeline.commands.ingest import ingest
-from tests.pipeline.ingest_help import ids, question, read, write_jsonl
+from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
 
 # --- JSON ----------------------------------------------------------------------------------------
 

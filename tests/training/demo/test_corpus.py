@@ -1,4 +1,4 @@
-"""The demo corpus says what it is said to say, and the view of a run shows what the run holds."""
+"""The demo corpus: its samples, its media, and its rows that must fail."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core import errors
 from omnitrace_core.records import Sample
 from omnitrace_core.samples.parse import parse_any
-from stages.arrow.schema import SAMPLES, SPANS
-from training.demo import show
 from training.demo.corpus import faulty_rows, make_corpus
 from training.demo.media import SAMPLE_RATE, Scene, write_clip
 
@@ -130,108 +126,3 @@ def test_rows_that_cannot_be_samples_are_refused_with_their_code() -> None:
             met.add(caught.value.code)
             assert caught.value.code == code
     assert met == refused
-
-
-def _source(rank: int, modality: str, part_index: int, **fields: object) -> dict[str, object]:
-    return {
-        "unit_id": rank,
-        "kind": modality,
-        "modality": modality,
-        "part_index": part_index,
-        "text": "",
-        "transcript": "",
-        "mass": 0.5 / (rank + 1),
-        "rank": rank,
-        **fields,
-    }
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run of two samples and a failed row, as the pipeline publishes it."""
-    folder = tmp_path / "output" / "run_date=2025-01-31" / "run_id=abc"
-    ok = {"status": "ok", "finish_reason": "given", "schema_version": 1}
-    bad = {"status": "error", "error_stage": "decode_media", "error_code": "media_missing"}
-    samples = [
-        {"row_key": "0:0", "sample_id": "mixed", **ok},
-        {"row_key": "0:1", "sample_id": "noise", **ok, "finish_reason": "length"},
-        {"row_key": "0:2", **bad, "message": "media/nowhere.png: no such\nfile; " + "why " * 40},
-    ]
-    sources = [
-        _source(2, "audio", 0, kind="audio_chunk", start_s=1.0, end_s=2.5, transcript="at nine"),
-        _source(0, "text", 1, kind="sentence", text="The lamp is in the kitchen. " * 9),
-        _source(1, "image", 2, box=[0, 0, 128, 96]),
-        _source(3, "video", 3, kind="sound_bin", start_s=0.5, end_s=1.5),
-    ]
-    span = {"outcome": "supported", "confidence": 0.25}
-    spans = [
-        {"row_key": "0:0", "sample_id": "mixed", "span_index": i, "text": f"Span {i}.", **span}
-        for i in (2, 1, 0)
-    ]
-    spans[-1]["sources"] = sources
-    noise = {
-        "row_key": "0:1",
-        "sample_id": "noise",
-        "span_index": 0,
-        "text": "\x1b[2J a\x07\n" * 30,
-    }
-    spans.append({**noise, "outcome": "unsupported", "confidence": 0.0})
-    for table, rows, schema in (("samples", samples, SAMPLES), ("spans", spans, SPANS)):
-        rows = [{"sources": [], **row} for row in rows]
-        (folder / table).mkdir(parents=True)
-        path = folder / table / "shard-00000.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-    return folder
-
-
-def test_show_writes_spans_and_sources_for_people(run: Path) -> None:
-    text = "\n".join(show.lines(run))
-    body, _, files = text.partition("Files in")
-    assert max(map(len, body.splitlines())) <= show.WIDTH
-    assert all(line.isprintable() for line in text.splitlines())
-    order = [
-        "mixed  (response given, replayed)",
-        '"Span 0."',
-        'text part 1 "The lamp is in the kitchen.',
-        "image part 2 [0, 0, 128, 96]",
-        'audio part 0 1.0-2.5 s "at nine"',
-        "... and 1 more source",
-        '"Span 1."',
-        "... and 1 more span",
-        "noise  (response generated, cut at decode.max_new_tokens)",
-        "Errors",
-        "row 0:2: media_missing in decode_media",
-        "3 samples (2 ok, 1 errors), 4 spans (3 supported)",
-        "4 sources named: audio 1, image 1, text 1, video 1",
-        "planted world",
-    ]
-    places = [body.index(words) for words in order]
-    assert places == sorted(places)
-    assert "0.50\n" in body
-    assert "spans/shard-00000.parquet" in files
-    assert show.source_name(_source(3, "video", 3, kind="sound_bin", start_s=0.5, end_s=1.5)) == (
-        "video part 3 sound 0.5-1.5 s"
-    )
-
-
-def test_show_prints_a_query_that_runs(run: Path) -> None:
-    import duckdb
-
-    text = "\n".join(show.lines(run))
-    query = text.split('"""')[1]
-    rows = duckdb.sql(query).fetchall()
-    assert len(rows) == 4
-
-
-def test_show_finds_the_one_run_below_a_folder(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert show.find_run(run) == run
-    assert show.find_run(tmp_path / "output") == run
-    (run.parent / "run_id=def" / "samples").mkdir(parents=True)
-    with pytest.raises(
-        FileNotFoundError, match=r"2 finished runs below it .*run_id=abc.*run_id=def"
-    ):
-        show.find_run(tmp_path / "output")
-    assert show.main([str(tmp_path / "nothing")]) == 2
-    assert "0 finished runs" in capsys.readouterr().err
