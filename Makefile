@@ -33,11 +33,11 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/run_folder/test_lease.py \
 	tests/pipeline/test_ray_job.py \
 	tests/pipeline/driver/test_run.py \
+	tests/pipeline/driver/test_capacity_watch.py \
 	tests/pipeline/driver/test_crashes.py \
 	tests/pipeline/driver/test_ends.py \
 	tests/pipeline/driver/test_changed_inputs.py \
 	tests/pipeline/driver/test_run_lease.py \
-	tests/pipeline/driver/test_waiting.py \
 	tests/pipeline/test_s3_run.py \
 	tests/stages/guards/test_attempts.py \
 	tests/stages/test_chunk_audio.py \

@@ -45,86 +45,94 @@ Tree: TypeAlias = dict[str, object]
 class Location(Options):
     """A folder, or for input also a single file: a local path or any fsspec URL."""
 
-    path: str = Field(min_length=1, description="Local path (relative: to the cwd) or fsspec URL.")
+    path: str = Field(
+        min_length=1, description="Local path (relative to the current directory) or fsspec URL."
+    )
 
     @field_validator("path")
     @classmethod
     def _no_credentials(cls, path: str) -> str:
         if "://" in path and "@" in urlsplit(path).netloc:
-            raise ValueError("credentials do not belong in a path; set them in the environment")
+            raise ValueError("a path must not hold credentials; set them in the environment")
         return path
 
 
 class RunOptions(Options):
-    """What a run is called and how its work is cut."""
+    """The run's name, the size of its units of work, and its limits on errors."""
 
     id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         coerce_numbers_to_str=True,
-        description="Name of the run; null: a hash of the input location and what shapes records.",
+        description="Id of the run; null: a hash of the input location and of all settings that "
+        "affect records.",
     )
     date: datetime.date | None = Field(
-        None, description="Date of the run; null: the day it began, in UTC."
+        None, description="Date of the run; null: the day on which it began, in UTC."
     )
     chunk_samples: int = Field(
-        32, ge=1, le=4096, description="Samples per chunk, the unit of work and of commit."
+        32,
+        ge=1,
+        le=4096,
+        description="Samples per chunk, which is processed and committed as a whole.",
     )
     window_chunks: int = Field(
-        2000, ge=1, description="Chunks per Ray Data execution; bounds the driver's memory."
+        2000,
+        ge=1,
+        description="Chunks per execution of the graph; bounds the memory of the driver.",
     )
     max_error_fraction: float = Field(
-        0.5, ge=0, le=1, description="ExitCode code 4 if a larger share of the rows are errors."
+        0.5, ge=0, le=1, description="Exit code 4 if a larger fraction of the rows are errors."
     )
     min_rows_to_stop: int = Field(
-        1000, ge=1, description="From so many rows on, too many errors end the run early."
+        1000, ge=1, description="Number of rows after which too many errors end the run early."
     )
     lease_s: float = Field(
-        60, ge=1, description="Another driver takes over a run whose own is silent for so long."
+        60,
+        ge=1,
+        description="Seconds of silence of a driver after which another may take its run over.",
     )
 
 
 class RayOptions(Options):
-    """Where the stages run and what each is given."""
+    """Where the stages run, and the resources of each."""
 
     address: str | None = Field(
-        None, description="Ray to join: auto or an address; null starts a local one."
+        None, description="Ray cluster to join: auto or HOST:PORT; null starts a local one."
     )
-    quiet: bool = Field(True, description="Keep Ray's own logs and progress bars off the terminal.")
+    quiet: bool = Field(True, description="Hide Ray's own logs and progress bars.")
     decode_actors: int = Field(1, ge=1, description="Actors that decode media.")
-    decode_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
+    decode_cpus: float = Field(0.25, gt=0, description="CPUs per decoding actor.")
     audio_actors: int = Field(1, ge=1, description="Actors that find speech and cut units.")
-    audio_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
+    audio_cpus: float = Field(0.25, gt=0, description="CPUs per audio actor.")
     audio_gpus: float = Field(
-        0, ge=0, description="GPUs of each, for a speech model with asr.device=cuda."
+        0, ge=0, description="GPUs per audio actor, for a speech model with asr.device=cuda."
     )
     audio_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="Longest time of a speech engine at what it hears together, which is at most "
-        "256 MiB of a chunk (from the third attempt on: of a sample), or its process is ended as "
-        "one that hangs; null: no limit.",
+        description="Seconds that a speech engine may take for one batch of sounds: up to 256 MiB "
+        "of a chunk (from the third attempt on: of one sample). After that its process is ended "
+        "and the attempt counts as a death; null: no limit.",
     )
-    trace_cpus: float = Field(1, gt=0, description="CPUs of each model replica (torch threads).")
+    trace_cpus: float = Field(1, gt=0, description="CPUs per model replica (torch threads).")
     trace_timeout_s: float | None = Field(
         None,
         gt=0,
-        description="Longest time for the inputs of a chunk, and then of a model at it (from "
-        "the third attempt on: of a sample), or its process is ended as one that hangs; null: no "
-        "limit.",
+        description="Seconds that making the inputs of a chunk may take, and again seconds that "
+        "the model may take for it (from the third attempt on: for one sample). After that its "
+        "process is ended and the attempt counts as a death; null: no limit.",
     )
     curate_actors: int = Field(1, ge=1, description="Actors that cut spans and curate sources.")
-    curate_cpus: float = Field(0.25, gt=0, description="CPUs of each.")
-    io_cpus: float = Field(
-        0.1, gt=0, description="CPUs of each task that reads or commits a chunk."
-    )
+    curate_cpus: float = Field(0.25, gt=0, description="CPUs per curating actor.")
+    io_cpus: float = Field(0.1, gt=0, description="CPUs per task that reads or commits a chunk.")
 
 
 class RunConfig(Options):
-    """Everything a run is told."""
+    """All settings of a run."""
 
     input: Location = Field(description="Parquet samples: a folder of shards or one file.")
-    output: Location = Field(description="Folder of runs.")
+    output: Location = Field(description="Folder that holds all runs.")
     run: RunOptions = RunOptions()
     model: ModelOptions
     decode: DecodeOptions = DecodeOptions()
@@ -144,16 +152,18 @@ class RunConfig(Options):
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run's YAML and apply `key=value` overrides, whose values are YAML too.
+    """Read a run's YAML file and apply `key=value` overrides, whose values are YAML too.
 
     Raises:
-        ConfigError: no such file, not YAML, or a key or value that is not valid.
+        ConfigError: the file cannot be read or is not YAML, or a key or value is not valid.
     """
     return make_config(_read_yaml(path), overrides, path)
 
 
 def make_config(tree: Tree, overrides: Sequence[str], where: str) -> RunConfig:
-    """A tree of settings with `key=value` overrides. where: what messages call it.
+    """Validate a tree of settings after applying `key=value` overrides.
+
+    where: names the source of the settings in messages.
 
     Raises:
         ConfigError: a key or value is not valid.
@@ -183,7 +193,7 @@ def _read_yaml(path: str) -> Tree:
 
 
 def _apply(tree: Tree, override: str) -> None:
-    """Set one dotted key in the tree."""
+    """Set one dotted key in the tree. Raises: ConfigError."""
     key, equals, text = override.partition("=")
     *sections, last = key.strip().split(".")
     if not equals or not last:
@@ -197,7 +207,7 @@ def _apply(tree: Tree, override: str) -> None:
     node = tree
     for section in sections:
         child = node.get(section)
-        # A section that the file leaves out or empty takes its defaults; make room for the key.
+        # A section that is missing or empty in the file: create it to hold the key.
         if child is None:
             child = node[section] = {}
         if not isinstance(child, dict):
@@ -207,7 +217,7 @@ def _apply(tree: Tree, override: str) -> None:
 
 
 def _explain(problem: ErrorDetails) -> str:
-    """One line for one of pydantic's errors: the key, the value met, and what is valid."""
+    """One of pydantic's errors in one line: the key, its value, and what is valid."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         valid = _valid_keys(problem["loc"][:-1])
@@ -229,7 +239,7 @@ def _valid_keys(section: Sequence[int | str]) -> list[str]:
     return sorted(model.model_fields)
 
 
-# Where the work is done, how it is cut and what counts as too many errors cannot change a record.
+# Settings that cannot change a record: places, resources, chunk sizes, limits on errors.
 _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "input": True,
     "output": True,
@@ -238,47 +248,47 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
     "model": {"replicas", "gpus_per_replica", "batch_tokens", "device"},
     "trace": {"rows_mib", "head_files"},
     "media": {"isolate", "decode_timeout_s", "decode_memory_mib"},
-    # Not batch_s and device: padding and half precision may change what models hear.
+    # asr.batch_s and asr.device count: padding and half precision may change a transcript.
     "asr": {"threads", "timeout_s", "retries"},
 }
 
 
 def fingerprint(config: RunConfig, model_identity: str) -> str:
-    """Hash of all that shapes the records: settings, model and schema.
+    """Hash of everything that affects the records: settings, model and schema version.
 
-    model_identity: what `model_files.model_identity` says of the weights.
+    model_identity: identifies the weights, as `model_files.model_identity` returns it.
     """
     settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
-    told: list[object] = [SCHEMA_VERSION, model_identity, settings]
-    # A file of head weights counts by what it holds.
-    told.extend(head_weights_identity(path) for path in _head_files(config).values())
+    content: list[object] = [SCHEMA_VERSION, model_identity, settings]
+    # A file of head weights counts by its content, not its path.
+    content.extend(head_weights_identity(path) for path in _head_files(config).values())
     if config.model.dtype == "auto":
-        # float32 on a CPU, the checkpoint's own on a GPU.
-        told.append("on_gpu" if config.model.gpus_per_replica else "on_cpu")
+        # auto means float32 on a CPU and the checkpoint's dtype on a GPU.
+        content.append("on_gpu" if config.model.gpus_per_replica else "on_cpu")
     if config.decode.do_sample:
-        # A batch is sampled from one seed, so who shares a batch counts.
-        told.append([config.model.batch_tokens, config.run.chunk_samples])
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        # A batch is sampled from one seed, so its composition affects the samples.
+        content.append([config.model.batch_tokens, config.run.chunk_samples])
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _head_files(config: RunConfig) -> dict[str, str]:
-    """Files of head weights by the signal's name, as seen from here."""
+    """Absolute path of each file of head weights, by the signal's name."""
     names = [name for name in config.trace.signals if name.startswith(HEADS)]
     return {name: absolute(name[len(HEADS) :]) for name in names}
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The same settings with local paths made absolute: a worker may have another folder than ours.
+    """The same settings with absolute local paths, since a worker's current directory may differ.
 
-    Hub ids and names of installed pipelines stay as they are.
+    Hub ids and names of installed pipelines are unchanged.
     """
     model = config.model.model_copy(update={"path": _absolute(config.model.path)})
     spans = config.spans.model_copy(update={"pipeline": _absolute(config.spans.pipeline)})
     roots = tuple(os.path.abspath(root) for root in config.media.roots)
     media = config.media.model_copy(update={"roots": roots})
     trace = config.trace.model_copy(update={"head_files": _head_files(config)})
-    heard = {key: _absolute_or_none(getattr(config.asr, key)) for key in SPEECH_MODELS}
-    asr = config.asr.model_copy(update=heard)
+    speech_models = {key: _absolute_or_none(getattr(config.asr, key)) for key in SPEECH_MODELS}
+    asr = config.asr.model_copy(update=speech_models)
     changed = {"model": model, "spans": spans, "media": media, "trace": trace, "asr": asr}
     return config.model_copy(update=changed)
 

@@ -1,4 +1,4 @@
-"""Ending a run early when too many rows are errors."""
+"""End a run early when too many rows are errors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _READERS = 16  # threads
 
 
 class ErrorWatch:
-    """Counts rows and errors: of what is published, and of what is committed before our eyes.
+    """Counts rows and error rows, of published shards and of chunks as they are committed.
 
-    published: manifests that are to stay; those of shards that are done again say nothing.
+    published: manifests of the shards that this run keeps. Shards that it processes again are left
+    out.
     """
 
     def __init__(self, options: RunOptions, published: Iterable[Manifest]) -> None:
@@ -29,30 +30,37 @@ class ErrorWatch:
             self.count(manifest.n_rows, manifest.n_error)
 
     def count(self, n_rows: int, n_error: int) -> None:
-        """Add rows, and how many of them are errors."""
+        """Add `n_rows` rows, of which `n_error` are errors."""
         self._rows += n_rows
         self._errors += n_error
 
-    def too_many(self) -> str:
-        """Why the run should end, or nothing."""
+    def stop_reason(self) -> str:
+        """The reason to end the run; empty while there is none."""
         if self._rows < self._min_rows or self._errors <= self._limit * self._rows:
             return ""
         return (
             f"stopped early: {self._errors} of the first {self._rows} rows are errors, above "
             f"run.max_error_fraction={self._limit} (counted from run.min_rows_to_stop="
-            f"{self._min_rows} on); see error_code and message in samples/, and mend the input or "
-            "raise the limit: the same command continues the run"
+            f"{self._min_rows} on); see error_code and message in samples/, then correct the "
+            "input or raise the limit; the same command continues the run"
         )
 
 
 def count_chunk_files(
-    watch: ErrorWatch, folder: Folder, plan: Plan, shards: Sequence[Shard], parts: Collection[str]
+    watch: ErrorWatch,
+    folder: Folder,
+    plan: Plan,
+    shards: Sequence[Shard],
+    committed: Collection[str],
 ) -> None:
-    """Count what was committed and is not published: each part is looked into.
+    """Count the rows of chunks that are committed and not published, by reading their files.
 
-    parts: keys of chunks that have one. Otherwise whoever starts a run again that had ended early
-    would pay for models and for more errors before it ends again.
+    committed: keys of committed chunks. A run that ended early and is started again needs this:
+    otherwise it would load models and add more errors before it ends again.
+
+    Raises:
+        RunError: a chunk file is damaged.
     """
-    chunks = (chunk for shard in shards for chunk in plan.chunks(shard) if chunk.key in parts)
-    for counted in prefetch_map(partial(count_chunk_file, folder), chunks, _READERS):
-        watch.count(*counted)
+    chunks = (chunk for shard in shards for chunk in plan.chunks(shard) if chunk.key in committed)
+    for n_rows, n_error in prefetch_map(partial(count_chunk_file, folder), chunks, _READERS):
+        watch.count(n_rows, n_error)

@@ -1,4 +1,4 @@
-"""How far a run is: one line that renews itself on a terminal, plain lines elsewhere."""
+"""Print the progress of a run: one line that is updated on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _LOG_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts chunks as they are committed and says so on `stream`.
+    """Counts chunks as they are committed, and prints the counts to `stream` (default: stderr).
 
-    n_replicas: of the model; None if none is at work.
+    n_chunks, n_rows: of the work that is left. n_replicas: number of model replicas; None if the
+    work needs no model.
     """
 
     def __init__(
@@ -31,10 +32,10 @@ class Progress:
         self._n_chunks, self._n_rows, self._n_replicas = n_chunks, n_rows, n_replicas
         self._chunks = self._rows = self._errors = self._tokens = 0
         self._trace_s = 0.0
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def skip(self, n_chunks: int, n_rows: int) -> None:
-        """Chunks that need not be done after all."""
+        """Take chunks and rows that need not be done off the totals."""
         self._n_chunks -= n_chunks
         self._n_rows -= n_rows
 
@@ -44,13 +45,13 @@ class Progress:
         return self._chunks
 
     def note(self, text: str) -> None:
-        """Say something beside the count, on a line of its own."""
+        """Print a message on a separate line."""
         text = printable(text)
         self._stream.write(f"\r{text}\x1b[K\n" if self._live else f"{text}\n")
         self._stream.flush()
 
     def update(self, committed: CommittedChunk) -> None:
-        """Count one chunk."""
+        """Count one committed chunk, and print the progress if it is time to."""
         self._chunks += 1
         self._rows += committed.n_rows
         self._errors += committed.n_error
@@ -58,31 +59,31 @@ class Progress:
         self._trace_s += committed.trace_s
         every_s = _TERMINAL_EVERY_S if self._live else _LOG_EVERY_S
         now = time.monotonic()
-        if now - self._said >= every_s or self._chunks == self._n_chunks:
-            self._said = now
-            self._say(self.line(now - self._started))
+        if now - self._printed >= every_s or self._chunks == self._n_chunks:
+            self._printed = now
+            self._print(self.line(now - self._started))
 
     def line(self, wall_s: float) -> str:
-        """Where the run stands after `wall_s` seconds; the start of Ray and the models included."""
+        """The progress after `wall_s` seconds, which include the start of Ray and of the models."""
         rate = self._rows / wall_s if wall_s > 0 else 0.0
         left_s = (self._n_rows - self._rows) / rate if rate > 0 else 0.0
-        told = [
+        fields = [
             f"{self._chunks}/{self._n_chunks} chunks, {self._rows}/{self._n_rows} samples",
             f"{rate:.2f} samples/s",
         ]
         if self._n_replicas and wall_s > 0:
             busy = self._trace_s / (self._n_replicas * wall_s)
-            told += [f"{self._tokens / wall_s:.1f} tokens/s", f"models busy {min(busy, 1):.0%}"]
-        told += [f"{self._errors} errors", f"ETA {_duration(left_s)}"]
-        return ", ".join(told)
+            fields += [f"{self._tokens / wall_s:.1f} tokens/s", f"models busy {min(busy, 1):.0%}"]
+        fields += [f"{self._errors} errors", f"ETA {_duration(left_s)}"]
+        return ", ".join(fields)
 
     def close(self) -> None:
-        """Leave the terminal's line."""
+        """End the line on a terminal."""
         if self._live and self._chunks:
             self._stream.write("\n")
 
-    def _say(self, line: str) -> None:
-        # On a terminal: back to the start of the line, write, clear what an older line left.
+    def _print(self, line: str) -> None:
+        # On a terminal: return to the start of the line, write, clear the rest of the older line.
         self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
         self._stream.flush()
 

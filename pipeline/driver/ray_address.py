@@ -1,4 +1,7 @@
-"""Which Ray a run joins, and whether one answers there, before Ray itself waits for minutes."""
+"""Find the Ray cluster that a run joins, and check quickly that it answers.
+
+`ray.init` itself would wait for minutes at a wrong address.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,33 @@ from urllib.parse import urlsplit
 from omnitrace_core.errors import ConfigError
 from pipeline.config import RayOptions
 
-# What Ray sets for the command of a submitted job.
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# Ray sets this variable for the command of a submitted job.
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _CONNECT_S = 5.0
-# Starting Python and importing Ray is part of it.
+# Includes the start of Python and the import of Ray.
 _ANSWER_S = 60.0
-# What Ray says where the head refuses a token, and where it finds none to send.
-_NO_TOKEN = ("Unauthenticated", "authentication_token_loader")
+# Ray prints one of these if the head refuses our token, or if we have none to send.
+_TOKEN_ERRORS = ("Unauthenticated", "authentication_token_loader")
 _REMEDY = "start one with `ray up cluster.yaml` or `ray start --head`, or set ray.address=null"
 
 
 def address_to_join(options: RayOptions) -> str | None:
-    """The cluster of this run; None starts a local Ray.
+    """The address of the run's cluster; None starts a local Ray.
 
-    A submitted job belongs to the cluster that it was submitted to: without an address it joins
-    that one. A second Ray on its head node would compete with it for the same machine.
+    A submitted job without an address joins the cluster that it was submitted to: a second Ray on
+    the head node would compete for the same machine.
     """
-    if options.address is None and _SUBMITTED in os.environ:
+    if options.address is None and _JOB_VARIABLE in os.environ:
         return "auto"
     return options.address
 
 
 def check_answers(address: str) -> None:
-    """Ask the Ray at an address for a sign of life: `ray.init` tries a wrong one for minutes.
+    """Check that a Ray cluster answers at this address.
 
     Raises:
-        ConfigError: the address is not one to join, nothing listens there, what listens is no
-            Ray of our version, or it wants another token.
+        ConfigError: the address has the wrong form, nothing listens there, what listens is not a
+            Ray head of our version, or it requires another token.
     """
     if "://" in address:
         raise ConfigError(
@@ -65,31 +68,35 @@ def _check_port(address: str) -> None:
 
 
 def _check_health(address: str) -> None:
-    """Ray's own probe, in a process of its own: its client cannot be told to give up."""
+    """Run Ray's health check in a child process, since Ray's client has no timeout of ours."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    said, refused = "", False
-    # Refusals come as warnings, which a quiet run switches off.
-    loud = {**os.environ, "RAY_BACKEND_LOG_LEVEL": "warning"}
+    last_line, refused = "", False
+    # Ray reports a refused token as a warning, and a quiet run switches warnings off.
+    environment = {**os.environ, "RAY_BACKEND_LOG_LEVEL": "warning"}
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=loud
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as child:
-        too_late = threading.Timer(_ANSWER_S, child.kill)
-        too_late.start()
+        timer = threading.Timer(_ANSWER_S, child.kill)
+        timer.start()
         assert child.stderr is not None
         for line in child.stderr:
-            said = line.strip() or said
-            if refused := any(sign in line for sign in _NO_TOKEN):
+            last_line = line.strip() or last_line
+            if refused := any(text in line for text in _TOKEN_ERRORS):
                 child.kill()
                 break
         code = child.wait()
-        too_late.cancel()
+        timer.cancel()
     if refused:
         raise ConfigError(
-            f"ray.address={address!r}: the cluster refuses us, for our token is missing or another "
-            "one; set RAY_AUTH_MODE=token, and its token in ~/.ray/auth_token (or the file that "
-            "RAY_AUTH_TOKEN_PATH names)"
+            f"ray.address={address!r}: the cluster refuses our token, which is missing or wrong; "
+            "set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token (or into "
+            "the file that RAY_AUTH_TOKEN_PATH names)"
         )
     if code < 0:
-        said = f"it did not answer as a Ray head within {_ANSWER_S:g} s; is the port its own?"
+        last_line = (
+            f"it did not answer as a Ray head within {_ANSWER_S:g} s; is this the port of a head?"
+        )
     if code:
-        raise ConfigError(f"ray.address={address!r}: no Ray cluster answers ({said}); {_REMEDY}")
+        raise ConfigError(
+            f"ray.address={address!r}: no Ray cluster answers ({last_line}); {_REMEDY}"
+        )

@@ -1,4 +1,4 @@
-"""Joining or starting Ray for the length of a run."""
+"""Join or start Ray for the length of a run."""
 
 from __future__ import annotations
 
@@ -15,70 +15,70 @@ from ray.data import DataContext
 from omnitrace_core.errors import ConfigError, RunError
 from pipeline.config import RunConfig
 from pipeline.driver.ray_address import address_to_join, check_answers
-from pipeline.driver.stop_signals import keeping_handlers
+from pipeline.driver.stop_signals import restoring_handlers
 
 
 @contextmanager
 def ray_session(config: RunConfig) -> Iterator[None]:
-    """Ray for a run: the one this process has, the one at `ray.address`, or a local one.
+    """Connect to Ray: keep this process's connection, or join `ray.address`, or start a local Ray.
 
-    Only what was started here is stopped here.
+    A connection that this process had before stays open after the block; any other is closed.
 
     Raises:
-        ConfigError: no Ray answers at the address, or this machine has fewer GPUs than asked for.
-        RunError: a local Ray does not start.
+        ConfigError: no Ray answers at the address, or this machine has fewer GPUs than required.
+        RunError: the local Ray does not start.
     """
-    mine = not ray.is_initialized()
-    if mine:
-        with keeping_handlers():
+    connects = not ray.is_initialized()
+    if connects:
+        with restoring_handlers():
             _start(config)
     try:
         _check_gpus(config)
         _set_context(config.ray.quiet)
         yield
     finally:
-        if mine:
+        if connects:
             ray.shutdown()
 
 
 def _start(config: RunConfig) -> None:
-    shown = not config.ray.quiet
-    if not shown:
-        # Ray's C++ side repeats its errors on our stderr; what matters of them is raised here too.
+    show_logs = not config.ray.quiet
+    if not show_logs:
+        # Ray's C++ code prints its errors on our stderr; those that matter are raised here as well.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    level = logging.INFO if shown else logging.ERROR
+    level = logging.INFO if show_logs else logging.ERROR
     if (address := address_to_join(config.ray)) is not None:
         check_answers(address)
         try:
             ray.init(
                 address=address,
-                log_to_driver=shown,
+                log_to_driver=show_logs,
                 logging_level=level,
                 runtime_env={"worker_process_setup_hook": same_packages()},
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"ray.address={address!r}: cannot be joined: {error}") from error
         return
-    # The tasks that read have processes, which those that commit can use when the model is loaded.
+    # Keep idle workers while a model loads: tasks that commit reuse those of tasks that read.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")
-    # Shares of a CPU are bookkeeping: a small machine may promise more than it has.
+    # CPUs are only counted, not enforced: a small machine may offer more than it has.
     cpus = max(os.cpu_count() or 1, needed_cpus(config))
-    # "local" by name: without it Ray would join whatever RAY_ADDRESS or an earlier head points at.
+    # Without "local", Ray would join the cluster of RAY_ADDRESS or an earlier head on this machine.
     try:
         ray.init(
             address="local",
             num_cpus=cpus,
             include_dashboard=False,
-            log_to_driver=shown,
+            log_to_driver=show_logs,
             logging_level=level,
             runtime_env={"worker_process_setup_hook": same_packages()},
         )
-    # Ray gives its own node 30 s, and raises no narrower class when they are over.
+    # Ray waits 30 s for its own node, and then raises a plain Exception.
     except Exception as error:
         raise RunError(
-            f"the local Ray of this run did not start: {error}; is the machine too busy, out of "
-            "memory, or its temporary folder (RAY_TMPDIR) not one for Ray? Run again, or start "
-            "one with `ray start --head` and set ray.address=auto"
+            f"the local Ray of this run did not start: {error}; is the machine too busy or out of "
+            "memory, or is its temporary folder (RAY_TMPDIR) unusable? Run again, or start Ray "
+            "with `ray start --head` and set ray.address=auto"
         ) from error
 
 
@@ -111,55 +111,55 @@ def same_packages() -> Callable[[], None]:
 
 
 def needed_cpus(config: RunConfig) -> int:
-    """CPUs that the graph reserves, and one more for actors of the last window on their way out."""
+    """CPUs that the graph reserves, and one more for actors of the last window that are ending."""
     return math.ceil(reserved_cpus(config)) + 1
 
 
 def reserved_cpus(config: RunConfig) -> float:
-    """CPUs that the graph's actors hold, and a task that reads and one that commits."""
-    given = config.ray
+    """CPUs of the graph's actors, of one task that reads and of one that commits."""
+    options = config.ray
     return (
-        given.decode_actors * given.decode_cpus
-        + given.audio_actors * given.audio_cpus
-        + config.model.replicas * given.trace_cpus
-        + given.curate_actors * given.curate_cpus
-        + 2 * given.io_cpus
+        options.decode_actors * options.decode_cpus
+        + options.audio_actors * options.audio_cpus
+        + config.model.replicas * options.trace_cpus
+        + options.curate_actors * options.curate_cpus
+        + 2 * options.io_cpus
     )
 
 
 def reserved_gpus(config: RunConfig) -> float:
-    """GPUs that the graph's actors hold."""
-    model, given = config.model, config.ray
-    return model.replicas * model.gpus_per_replica + given.audio_actors * given.audio_gpus
+    """GPUs of the graph's actors."""
+    model, options = config.model, config.ray
+    return model.replicas * model.gpus_per_replica + options.audio_actors * options.audio_gpus
 
 
 def _check_gpus(config: RunConfig) -> None:
-    """A local Ray never gets more GPUs than it has: waiting for them would take for ever."""
-    model, given = config.model, config.ray
+    """Refuse a local run that needs more GPUs than this machine has: it would wait forever."""
+    model, options = config.model, config.ray
     needed = reserved_gpus(config)
-    if needed == 0 or address_to_join(given) is not None:
+    if needed == 0 or address_to_join(options) is not None:
         return
     found = ray.cluster_resources().get("GPU", 0)
     if found < needed:
         raise ConfigError(
             f"model.replicas={model.replicas} x model.gpus_per_replica={model.gpus_per_replica} + "
-            f"ray.audio_actors={given.audio_actors} x ray.audio_gpus={given.audio_gpus:g} needs "
-            f"{needed:g} GPUs and this machine has {found:g}; set model.gpus_per_replica=0 and "
-            "ray.audio_gpus=0 to run on CPUs, or ray.address to a cluster"
+            f"ray.audio_actors={options.audio_actors} x ray.audio_gpus={options.audio_gpus:g} "
+            f"needs {needed:g} GPUs and this machine has {found:g}; set model.gpus_per_replica=0 "
+            "and ray.audio_gpus=0 to run on CPUs, or ray.address to a cluster"
         )
 
 
 def _set_context(quiet: bool) -> None:
     context = DataContext.get_current()
-    # By default a block above 128 MiB is split, and a chunk with it.
+    # By default Ray splits blocks above 128 MiB, which would split a chunk.
     context.target_max_block_size = None
-    # What a stage raises reaches the driver as what it is.
+    # An exception of a stage keeps its type on its way to the driver.
     context.raise_original_map_exception = True
-    # What no stage foresaw stops the run; dropping blocks in silence is not an answer.
+    # An unexpected exception ends the run: blocks must not be dropped silently.
     context.max_errored_blocks = 0
-    # A node lost while its actors start must not end the run; a model that never loads must.
+    # Losing a node while its actors start must not end the run; a model that never loads must.
     context.max_consecutive_actor_init_deaths = 3
-    # Spot capacity may take hours to come; what we wait for is said in the log (see waiting.py).
+    # Spot capacity may take hours to come; capacity_watch.py reports what the run waits for.
     context.execution_no_progress_timeout_s = -1
     if quiet:
         context.enable_progress_bars = False

@@ -178,11 +178,11 @@ def _work(
     with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
         schedule = Schedule(job.plan, shards, parts, progress.skip)
         while True:
-            window = schedule.window(job.config.run.window_chunks)
+            window = schedule.next_window(job.config.run.window_chunks)
             _publish(job, lease, schedule)
             if not window:
                 return None
-            if reason := errors.too_many():
+            if reason := errors.stop_reason():
                 return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
             if execute is None:
                 work.enter_context(_ray(job, progress))
@@ -190,16 +190,16 @@ def _work(
             for committed in work.enter_context(closing(execute(window))):
                 lease.check()
                 progress.update(committed)
-                schedule.committed(committed.shard)
+                schedule.count_committed(committed.shard)
                 _publish(job, lease, schedule)
                 errors.count(committed.n_rows, committed.n_error)
-                if reason := errors.too_many():
+                if reason := errors.stop_reason():
                     return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
 
 
 def _publish(job: Job, lease: Lease, schedule: Schedule) -> None:
     tables = kept_tables(job.config.trace)
-    for shard in schedule.complete():
+    for shard in schedule.pop_complete():
         manifest = publish_shard(
             job.folder,
             job.plan,
@@ -236,10 +236,10 @@ def _graph(job: Job, claim: Claim) -> ExecuteChunks:
 
 @contextmanager
 def _ray(job: Job, progress: Progress) -> Iterator[None]:
+    from pipeline.driver.capacity_watch import reporting_capacity
     from pipeline.driver.ray_session import ray_session
-    from pipeline.driver.waiting import watching
 
-    with ray_session(job.config), watching(job.config, progress):
+    with ray_session(job.config), reporting_capacity(job.config, progress):
         yield
 
 

@@ -1,4 +1,7 @@
-"""What is left to do, window by window; memory follows the shards under way, not the plan."""
+"""The chunks that are left to do, window by window, and the shards that become complete.
+
+Memory follows the shards in progress, not the whole plan.
+"""
 
 from __future__ import annotations
 
@@ -12,54 +15,59 @@ Skip = Callable[[int, int], None]
 
 
 class Schedule:
-    """Chunks without a part, in the order of the plan, and which shards are thereby complete.
+    """Hands out the chunks that are not committed, in the order of the plan.
 
-    shards: those that are not published. has_part: keys of the chunks whose part is there. skip: is
-    told of chunks that need not be done, by number of chunks and rows.
+    shards: those that are not published. committed: keys of the chunks that are committed already.
+    skip: called with the number of chunks and of rows that need not be done.
     """
 
     def __init__(
-        self, plan: Plan, shards: Sequence[Shard], has_part: Collection[str], skip: Skip
+        self, plan: Plan, shards: Sequence[Shard], committed: Collection[str], skip: Skip
     ) -> None:
-        self._plan, self._has_part, self._skip = plan, has_part, skip
+        self._plan, self._committed, self._skip = plan, committed, skip
         self._chunks = self._pending(shards)
-        self._under_way: dict[str, Shard] = {}
-        self._left: dict[str, int] = {}
+        self._in_progress: dict[str, Shard] = {}
+        self._n_left: dict[str, int] = {}
         self._complete: deque[Shard] = deque()
 
-    def window(self, size: int) -> list[Chunk]:
-        """The next chunks to do; none when there are none left."""
+    def next_window(self, size: int) -> list[Chunk]:
+        """The next `size` chunks to do, or fewer; empty at the end."""
         return list(islice(self._chunks, size))
 
-    def committed(self, shard: str) -> None:
-        """Count a chunk of this shard as done."""
-        self._left[shard] -= 1
-        if self._left[shard] == 0:
+    def count_committed(self, shard: str) -> None:
+        """Count one more chunk of this shard as committed."""
+        self._n_left[shard] -= 1
+        if self._n_left[shard] == 0:
             self._finish(shard)
 
-    def complete(self) -> Iterator[Shard]:
-        """Shards all of whose chunks have parts; each comes once."""
+    @property
+    def n_shards_in_progress(self) -> int:
+        """Shards that are begun and not complete."""
+        return len(self._in_progress)
+
+    def pop_complete(self) -> Iterator[Shard]:
+        """Shards whose chunks are all committed; yields each shard once."""
         while self._complete:
             yield self._complete.popleft()
 
     def _pending(self, shards: Sequence[Shard]) -> Iterator[Chunk]:
         for shard in shards:
-            # Counted first and made again: a list of a large shard's chunks would be large, too.
-            done = [item.n_rows for item in self._chunks_of(shard, done=True)]
+            # Chunks are generated twice, since a list of a large shard's chunks would be large.
+            done = [chunk.n_rows for chunk in self._chunks_of(shard, committed=True)]
             self._skip(len(done), sum(done))
-            left = self._plan.n_chunks_of(shard) - len(done)
-            self._under_way[shard.name], self._left[shard.name] = shard, left
-            if not left:
+            n_left = self._plan.n_chunks_of(shard) - len(done)
+            self._in_progress[shard.name], self._n_left[shard.name] = shard, n_left
+            if not n_left:
                 self._finish(shard.name)
             else:
-                yield from self._chunks_of(shard, done=False)
+                yield from self._chunks_of(shard, committed=False)
 
-    def _chunks_of(self, shard: Shard, done: bool) -> Iterator[Chunk]:
-        if not self._has_part:
-            return iter(()) if done else self._plan.chunks(shard)
+    def _chunks_of(self, shard: Shard, *, committed: bool) -> Iterator[Chunk]:
+        if not self._committed:
+            return iter(()) if committed else self._plan.chunks(shard)
         chunks = self._plan.chunks(shard)
-        return (item for item in chunks if (item.key in self._has_part) == done)
+        return (chunk for chunk in chunks if (chunk.key in self._committed) == committed)
 
     def _finish(self, shard: str) -> None:
-        del self._left[shard]
-        self._complete.append(self._under_way.pop(shard))
+        del self._n_left[shard]
+        self._complete.append(self._in_progress.pop(shard))

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run in good order; the second one ends it at once."""
+"""End a run in order on SIGTERM or Ctrl-C; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stopping_on_signals() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM within the block into a KeyboardInterrupt that names it.
 
-    The next one has its default effect: it kills the process. Threads other than the main one
-    cannot hear signals, there this does nothing.
+    The next signal has its default effect and kills the process. Only the main thread can receive
+    signals; in any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,16 +34,17 @@ def stopping_on_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # None: set from outside Python, and not to be put back from here.
+            # None: the handler was not set from Python and cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
-def keeping_handlers() -> Iterator[None]:
-    """Put back, behind the block, how this process answers the two signals.
+def restoring_handlers() -> Iterator[None]:
+    """Restore the handlers of both signals after the block.
 
-    `ray.init` puts a handler of its own for SIGTERM in place of ours, which would end the process
-    at once even while Ray shuts down. What it raises meanwhile becomes what ours raises.
+    `ray.init` replaces our handler of SIGTERM by one that exits at once, even while Ray shuts down.
+    Within the block, the SystemExit that Ray's handler raises becomes the KeyboardInterrupt that
+    ours would raise.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

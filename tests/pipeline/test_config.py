@@ -89,7 +89,7 @@ def test_overrides_are_yaml(config_file: str) -> None:
         ("model.path.name=x", r"override model\.path\.name: path is a value, not a section"),
         ("nonsense", r"'nonsense' is not of the form key=value"),
         ("run.id=[", r"override run\.id: '\[' is not valid YAML"),
-        ("input.path=s3://key:secret@bucket/x", "credentials do not belong in a path"),
+        ("input.path=s3://key:secret@bucket/x", "a path must not hold credentials"),
     ],
 )
 def test_bad_override_is_named(config_file: str, override: str, message: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from omnitrace_core.errors import RunError
 from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
-from pipeline.driver.stop_signals import keeping_handlers
+from pipeline.driver.stop_signals import restoring_handlers
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.run_folder.lease_file import LEASE
@@ -214,8 +214,8 @@ def test_sigterm_while_ray_starts_is_as_any_other() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), keeping_handlers():
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), restoring_handlers():
         start_ray()
     assert signal.getsignal(signal.SIGTERM) == before
-    with pytest.raises(SystemExit), keeping_handlers():
+    with pytest.raises(SystemExit), restoring_handlers():
         sys.exit("another reason")

@@ -8,22 +8,22 @@ from pipeline.driver.schedule import Schedule
 from tests.pipeline.made_runs import config_for, job_for, write_input
 
 
-def test_schedule_holds_only_what_is_under_way(folder: Path) -> None:
+def test_schedule_keeps_only_shards_in_progress(folder: Path) -> None:
     write_input(folder / "input", **{f"s{n}": ["x"] * 5 for n in range(4)})
     job = job_for(config_for(folder))
     shards = job.plan.shards
     chunks = {shard.name: list(job.plan.chunks(shard)) for shard in shards}
     done = {item.key for item in [*chunks["s0.parquet"], chunks["s1.parquet"][0]]}
     skipped: list[tuple[int, int]] = []
-    schedule = Schedule(job.plan, shards, done, lambda *told: skipped.append(told))
-    names = []
-    while window := schedule.window(2):
-        names += [shard.name for shard in schedule.complete()]
+    schedule = Schedule(job.plan, shards, done, lambda *counts: skipped.append(counts))
+    names: list[str] = []
+    while window := schedule.next_window(2):
+        names += [shard.name for shard in schedule.pop_complete()]
         for chunk in window:
-            schedule.committed(chunk.shard)
-        names += [shard.name for shard in schedule.complete()]
-        assert len(schedule._under_way) <= 2
-    names += [shard.name for shard in schedule.complete()]
+            schedule.count_committed(chunk.shard)
+        names += [shard.name for shard in schedule.pop_complete()]
+        assert schedule.n_shards_in_progress <= 2
+    names += [shard.name for shard in schedule.pop_complete()]
     assert names == [shard.name for shard in shards]
     assert sum(n for n, _ in skipped) == 4
     assert sum(n for _, n in skipped) == 7

@@ -44,10 +44,10 @@ def _hold(stage: str, first: int) -> None:
 
 
 def _often(module: Any) -> None:
-    module._SAY_EVERY_S = 5.0
+    module.REPORT_EVERY_S = 5.0
 
 
-when_imported("pipeline.driver.waiting", _often)
+when_imported("pipeline.driver.capacity_watch", _often)
 if _FILE.exists():
     for _stage, _first in json.loads(_FILE.read_text()).items():
         _hold(_stage, _first)
