@@ -1,7 +1,7 @@
-"""Every error OmniTrace raises on purpose, in one tree.
+"""All errors that OmniTrace raises on purpose, in one tree.
 
     OmniTraceError
-    ├── SampleError            this sample's fault: recorded as an error row, the others go on
+    ├── SampleError            this sample failed: recorded as an error row, the run continues
     │   ├── InvalidSample          invalid_sample
     │   │   ├── MissingSampleId    missing_sample_id
     │   │   ├── DuplicateSampleId  duplicate_sample_id
@@ -22,22 +22,22 @@
     │   │   ├── ResponseEmpty      response_empty
     │   │   └── OutOfMemory        out_of_memory
     │   └── Quarantined            quarantined
-    ├── InternalError          a fault of ours in another process: recorded, under the code internal
-    └── FatalError             this process or run cannot go on: re-raised, never recorded
+    ├── InternalError          a bug of ours in another process: recorded with the code internal
+    └── FatalError             this process or run cannot continue: re-raised, never recorded
         ├── ConfigError            a setting is wrong (exit code 2, before any work)
-        │   └── StoreCredentials   object storage knows no credentials, or refuses them
+        │   └── StoreCredentials   object storage finds no credentials, or refuses them
         ├── InputSchemaError       the input is not samples (exit code 2, before any work)
-        ├── UnknownName            a name is in none of our tables; the message lists the valid ones
+        ├── UnknownName            a name is not in our tables; the message lists the valid names
         ├── BackendError           the model cannot be loaded or is not what the backend expects
         ├── DecoderError           the process that decodes media does not start
-        ├── DeviceBroken           the model's device will not work again in this process
-        ├── StoreUnavailable       object storage does not answer, however often it was asked
-        └── RunError               the pipeline broke a promise (rows lost, parts that disagree)
-            ├── LeaseHeld              another driver is at work on the run
-            └── LeaseLost              another driver took the run over
+        ├── DeviceBroken           the model's device can no longer be used by this process
+        ├── StoreUnavailable       object storage did not answer, after all retries
+        └── RunError               the pipeline broke a guarantee (rows lost, files that differ)
+            ├── LeaseHeld              another driver is working on the run
+            └── LeaseLost              another driver took over the run
 
-A sample error carries a stable `code`; tools group error rows by it. Messages say what was wrong,
-the value met, and the remedy.
+A sample error carries a stable `code`; tools group error rows by it. A message says what was wrong,
+the value found, and the remedy.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from typing import ClassVar
 
 
 class OmniTraceError(Exception):
-    """Base of every error raised by OmniTrace on purpose."""
+    """Base of every error that OmniTrace raises on purpose."""
 
 
 class SampleError(OmniTraceError):
-    """A fault of one sample; the pipeline records it as an error row."""
+    """One sample failed; the pipeline records it as an error row."""
 
     code: ClassVar[str] = "sample_error"
 
 
 class InvalidSample(SampleError):
-    """The sample's fields do not describe something a model can be asked."""
+    """The sample's fields do not form a valid input for a model."""
 
     code = "invalid_sample"
 
@@ -74,13 +74,13 @@ class DuplicateSampleId(InvalidSample):
 
 
 class UnknownPartType(InvalidSample):
-    """A content part is of a type no model input exists for."""
+    """A part's type is not text, image, audio or video."""
 
     code = "unknown_part_type"
 
 
 class MediaError(SampleError):
-    """An image, audio or video could not be turned into model input."""
+    """An image, audio or video could not be read or decoded."""
 
     code = "media_error"
 
@@ -92,13 +92,13 @@ class MediaMissing(MediaError):
 
 
 class MediaDenied(MediaError):
-    """The address is not one this run may read."""
+    """This run may not read the address, or its owner refuses."""
 
     code = "media_denied"
 
 
 class MediaTooLarge(MediaError):
-    """The media is above one of the limits in `media.*`."""
+    """The media exceeds one of the limits in `media.*`."""
 
     code = "media_too_large"
 
@@ -110,25 +110,25 @@ class MediaEmpty(MediaError):
 
 
 class MediaCorrupt(MediaError):
-    """The bytes are not a readable file of the claimed kind."""
+    """The bytes are not a readable file of the part's type."""
 
     code = "media_corrupt"
 
 
 class MediaTimeout(MediaError):
-    """Fetching and decoding took longer than they may."""
+    """Fetching or decoding made no progress for too long, or a download took too long."""
 
     code = "media_timeout"
 
 
 class MediaUnavailable(MediaError):
-    """The object store did not answer, however often it was asked."""
+    """The object store did not answer, after all retries."""
 
     code = "media_unavailable"
 
 
 class MediaMemory(MediaError):
-    """Decoding takes more memory than it may, or than there is."""
+    """Decoding needs more memory than its limit, or than the machine has."""
 
     code = "media_memory"
 
@@ -146,7 +146,7 @@ class SpeechError(SampleError):
 
 
 class SpeechUnavailable(SpeechError):
-    """The speech service did not answer, however often it was asked."""
+    """The speech service did not answer, after all retries."""
 
     code = "speech_unavailable"
 
@@ -158,29 +158,29 @@ class TraceError(SampleError):
 
 
 class ResponseEmpty(TraceError):
-    """There is no response token to trace."""
+    """The response has no token to trace."""
 
     code = "response_empty"
 
 
 class OutOfMemory(TraceError):
-    """The sample alone does not fit the device."""
+    """The sample, traced alone, does not fit in the device's memory."""
 
     code = "out_of_memory"
 
 
 class Quarantined(SampleError):
-    """Processes died, time and again, while they worked on this sample alone."""
+    """Processes died repeatedly while they worked on this sample alone."""
 
     code = "quarantined"
 
 
 class InternalError(OmniTraceError):
-    """Something nobody foresaw, raised in another process; the message holds its traceback."""
+    """An unexpected exception in another process; the message holds its traceback."""
 
 
 class FatalError(OmniTraceError):
-    """The process or the run cannot go on."""
+    """The process or the run cannot continue."""
 
 
 class ConfigError(FatalError):
@@ -188,7 +188,7 @@ class ConfigError(FatalError):
 
 
 class StoreCredentials(ConfigError, PermissionError):
-    """Object storage needs credentials that it was not given, or refuses those it was given."""
+    """Object storage finds no credentials, or refuses the ones it was given."""
 
 
 class InputSchemaError(FatalError):
@@ -196,7 +196,7 @@ class InputSchemaError(FatalError):
 
 
 class UnknownName(FatalError):
-    """A name is in none of our tables."""
+    """A name is not in our tables; the message lists the valid names."""
 
 
 class BackendError(FatalError):
@@ -208,20 +208,20 @@ class DecoderError(FatalError):
 
 
 class DeviceBroken(FatalError):
-    """The model's device will not work again in this process; another process may be luckier."""
+    """The model's device can no longer be used by this process; a new process may succeed."""
 
 
 class StoreUnavailable(FatalError, OSError):
-    """Object storage did not answer, however often it was asked."""
+    """Object storage did not answer, after all retries."""
 
 
 class RunError(FatalError):
-    """The pipeline broke one of its promises."""
+    """The pipeline broke one of its guarantees."""
 
 
 class LeaseHeld(RunError):
-    """Another driver is at work on the run, and alive."""
+    """Another driver is alive and working on the run."""
 
 
 class LeaseLost(RunError):
-    """Another driver took the run over; this one must not commit."""
+    """Another driver took over the run; this one must not commit."""

@@ -1,4 +1,4 @@
-"""Audio files: one channel of float32 at the model's sample rate."""
+"""Decode audio to one channel of float32 at the model's sample rate."""
 
 from __future__ import annotations
 
@@ -34,17 +34,21 @@ from omnitrace_core.records import DecodedAudio, Float32, Part
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-# Frames read at once: keeps many-channel files small until they are mixed down.
+# Frames read at once: limits the memory of files with many channels until they are mixed to one.
 _BLOCK = 1 << 18
-# mpg123 gives up to this many samples less, where frames need what came before a cut.
+# mpg123 returns up to this many samples less, if frames need data from before a cut.
 _MP3_SLACK = 4 * 1152
-# libsndfile's length of a file that does not tell it.
+# libsndfile returns this length if the file does not contain it.
 _UNKNOWN_LENGTH = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """An interval of a file's sound: [n] float32 at `rate`, from `start_s` of `duration_s` on."""
+    """An interval of a file's sound.
+
+    mono: [n_samples] float32 at `rate` Hz. It begins at `start_s`; the whole sound lasts
+    `duration_s`.
+    """
 
     mono: Float32
     rate: int
@@ -55,14 +59,15 @@ class _Sound:
 def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedAudio:
     """Fetch and decode an audio part, cut to its audio_start and audio_end.
 
-    MP4, M4A, MOV, Matroska, WebM and bare AAC give their sound track, also if they have pictures.
+    MP4, M4A, MOV, Matroska, WebM and bare AAC files may also have pictures: their sound track is
+    decoded.
 
     Raises:
-        InvalidSample: audio_start or audio_end make no interval.
+        InvalidSample: audio_start and audio_end do not form a valid interval.
         MediaTooLarge: longer than `media.max_audio_s`, by the header, before decoding; or above
             `media.max_decoded_mib`.
         MediaEmpty: no sound track, no samples, or none in the interval.
-        MediaCorrupt: not an audio file that is read here, truncated, or not finite.
+        MediaCorrupt: not a readable audio file, truncated, or samples that are not finite.
         MediaError: fetching failed (see `read_media`).
     """
     name = media_name(part)
@@ -89,20 +94,20 @@ def _read_track(
     options: MediaOptions,
     rules: MediaRules,
 ) -> _Sound:
-    """The sound track of a container, which FFmpeg decodes whole."""
+    """Decode the sound track of a container; FFmpeg decodes all of it."""
     name = media_name(part)
-    told_s, is_exact = sound_end_s(file, kind)
-    if is_exact and not told_s:
+    declared_s, is_exact = sound_end_s(file, kind)
+    if is_exact and not declared_s:
         raise MediaEmpty(f"{name}: no sound track, or an empty one")
-    _check_duration(told_s, options, name)
+    _check_duration(declared_s, options, name)
     track = read_native(path, name, "leave it out")
     if track is None:
         raise MediaEmpty(f"{name}: no sound track, or an empty one")
     mono, rate = track.mono, track.rate
     if is_exact:
-        mono = track.cut_to(told_s, name)
+        mono = track.cut_to(declared_s, name)
     _check_duration(len(mono) / rate, options, name)
-    first, end = _asked_frames(part, len(mono), rate, name)
+    first, end = _frame_range(part, len(mono), rate, name)
     _check_decoded((end - first) / rate, part, options, rules)
     return _Sound(mono[first:end], rate, first / rate, len(mono) / rate)
 
@@ -110,7 +115,7 @@ def _read_track(
 def _read_file(
     file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions, rules: MediaRules
 ) -> _Sound:
-    """What libsndfile reads."""
+    """Decode a file with libsndfile."""
     import soundfile
 
     name = media_name(part)
@@ -119,7 +124,7 @@ def _read_file(
         with soundfile.SoundFile(source, closefd=True) as sound:
             n_frames, rate = sound.frames, sound.samplerate
             _check_length(n_frames, rate, options, name)
-            first, end = _asked_frames(part, n_frames, rate, name)
+            first, end = _frame_range(part, n_frames, rate, name)
             _check_decoded((end - first) / rate, part, options, rules)
             mono = _read_mono(sound, first, end - first, name)
             return _Sound(mono, rate, first / rate, n_frames / rate)
@@ -133,31 +138,31 @@ def _read_file(
 
 
 def _source_of(file: BinaryIO, kind: Kind | None) -> int | Splice:
-    """What libsndfile is given: the file, but MP3 without a Xing header gets one.
+    """What libsndfile reads: the file; an MP3 file without a Xing header gets one.
 
-    libsndfile would estimate its length.
+    Without it libsndfile would only estimate the length.
     """
     if kind is MP3:
         frames, _ = mp3.frames(file, file.seek(0, 2))
         if not frames.is_told:
             return Splice(frames.header(), file, frames.start, frames.end)
-    # By its descriptor: a name that ends in .raw would count for more than the file's bytes.
+    # By descriptor: by name, libsndfile would read any file that ends in .raw as raw samples.
     descriptor = os.dup(file.fileno())
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
 
-def _asked_frames(part: Part, n_frames: int, rate: int, name: str) -> tuple[int, int]:
-    """The samples [first, end) that a part's options ask for."""
-    asked = part.options
-    start_s, end_s = cut_range(asked.audio_start, asked.audio_end, n_frames / rate, name)
+def _frame_range(part: Part, n_frames: int, rate: int, name: str) -> tuple[int, int]:
+    """First and end (exclusive) frame of the interval that a part's options select."""
+    start, end = part.options.audio_start, part.options.audio_end
+    start_s, end_s = cut_range(start, end, n_frames / rate, name)
     return round(start_s * rate), round(end_s * rate)
 
 
 def _check_length(n_frames: int, rate: int, options: MediaOptions, name: str) -> None:
-    """Length of a file by its header."""
+    """Check the length that a file's header declares."""
     if n_frames >= _UNKNOWN_LENGTH:
-        raise MediaCorrupt(f"{name}: its header does not tell its length; encode it again")
+        raise MediaCorrupt(f"{name}: its header does not contain its length; encode it again")
     if n_frames <= 0:
         raise MediaEmpty(f"{name}: no audio samples")
     _check_duration(n_frames / rate, options, name)
@@ -177,7 +182,7 @@ def _check_decoded(length_s: float, part: Part, options: MediaOptions, rules: Me
 
 
 def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float32:
-    """Frames [first, first + n_frames) with their channels averaged."""
+    """Read frames [first, first + n_frames) and average their channels: [n_frames] float32."""
     sound.seek(first)
     blocks = [np.empty(0, np.float32)]
     n_read = 0
@@ -185,7 +190,7 @@ def _read_mono(sound: SoundFile, first: int, n_frames: int, name: str) -> Float3
         block = sound.read(min(_BLOCK, n_frames - n_read), dtype="float32", always_2d=True)
         if not len(block):
             break
-        # Infinities of both signs make a NaN, which `to_model_rate` reports.
+        # Infinities of both signs average to a NaN, which `to_model_rate` reports.
         with np.errstate(invalid="ignore", over="ignore"):
             blocks.append(block.mean(axis=1, dtype=np.float32))
         n_read += len(block)

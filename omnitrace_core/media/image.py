@@ -1,4 +1,4 @@
-"""Images: any mode to 8-bit RGB, upright, at the size the model sees."""
+"""Decode images to 8-bit RGB, upright, at the size that the model gets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, Part
 
-# Some of Pillow's other readers start programs (EPS: Ghostscript) or accept almost any bytes.
+# Pillow's other readers are not used: some start programs (EPS: Ghostscript) or accept almost any
+# bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF", "ICO")
-# What Pillow's readers raise on broken files, seen or documented; SyntaxError is theirs too.
+# What Pillow's readers raise on broken files, observed or documented.
 _BROKEN = (
     OSError,
     EOFError,
@@ -35,10 +36,10 @@ _BROKEN = (
     ArithmeticError,
     struct.error,
 )
-# Of PNG's chunks of compressed text and colour profiles.
+# Part of Pillow's message when a PNG's compressed text or colour profile unpacks to too much.
 _TOO_MUCH_TEXT = "MAX_TEXT_"
-# Rows of wide grey values taken at once.
-_ROWS = 256
+# Rows of 32-bit grey values converted at once.
+_ROWS_AT_ONCE = 256
 
 
 def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedImage:
@@ -47,7 +48,7 @@ def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
     Raises:
         InvalidSample: min_pixels above max_pixels, or neither uri nor data.
         MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding; or above
-            `media.max_decoded_mib` at the size that is asked for.
+            `media.max_decoded_mib` at the requested size.
         MediaCorrupt: not an image, or a truncated one.
         MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
     """
@@ -69,10 +70,10 @@ def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
 
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Any mode as 8-bit RGB; what is lost on the way is added to `notes`.
+    """Convert an image of any mode to 8-bit RGB; notes on lost information are added to `notes`.
 
-    Transparency goes on white. 16-bit grey keeps its upper bits; wider grey, whose range no header
-    tells, is stretched from its own minimum and maximum.
+    Transparency is put on white. 16-bit grey values keep their upper bits. Wider grey values, whose
+    range the file does not say, are scaled so that their minimum is black and their maximum white.
     """
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint32)
@@ -90,15 +91,15 @@ def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _stretch(grey: NDArray[np.float32] | NDArray[np.int32]) -> NDArray[np.uint8]:
-    """In float64, but a few rows at a time: a whole image would take eight times its pixels."""
+    """Scale grey values to 0..255, a few rows at a time: float64 takes 8 bytes per pixel."""
     low, high = float(grey.min()), float(grey.max())
     if not np.isfinite(high - low):
         raise ValueError("pixel values that are not finite numbers")
     scale = 255 / (high - low) if high > low else 0.0
     stretched = np.empty(grey.shape, np.uint8)
-    for at in range(0, len(grey), _ROWS):
-        rows = grey[at : at + _ROWS].astype(np.float64)
-        stretched[at : at + _ROWS] = ((rows - low) * scale).round()
+    for at in range(0, len(grey), _ROWS_AT_ONCE):
+        rows = grey[at : at + _ROWS_AT_ONCE].astype(np.float64)
+        stretched[at : at + _ROWS_AT_ONCE] = ((rows - low) * scale).round()
     return stretched
 
 
@@ -119,9 +120,9 @@ def _check_pixels(image: Image.Image, options: MediaOptions, name: str) -> None:
 
 @contextmanager
 def _reading(name: str) -> Iterator[list[str]]:
-    """Errors of Pillow as ours, and its warnings as notes: yields the list they go to.
+    """Raise Pillow's errors as media errors, and add its warnings to the list that is yielded.
 
-    Its bomb warning comes at half its bomb error and is left to our own limit.
+    Its warning of a decompression bomb is ignored: `media.max_image_pixels` is the limit.
     """
     notes: list[str] = []
     try:
@@ -133,13 +134,13 @@ def _reading(name: str) -> Iterator[list[str]]:
         raise MediaTooLarge(f"{name}: {error}; downscale the image") from error
     except UnidentifiedImageError as error:
         raise MediaCorrupt(
-            f"{name}: no image format that we read ({', '.join(_FORMATS)})"
+            f"{name}: not in a supported image format; convert it to one of {', '.join(_FORMATS)}"
         ) from error
     except _BROKEN as error:
         if _TOO_MUCH_TEXT in str(error):
             raise MediaTooLarge(
-                f"{name}: its text or colour profile unpacks to more than Pillow takes (1 MiB, 64 "
-                "in all); save the image without its metadata"
+                f"{name}: its text or colour profile unpacks to more than Pillow accepts (1 MiB, "
+                "64 MiB in all); save the image without its metadata"
             ) from error
-        raise MediaCorrupt(f"{name}: the image is broken: {error}") from error
+        raise MediaCorrupt(f"{name}: the image is damaged: {error}") from error
     notes.extend(f"Pillow: {warning.message}" for warning in caught)

@@ -1,4 +1,4 @@
-"""Which frames of a video the model sees: the rule of qwen-omni-utils.
+"""Select the frames of a video that the model gets, by the rule of qwen-omni-utils.
 
 Symbols: N frames in the chosen range, n of them sampled.
 """
@@ -15,16 +15,17 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
 
-# decord's times are float32: an hour is told to a quarter of a millisecond.
+# decord's times are float32, with an error of a quarter of a millisecond after one hour.
 TIME_SLACK_S = 1e-3
 
 
 def frames_between(
     times_s: NDArray[np.float64], start: float | None, end: float | None, name: str
 ) -> tuple[int, int]:
-    """First and last frame shown in [start, end]; None stands for an end of the video.
+    """Index of the first and the last frame that begins in [start, end], in seconds.
 
-    times_s: [n_frames] rising presentation times.
+    None for start or end: the start or end of the video. times_s: [n_frames] float64, increasing
+    presentation times.
 
     Raises:
         InvalidSample: start is negative or not before end.
@@ -34,8 +35,8 @@ def frames_between(
     high = times_s[-1] if end is None else end
     if (start is not None and start < 0) or (end is not None and not low < end):
         raise InvalidSample(
-            f"{name}: video_start={start}, video_end={end} is no interval of a video that begins "
-            f"at {times_s[0]:.3f} s"
+            f"{name}: video_start={start}, video_end={end} is not a valid interval of a video that "
+            f"begins at {times_s[0]:.3f} s; start must be before end"
         )
     first = int(np.searchsorted(times_s, low - TIME_SLACK_S))
     last = int(np.searchsorted(times_s, high + TIME_SLACK_S, side="right")) - 1
@@ -57,8 +58,9 @@ def count_frames(
 ) -> int:
     """How many of `n_frames` frames are sampled: a multiple of the model's frame factor.
 
-    Either `nframes` of the part, or its length times `fps`, between min_frames and max_frames;
-    never more than there are, but at least one factor's worth.
+    That is `nframes` of the part, or its length times `fps` limited to min_frames and max_frames;
+    never more frames than there are, but at least one frame factor. video_fps: the video's own
+    frames per second.
 
     Raises:
         InvalidSample: both nframes and fps, or one that is not positive.
@@ -73,7 +75,7 @@ def count_frames(
         if wanted > options.max_frames:
             raise MediaTooLarge(
                 f"{name}: nframes={part.nframes}, above media.max_frames={options.max_frames}; "
-                "ask for fewer frames or raise the limit in the config"
+                "request fewer frames or raise the limit in the config"
             )
     else:
         fps = options.video_fps if part.fps is None else part.fps
@@ -85,7 +87,7 @@ def count_frames(
 
 
 def spread_frames(first: int, last: int, n: int) -> NDArray[np.int64]:
-    """`n` frame numbers spread evenly from `first` to `last`, both included: [n] int64."""
+    """`n` frame indices, evenly spaced from `first` to `last` inclusive: [n] int64."""
     return np.linspace(first, last, n).round().astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Sizes that a Qwen-family processor accepts, and the pixel budget of video frames."""
+"""Sizes that Qwen processors accept, and the pixel budget of video frames."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
 
-# Of the longer to the shorter side; the model's own processor refuses more.
+# Of the longer to the shorter side; the model's processor refuses more.
 MAX_ASPECT = 200
 
 
 def smart_resize(
     width: int, height: int, factor: int, min_pixels: int, max_pixels: float, name: str
 ) -> tuple[int, int]:
-    """Width and height nearest to the original's that the model accepts.
+    """The width and height nearest to the original's that the model accepts.
 
-    Both are multiples of `factor`, their product lies in [min_pixels, max_pixels] as far as whole
-    multiples allow, and the aspect ratio is kept as closely as they allow. The same numbers as
-    Qwen2-VL's image processor.
+    Both are multiples of `factor`. As far as multiples allow, their product lies in [min_pixels,
+    max_pixels] and the aspect ratio is kept. The result equals that of Qwen2-VL's image processor.
 
     Raises:
         MediaError: one side is more than 200 times the other.
@@ -46,19 +45,20 @@ def smart_resize(
 def image_size(
     width: int, height: int, part: PartOptions, options: MediaOptions, rules: MediaRules, name: str
 ) -> tuple[int, int]:
-    """Width and height at which the model sees an image.
+    """The width and height at which the model gets an image.
 
-    Limits of the part win over `media.image_max_pixels`, and that over the model's.
+    The part's limits take precedence over `media.image_max_pixels`, which takes precedence over the
+    model's.
 
     Raises:
         InvalidSample: a pixel option is not positive, or min_pixels is above max_pixels.
         MediaError: the aspect ratio is not accepted.
     """
     _check_pixels(part, name)
-    most = options.image_max_pixels or rules.image_max_pixels
-    most = part.max_pixels or max(most, part.min_pixels or 0)
-    least = part.min_pixels or min(rules.image_min_pixels, most)
-    return smart_resize(width, height, rules.factor, least, most, name)
+    max_pixels = options.image_max_pixels or rules.image_max_pixels
+    max_pixels = part.max_pixels or max(max_pixels, part.min_pixels or 0)
+    min_pixels = part.min_pixels or min(rules.image_min_pixels, max_pixels)
+    return smart_resize(width, height, rules.factor, min_pixels, max_pixels, name)
 
 
 def frame_size(
@@ -70,38 +70,40 @@ def frame_size(
     rules: MediaRules,
     name: str,
 ) -> tuple[int, int]:
-    """Width and height at which the model sees each of a video's `n_frames` frames.
+    """The width and height at which the model gets each of a video's `n_frames` frames.
 
-    A frame's share of the total budget is capped by the model's maximum and never falls below its
+    A frame's share of the total pixel budget is at most the model's maximum and at least its
     minimum plus 5 % (the rule of qwen-omni-utils).
 
     Raises: as `image_size`.
     """
     _check_pixels(part, name)
-    least = part.min_pixels or rules.video_min_pixels
+    min_pixels = part.min_pixels or rules.video_min_pixels
     budget = part.total_pixels or options.video_total_pixels
     share = min(rules.video_max_pixels, budget / n_frames * rules.frame_factor)
-    most = max(share, int(least * 1.05))
+    max_pixels = max(share, int(min_pixels * 1.05))
     if part.max_pixels:
-        most = min(most, part.max_pixels)
-        least = min(least, part.max_pixels)
-    return smart_resize(width, height, rules.factor, least, most, name)
+        max_pixels = min(max_pixels, part.max_pixels)
+        min_pixels = min(min_pixels, part.max_pixels)
+    return smart_resize(width, height, rules.factor, min_pixels, max_pixels, name)
 
 
 def check_decoded(n_bytes: float, part: PartOptions, options: MediaOptions, name: str) -> None:
-    """Hold a medium, as the model sees it, to `media.max_decoded_mib` before it is decoded.
+    """Check decoded media against `media.max_decoded_mib` before they are decoded.
+
+    n_bytes: their size as the model gets them.
 
     Raises:
-        MediaTooLarge: it takes more; the message names the part's options that may be at fault.
+        MediaTooLarge: they take more; the message names the part's options that may be the cause.
     """
     if n_bytes <= options.max_decoded_mib << 20:
         return
-    asked = [
+    requested = [
         f"{option}={value}"
         for option in ("min_pixels", "max_pixels", "total_pixels", "nframes", "fps", "min_frames")
         if (value := getattr(part, option)) is not None
     ]
-    remedy = f"lower the part's {', '.join(asked)}" if asked else "cut or shrink the media"
+    remedy = f"lower the part's {', '.join(requested)}" if requested else "cut or shrink the media"
     raise MediaTooLarge(
         f"{name}: {n_bytes / 2**20:,.0f} MiB when decoded, above media.max_decoded_mib="
         f"{options.max_decoded_mib:,}; {remedy}, or raise the limit in the config"
@@ -115,5 +117,5 @@ def _check_pixels(part: PartOptions, name: str) -> None:
             raise InvalidSample(f"{name}: {option}={value}; give a positive number of pixels")
     if part.min_pixels and part.max_pixels and part.min_pixels > part.max_pixels:
         raise InvalidSample(
-            f"{name}: min_pixels={part.min_pixels} is above max_pixels={part.max_pixels}"
+            f"{name}: min_pixels={part.min_pixels} is above max_pixels={part.max_pixels}; lower it"
         )

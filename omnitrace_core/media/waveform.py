@@ -1,4 +1,4 @@
-"""Waveforms: the interval that is asked for, and the model's sample rate."""
+"""Cut waveforms to an interval, and convert them to the model's sample rate."""
 
 from __future__ import annotations
 
@@ -13,28 +13,35 @@ SAMPLE_BYTES = 4
 def cut_range(
     start: float | None, end: float | None, duration_s: float, name: str
 ) -> tuple[float, float]:
-    """The interval of [0, duration_s] that a part's start and end options ask for.
+    """The interval of [0, duration_s] that a part's start and end options select, in seconds.
 
     Raises:
-        InvalidSample: negative, or the end is not after the start.
-        MediaEmpty: it begins after the media ends.
+        InvalidSample: the start is negative, or the end is not after the start.
+        MediaEmpty: it begins at or after the end of the media.
     """
     start_s = 0.0 if start is None else start
     end_s = duration_s if end is None else min(end, duration_s)
     if start_s < 0 or (end is not None and not start_s < end):
-        raise InvalidSample(f"{name}: [{start}, {end}] s is no interval; start must be before end")
+        raise InvalidSample(
+            f"{name}: [{start}, {end}] s is not a valid interval; start must be before end"
+        )
     if start_s >= end_s:
-        raise MediaEmpty(f"{name}: lasts {duration_s:.3f} s, nothing is left from {start_s} s on")
+        raise MediaEmpty(
+            f"{name}: it lasts {duration_s:.3f} s, so nothing is left after {start_s} s"
+        )
     return start_s, end_s
 
 
 def to_model_rate(
     mono: Float32, rate: int, model_rate: int, name: str, notes: list[str]
 ) -> Float32:
-    """A waveform at the model's sample rate, in [-1, 1]; what was clipped is added to `notes`.
+    """Resample a waveform to the model's rate and clip it to [-1, 1].
+
+    mono: [n_samples] float32 at `rate` Hz; the result is [n] float32 at `model_rate` Hz. A note on
+    clipping is added to `notes`.
 
     Raises:
-        MediaCorrupt: samples that are not finite numbers.
+        MediaCorrupt: some samples are not finite numbers.
         MediaEmpty: no samples.
     """
     if not mono.size:
@@ -46,7 +53,7 @@ def to_model_rate(
     if rate != model_rate:
         import librosa
 
-        # Rounded down: times worked out from the waveform must not lie beyond the file's end.
+        # Round down: times computed from the waveform must not lie after the end of the file.
         n_samples = max(1, mono.size * model_rate // rate)
         mono = librosa.resample(mono, orig_sr=rate, target_sr=model_rate, res_type="soxr_hq")
         mono = mono[:n_samples]

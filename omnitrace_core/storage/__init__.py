@@ -1,1 +1,1 @@
-"""Files by their address, S3 with retries, and which web addresses are allowed."""
+"""Open files by fsspec address; S3 with retries and conditional writes."""

@@ -1,4 +1,4 @@
-"""S3, as s3fs reads it, with retries in one place and writes that only succeed on a condition."""
+"""S3 through s3fs, with retries in one place and conditional writes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from s3fs.errors import translate_boto_error
 from omnitrace_core.errors import StoreCredentials, StoreUnavailable
 from omnitrace_core.storage import s3_retries
 from omnitrace_core.storage.conditions import Condition
-from omnitrace_core.storage.s3_retries import answer_code, persist
+from omnitrace_core.storage.s3_retries import error_code, with_retries
 
 _log = logging.getLogger(__name__)
 
-# A file of up to this size is one PUT; above it, parts of this size (or of what makes 10,000 parts,
-# S3's limit), so many at a time.
+# Files up to this size are written by one PUT. Larger files are uploaded in parts of this size, or
+# larger if there were more than 10,000 (S3's limit), `_PARALLEL` at a time.
 PART_BYTES = 32 << 20
 _MAX_PARTS = 10_000
 _PARALLEL = 4
 _KEYS_PER_DELETE = 1000
-# Names who wrote an object: see `RetryingS3._is_ours`.
+# Metadata key with a random id of the write that made an object: see `RetryingS3._tag_if_written`.
 _WRITE_ID = "omnitrace-write"
 
 
 class RetryingS3(S3FileSystem):
-    """Every request goes through `persist`; a response's body is read within it.
+    """An S3 file system that makes every request, with the reading of its body, by `with_retries`.
 
-    So whatever s3fs does by requests (open, info, cat, listings) survives what `persist` does.
+    So all operations of s3fs (open, info, cat, listings) are retried alike.
     """
 
     retries = 1
@@ -55,35 +55,36 @@ class RetryingS3(S3FileSystem):
         address = _address(kwargs)
 
         async def request() -> Any:
-            answer = await S3FileSystem._call_s3(self, method, *more, **kwargs)
+            response = await S3FileSystem._call_s3(self, method, *more, **kwargs)
             if method == "get_object":
-                stream = answer["Body"]
+                stream = response["Body"]
                 try:
-                    answer["Body"] = _Body(await stream.read())
+                    response["Body"] = _Body(await stream.read())
                 finally:
                     stream.close()
-            return answer
+            return response
 
         try:
-            return await persist(request, address)
+            return await with_retries(request, address)
         except FileNotFoundError as error:
             known = {"NoSuchBucket": "no such bucket; create it or correct the address"}
-            told = known.get(answer_code(error), "no such object")
-            raise FileNotFoundError(f"{address}: {told}") from error
+            problem = known.get(error_code(error), "no such object")
+            raise FileNotFoundError(f"{address}: {problem}") from error
         except StoreCredentials:
             raise
         except PermissionError as error:
-            told = f"{address}: the store refuses ({answer_code(error)}: {error})"
-            raise PermissionError(told) from error
+            raise PermissionError(
+                f"{address}: the store refuses access ({error_code(error)}: {error})"
+            ) from error
 
     call_s3 = sync_wrapper(_call_s3)
 
     # --- listing and deleting ---------------------------------------------------------------
 
-    async def _listed(self, path: str, deep: bool) -> dict[str, dict[str, Any]]:
-        """The objects below a folder by their name in it, with what listings tell of them.
+    async def _list_objects(self, path: str, deep: bool) -> dict[str, dict[str, Any]]:
+        """The objects of a folder: their path relative to it, and their entry in the listing.
 
-        One request per 1,000 keys. deep: also those in folders below.
+        One request per 1,000 keys. deep: also list the folders below.
         """
         bucket, key, _ = self.split_path(path)
         prefix = f"{key.rstrip('/')}/" if key else ""
@@ -96,7 +97,7 @@ class RetryingS3(S3FileSystem):
                     found[name] = {**item, "size": item["Size"], "type": "file"}
         return found
 
-    listed = sync_wrapper(_listed)
+    list_objects = sync_wrapper(_list_objects)
 
     async def _pages(self, request: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
         while True:
@@ -107,20 +108,20 @@ class RetryingS3(S3FileSystem):
             request = {**request, "ContinuationToken": page["NextContinuationToken"]}
 
     async def _delete_all(self, paths: Sequence[str]) -> None:
-        """Delete objects of one bucket, 1,000 a request; those that are gone are no error."""
-        places = [self.split_path(path)[:2] for path in paths]
-        for start in range(0, len(places), _KEYS_PER_DELETE):
-            bucket = places[start][0]
-            left = [key for _, key in places[start : start + _KEYS_PER_DELETE]]
-            await persist(partial(self._delete_batch, bucket, left), f"s3://{bucket}")
+        """Delete objects of one bucket, 1,000 per request; missing objects are no error."""
+        keys = [self.split_path(path)[:2] for path in paths]
+        for start in range(0, len(keys), _KEYS_PER_DELETE):
+            bucket = keys[start][0]
+            batch = [key for _, key in keys[start : start + _KEYS_PER_DELETE]]
+            await with_retries(partial(self._delete_batch, bucket, batch), f"s3://{bucket}")
 
     delete_all = sync_wrapper(_delete_all)
 
     async def _delete_batch(self, bucket: str, keys: list[str]) -> None:
-        """An answer to this can be an error for some of the keys, of each a code of its own."""
-        order = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = await self._call_s3("delete_objects", Bucket=bucket, Delete=order)
-        failed = [item for item in answer.get("Errors", []) if item.get("Code") != "NoSuchKey"]
+        """Delete up to 1,000 keys; the response may hold an error code for each key."""
+        request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        response = await self._call_s3("delete_objects", Bucket=bucket, Delete=request)
+        failed = [item for item in response.get("Errors", []) if item.get("Code") != "NoSuchKey"]
         if failed:
             raise translate_boto_error(ClientError({"Error": failed[0]}, "DeleteObjects"))
 
@@ -131,7 +132,10 @@ class RetryingS3(S3FileSystem):
         return await self._type(path) == "directory"
 
     async def _type(self, path: str) -> str | None:
-        """s3fs takes every error for a no; here only one that says so."""
+        """The type of what lies at a path, None if nothing does.
+
+        s3fs itself would take any error for a missing object.
+        """
         try:
             return str((await self._info(path))["type"])
         except FileNotFoundError:
@@ -141,28 +145,28 @@ class RetryingS3(S3FileSystem):
 
     async def _read_tagged(self, path: str) -> tuple[bytes, str]:
         bucket, key, _ = self.split_path(path)
-        answer = await self._call_s3("get_object", Bucket=bucket, Key=key)
-        return await answer["Body"].read(), _tag(answer)
+        response = await self._call_s3("get_object", Bucket=bucket, Key=key)
+        return await response["Body"].read(), _tag(response)
 
     read_tagged = sync_wrapper(_read_tagged)
 
     async def _get_file(self, rpath: str, lpath: str, *args: Any, **kwargs: Any) -> None:
-        """Copy an object into a local file, a stretch at a time, all of one version."""
+        """Copy an object into a local file, one byte range at a time, all of the same version."""
         bucket, key, _ = self.split_path(rpath)
         head = await self._call_s3("head_object", Bucket=bucket, Key=key)
         with open(lpath, "wb") as file:
             for start in range(0, head["ContentLength"], PART_BYTES):
-                answer = await self._call_s3(
+                response = await self._call_s3(
                     "get_object",
                     Bucket=bucket,
                     Key=key,
                     Range=f"bytes={start}-{start + PART_BYTES - 1}",
                     IfMatch=head["ETag"],
                 )
-                file.write(await answer["Body"].read())
+                file.write(await response["Body"].read())
 
     async def _tag_of(self, path: str) -> str | None:
-        """The ETag of an object, if there is one."""
+        """The ETag of an object, None if there is no object."""
         bucket, key, _ = self.split_path(path)
         try:
             return _tag(await self._call_s3("head_object", Bucket=bucket, Key=key))
@@ -176,9 +180,9 @@ class RetryingS3(S3FileSystem):
     async def _put_content(
         self, path: str, content: bytes, condition: Condition, within_s: float | None = None
     ) -> str | None:
-        """Write an object in one request; returns its tag, or None if the condition is not met.
+        """Write an object in one request; return its ETag, or None if the condition fails.
 
-        condition: `if_absent()`, `if_tag(tag)`, or none. within_s: bound on all tries together.
+        condition: `if_absent()`, `if_tag(tag)`, or empty. within_s: limit of all tries together.
         """
         put = self._put(path, io.BytesIO(content), len(content), condition)
         try:
@@ -192,7 +196,7 @@ class RetryingS3(S3FileSystem):
     put_content = sync_wrapper(_put_content)
 
     async def _upload(self, source: Path, path: str, condition: Condition) -> str | None:
-        """Write a file of any size; returns its tag, or None if the condition is not met."""
+        """Write a file of any size; return its ETag, or None if the condition fails."""
         with source.open("rb") as file:
             return await self._put(path, file, os.fstat(file.fileno()).st_size, condition)
 
@@ -200,93 +204,96 @@ class RetryingS3(S3FileSystem):
 
     async def _put(self, path: str, file: BinaryIO, size: int, condition: Condition) -> str | None:
         bucket, key, _ = self.split_path(path)
-        place = {"Bucket": bucket, "Key": key}
+        target = {"Bucket": bucket, "Key": key}
         write_id = uuid.uuid4().hex
-        mark = {**place, "Metadata": {_WRITE_ID: write_id}}
+        marked = {**target, "Metadata": {_WRITE_ID: write_id}}
         try:
             if size <= PART_BYTES:
-                answer = await self._call_s3("put_object", **mark, Body=file.read(), **condition)
+                response = await self._call_s3(
+                    "put_object", **marked, Body=file.read(), **condition
+                )
             else:
-                answer = await self._put_parts(place, mark, file, size, condition)
+                response = await self._put_parts(target, marked, file, size, condition)
         except OSError as error:
             if isinstance(error, StoreUnavailable) or not _is_conflict(error, condition):
                 raise
-            return await self._ours(place, write_id, error, condition)
-        return _tag(answer)
+            return await self._tag_if_written(target, write_id, error, condition)
+        return _tag(response)
 
-    async def _ours(
-        self, place: dict[str, str], write_id: str, error: OSError, condition: Condition
+    async def _tag_if_written(
+        self, target: dict[str, str], write_id: str, error: OSError, condition: Condition
     ) -> str | None:
-        """The tag of the object if it is what this very write put there.
+        """The object's ETag if this write made it, None if its condition failed.
 
-        A request whose answer was lost and that was made again, by `persist` or by aiohttp on its
-        own, is refused because of what it did itself the first time; only the mark tells.
+        If the response to a request is lost, `with_retries` or aiohttp repeats the request, and the
+        condition then fails because the first try succeeded. Only the write id shows this.
         """
         try:
-            head = await self._call_s3("head_object", **place)
+            head = await self._call_s3("head_object", **target)
         except FileNotFoundError:
             head = {}
         if head.get("Metadata", {}).get(_WRITE_ID) == write_id:
             return _tag(head)
-        if not condition or (not head and answer_code(error) == "NoSuchUpload"):
+        if not condition or (not head and error_code(error) == "NoSuchUpload"):
             raise error
         return None
 
     async def _put_parts(
         self,
-        place: dict[str, str],
-        mark: dict[str, Any],
+        target: dict[str, str],
+        marked: dict[str, Any],
         file: BinaryIO,
         size: int,
         condition: Condition,
     ) -> dict[str, Any]:
-        upload = await self._call_s3("create_multipart_upload", **mark)
-        ours = {**place, "UploadId": upload["UploadId"]}
+        """Write a file as a multipart upload, which is aborted if it fails."""
+        created = await self._call_s3("create_multipart_upload", **marked)
+        upload = {**target, "UploadId": created["UploadId"]}
         length = max(PART_BYTES, -(-size // _MAX_PARTS))
         try:
-            parts = await self._send_parts(ours, file, range(0, size, length), length)
+            parts = await self._send_parts(upload, file, range(0, size, length), length)
             done: dict[str, Any] = await self._call_s3(
-                "complete_multipart_upload", **ours, MultipartUpload={"Parts": parts}, **condition
+                "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts}, **condition
             )
         except BaseException as error:
-            # Parts of an upload that is not completed are kept, and paid for, until it is aborted.
+            # S3 keeps, and charges for, the parts of an incomplete upload until it is aborted.
             if not isinstance(error, StoreUnavailable):
-                await self._abort(ours)
+                await self._abort(upload)
             raise
         return done
 
     async def _send_parts(
-        self, ours: dict[str, str], file: BinaryIO, starts: range, length: int
+        self, upload: dict[str, str], file: BinaryIO, starts: range, length: int
     ) -> list[dict[str, Any]]:
-        """Memory: `_PARALLEL` parts."""
+        """Upload all parts; holds `_PARALLEL` parts in memory."""
         sent: list[dict[str, Any]] = []
         for first in range(0, len(starts), _PARALLEL):
             numbers = range(first + 1, min(first + _PARALLEL, len(starts)) + 1)
             bodies = [file.read(length) for _ in numbers]
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(
-                    self._call_s3("upload_part", **ours, PartNumber=number, Body=body)
+                    self._call_s3("upload_part", **upload, PartNumber=number, Body=body)
                     for number, body in zip(numbers, bodies, strict=True)
                 )
             )
             sent += [
-                {"PartNumber": number, "ETag": answer["ETag"]}
-                for number, answer in zip(numbers, answers, strict=True)
+                {"PartNumber": number, "ETag": response["ETag"]}
+                for number, response in zip(numbers, responses, strict=True)
             ]
         return sent
 
-    async def _abort(self, ours: dict[str, str]) -> None:
+    async def _abort(self, upload: dict[str, str]) -> None:
         try:
-            await self._call_s3("abort_multipart_upload", **ours)
+            await self._call_s3("abort_multipart_upload", **upload)
         except FileNotFoundError:
-            return  # completed, or gone
+            return  # completed or aborted before
         except OSError as error:
-            # What went wrong before this is what is told.
+            # Only logged: the caller raises the error that made the upload fail.
             _log.warning("an upload that failed could not be aborted: %s", error)
 
 
 class _Body:
-    """What was read of a response, behind the face that s3fs expects."""
+    """A response body that is already in memory, with the interface that s3fs expects."""
 
     def __init__(self, content: bytes) -> None:
         self._content = io.BytesIO(content)
@@ -298,17 +305,17 @@ class _Body:
         self._content.close()
 
 
-def _tag(answer: dict[str, Any]) -> str:
-    return str(answer["ETag"]).strip('"')
+def _tag(response: dict[str, Any]) -> str:
+    return str(response["ETag"]).strip('"')
 
 
 def _is_conflict(error: OSError, condition: Condition) -> bool:
-    """Whether the condition was not met, or the upload to complete is no longer there."""
-    code = answer_code(error)
-    met = {"PreconditionFailed", "412", "NoSuchUpload"}
+    """Whether the condition failed, or the upload to complete no longer exists."""
+    code = error_code(error)
+    conflicts = {"PreconditionFailed", "412", "NoSuchUpload"}
     if "IfMatch" in condition:
-        met |= {"NoSuchKey", "404"}
-    return code in met
+        conflicts |= {"NoSuchKey", "404"}
+    return code in conflicts
 
 
 def _address(request: dict[str, Any]) -> str:

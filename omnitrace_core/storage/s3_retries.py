@@ -1,7 +1,7 @@
-"""When a request to S3 is made again, how often, and what is said when that did not help.
+"""Which requests to S3 are retried, how often, and the errors after the last try.
 
-botocore (5 tries) and s3fs (5 times those) would each retry on their own; both are told not to
-(`s3.py`), so that the numbers here are the numbers.
+botocore (5 tries) and s3fs (5 times as many) would each retry as well. Both are configured not to
+(`s3.py`), so the numbers here are the only ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """Bounds on one request: so many tries, none begun after `total_s`."""
+    """Limits of one request: at most `tries` tries, and none starts after `total_s`."""
 
     tries: int = 10
     total_s: float = 180.0
@@ -36,10 +36,10 @@ class Retries:
     read_timeout_s: float = 60.0
 
     def wait_s(self, n_failed: int) -> float:
-        """How long to wait after so many failed tries.
+        """Seconds to wait after `n_failed` failed tries: exponential backoff with full jitter.
 
-        Drawn from all of [0, the bound] ("full jitter"), so that workers that were throttled
-        together do not come back together.
+        The wait is random in [0, bound], so that workers that were throttled at the same time do
+        not retry at the same time.
         """
         bound = min(self.longest_wait_s, self.first_wait_s * 2 ** (n_failed - 1))
         return random.uniform(0, bound)
@@ -47,14 +47,14 @@ class Retries:
 
 RETRIES = Retries()
 
-# Whatever is answered with 429 or 5xx is asked again; of other answers, these:
+# Codes that are retried besides all responses with HTTP status 429 or 5xx:
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _TRANSIENT = frozenset(
     {
         *("RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"),
         *("XAmzContentChecksumMismatch", "OperationAborted", "ConditionalRequestConflict"),
         *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"),
-        *("InternalError", "ServiceUnavailable"),  # of one key among many
+        *("InternalError", "ServiceUnavailable"),  # for one key of a DeleteObjects request
     }
 )
 _REFUSED = frozenset(
@@ -63,7 +63,7 @@ _REFUSED = frozenset(
         *("TokenRefreshRequired", "InvalidSecurity", "AuthorizationHeaderMalformed"),
     }
 )
-_DROPPED = (
+_BROKEN_CONNECTION = (
     *(boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError),
     *(boto.FlexibleChecksumError, ResponseParserError, aiohttp.ClientError),
     *(ConnectionError, TimeoutError),
@@ -73,79 +73,81 @@ _NO_CREDENTIALS = (
     *(boto.ProfileNotFound, boto.NoAuthTokenError, boto.TokenRetrievalError, boto.SSOError),
 )
 _CREDENTIALS = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN where the credentials "
-    "are temporary), or AWS_PROFILE, or run where a role gives them; a server other than Amazon's "
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary "
+    "credentials), or AWS_PROFILE, or run on a machine with a role; a server other than Amazon's "
     "also needs AWS_ENDPOINT_URL"
 )
 
 
-async def persist(request: Callable[[], Awaitable[T]], address: str) -> T:
-    """Make a request until it is answered, within `RETRIES`.
+async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
+    """Make a request, and retry it within `RETRIES` until the store responds.
 
     Raises:
-        StoreUnavailable: it never was.
-        StoreCredentials: there are no credentials, or these are not accepted.
-        ConfigError: the request cannot be made: a bad endpoint, or no such name of a bucket.
-        OSError: what else the store answered, as `request` raises it.
+        StoreUnavailable: no response after the last try.
+        StoreCredentials: there are no credentials, or the store does not accept them.
+        ConfigError: the request is invalid: a bad endpoint, or an impossible bucket name.
+        OSError: any other error response, as `request` raises it.
     """
-    bounds, began, n_failed = RETRIES, time.monotonic(), 0
+    limits, started_s, n_failed = RETRIES, time.monotonic(), 0
     while True:
         try:
             return await request()
         except _NO_CREDENTIALS as error:
             raise StoreCredentials(f"{address}: {error}; {_CREDENTIALS}") from error
         except Exception as error:
-            if answer_code(error) in _REFUSED:
+            if error_code(error) in _REFUSED:
                 raise StoreCredentials(
                     f"{address}: the store does not accept the credentials "
-                    f"({answer_code(error)}); {_CREDENTIALS}"
+                    f"({error_code(error)}); {_CREDENTIALS}"
                 ) from error
             if not is_transient(error):
                 if isinstance(error, boto.BotoCoreError | ValueError):
                     raise ConfigError(f"{address}: {error}") from error
                 raise
             n_failed += 1
-            wait_s = bounds.wait_s(n_failed)
-            spent_s = time.monotonic() - began
-            if n_failed >= bounds.tries or spent_s + wait_s > bounds.total_s:
-                raise StoreUnavailable(_given_up(address, n_failed, spent_s, error)) from error
-            _log.debug("%s: %r; try %d follows in %.1f s", address, error, n_failed + 1, wait_s)
+            wait_s = limits.wait_s(n_failed)
+            spent_s = time.monotonic() - started_s
+            if n_failed >= limits.tries or spent_s + wait_s > limits.total_s:
+                raise StoreUnavailable(
+                    _unavailable_message(address, n_failed, spent_s, error)
+                ) from error
+            _log.debug("%s: %r; try %d starts in %.1f s", address, error, n_failed + 1, wait_s)
         await asyncio.sleep(wait_s)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may well succeed a little later."""
+    """Whether the same request may succeed a little later."""
     if isinstance(error, StoreUnavailable):
         return False
     if response := _response(error):
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        # 501 is "no such function", for good.
+        # 501 means "not implemented", which does not change.
         busy = status == 429 or (status >= 500 and status != 501)
-        return busy or answer_code(error) in _TRANSIENT
+        return busy or error_code(error) in _TRANSIENT
     if isinstance(error, boto.SSLError) and "certificate" in str(error).lower():
         return False
-    return isinstance(error, _DROPPED)
+    return isinstance(error, _BROKEN_CONNECTION)
 
 
-def answer_code(error: BaseException) -> str:
-    """S3's code in an answer that is an error; empty if the error is not an answer."""
+def error_code(error: BaseException) -> str:
+    """S3's error code of an error response; empty for other errors."""
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
 def _response(error: BaseException) -> dict[str, dict[str, Any]]:
-    """The answer that an error speaks of, itself or by what it was made from."""
-    told: BaseException | None = error
-    while told is not None:
-        if isinstance(told, boto.ClientError):
-            return dict(told.response)
-        told = told.__cause__
+    """The error response behind an error, found along its causes; empty if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, boto.ClientError):
+            return dict(cause.response)
+        cause = cause.__cause__
     return {}
 
 
-def _given_up(address: str, n_tries: int, spent_s: float, error: Exception) -> str:
-    last = answer_code(error) or f"{type(error).__name__}: {error}"
+def _unavailable_message(address: str, n_tries: int, spent_s: float, error: Exception) -> str:
+    last = error_code(error) or f"{type(error).__name__}: {error}"
     return (
-        f"{address}: object storage did not answer in {n_tries} tries and {spent_s:.0f} s, last "
-        f"with {last}; check the network and AWS_ENDPOINT_URL, then start again: what was "
-        "written stays"
+        f"{address}: object storage did not answer in {n_tries} tries and {spent_s:.0f} s; last "
+        f"error: {last}; check the network and AWS_ENDPOINT_URL, then start again: what was "
+        "written is kept"
     )

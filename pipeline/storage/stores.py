@@ -284,7 +284,7 @@ class S3Store(AnyStore):
     def listing(self, path: str, deep: bool) -> dict[str, str]:
         """One request per 1,000 files."""
         try:
-            found = self.fs.listed(path, deep)
+            found = self.fs.list_objects(path, deep)
         except FileNotFoundError:  # the bucket
             return {}
         return {name: identity_of(info) for name, info in found.items()}
@@ -321,7 +321,7 @@ class S3Store(AnyStore):
 
     def delete_folder(self, path: str) -> None:
         """Delete all files below a folder."""
-        self.fs.delete_all([f"{path}/{name}" for name in self.fs.listed(path, True)])
+        self.fs.delete_all([f"{path}/{name}" for name in self.fs.list_objects(path, True)])
 
 
 def store_of(root: str) -> tuple[AnyStore, str]:

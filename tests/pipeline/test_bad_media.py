@@ -205,7 +205,7 @@ def test_memory_stays_within_its_limits(hostile_run: HostileRun) -> None:
 def test_nothing_private_is_called(hostile_run: HostileRun) -> None:
     """Neither by redirects nor by names that lead inside; the public server was."""
     assert hostile_run.dialled == {f"{PUBLIC}:443"}
-    no_public = f"resolves to {PRIVATE}, which is no public address"
+    no_public = f"resolves to {PRIVATE}, which is not a public address"
     for name in ("to-private-name", "web-third"):
         assert no_public in hostile_run.found[name][1]
     assert f"redirected to https://{PRIVATE}/a.png" in hostile_run.found["to-private-address"][1]

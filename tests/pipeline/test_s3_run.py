@@ -94,7 +94,7 @@ def test_a_run_that_loses_its_storage_is_continued(
                 proxy.rules.append(Rule("slow_down"))
             yield committed
 
-    with pytest.raises(StoreUnavailable, match="start again: what was written stays"):
+    with pytest.raises(StoreUnavailable, match="start again: what was written is kept"):
         run(job, work)
     proxy.clear()
     job = job_for(config)
@@ -198,8 +198,8 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
         kill_group(driver)
     (said,) = [line for line in case.said().splitlines() if line.startswith("omnitrace: ")]
     assert "object storage did not answer in 4 tries" in said
-    assert "last with SlowDown" in said
-    assert "start again: what was written stays" in said
+    assert "last error: SlowDown" in said
+    assert "start again: what was written is kept" in said
     proxy.clear()
     assert output.tree(".arrow")
     assert case.finish() == 0, case.log()

@@ -1,7 +1,7 @@
-"""Getting at a part's bytes, within the limits: inline, a local file, an object store, the web.
+"""Read the bytes of a part's media, within limits: inline, a local file, an object store, the web.
 
-Local files must lie under `media.roots` when roots are given, with symlinks resolved first; of the
-web only the hosts in `media.web_hosts` are read (`web.py`).
+If `media.roots` has entries, local files must lie below one of them, after symlinks are resolved.
+From the web, only the hosts in `media.web_hosts` are read (`web.py`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from omnitrace_core.storage.files import connect
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# Of fsspec's only these leave the machine: a general URL opener would also fetch from web and file
-# servers that a sample's author chose. `memory` stays inside the process.
+# The only kinds of fsspec address that are read. Others would also fetch from web and file servers
+# that a sample's author chose. `memory` is this process's own memory.
 _OBJECT_STORES = frozenset(
     {
         *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"),
@@ -57,11 +57,11 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
 
     Raises:
         InvalidSample: the part has neither an address nor inline bytes.
-        MediaMissing: no file or object there.
-        MediaDenied: not an address this run may read.
-        MediaUnavailable: the object store did not answer, however often it was asked.
-        MediaTimeout: a web server was too slow for `media.web_timeout_s`.
-        MediaTooLarge: more than `media.max_bytes`; no more than that was read.
+        MediaMissing: there is no file or object.
+        MediaDenied: this run may not read the address, or its owner refuses.
+        MediaUnavailable: the object store did not answer, after all retries.
+        MediaTimeout: the download took longer than `media.web_timeout_s`.
+        MediaTooLarge: more than `media.max_bytes`; at most that much is read.
         MediaEmpty: zero bytes.
         MediaError: the file, the store or the web server could not be read.
     """
@@ -84,10 +84,10 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
 
 @contextmanager
 def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
-    """A local file with the part's media, for decoders that want a path; gone after the block.
+    """The path of a local file with the part's media, for decoders that need a path.
 
-    A local file is used where it stands, through the descriptor that was checked, everything else
-    goes through a temporary file.
+    A local file is read in place, through the descriptor that was checked. Other media are copied
+    into a temporary file, which is deleted after the block.
 
     Raises: as `read_media`.
     """
@@ -102,7 +102,7 @@ def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
 
 
 def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
-    """Write media that is not a local file into one."""
+    """Copy media that are not a local file into `target`."""
     if part.data is not None:
         target.write(read_media(part, options))
         return
@@ -120,10 +120,10 @@ def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
 
 @contextmanager
 def _temporary_file() -> Iterator[tuple[Path, BinaryIO]]:
-    """A file to write, and the path to read it by.
+    """A file to write to, and a path to read it by.
 
-    Where the system lets a file be opened again by its descriptor it has no name, so that nothing
-    is left of it when this process is killed.
+    On systems where the descriptor serves as a path, the file has no name, so nothing is left of it
+    when this process is killed.
     """
     if DESCRIPTORS.is_dir():
         with tempfile.TemporaryFile(prefix="omnitrace-") as file:
@@ -142,20 +142,20 @@ def sha256_of(media: bytes | Path) -> str:
 
 
 def _is_local(part: Part) -> bool:
-    """Whether a part's address is a path. Raises: InvalidSample: it has none."""
+    """Whether a part's address is a local path. Raises: InvalidSample: it has no address."""
     if not part.uri:
         raise InvalidSample(f"{part.type} part has neither uri nor data; give one of them")
-    scheme, mark, _ = part.uri.partition("://")
-    return not mark or scheme.lower() == "file"
+    scheme, separator, _ = part.uri.partition("://")
+    return not separator or scheme.lower() == "file"
 
 
 def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
     """The file system and address of a part in an object store."""
     name = media_name(part)
-    scheme, _, place = part.uri.partition("://")
+    scheme, _, path = part.uri.partition("://")
     scheme = scheme.lower()
     if "::" in part.uri:
-        # fsspec reads a chain of addresses in it, the last of which may be anything.
+        # fsspec reads this as a chain of addresses, and the last may be of any kind.
         raise MediaDenied(f"{name}: addresses with :: are not read; rename the object")
     if scheme not in _OBJECT_STORES:
         raise MediaDenied(
@@ -163,10 +163,10 @@ def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
             f"{', '.join(sorted(_OBJECT_STORES))}"
         )
     try:
-        filesystem, address = connect(f"{scheme}://{place}")
+        filesystem, address = connect(f"{scheme}://{path}")
     except ImportError as error:
         raise MediaDenied(
-            f"{name}: no reader for {scheme}:// is installed ({error}); pip install it"
+            f"{name}: the package that reads {scheme}:// is not installed ({error}); pip install it"
         ) from error
     return filesystem, address
 
@@ -174,27 +174,29 @@ def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
 def _check_object(
     filesystem: AbstractFileSystem, address: str, part: Part, options: MediaOptions
 ) -> None:
-    found = filesystem.info(address)
-    if found.get("type") != "file":
-        raise MediaMissing(f"{media_name(part)}: a folder, not an object")
-    if found.get("size") is None:
-        raise MediaError(f"{media_name(part)}: the store does not tell the object's size")
-    check_size(int(found["size"]), options, media_name(part))
+    info = filesystem.info(address)
+    if info.get("type") != "file":
+        raise MediaMissing(f"{media_name(part)}: this is a folder, not an object")
+    if info.get("size") is None:
+        raise MediaError(f"{media_name(part)}: the store does not report the object's size")
+    check_size(int(info["size"]), options, media_name(part))
 
 
 @contextmanager
 def _store_errors(part: Part) -> Iterator[None]:
-    """Errors of an object store, as ours."""
+    """Raise errors of an object store as media errors."""
     name = media_name(part)
     try:
         yield
     except FileNotFoundError as error:
         raise MediaMissing(f"{name}: no such object") from error
     except PermissionError as error:
-        raise MediaDenied(f"{name}: the store refuses ({error}); check its credentials") from error
+        raise MediaDenied(
+            f"{name}: the store refuses access ({error}); check its credentials"
+        ) from error
     except StoreUnavailable as error:
         raise MediaUnavailable(f"{name}: {error}") from error
     except ConfigError as error:
-        raise MediaMissing(f"{name}: cannot be the address of an object ({error})") from error
+        raise MediaMissing(f"{name}: this is not a valid address of an object ({error})") from error
     except OSError as error:
         raise MediaError(f"{name}: the store could not be read: {error}") from error

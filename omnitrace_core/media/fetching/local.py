@@ -1,7 +1,7 @@
-"""Local media: opened once, checked as opened, and read through that descriptor.
+"""Local media: opened once, checked after opening, and read through that descriptor.
 
-A name may lead elsewhere a moment after it was checked. So what counts is the file that was opened:
-where it lies (`media.roots`), what it is, how large it is.
+A path may lead to another file a moment after it was checked. So the checks are made on the opened
+file: where it lies (`media.roots`), what kind of file it is, how large it is.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from urllib.parse import unquote, urlsplit
 from omnitrace_core.errors import MediaDenied, MediaEmpty, MediaError, MediaMissing, MediaTooLarge
 from omnitrace_core.options import MediaOptions
 
-# Where the system lets a file be opened again by its descriptor.
+# The folder where Linux offers each open file as a path.
 DESCRIPTORS = Path("/proc/self/fd")
 
 
 @contextmanager
 def open_local(uri: str, options: MediaOptions, name: str) -> Iterator[BinaryIO]:
-    """A local file, checked, open for reading.
+    """Open a local file for reading and check it.
 
     Raises:
         MediaMissing: no such file.
-        MediaDenied: outside of `media.roots`, not a regular file, or not readable.
+        MediaDenied: outside `media.roots`, not a regular file, or not readable.
         MediaTooLarge: more than `media.max_bytes`.
         MediaEmpty: zero bytes.
-        MediaError: it was written to while it was read.
+        MediaError: it changed while it was read.
     """
     with _opened(uri, options, name) as file:
         before = os.fstat(file.fileno())
@@ -38,17 +38,24 @@ def open_local(uri: str, options: MediaOptions, name: str) -> Iterator[BinaryIO]
         yield file
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise MediaError(f"{name}: was written to while it was read; run again when it is done")
+        raise MediaError(
+            f"{name}: the file changed while it was read; run again when nothing writes to it"
+        )
 
 
 def path_of(file: BinaryIO) -> Path:
-    """A path for decoders that want one: of the descriptor, where the system has such paths."""
+    """A path for decoders that need one: of the descriptor, on systems with such paths."""
     by_descriptor = DESCRIPTORS / str(file.fileno())
     return by_descriptor if DESCRIPTORS.is_dir() else Path(file.name)
 
 
 def check_size(size: int, options: MediaOptions, name: str) -> None:
-    """Raises: MediaEmpty: zero bytes; MediaTooLarge: more than `media.max_bytes`."""
+    """Check a file's size in bytes.
+
+    Raises:
+        MediaEmpty: zero bytes.
+        MediaTooLarge: more than `media.max_bytes`.
+    """
     if size == 0:
         raise MediaEmpty(f"{name}: zero bytes")
     if size > options.max_bytes:
@@ -60,22 +67,22 @@ def check_size(size: int, options: MediaOptions, name: str) -> None:
 
 def _opened(uri: str, options: MediaOptions, name: str) -> BinaryIO:
     try:
-        # Roots come before existence: a sample must not learn what lies outside them.
+        # Check the roots before existence: a sample must not find out what lies outside them.
         path = Path(_plain_path(uri, name)).resolve()
         _check_roots(path, options, name)
-        # Before it is opened, which would wait for the other end of a pipe, or wake a device.
+        # Before opening: that could wait for the other end of a pipe, or start a device.
         _check_regular(path.stat(), name)
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller's
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - closed by the caller
     except PermissionError as error:
-        raise MediaDenied(f"{name}: not readable by this process ({error.strerror})") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        # ValueError: a NUL in the path; RuntimeError: a loop of symlinks.
-        raise MediaMissing(
-            f"{name}: no such file; relative paths are resolved against {Path.cwd()}"
+        raise MediaDenied(
+            f"{name}: this process may not read it ({error.strerror}); change its permissions"
         ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a NUL character in the path. RuntimeError: a loop of symlinks.
+        raise MediaMissing(f"{name}: no such file; relative paths start at {Path.cwd()}") from error
     try:
         _check_regular(os.fstat(file.fileno()), name)
-        _check_roots(_place_of(file), options, name)
+        _check_roots(_real_path(file), options, name)
     except BaseException:
         file.close()
         raise
@@ -86,15 +93,15 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _place_of(file: BinaryIO) -> Path:
-    """Where an open file lies; without /proc, where its name leads now."""
+def _real_path(file: BinaryIO) -> Path:
+    """The path of an open file; on systems without /proc, where its name leads now."""
     by_descriptor = path_of(file)
     return by_descriptor.readlink() if DESCRIPTORS.is_dir() else by_descriptor.resolve()
 
 
 def _check_regular(status: os.stat_result, name: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise MediaDenied(f"{name}: not a regular file")
+        raise MediaDenied(f"{name}: not a regular file; give the path of one")
 
 
 def _check_roots(path: Path, options: MediaOptions, name: str) -> None:
@@ -112,5 +119,5 @@ def _plain_path(uri: str, name: str) -> str:
         return uri
     url = urlsplit(uri)
     if url.netloc not in ("", "localhost"):
-        raise MediaDenied(f"{name}: file on another host ({url.netloc}); use file:///path")
+        raise MediaDenied(f"{name}: a file on another host ({url.netloc}); use file:///path")
     return unquote(uri[len("file://") + len(url.netloc) :])

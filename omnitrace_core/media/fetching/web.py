@@ -1,9 +1,9 @@
-"""Fetching web media from listed hosts.
+"""Fetch web media from listed hosts.
 
-Every hop of a redirect goes the same way: the URL is parsed, its host must be listed, the host is
-resolved once, all its addresses must be public, and the connection goes to one of these very
-addresses, where the certificate must be the host's. So a second answer of the DNS reaches nobody.
-One deadline holds for everything. No credentials, cookies or proxies are used.
+The URL and that of each redirect pass the same steps: it is parsed; its host must be listed; the
+host is resolved once; all its IP addresses must be public; the connection goes to one of these
+addresses; the certificate must be the host's. So a later DNS response cannot redirect the
+connection. One deadline covers all of it. No credentials, cookies or proxies are used.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from omnitrace_core.web_access import (
     parse_web_address,
 )
 
-_MOST_REDIRECTS = 5
-_CONNECT_S = 10.0
+_MAX_REDIRECTS = 5
+_CONNECT_TIMEOUT_S = 10.0
 _BLOCK_BYTES = 1 << 16
 _HEADERS = {
     "User-Agent": "OmniTrace",
@@ -60,16 +60,15 @@ _HEADERS = {
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _REFUSED = frozenset({401, 403, 451})
-_INSTEAD = "download the file first and give its path or its address in an object store"
+_ALTERNATIVE = "download the file first and give its path or its address in an object store"
 
 
 @dataclass(frozen=True, slots=True)
 class WebReader:
-    """Copies web media under the limits of `options`.
+    """Copies web media within the limits of `options`.
 
-    resolve, dial: how names become addresses, and addresses connections.
-    ca_file: whom to trust; None: the authorities that the system trusts.
-    These three are for tests: no config reaches them.
+    Tests replace the other three, which no config sets. resolve: finds a host's IP addresses. dial:
+    connects to one. ca_file: certificates to trust, None for those of the system.
     """
 
     options: MediaOptions
@@ -78,20 +77,20 @@ class WebReader:
     ca_file: str | None = None
 
     def copy(self, url: str, target: BinaryIO) -> None:
-        """Write what lies at a URL into a file, block by block.
+        """Write the content of a URL into a file, block by block.
 
         Raises:
-            MediaDenied: an address or a redirect that this run may not read; the server refuses.
-            MediaMissing: the server says there is nothing.
+            MediaDenied: this run may not read the URL or a redirect's, or the server refuses.
+            MediaMissing: the server responds that there is nothing.
             MediaTooLarge: more than `media.max_bytes`, announced or sent.
             MediaEmpty: zero bytes.
-            MediaTimeout: not all here within `media.web_timeout_s`.
-            MediaError: no such host, no connection, no valid certificate, no whole answer.
+            MediaTimeout: not complete within `media.web_timeout_s`.
+            MediaError: no such host, no connection, no valid certificate, no complete response.
         """
         deadline = Deadline(self.options.web_timeout_s)
         name = first = shown_address(url)
-        for _ in range(1 + _MOST_REDIRECTS):
-            with self._answer(url, name, deadline) as response:
+        for _ in range(1 + _MAX_REDIRECTS):
+            with self._response(url, name, deadline) as response:
                 location = _location(response, name)
                 if location is None:
                     self._copy_body(response, target, name)
@@ -99,17 +98,17 @@ class WebReader:
             url = _join(url, location, name)
             name = f"{first}, redirected to {shown_address(url)}"
         raise MediaError(
-            f"{name}: more than {_MOST_REDIRECTS} redirects; give the address that they end at, "
-            f"or {_INSTEAD}"
+            f"{name}: more than {_MAX_REDIRECTS} redirects; give the address that they end at, "
+            f"or {_ALTERNATIVE}"
         )
 
     @contextmanager
-    def _answer(self, url: str, name: str, deadline: Deadline) -> Iterator[HTTPResponse]:
-        """The head of one answer, whose body is still to be read."""
-        web = self._checked(url, name)
+    def _response(self, url: str, name: str, deadline: Deadline) -> Iterator[HTTPResponse]:
+        """The response to one request; its body is not read yet."""
+        web = self._allowed_target(url, name)
         addresses = self._public_addresses(web.host, name, deadline)
         connected = self._dial_first(addresses, web.host, name, deadline)
-        # It speaks HTTP on the connection that it is given, and may open none of its own.
+        # It uses the connection made above, and must not open another.
         with closing(HTTPConnection(web.host)) as connection:
             connection.auto_open = 0
             with self._web_errors(name):
@@ -119,22 +118,22 @@ class WebReader:
             with response:
                 yield response
 
-    def _checked(self, url: str, name: str) -> WebTarget:
-        """Host and target of a URL whose host is listed."""
+    def _allowed_target(self, url: str, name: str) -> WebTarget:
+        """The parsed URL, if its host is listed."""
         try:
             web = parse_web_address(url)
         except ValueError as error:
-            raise MediaDenied(f"{name}: {error}; or {_INSTEAD}") from error
+            raise MediaDenied(f"{name}: {error}; or {_ALTERNATIVE}") from error
         listed = self.options.web_hosts
         if not is_listed(web.host, listed):
             raise MediaDenied(
                 f"{name}: {web.host} is not in media.web_hosts={list(listed)}; add it if this run "
-                f"may read from it, or {_INSTEAD}"
+                f"may read from it, or {_ALTERNATIVE}"
             )
         return web
 
     def _public_addresses(self, host: str, name: str, deadline: Deadline) -> list[IpAddress]:
-        """The addresses of a host, all of them public."""
+        """The IP addresses of a host, if all of them are public."""
         try:
             found = await_result(functools.partial(self.resolve, host), deadline)
         except TimeoutError as error:
@@ -148,18 +147,19 @@ class WebReader:
         for address in addresses:
             if not is_public(address):
                 raise MediaDenied(
-                    f"{name}: {host} resolves to {address}, which is no public address; {_INSTEAD}"
+                    f"{name}: {host} resolves to {address}, which is not a public address; "
+                    f"{_ALTERNATIVE}"
                 )
         return addresses
 
     def _dial_first(
         self, addresses: Sequence[IpAddress], host: str, name: str, deadline: Deadline
     ) -> socket.socket:
-        """A connection to the first address that takes one."""
+        """A connection to the first address that accepts one."""
         failures = []
         for address in addresses:
             try:
-                return self.dial(address, min(_CONNECT_S, deadline.left_s()))
+                return self.dial(address, min(_CONNECT_TIMEOUT_S, deadline.left_s()))
             except OSError as error:
                 failures.append(f"{address}: {_reason(error)}")
         try:
@@ -168,7 +168,7 @@ class WebReader:
             raise self._timeout(name) from error
         raise MediaError(
             f"{name}: no connection to port 443 of {host} ({'; '.join(failures[-4:])}); "
-            f"try again later, or {_INSTEAD}"
+            f"try again later, or {_ALTERNATIVE}"
         )
 
     def _copy_body(self, response: HTTPResponse, target: BinaryIO, name: str) -> None:
@@ -189,7 +189,7 @@ class WebReader:
             report_progress()
         if announced is not None and n_bytes < announced:
             raise MediaError(
-                f"{name}: cut short, {n_bytes:,} of {announced:,} bytes came; try again later"
+                f"{name}: incomplete, {n_bytes:,} of {announced:,} bytes arrived; try again later"
             )
         if n_bytes == 0:
             raise MediaEmpty(f"{name}: zero bytes")
@@ -200,7 +200,7 @@ class WebReader:
 
     @contextmanager
     def _web_errors(self, name: str) -> Iterator[None]:
-        """Errors of a connection, as ours."""
+        """Raise errors of a connection as media errors."""
         try:
             yield
         except TimeoutError as error:
@@ -208,60 +208,60 @@ class WebReader:
         except ssl.SSLCertVerificationError as error:
             raise MediaError(
                 f"{name}: the certificate is not trusted ({error.verify_message}); correct the "
-                "host name, or have its owner or this machine's certificates put in order"
+                "host name, or have the server's or this machine's certificates corrected"
             ) from error
         except (HTTPException, OSError) as error:
             raise MediaError(
-                f"{name}: the connection broke, or what came is no whole answer "
-                f"({_reason(error)}); try again later, or {_INSTEAD}"
+                f"{name}: the connection broke, or the response is not complete and valid "
+                f"({_reason(error)}); try again later, or {_ALTERNATIVE}"
             ) from error
 
     def _timeout(self, name: str) -> MediaTimeout:
         return MediaTimeout(
-            f"{name}: not all here within media.web_timeout_s={self.options.web_timeout_s:g}; "
-            f"raise the limit in the config, or {_INSTEAD}"
+            f"{name}: not complete within media.web_timeout_s={self.options.web_timeout_s:g}; "
+            f"raise the limit in the config, or {_ALTERNATIVE}"
         )
 
 
 def _location(response: HTTPResponse, name: str) -> str | None:
-    """Where a redirect points to; None if the media is in this answer."""
+    """Where a redirect leads; None if this response holds the media."""
     status = response.status
     if status == 200:
         return None
     location = response.getheader("Location")
     if status in _REDIRECTS and location:
         return location
-    said = f"{name}: the server answers {status}"
+    problem = f"{name}: the server responds {status}"
     if status in _GONE:
-        raise MediaMissing(f"{said}, nothing is there; correct the address")
+        raise MediaMissing(f"{problem}, nothing is there; correct the address")
     if status in _REFUSED:
         raise MediaDenied(
-            f"{said}, it refuses: a signature may have expired, and no credentials are sent; "
-            f"{_INSTEAD}"
+            f"{problem}, it refuses access: a signature may have expired, and no credentials are "
+            f"sent; {_ALTERNATIVE}"
         )
-    raise MediaError(f"{said}; try again later, or {_INSTEAD}")
+    raise MediaError(f"{problem}; try again later, or {_ALTERNATIVE}")
 
 
 def _check_coding(response: HTTPResponse, name: str) -> None:
-    """Refuse what would not be the file's own bytes: decompressing has no limit of size."""
+    """Refuse encoded bodies: their decompressed size would have no limit."""
     for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         coding = response.getheader(header, "").strip() or plain
         if coding.lower() != plain:
             raise MediaError(
-                f"{name}: its {header} is {coding[:20]!r}, which was not asked for; {_INSTEAD}"
+                f"{name}: its {header} is {coding[:20]!r}, which was not requested; {_ALTERNATIVE}"
             )
 
 
 def _join(url: str, location: str, name: str) -> str:
-    """The URL that a redirect from another one means."""
+    """The URL that a redirect from `url` leads to."""
     try:
-        # Bytes beyond ASCII arrive as Latin-1 and were most likely UTF-8.
+        # Bytes beyond ASCII arrive decoded as Latin-1, but were most likely UTF-8.
         return urljoin(url, quote(location, safe=punctuation, encoding="latin-1"))
     except ValueError:
-        # Not chained: its message may quote what `shown_address` hides.
-        raise MediaDenied(f"{name}: redirects to what is no URL; {_INSTEAD}") from None
+        # Without the cause: its message may quote what `shown_address` hides.
+        raise MediaDenied(f"{name}: redirects to an invalid URL; {_ALTERNATIVE}") from None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in a few words, none of them the server's."""
+    """A short cause that contains no text of the server."""
     return error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__

@@ -1,4 +1,4 @@
-"""Connections that are dialled to a known address, speak TLS, and keep to one deadline."""
+"""Connections to a known IP address, with TLS, under one deadline."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from omnitrace_core.web_access import IpAddress
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-# A host name -> its IP addresses as text; an address and seconds -> a connection to its port 443.
+# Resolve: a host name -> its IP addresses as text.
+# Dial: an IP address and a time limit in seconds -> a connection to its port 443.
 Resolve = Callable[[str], Sequence[str]]
 Dial = Callable[[IpAddress, float], socket.socket]
 
 
 class Deadline:
-    """A moment after which everything that waits gives up."""
+    """A point in time after which all waiting ends with a TimeoutError."""
 
     def __init__(self, limit_s: float) -> None:
-        self._end = time.monotonic() + limit_s
+        self._end_s = time.monotonic() + limit_s
 
     def left_s(self) -> float:
         """Seconds left, more than 0. Raises: TimeoutError."""
-        left = self._end - time.monotonic()
-        if left <= 0:
+        left_s = self._end_s - time.monotonic()
+        if left_s <= 0:
             raise TimeoutError
-        return left
+        return left_s
 
 
 class TimedSocket(ssl.SSLSocket):
-    """Waits until its deadline, however many times it is read: a limit per read can be dripped."""
+    """A TLS socket whose reads together end at a deadline.
+
+    A time limit for each read would not stop a server that sends one byte at a time.
+    """
 
     deadline: Deadline | None = None
 
@@ -47,10 +51,10 @@ class TimedSocket(ssl.SSLSocket):
 
 
 def resolve_host(host: str) -> list[str]:
-    """All addresses of a host by the system's resolver. Raises: OSError."""
-    # As bytes, so that no codec maps the name to another.
+    """All IP addresses of a host, from the system's resolver. Raises: OSError."""
+    # As bytes: Python would convert a str by IDNA, possibly to another name.
     found = socket.getaddrinfo(host.encode("ascii"), 443, type=socket.SOCK_STREAM)
-    return [str(place[0]) for *_, place in found]
+    return [str(address[0]) for *_, address in found]
 
 
 def dial_address(address: IpAddress, limit_s: float) -> socket.socket:
@@ -60,7 +64,10 @@ def dial_address(address: IpAddress, limit_s: float) -> socket.socket:
 
 @functools.cache
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Verifies certificates and host names; reading the system's authorities takes some 20 ms."""
+    """A context that verifies certificates and host names.
+
+    ca_file: certificates to trust; None: the system's, which take about 20 ms to read.
+    """
     context = ssl.create_default_context(cafile=ca_file)
     context.sslsocket_class = TimedSocket
     context.set_alpn_protocols(["http/1.1"])
@@ -70,14 +77,14 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 def secure(
     connected: socket.socket, host: str, ca_file: str | None, deadline: Deadline
 ) -> TimedSocket:
-    """TLS with the host on a connection, which it takes over; ca_file as in `tls_context`.
+    """Start TLS on a connection, which the result owns. ca_file: as in `tls_context`.
 
     Raises:
-        OSError: no certificate for this host, no TLS, or not in time.
+        OSError: no valid certificate for this host, no TLS, or a timeout.
     """
     try:
         connected.settimeout(deadline.left_s())
-        # An end without TLS's own farewell may be someone's cut, so it is an error.
+        # An end without TLS's closing message is an error: somebody may have cut the connection.
         secured = tls_context(ca_file).wrap_socket(
             connected, server_hostname=host, suppress_ragged_eofs=False
         )
@@ -90,9 +97,13 @@ def secure(
 
 
 def await_result(work: Callable[[], Sequence[str]], deadline: Deadline) -> Sequence[str]:
-    """The result of a call that knows no limit; past the deadline its thread is left behind.
+    """The result of a call that has no time limit of its own.
 
-    Raises: OSError of the call; TimeoutError.
+    After the deadline, the call's thread is left running.
+
+    Raises:
+        OSError: what the call raises.
+        TimeoutError: the deadline passed.
     """
     done: queue.SimpleQueue[Sequence[str] | OSError] = queue.SimpleQueue()
 

@@ -57,7 +57,7 @@ def test_cut_keeps_the_files_clock(form: str) -> None:
     assert len(decoded.waveform) == 16_000
     assert onset_s(decoded.waveform, 16_000) == pytest.approx(0.5, abs=0.005)
     assert len(decode_audio(data, audio_start=3.5, audio_end=99.0).waveform) == 8_000
-    with pytest.raises(MediaEmpty, match=r"lasts 4\.000 s, nothing is left from 4\.5 s on"):
+    with pytest.raises(MediaEmpty, match=r"lasts 4\.000 s, so nothing is left after 4\.5 s"):
         decode_audio(data, audio_start=4.5)
     with pytest.raises(InvalidSample, match=r"audio_start=2\.0 and audio_end=1\.0"):
         decode_audio(data, audio_start=2.0, audio_end=1.0)

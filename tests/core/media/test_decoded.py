@@ -127,7 +127,7 @@ def test_a_file_that_is_written_to_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(GREEN)
     with (
-        pytest.raises(MediaError, match="was written to while it was read"),
+        pytest.raises(MediaError, match="changed while it was read"),
         media_path(Part("image", uri=str(file)), OPTIONS),
     ):
         file.write_bytes(RED + b"more")

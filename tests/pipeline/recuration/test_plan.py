@@ -35,7 +35,7 @@ REFUSED: dict[str, str] = {
     "media.video_fps=1": r"media\.video_fps=1\.0 .* needs a new run",
     "input.path=elsewhere": r"input\.path='elsewhere' .* needs a new run",
     "run.chunk_samples=7": r"run\.chunk_samples=7 .* needs a new run",
-    "trace.enabled=false": r"heatmaps draws what is traced; set trace\.enabled=true",
+    "trace.enabled=false": r"heatmaps needs traces; set trace\.enabled=true",
     "output.path=elsewhere": r"output\.path is what DEST says",
     "trace.signals=[attmean, attnorm]": r"did not trace attnorm, .*stored: attmean, attraw",
     "units.image=grid": r"units\.image='grid' .* needs a new run, with trace\.store=positions",

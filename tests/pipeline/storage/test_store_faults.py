@@ -212,7 +212,7 @@ def test_time_is_bounded_too(
     monkeypatch.setattr(s3_retries, "RETRIES", patient)
     proxy.rules.append(Rule("slow_down"))
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match=r"last with SlowDown"):
+    with pytest.raises(StoreUnavailable, match=r"last error: SlowDown"):
         storage.read("a")
     assert 0.5 < time.monotonic() - began < 4
     assert proxy.asked["GetObject"] > 3

@@ -118,14 +118,16 @@ def test_denied_before_any_connection(url: str, message: str, web: Web) -> None:
 )
 def test_all_addresses_must_be_public(addresses: list[str], web: Web) -> None:
     web.addresses["media.example.com"] = [addresses]
-    with pytest.raises(MediaDenied, match=r"media\.example\.com resolves to .*no public address"):
+    with pytest.raises(
+        MediaDenied, match=r"media\.example\.com resolves to .*not a public address"
+    ):
         get(web)
     assert not web.dialled
 
 
 def test_the_systems_own_names_are_private() -> None:
     reader = WebReader(MediaOptions(web_hosts=("localhost",)))
-    with pytest.raises(MediaDenied, match=r"localhost resolves to .*no public address"):
+    with pytest.raises(MediaDenied, match=r"localhost resolves to .*not a public address"):
         reader.copy("https://localhost/a.png", io.BytesIO())
 
 
@@ -137,7 +139,7 @@ def test_the_checked_address_is_the_one_dialled(web: Web) -> None:
     # A redirect to the same host is a hop of its own, and is checked again.
     web.answers["/again"] = answer(302, location="/a.png")
     web.addresses["media.example.com"] = [[PUBLIC], ["127.0.0.1"]]
-    with pytest.raises(MediaDenied, match=r"127\.0\.0\.1, which is no public address"):
+    with pytest.raises(MediaDenied, match=r"127\.0\.0\.1, which is not a public address"):
         get(web, "https://media.example.com/again")
     assert web.dialled == [PUBLIC, PUBLIC]
 
@@ -198,11 +200,11 @@ def test_redirects_escape_what_is_not_ascii(web: Web) -> None:
         ("http://media.example.com/a.png", "http:// is never read"),
         ("https://other.example.com/a.png", "is not in media.web_hosts"),
         ("https://127.0.0.1/a.png", "ends in a number"),
-        ("https://third.example.com/a.png", "no public address"),
+        ("https://third.example.com/a.png", "not a public address"),
         ("https://media.example.com:8443/a.png", "port 8443"),
         ("https://me:word@media.example.com/a.png", "user names and passwords"),
         ("file:///etc/passwd", "file:// is not read from the web"),
-        ("https://[/", "no URL"),
+        ("https://[/", "an invalid URL"),
     ],
 )
 def test_each_hop_is_checked(location: str, message: str, web: Web) -> None:

@@ -28,15 +28,15 @@ from tests.core.media.web_server import BODY, LISTED, URL, Web, answer, get
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
-        (404, MediaMissing, "answers 404, nothing is there"),
-        (410, MediaMissing, "answers 410"),
-        (401, MediaDenied, "answers 401, it refuses"),
-        (403, MediaDenied, "answers 403, it refuses: a signature may have expired"),
-        (204, MediaError, "answers 204"),
-        (206, MediaError, "answers 206"),
-        (302, MediaError, "answers 302"),  # to nowhere
-        (429, MediaError, "answers 429; try again later"),
-        (500, MediaError, "answers 500; try again later"),
+        (404, MediaMissing, "responds 404, nothing is there"),
+        (410, MediaMissing, "responds 410"),
+        (401, MediaDenied, "responds 401, it refuses access"),
+        (403, MediaDenied, "responds 403, it refuses access: a signature may have expired"),
+        (204, MediaError, "responds 204"),
+        (206, MediaError, "responds 206"),
+        (302, MediaError, "responds 302"),  # to nowhere
+        (429, MediaError, "responds 429; try again later"),
+        (500, MediaError, "responds 500; try again later"),
     ],
 )
 def test_statuses(status: int, error: type[SampleError], message: str, web: Web) -> None:
@@ -73,16 +73,16 @@ def test_chunks_and_bodies_up_to_the_end(web: Web) -> None:
     }
     assert get(web, "https://media.example.com/chunked") == BODY
     assert get(web, "https://media.example.com/to-the-end") == BODY
-    with pytest.raises(MediaError, match=r"no whole answer \(IncompleteRead\)"):
+    with pytest.raises(MediaError, match=r"not complete and valid \(IncompleteRead\)"):
         get(web, "https://media.example.com/cut")
 
 
 def test_cut_short(web: Web) -> None:
     web.answers["/a.png"] = answer(200, BODY, content_length=str(len(BODY) + 5))
-    with pytest.raises(MediaError, match="cut short, 179,200 of 179,205 bytes"):
+    with pytest.raises(MediaError, match="incomplete, 179,200 of 179,205 bytes"):
         get(web)
     web.answers["/a.png"] = _cut
-    with pytest.raises(MediaError, match="no whole answer"):
+    with pytest.raises(MediaError, match="not complete and valid"):
         get(web)
 
 
@@ -103,9 +103,13 @@ def _cut(connected: ssl.SSLSocket) -> None:
             MediaError,
             "Transfer-Encoding is 'gzip, chunked'",
         ),
-        (b"SSH-2.0-OpenSSH\r\n", MediaError, "no whole answer"),
-        (b"", MediaError, "no whole answer"),
-        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", MediaError, "no whole answer"),
+        (b"SSH-2.0-OpenSSH\r\n", MediaError, "not complete and valid"),
+        (b"", MediaError, "not complete and valid"),
+        (
+            b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+            MediaError,
+            "not complete and valid",
+        ),
     ],
 )
 def test_answers_that_hold_no_media(
