@@ -126,11 +126,11 @@ class FakeTracer:
         self._signals = signals
         self.replay_s = 0.0
 
-    def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+    def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
         """Nothing to make."""
         return ready
 
-    def trace_prepared(self, prepared: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+    def trace_encoded(self, prepared: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         """A made-up trace of each."""
         return [self._trace(item) for item in prepared]
 

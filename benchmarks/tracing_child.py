@@ -19,7 +19,7 @@ from benchmarks.tracing_model import N_UNITS, SIZES, Prompt, build_model, make_p
 from omnitrace_core.backends.base import PrefilledPrompt
 from omnitrace_core.backends.caches import whole_cache
 from omnitrace_core.tracing.folding import fold_rows
-from omnitrace_core.tracing.replay import Slice, replay
+from omnitrace_core.tracing.replay.run import ReplaySlice, replay
 from omnitrace_core.tracing.signals import load_signal
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Runner:
         cache: Any,
         responses: Sequence[Sequence[int]],
         signals: Sequence[str],
-    ) -> Iterator[Slice]:
+    ) -> Iterator[ReplaySlice]:
         """As the backend and the tracer call it. cache: holds the prompt, and maybe more."""
         state = PrefilledPrompt(
             cache=cache,
@@ -192,7 +192,7 @@ def _responses(output: Any, prompt: Prompt) -> list[list[int]]:
     return found
 
 
-def _fold(part: Slice, prompt: Prompt) -> None:
+def _fold(part: ReplaySlice, prompt: Prompt) -> None:
     for row, unit_index in enumerate(prompt.unit_index):
         for rows in part.rows.values():
             fold_rows(rows[row], unit_index, N_UNITS)

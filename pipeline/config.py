@@ -30,8 +30,8 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.tracing.head_weights import head_weights_identity
 from omnitrace_core.tracing.signals import HEADS
+from omnitrace_core.tracing.signals.head_weights import head_weights_identity
 from pipeline.storage.folder import absolute
 from stages.arrow.schema import SCHEMA_VERSION
 

@@ -36,8 +36,8 @@ class Tracer(Protocol):
 
     replay_s: float
 
-    def prepare(self, ready: Sequence[ReadySample]) -> Sequence[Any]: ...
-    def trace_prepared(self, prepared: Sequence[Any]) -> Sequence[TokenTrace | SampleError]: ...
+    def encode(self, ready: Sequence[ReadySample]) -> Sequence[Any]: ...
+    def trace_encoded(self, encoded: Sequence[Any]) -> Sequence[TokenTrace | SampleError]: ...
 
 
 class TraceDecode:
@@ -155,12 +155,12 @@ class TraceDecode:
         }
         doing = f"{len(samples)} samples"
         with _ending_with_its_device(), deadline(self._timeout_s, f"the inputs of {doing}"):
-            prepared = self._tracer.prepare(list(samples.values()))
+            encoded = self._tracer.encode(list(samples.values()))
         # One chunk at a time has the device; the other thread makes the next one's inputs. It must
         # not get one that is broken.
         with self._device, _ending_with_its_device(), deadline(self._timeout_s, doing):
             started, replayed_s = time.perf_counter(), self._tracer.replay_s
-            traced = self._tracer.trace_prepared(prepared) if samples else []
+            traced = self._tracer.trace_encoded(encoded) if samples else []
             spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
         outcomes.update(zip(samples, traced, strict=True))
         return outcomes, spent_s

@@ -1,1 +1,1 @@
-"""Running a model and reading its signals: replay, tap, signals, folds per unit."""
+"""Trace samples with a model: generate or replay responses, read signals, fold them into units."""

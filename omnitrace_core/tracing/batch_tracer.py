@@ -1,6 +1,7 @@
-"""From ready samples to token traces: batching, generation or replay, folding.
+"""Trace ready samples: encode, group into batches, generate or replay, fold.
 
-This is what a trace actor runs. One sample's failure is returned in its place, the others go on.
+A trace actor runs this. If one sample fails, its error is returned in its place and the other
+samples are traced.
 """
 
 from __future__ import annotations
@@ -16,25 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnitrace_core.backends.caches import can_keep_prompt
-from omnitrace_core.errors import (
-    BackendError,
-    ConfigError,
-    DeviceBroken,
-    FatalError,
-    OutOfMemory,
-    SampleError,
-    TraceError,
-)
+from omnitrace_core.errors import BackendError, ConfigError, FatalError, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, TokenTrace
-from omnitrace_core.tracing.batching import Item, batches
+from omnitrace_core.tracing.batching import TraceInput, batches
 from omnitrace_core.tracing.detokenize import decode_response
+from omnitrace_core.tracing.failures import as_sample_error, free_memory, is_broken_device
 from omnitrace_core.tracing.folding import SampleFolds
-from omnitrace_core.tracing.replay import check_layers, replay
-from omnitrace_core.tracing.responses import Response, generated_response, known_response
-from omnitrace_core.tracing.signals import check_shape, load_signal
+from omnitrace_core.tracing.replay.run import check_layers, replay
+from omnitrace_core.tracing.replay.widening import widened
+from omnitrace_core.tracing.responses import ResponseTokens, generated_response, known_response
+from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from omnitrace_core.tracing.streaming import StreamedToken, stream_tokens
-from omnitrace_core.tracing.widening import widened
 from omnitrace_core.units.cut import candidate_units
 
 if TYPE_CHECKING:
@@ -46,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TracedBy:
-    """Which model explains: the one that generated, or replayed another's response."""
+    """The model whose signals a trace holds; it generated the response, or replayed a known one."""
 
     model: str
     revision: str
@@ -56,7 +50,11 @@ class TracedBy:
 
 
 class BatchTracer:
-    """Traces ready samples with one model, in batches under a token budget."""
+    """Traces ready samples with one model, in batches under a token budget.
+
+    Several threads may use one tracer. They encode and trace at the same time, but only one of them
+    at a time runs the model, and only one the tokenizer.
+    """
 
     def __init__(
         self,
@@ -65,11 +63,12 @@ class BatchTracer:
         trace: TraceOptions | None = None,
         reader: SampleReader | None = None,
     ) -> None:
-        """Load the model.
+        """Load the model and the signals.
 
         Raises:
-            BackendError: the model cannot be loaded.
-            UnknownName: a signal or backend of this name does not exist.
+            BackendError: the model cannot be loaded, or a signal does not support it.
+            ConfigError: a signal cannot be loaded, or its head weights do not fit the model.
+            UnknownName: no signal or backend has this name.
         """
         from omnitrace_core.backends import load_backend
 
@@ -82,14 +81,14 @@ class BatchTracer:
         self.backend: Backend = load_backend(model, reader)
         if self.options.enabled:
             check_layers(self.backend.decoder, self.signals)
-            check_shape(self.signals, self.backend.decoder.config)
+            check_head_weights(self.signals, self.backend.decoder.config)
         self._batch_tokens = model.batch_tokens
-        # Seconds that replays took so far: what tracing adds to generating.
+        # Seconds that all replays took so far, which is what tracing adds to generation.
         self.replay_s = 0.0
-        # The model is switched to the tap now and then: one user at a time.
-        self._lock = threading.Lock()
-        # A tokenizer keeps on itself how its next call is to read special tokens: one user, too.
-        self._encoding = threading.Lock()
+        # A replay switches the model to tapped attention, so one thread at a time uses the model.
+        self._model_lock = threading.Lock()
+        # A tokenizer stores on itself how its next call treats special tokens.
+        self._tokenizer_lock = threading.Lock()
         weights = self.backend.model
         dtype = str(weights.dtype).removeprefix("torch.")
         self._widens = self.options.precision == "float32" and dtype != "float32"
@@ -101,19 +100,11 @@ class BatchTracer:
             device=str(weights.device.type),
         )
 
-    def trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
-        """Trace each sample; failures of single samples are returned in their place.
-
-        Raises:
-            FatalError: the process cannot go on (a broken device, a model that cannot be tapped).
-        """
-        return self.trace_prepared(self.prepare(ready))
-
     def warm_up(self) -> None:
-        """Run the model over a prompt of one character: whether it and its device work at all.
+        """Run the model over a prompt of one character, to find out whether the device works.
 
         Raises:
-            BackendError: they do not.
+            BackendError: the model does not run on its device.
         """
         part = Part(type="text", text=".")
         sample = Sample("warm-up", (Message("user", (part,)),), response=".")
@@ -121,102 +112,116 @@ class BatchTracer:
         try:
             encoded = self.backend.encode(ReadySample(sample, {}, (unit,)))
             prompt = self.backend.prefill(self.backend.collate([encoded]))
-            # Kernels are started, not waited for; reading a number waits for all before it.
+            # A GPU computes asynchronously; reading a number waits until it has finished.
             float(prompt.last_embedding.sum())
         except (RuntimeError, MemoryError) as error:
-            told = self.traced_by
+            by = self.traced_by
             raise BackendError(
-                f"{told.model} cannot work on {told.device} in {told.dtype} with "
-                f"{told.attention} attention: {type(error).__name__}: {error}"
+                f"{by.model} cannot work on {by.device} in {by.dtype} with {by.attention} "
+                f"attention: {type(error).__name__}: {error}"
             ) from error
 
-    def prepare(self, ready: Sequence[ReadySample]) -> list[Item | SampleError]:
-        """Make each sample's model inputs, on the CPU; other threads may trace, or prepare in turn.
+    def trace(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        """Trace each sample; a failed sample's error is returned in its place.
+
+        Raises:
+            FatalError: the process cannot go on (a broken device, a model that cannot be tapped).
+        """
+        return self.trace_encoded(self.encode(ready))
+
+    def encode(self, ready: Sequence[ReadySample]) -> list[TraceInput | SampleError]:
+        """Make each sample's model inputs, on the CPU; a failed sample's error is in its place.
 
         Raises:
             FatalError: the process cannot go on.
         """
-        items: list[Item | SampleError] = []
+        encoded: list[TraceInput | SampleError] = []
         for index, sample in enumerate(ready):
             try:
-                items.append(self._item(index, sample))
+                encoded.append(self._encode_one(index, sample))
             except FatalError:
                 raise
             except SampleError as error:
-                items.append(error)
-            except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
-                items.append(_as_sample_error(sample, 0, error))
-        return items
+                encoded.append(error)
+            except Exception as error:  # noqa: BLE001  (an unforeseen error costs one sample)
+                encoded.append(as_sample_error(sample, 0, error))
+        return encoded
 
-    def trace_prepared(
-        self, prepared: Sequence[Item | SampleError]
+    def trace_encoded(
+        self, encoded: Sequence[TraceInput | SampleError]
     ) -> list[TokenTrace | SampleError]:
-        """Trace what `prepare` made; its errors stay where they are.
+        """Trace what `encode` returned; its errors are passed through.
 
         Raises:
             FatalError: the process cannot go on.
         """
         import torch
 
-        # Whatever mode the caller is in: tensors of inference mode take no gradient.
-        with self._lock, torch.inference_mode(False):
-            return self._trace(prepared)
+        # Off even if the caller has it on: tensors made in inference mode take no gradient.
+        with self._model_lock, torch.inference_mode(False):
+            return self._trace(encoded)
 
     def stream(self, ready: ReadySample, instructions: str = "exclude") -> Iterator[StreamedToken]:
-        """Answer (or follow the known response of) one sample, token by token as they come.
+        """Generate the response of one sample (or follow its known one) token by token.
 
-        instructions: whether units that instruct can be a token's top unit (`units.instructions`).
+        instructions: whether an instruction unit can be a token's top unit (`units.instructions`).
 
         Raises:
             SampleError: the sample cannot be traced.
-            ConfigError: the settings ask for a second pass (`trace.precision`).
+            ConfigError: `trace.precision` needs a second pass.
             FatalError: the process cannot go on.
         """
         import torch
 
         if self._widens:
             raise ConfigError(
-                "a stream reads the pass that generates, and trace.precision=float32 asks for a "
-                "second one; stream with trace.precision=model"
+                "a stream reads the pass that generates, but trace.precision=float32 needs a "
+                "second pass; stream with trace.precision=model"
             )
-        item = self._item(0, ready)
-        given = None if item.response is None else item.response.token_ids
+        item = self._encode_one(0, ready)
+        known_ids = None if item.response is None else item.response.token_ids
         candidates = candidate_units(ready.units, instructions)
         tokens = stream_tokens(
-            self.backend, item.encoded, self.signals, self.decode, self.options, candidates, given
+            self.backend,
+            item.encoded,
+            self.signals,
+            self.decode,
+            self.options,
+            candidates,
+            known_ids,
         )
         while True:
             try:
-                with self._lock, torch.inference_mode(False):
+                with self._model_lock, torch.inference_mode(False):
                     token = next(tokens, None)
             except (MemoryError, RuntimeError) as error:
-                raise _as_sample_error(ready, item.encoded.n_prompt, error) from error
+                raise as_sample_error(ready, item.encoded.n_prompt, error) from error
             if token is None:
                 return
             yield token
 
-    def _trace(self, prepared: Sequence[Item | SampleError]) -> list[TokenTrace | SampleError]:
-        results: dict[int, TokenTrace | SampleError] = {}
-        items: list[Item] = []
-        for place, item in enumerate(prepared):
-            if isinstance(item, SampleError):
-                results[place] = item
-            else:
-                items.append(replace(item, index=place))
-        for batch in batches(items, self._batch_tokens):
-            for item, outcome in zip(batch, self._trace_guarded(batch), strict=True):
-                results[item.index] = outcome
-        return [results[place] for place in range(len(prepared))]
-
-    def _item(self, index: int, ready: ReadySample) -> Item:
-        with self._encoding:
+    def _encode_one(self, index: int, ready: ReadySample) -> TraceInput:
+        with self._tokenizer_lock:
             encoded = self.backend.encode(ready)
             response = known_response(ready.sample, self.backend.tokenizer, self.backend.end_ids)
-        longest = self.decode.max_new_tokens if response is None else len(response.token_ids)
-        return Item(index, encoded, response, encoded.n_prompt + longest)
+        n_response = self.decode.max_new_tokens if response is None else len(response.token_ids)
+        return TraceInput(index, encoded, response, encoded.n_prompt + n_response)
 
-    def _trace_guarded(self, batch: Sequence[Item]) -> list[TokenTrace | SampleError]:
-        """The row guard of tracing: halve on memory, then sample by sample, then an error."""
+    def _trace(self, encoded: Sequence[TraceInput | SampleError]) -> list[TokenTrace | SampleError]:
+        results: dict[int, TokenTrace | SampleError] = {}
+        inputs: list[TraceInput] = []
+        for index, item in enumerate(encoded):
+            if isinstance(item, SampleError):
+                results[index] = item
+            else:
+                inputs.append(replace(item, index=index))
+        for batch in batches(inputs, self._batch_tokens):
+            for item, result in zip(batch, self._trace_or_halve(batch), strict=True):
+                results[item.index] = result
+        return [results[index] for index in range(len(encoded))]
+
+    def _trace_or_halve(self, batch: Sequence[TraceInput]) -> list[TokenTrace | SampleError]:
+        """Trace a batch; if it fails, trace its halves, down to single samples and their errors."""
         try:
             return list(self._trace_batch(batch))
         except (FatalError, KeyboardInterrupt):
@@ -224,35 +229,40 @@ class BatchTracer:
         except SampleError as error:
             if len(batch) == 1:
                 return [error]
-        except Exception as error:  # noqa: BLE001  (what we did not foresee costs one sample)
+        except Exception as error:  # noqa: BLE001  (an unforeseen error costs one sample)
             first = batch[0].encoded
-            if len(batch) == 1 or _is_broken(error):
-                return [_as_sample_error(first.ready, first.n_prompt, error)]
+            if len(batch) == 1 or is_broken_device(error):
+                return [as_sample_error(first.ready, first.n_prompt, error)]
             log.warning("a batch of %d failed (%s); tracing its halves", len(batch), error)
-        _free_memory()
+        free_memory()
         half = len(batch) // 2
-        return [*self._trace_guarded(batch[:half]), *self._trace_guarded(batch[half:])]
+        return [*self._trace_or_halve(batch[:half]), *self._trace_or_halve(batch[half:])]
 
-    def _trace_batch(self, batch: Sequence[Item]) -> list[TokenTrace]:
-        """Trace samples that all have a response, or all have none."""
+    def _trace_batch(self, batch: Sequence[TraceInput]) -> list[TokenTrace]:
+        """Trace samples that either all have a known response or all have none."""
         prepared = self.backend.collate([item.encoded for item in batch])
         prompt: PrefilledPrompt | None = None
         responses = [item.response for item in batch if item.response is not None]
         if not responses:
-            generated = self.backend.generate(prepared, self.decode)
-            ends = self.backend.end_ids
-            responses = [generated_response(row, ends) for row in generated.token_ids.tolist()]
-            kept = can_keep_prompt(generated.prompt.cache, *_before_last(prepared))
-            if kept and not self._widens:
-                prompt = generated.prompt
-            del generated  # a cache that cannot be used makes room for the one that will be
+            responses, prompt = self._generate(prepared)
         folds = None
         if self.options.enabled:
             folds = self._replay(prepared, prompt, [item.token_ids for item in responses])
         return [
-            self._as_trace(item, response, folds[row] if folds else None)
-            for row, (item, response) in enumerate(zip(prepared.encoded, responses, strict=True))
+            self._token_trace(encoded, response, folds[index] if folds else None)
+            for index, (encoded, response) in enumerate(
+                zip(prepared.encoded, responses, strict=True)
+            )
         ]
+
+    def _generate(self, prepared: Prepared) -> tuple[list[ResponseTokens], PrefilledPrompt | None]:
+        """The generated responses, and the state of the prompt if the replay can start from it."""
+        generated = self.backend.generate(prepared, self.decode)
+        end_ids = self.backend.end_ids
+        responses = [generated_response(ids, end_ids) for ids in generated.token_ids.tolist()]
+        n_samples, n_prompt = prepared.input_ids.shape
+        reusable = can_keep_prompt(generated.prompt.cache, n_samples, n_prompt - 1)
+        return responses, generated.prompt if reusable and not self._widens else None
 
     def _replay(
         self,
@@ -260,10 +270,10 @@ class BatchTracer:
         prompt: PrefilledPrompt | None,
         responses: Sequence[Sequence[int]],
     ) -> list[SampleFolds]:
-        """Fold every sample's rows, slice by slice as they come."""
+        """Fold every sample's rows, one slice of the responses after the other."""
         folds = [
-            SampleFolds(item, index, len(response), self.options)
-            for item, index, response in zip(
+            SampleFolds(encoded, unit_index, len(response), self.options)
+            for encoded, unit_index, response in zip(
                 prepared.encoded, prepared.unit_index, responses, strict=True
             )
         ]
@@ -277,19 +287,21 @@ class BatchTracer:
             slices = replay(
                 backend.decoder, backend.output_head, prompt, responses, self.signals, rows_bytes
             )
-            for part in slices:
-                for row, sample in enumerate(folds):
-                    sample.add(part, row)
-                del part  # before the next one is made
+            for replayed in slices:
+                for index, sample_folds in enumerate(folds):
+                    sample_folds.add(replayed, index)
+                del replayed  # frees its rows before the next slice is computed
         self.replay_s += time.perf_counter() - started
         return folds
 
-    def _as_trace(self, item: Encoded, response: Response, folds: SampleFolds | None) -> TokenTrace:
+    def _token_trace(
+        self, encoded: Encoded, response: ResponseTokens, folds: SampleFolds | None
+    ) -> TokenTrace:
         n_gen = len(response.token_ids)
         text, char_spans = decode_response(self.backend.tokenizer, response.token_ids)
-        notes = item.ready.notes + item.notes + response.notes
-        given = item.ready.sample.response
-        if given is not None and given != text:
+        notes = encoded.ready.notes + encoded.notes + response.notes
+        expected = encoded.ready.sample.response
+        if expected is not None and expected != text:
             notes += ("the traced tokens decode to a slightly other text than the given response",)
         if not response.token_ids:
             notes += ("the model ended at once: there is nothing to trace",)
@@ -300,49 +312,8 @@ class BatchTracer:
             char_spans=char_spans,
             logprobs=np.zeros(n_gen, np.float32) if folds is None else folds.logprobs(),
             finish_reason=response.finish_reason,
-            n_prompt_tokens=item.n_prompt,
+            n_prompt_tokens=encoded.n_prompt,
             folds={} if folds is None else folds.folds(),
             notes=notes,
             positions=None if folds is None else folds.positions(),
         )
-
-
-def _as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> SampleError:
-    """An unforeseen failure of one sample as its error; a broken device is fatal instead."""
-    where = f"sample {ready.sample.sample_id!r} ({n_prompt} prompt tokens)"
-    if _is_out_of_memory(error):
-        return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
-    if _is_broken(error):
-        raise DeviceBroken(f"{where}: the device is broken ({error})") from error
-    log.exception("%s failed", where)
-    return TraceError(f"{where}: {type(error).__name__}: {error}")
-
-
-# What torch and the CUDA libraries say when they get no memory, in whatever class of exception.
-_NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
-
-
-def _is_broken(error: Exception) -> bool:
-    """Whether the device's context is poisoned: nothing will run on it again."""
-    return "CUDA error" in str(error) and not _is_out_of_memory(error)
-
-
-def _before_last(prepared: Prepared) -> tuple[int, int]:
-    """Samples, and prompt positions but the last, of a batch."""
-    batch, length = prepared.input_ids.shape
-    return batch, length - 1
-
-
-def _free_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

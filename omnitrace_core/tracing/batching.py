@@ -1,4 +1,4 @@
-"""Which samples share a batch: like samples of like length, under a budget of tokens."""
+"""Group encoded samples into batches of similar length under a token budget."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from omnitrace_core.tracing.responses import Response
+from omnitrace_core.tracing.responses import ResponseTokens
 
 if TYPE_CHECKING:
     from omnitrace_core.backends.base import Encoded
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """An encoded sample with its place in the caller's list.
+class TraceInput:
+    """One sample, encoded and ready to be traced.
 
-    response: None if the model is to answer. n_tokens: prompt and response, the response at its
-    longest where it is not known.
+    index: its place in the caller's list. response: its known response, None if the model has to
+    generate one. n_tokens: length of prompt and response; for an unknown response its maximum.
     """
 
     index: int
     encoded: Encoded
-    response: Response | None
+    response: ResponseTokens | None
     n_tokens: int
 
 
-def batches(items: Sequence[Item], budget: int) -> Iterator[list[Item]]:
-    """Batches of items that agree on whether they are answered and where their videos' sound goes.
+def batches(inputs: Sequence[TraceInput], budget: int) -> Iterator[list[TraceInput]]:
+    """Batches that each stay within `budget` tokens, the longest samples first.
 
-    Longest first. A batch costs its longest item's tokens times its items, at most `budget`; an
-    item above the budget goes alone.
+    The samples of a batch either all have a known response or all have none, and they agree on
+    whether the sound of videos is interleaved with the frames. A batch costs the tokens of its
+    longest sample times the number of its samples. A sample above the budget is a batch by itself.
     """
-    groups: dict[tuple[bool, bool], list[Item]] = {}
-    for item in items:
+    groups: dict[tuple[bool, bool], list[TraceInput]] = {}
+    for item in inputs:
         key = (item.response is not None, item.encoded.sound_in_video is True)
         groups.setdefault(key, []).append(item)
     for key in sorted(groups):
-        batch: list[Item] = []
-        # Prompts first: it is them that are padded to one length.
+        batch: list[TraceInput] = []
+        # By prompt length first: prompts are padded to the longest of the batch.
         for item in sorted(groups[key], key=lambda item: (-item.encoded.n_prompt, -item.n_tokens)):
             longest = max(other.n_tokens for other in [*batch, item])
             if batch and longest * (len(batch) + 1) > budget:

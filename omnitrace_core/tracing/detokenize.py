@@ -1,4 +1,4 @@
-"""Where each response token stands in the response text."""
+"""Find the characters that each response token stands for in the response text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A character whose bytes are not complete yet is decoded to this.
+# Tokenizers decode a character whose bytes are incomplete to this one.
 PARTIAL = "\ufffd"
-# Tokens decoded together: enough that decoders which look back a few tokens agree with the whole.
+# Tokens decoded together. A decoder that looks back a few tokens then gives the same text as for
+# the whole response.
 _WINDOW = 16
 
 
@@ -19,8 +20,8 @@ def decode_response(
 ) -> tuple[str, tuple[tuple[int, int], ...]]:
     """The response text and the character range [start, end) of each token in it.
 
-    The ranges tile the text. A token that only completes part of a character, and a special token,
-    has an empty range; the token that completes the character has it whole.
+    The ranges are consecutive and cover the text. The range is empty for special tokens and for a
+    token that is only part of a character; the token that completes the character covers it.
     """
     response = decode_text(tokenizer, token_ids)
     ends = _windowed_ends(tokenizer, token_ids)
@@ -36,20 +37,20 @@ def decode_response(
 
 
 def _windowed_ends(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> list[int]:
-    """End of each token, decoding a bounded window instead of the whole prefix each time."""
+    """The end of each token, found by decoding a bounded window instead of the whole prefix."""
     ends: list[int] = []
-    base, anchor = 0, 0
+    chars_before, window_start = 0, 0
     for k in range(len(token_ids)):
-        text = decode_text(tokenizer, token_ids[anchor : k + 1])
-        whole = text.rstrip(PARTIAL) if k + 1 < len(token_ids) else text
-        ends.append(base + len(whole))
-        if whole == text and k - anchor >= _WINDOW:
-            base, anchor = base + len(text), k + 1
+        text = decode_text(tokenizer, token_ids[window_start : k + 1])
+        complete = text.rstrip(PARTIAL) if k + 1 < len(token_ids) else text
+        ends.append(chars_before + len(complete))
+        if complete == text and k - window_start >= _WINDOW:
+            chars_before, window_start = chars_before + len(text), k + 1
     return ends
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
-    """The text of some tokens, special ones left out."""
+    """The text of some tokens, without special tokens."""
     text = tokenizer.decode(
         list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )

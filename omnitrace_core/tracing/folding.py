@@ -1,6 +1,6 @@
-"""From rows over positions to masses per source unit (paper, Algorithm 1, line 7).
+"""Fold signal rows over positions into mass and peak per source unit (paper, Algorithm 1, line 7).
 
-Symbols: n_gen tokens of one sample, P padded prompt positions, K cache slots.
+Symbols: n_gen response tokens of one sample, P padded prompt positions, K cache slots.
 """
 
 from __future__ import annotations
@@ -19,73 +19,73 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnitrace_core.backends.base import Encoded
-    from omnitrace_core.tracing.replay import Slice
+    from omnitrace_core.tracing.replay.run import ReplaySlice
 
 
 class SampleFolds:
-    """Collects one sample's folds, slice by slice of its response.
+    """Collects one sample's folds while its response is replayed slice by slice.
 
-    unit_index: [P] long, the unit of each prompt position, -1 for none.
+    unit_index: [P] long, the unit of each prompt position, -1 for none. n_gen: response tokens.
     """
 
     def __init__(
-        self, item: Encoded, unit_index: Tensor, n_gen: int, options: TraceOptions
+        self, encoded: Encoded, unit_index: Tensor, n_gen: int, options: TraceOptions
     ) -> None:
-        self._item = item
+        self._encoded = encoded
         self._unit_index = unit_index
-        self._n_units = len(item.ready.units)
+        self._n_units = len(encoded.ready.units)
         self._n_gen = n_gen
-        self._keep = options.keeps_positions
+        self._keeps_positions = options.keeps_positions
         self._folds: dict[str, list[Fold]] = {name: [] for name in options.signals}
         self._rows: dict[str, list[Float32]] = {name: [] for name in options.signals}
         self._logprobs: list[Float32] = []
 
-    def add(self, part: Slice, row: int) -> None:
-        """Take the next slice. row: this sample's in the batch."""
-        left = self._n_gen - part.start
-        if left <= 0:
+    def add(self, replayed: ReplaySlice, index: int) -> None:
+        """Fold the next slice. index: of this sample in the batch."""
+        n_left = self._n_gen - replayed.start
+        if n_left <= 0:
             return
-        self._logprobs.append(as_numpy(part.logprobs[row, :left]))
+        self._logprobs.append(as_numpy(replayed.logprobs[index, :n_left]))
         n_prompt = len(self._unit_index)
-        for name, rows in part.rows.items():
-            mine = rows[row, :left]
-            self._folds[name].append(fold_rows(mine, self._unit_index, self._n_units))
-            if self._keep:
-                prompt = mine[:, n_prompt - self._item.n_prompt : n_prompt]
-                self._rows[name].append(as_numpy(prompt))
+        for name, batch_rows in replayed.rows.items():
+            rows = batch_rows[index, :n_left]
+            self._folds[name].append(fold_rows(rows, self._unit_index, self._n_units))
+            if self._keeps_positions:
+                over_prompt = rows[:, n_prompt - self._encoded.n_prompt : n_prompt]
+                self._rows[name].append(as_numpy(over_prompt))
 
     def folds(self) -> dict[str, Fold]:
-        """By signal, over the whole response."""
-        return {name: _joined(parts, self._n_units) for name, parts in self._folds.items()}
+        """The folds of the whole response, by signal."""
+        return {name: _joined(folds, self._n_units) for name, folds in self._folds.items()}
 
     def logprobs(self) -> Float32:
-        """[n_gen] float32."""
+        """Log probabilities of the response tokens, [n_gen] float32."""
         return np.concatenate([np.zeros(0, np.float32), *self._logprobs])
 
     def positions(self) -> Positions | None:
-        """The rows over the prompt, padding apart, if they are kept."""
-        if not self._keep:
+        """The rows over the prompt without padding; None unless `trace.store` keeps positions."""
+        if not self._keeps_positions:
             return None
-        empty = np.zeros((0, self._item.n_prompt), np.float32)
-        rows = {name: np.concatenate([empty, *parts]) for name, parts in self._rows.items()}
-        return Positions(self._item.prompt, rows)
+        empty = np.zeros((0, self._encoded.n_prompt), np.float32)
+        rows = {name: np.concatenate([empty, *slices]) for name, slices in self._rows.items()}
+        return Positions(self._encoded.prompt, rows)
 
 
 def fold_rows(rows: Tensor, unit_index: Tensor, n_units: int) -> Fold:
     """Fold the rows of one sample into its units (paper, Algorithm 1, line 7).
 
-    rows: [n_gen, K] float32; the first P columns are the prompt's, the others earlier tokens'.
-    unit_index: [P] long, the unit of each prompt position, -1 for none.
+    rows: [n_gen, K] float32; the first P columns are prompt positions, the others earlier response
+    tokens. unit_index: [P] long, the unit of each prompt position, -1 for none.
     """
     import torch
 
     n_gen, n_prompt = rows.shape[0], unit_index.shape[0]
     index = torch.where(unit_index >= 0, unit_index, n_units).to(rows.device)
-    # Summed in float64: a unit of many positions would add up float32's rounding with them.
-    of_prompt = rows[:, :n_prompt].double()
-    mass = of_prompt.new_zeros(n_gen, n_units + 1)
-    with _in_order(rows):
-        mass.index_add_(1, index, of_prompt)
+    # Summed in float64: over many positions the rounding of float32 would add up.
+    over_prompt = rows[:, :n_prompt].double()
+    mass = over_prompt.new_zeros(n_gen, n_units + 1)
+    with _deterministic(rows):
+        mass.index_add_(1, index, over_prompt)
     peak = rows.new_zeros(n_gen, n_units + 1)
     peak.scatter_reduce_(1, index.expand(n_gen, -1), rows[:, :n_prompt], reduce="amax")
     return Fold(
@@ -97,8 +97,8 @@ def fold_rows(rows: Tensor, unit_index: Tensor, n_units: int) -> Fold:
 
 
 @contextmanager
-def _in_order(tensor: Tensor) -> Iterator[None]:
-    """Additions in a fixed order, which a GPU does not promise by itself."""
+def _deterministic(tensor: Tensor) -> Iterator[None]:
+    """Inside, sums are added in a fixed order; a GPU does not guarantee that by default."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled()
@@ -110,14 +110,14 @@ def _in_order(tensor: Tensor) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _joined(parts: Sequence[Fold], n_units: int) -> Fold:
-    """Folds of consecutive tokens as one."""
-    nothing = np.zeros((0, n_units), np.float32)
-    none = np.zeros(0, np.float32)
-    empty = Fold(nothing, nothing, none, none)
+def _joined(folds: Sequence[Fold], n_units: int) -> Fold:
+    """One fold from the folds of consecutive tokens."""
+    no_rows = np.zeros((0, n_units), np.float32)
+    no_values = np.zeros(0, np.float32)
+    empty = Fold(no_rows, no_rows, no_values, no_values)
     return Fold(
         *(
-            np.concatenate([getattr(part, name) for part in (empty, *parts)])
+            np.concatenate([getattr(fold, name) for fold in (empty, *folds)])
             for name in ("mass", "peak", "markup", "generated")
         )
     )

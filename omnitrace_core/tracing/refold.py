@@ -1,4 +1,4 @@
-"""Folding stored positions into other units, without the model.
+"""Fold stored rows over prompt positions into other units, without the model.
 
 Symbols: P prompt positions, n_gen response tokens, n_units source units.
 """
@@ -21,11 +21,12 @@ def refold(
 ) -> dict[str, Fold]:
     """Fold every signal of `positions` into `units` (paper, Algorithm 1, line 7).
 
-    folds: of the same trace; what they say of earlier tokens (`generated`) does not depend on the
-    units and is taken over. `units.empty_unit_notes` tells which of the units can get no mass.
+    folds: the earlier folds of the same trace. Their mass on earlier response tokens (`generated`)
+    does not depend on the units and is copied. `units.cut.empty_unit_notes` says which of the units
+    can get no mass.
 
     Raises:
-        TraceError: the positions, folds and units are not those of one trace.
+        TraceError: the positions, the folds and the units do not belong to one trace.
     """
     _check(positions, folds, units)
     index = assign_units(positions.prompt, units)
@@ -36,13 +37,16 @@ def refold(
 
 
 def _fold(rows: Float32, index: NDArray[np.int64], n_units: int, generated: Float32) -> Fold:
-    """rows: [n_gen, P]; index: [P], -1 for no unit, which is counted behind the last unit."""
+    """rows: [n_gen, P]; index: [P], the unit of each position, -1 for none.
+
+    Positions of no unit are summed in an extra column behind the last unit.
+    """
     column = np.where(index >= 0, index, n_units)
     order = np.argsort(column, kind="stable")
     present, starts = np.unique(column[order], return_index=True)
     sums = np.zeros((len(rows), n_units + 1), dtype=np.float32)
     peaks = np.zeros((len(rows), n_units + 1), dtype=np.float32)
-    if present.size:  # units of no position keep 0; reduceat itself knows no empty stretch
+    if present.size:  # units without positions keep 0: reduceat has no empty groups
         by_unit = np.take(rows, order, axis=1)
         sums[:, present] = np.add.reduceat(by_unit, starts, axis=1, dtype=np.float64)
         peaks[:, present] = np.maximum.reduceat(by_unit, starts, axis=1)
@@ -60,14 +64,14 @@ def _check(positions: Positions, folds: Mapping[str, Fold], units: Sequence[Sour
         if name not in folds:
             raise TraceError(
                 f"there are rows of {name!r} but no fold of it (there is {sorted(folds)}); take "
-                "the positions and the folds of one and the same trace"
+                "the positions and the folds from the same trace"
             )
         n_gen = len(folds[name].generated)
         if rows.shape != (n_gen, n_prompt):
             raise TraceError(
                 f"the rows of {name!r} are {list(rows.shape)} (tokens x positions), but the fold "
                 f"has {n_gen} tokens and the prompt {n_prompt} positions; take the positions and "
-                "the folds of one and the same trace"
+                "the folds from the same trace"
             )
     ids = [unit.unit_id for unit in units]
     if ids != list(range(len(units))):

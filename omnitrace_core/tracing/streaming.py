@@ -1,13 +1,13 @@
-"""Tokens with their units while they are being generated: a tap at every step.
+"""Generate a response token by token, and trace each token as soon as it is known.
 
-The prompt is run once; each step then hands the decoder one token and reads the rows of the query
-that produces the next one, through the same tap as the replay, so both give the same numbers. Keys
-and values lie in a cache of full size from the start: no step copies or grows it.
+The prompt is run once. Each step then runs the decoder over one token and reads the rows of the
+query that produces the next one, through the same tap as the replay, so both give the same numbers.
+Keys and values lie in a cache that has its full size from the start: no step copies or grows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from omnitrace_core.options import DecodeOptions, TraceOptions
 from omnitrace_core.records import Fold, SourceUnit
 from omnitrace_core.tracing.detokenize import PARTIAL, decode_text
 from omnitrace_core.tracing.folding import fold_rows
-from omnitrace_core.tracing.replay import finish, run_decoder
-from omnitrace_core.tracing.signals import Signal
+from omnitrace_core.tracing.replay.run import finish_pass, run_decoder
+from omnitrace_core.tracing.signals.base import Signal
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 class StreamedToken:
     """One token of a response, as soon as it is known.
 
-    text: what it adds to the response; empty for a token that completes no character, whose text
-    comes with the one that does. unit: the source unit with the largest mass (or peak, as the
-    projection says) of the first signal, None if the sample has none; mass: that value.
-    folds: by signal, of this one token ([1, n_units]).
+    text: the characters that it adds to the response; empty for a token that is only part of a
+    character, whose text comes with the token that completes it. unit: the source unit with the
+    largest mass (or peak, by `trace.projection`) of the first signal, None if no unit can be a
+    source. mass: that value, 0 without a unit. folds: by signal, of this token only
+    ([1, n_units]).
     """
 
     token_id: int
@@ -45,64 +46,73 @@ class StreamedToken:
 
 def stream_tokens(
     backend: Backend,
-    item: Encoded,
+    encoded: Encoded,
     signals: Mapping[str, Signal],
     decode: DecodeOptions,
     trace: TraceOptions,
     candidates: Sequence[int],
-    given: Sequence[int] | None = None,
+    known_ids: Sequence[int] | None = None,
 ) -> Iterator[StreamedToken]:
-    """Generate one sample's response, or follow a given one, and fold each token at once.
+    """Generate one sample's response, or follow a known one, and fold each token at once.
 
-    candidates: units that can be a token's. given: token ids of a known response. Tokens are chosen
-    as `backend.generate` does; ends before the end token or after `decode.max_new_tokens`.
+    candidates: indices of the units that can be a token's source. known_ids: token ids of a known
+    response. New tokens are chosen as `backend.generate` chooses them. Ends before the end token or
+    after `decode.max_new_tokens`.
 
     Raises:
         BackendError: the model's attention cannot be tapped.
+        TraceError: a signal's rows are not finite.
     """
     import torch
 
     rows_bytes = trace.rows_mib * 1024**2
-    prepared = backend.collate([item])
-    most = decode.max_new_tokens if given is None else len(given)
+    prepared = backend.collate([encoded])
+    max_tokens = decode.max_new_tokens if known_ids is None else len(known_ids)
     config: Any = backend.decoder.config
-    cache = preallocated_cache(config.num_hidden_layers, item.n_prompt + most)
+    cache = preallocated_cache(config.num_hidden_layers, encoded.n_prompt + max_tokens)
     prompt = backend.prefill(prepared, cache)
-    keep_prompt(cache, item.n_prompt - 1)
+    keep_prompt(cache, encoded.n_prompt - 1)
     choose = _chooser(backend.decoding_rules(prepared, decode), decode.seed)
     ids, inputs = prepared.input_ids, prompt.last_embedding
     response: list[int] = []
-    said = ""
-    for step in range(most):
-        pass_ = run_decoder(backend.decoder, prompt, inputs, step, signals, rows_bytes)
+    emitted = ""
+    for step in range(max_tokens):
+        decoder_pass = run_decoder(backend.decoder, prompt, inputs, step, signals, rows_bytes)
         with torch.no_grad():
-            logits = backend.output_head(pass_.hidden[:, -1:].detach())[:, -1].float()
-            token = choose(ids, logits) if given is None else ids.new_tensor([given[step]])
-        if given is None and int(token) in backend.end_ids:
+            logits = backend.output_head(decoder_pass.hidden[:, -1:].detach())[:, -1].float()
+            token = choose(ids, logits) if known_ids is None else ids.new_tensor([known_ids[step]])
+        if known_ids is None and int(token) in backend.end_ids:
             return
-        part = finish(pass_, backend.output_head, token[:, None], rows_bytes)
+        replayed = finish_pass(decoder_pass, backend.output_head, token[:, None], rows_bytes)
         response.append(int(token))
         text = decode_text(backend.tokenizer, response).rstrip(PARTIAL)
-        index, units = prepared.unit_index[0], item.ready.units
-        folds = {name: fold_rows(rows[0], index, len(units)) for name, rows in part.rows.items()}
-        first = folds[trace.signals[0]]
-        row = (first.mass if trace.projection == "mass" else first.peak)[0]
-        top = max(candidates, key=lambda j: (row[j], -j), default=None)
+        index, units = prepared.unit_index[0], encoded.ready.units
+        folds = {
+            name: fold_rows(rows[0], index, len(units)) for name, rows in replayed.rows.items()
+        }
+        top, mass = _top_unit(folds[trace.signals[0]], trace.projection, candidates)
         yield StreamedToken(
             token_id=response[-1],
-            text=text[len(said) :],
-            logprob=float(part.logprobs[0, 0]),
+            text=text[len(emitted) :],
+            logprob=float(replayed.logprobs[0, 0]),
             unit=None if top is None else units[top],
-            mass=0.0 if top is None else float(row[top]),
+            mass=mass,
             folds=folds,
         )
-        said = text
+        emitted = text
         ids = torch.cat([ids, token[:, None]], dim=1)
         inputs = backend.decoder.get_input_embeddings()(token[:, None])  # type: ignore[operator]
 
 
-def _chooser(rules: DecodingRules, seed: int) -> Any:
-    """(token ids so far [1, K], logits [1, V]) -> the next token [1]."""
+def _top_unit(fold: Fold, projection: str, candidates: Sequence[int]) -> tuple[int | None, float]:
+    """The candidate with the largest value in a fold of one token, and that value."""
+    values = (fold.mass if projection == "mass" else fold.peak)[0]
+    top = max(candidates, key=lambda j: (values[j], -j), default=None)
+    return top, 0.0 if top is None else float(values[top])
+
+
+def _chooser(rules: DecodingRules, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function (token ids so far [1, K], logits [1, V]) -> the next token [1]."""
     import torch
 
     generator: Generator | None = None
@@ -113,7 +123,8 @@ def _chooser(rules: DecodingRules, seed: int) -> Any:
         if not rules.sample:
             return scores.argmax(dim=-1)
         if generator is None:
-            # One of our own: what the caller draws between two tokens changes nothing.
+            # A separate generator: random numbers that the caller draws between two tokens do not
+            # change the stream.
             generator = torch.Generator(scores.device).manual_seed(seed)
         drawn = torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)
         return drawn.squeeze(1)

@@ -7,7 +7,7 @@ from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.text.language import load_lean_language
-from omnitrace_core.tracing.signals import check_shape, load_signal
+from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from pipeline.config import RunConfig
 from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.planning.inputs import scan_input
@@ -61,7 +61,7 @@ def _check_names(config: RunConfig) -> MediaRules:
     """What the stages would trip over when they load."""
     try:
         signals = {name: load_signal(name) for name in config.trace.signals}
-        check_shape(signals, decoder_shape(config.model))
+        check_head_weights(signals, decoder_shape(config.model))
         _check_speech(config)
         load_lean_language(config.spans.pipeline)
         rules = media_rules(config.model)

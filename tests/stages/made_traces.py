@@ -134,10 +134,10 @@ class MadeTracer:
         self.asked: list[ReadySample] = []
         self.calls: list[int] = []
 
-    def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+    def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
         return ready
 
-    def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+    def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         self.calls.append(len(ready))
         self.asked += ready
         self.replay_s += 0.25 * len(ready)

@@ -131,7 +131,7 @@ def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
 
 def test_sample_whose_inputs_are_deadly_is_found_alone(chunk: pa.Table) -> None:
     class Unready(MadeTracer):
-        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+        def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
             if any(item.sample.sample_id == "c" for item in ready):
                 raise Killed
             return ready
@@ -170,7 +170,7 @@ def test_device_that_breaks_while_inputs_are_made_ends_the_process(
     chunk: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Breaking(MadeTracer):
-        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+        def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
             raise DeviceBroken("CUDA error: misaligned address")
 
     def leave(code: int) -> None:
@@ -184,7 +184,7 @@ def test_device_that_breaks_while_inputs_are_made_ends_the_process(
 
 def test_inputs_that_take_too_long_end_the_process(chunk: pa.Table, exits: Exits) -> None:
     class Hanging(MadeTracer):
-        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+        def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
             exits.wait()
             raise Killed
 
@@ -219,13 +219,13 @@ class Crowded(MadeTracer):
         kept = {name: json.loads(record) for name, record in dict(self.log.kept).items()}
         self.blamed.append([name for name in kept if kept[name]["current"]])
 
-    def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+    def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         end = time.monotonic() + 60
         while not self.calls and any(b'"number": 2' in one for one in self.log.kept.values()):
             assert time.monotonic() < end, "the second chunk does not begin"
             time.sleep(0.01)
         self.note()
-        return super().trace_prepared(ready)
+        return super().trace_encoded(ready)
 
 
 def twice(chunk: pa.Table, log: MemoryLog) -> list[pa.Table]:
@@ -274,7 +274,7 @@ def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> Non
     """So that the attempts at its chunk count, and another process goes on."""
 
     class Hanging(MadeTracer):
-        def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
             exits.wait()
             raise Killed
 
@@ -297,18 +297,18 @@ def test_inputs_are_made_while_the_model_works(chunk: pa.Table) -> None:
     at_work: list[int] = []
 
     class Slow(MadeTracer):
-        def prepare(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
+        def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
             prepared.release()
             return ready
 
-        def trace_prepared(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
+        def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
             at_work.append(1)
             assert len(at_work) == 1, "two chunks have the model"
             if not self.calls:
                 assert prepared.acquire(timeout=20)
                 assert prepared.acquire(timeout=20)
             at_work.pop()
-            return super().trace_prepared(ready)
+            return super().trace_encoded(ready)
 
     stage = trace_stage(Slow(), MemoryLog())
     with ThreadPoolExecutor(2) as pool:

@@ -12,8 +12,8 @@ from omnitrace_core.errors import BackendError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from omnitrace_core.tracing.batching import Item
-from omnitrace_core.tracing.replay import replay
+from omnitrace_core.tracing.batching import TraceInput
+from omnitrace_core.tracing.replay.run import replay
 from tests.core.ready_samples import one_of_each, ready
 
 
@@ -231,8 +231,8 @@ def test_inputs_made_in_two_threads_are_those_made_in_one(
     monkeypatch.setattr(tokenizer, "_tokenizer", _Slow(tokenizer._tokenizer))
 
     def ids(sample: ReadySample) -> list[int]:
-        (item,) = tracer.prepare([sample])
-        assert isinstance(item, Item), item
+        (item,) = tracer.encode([sample])
+        assert isinstance(item, TraceInput), item
         return item.encoded.input_ids.tolist()
 
     expected = [ids(sample) for sample in asked[:2]] * 10

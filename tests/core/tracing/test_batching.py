@@ -12,15 +12,17 @@ from omnitrace_core.errors import FatalError
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from omnitrace_core.tracing.batching import Item, batches
-from omnitrace_core.tracing.responses import Response
+from omnitrace_core.tracing.batching import TraceInput, batches
+from omnitrace_core.tracing.responses import ResponseTokens
 from tests.core.ready_samples import image, ready, sound, video
 
 
-def item(index: int, n_prompt: int, n_response: int | None = None, inside: Any = None) -> Item:
+def item(
+    index: int, n_prompt: int, n_response: int | None = None, inside: Any = None
+) -> TraceInput:
     encoded = cast("Any", SimpleNamespace(n_prompt=n_prompt, sound_in_video=inside))
-    response = None if n_response is None else Response((1,) * n_response, "given")
-    return Item(index, encoded, response, n_prompt + (n_response or 10))
+    response = None if n_response is None else ResponseTokens((1,) * n_response, "given")
+    return TraceInput(index, encoded, response, n_prompt + (n_response or 10))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,11 +12,11 @@ from omnitrace_core.backends.base import Backend
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
-from omnitrace_core.tracing import tap
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from omnitrace_core.tracing.replay import check_layers, replay
+from omnitrace_core.tracing.replay import tapped_attention
+from omnitrace_core.tracing.replay.run import check_layers, replay
+from omnitrace_core.tracing.replay.tapped_attention import TAPPED, tapped
 from omnitrace_core.tracing.signals import SIGNALS, Signal
-from omnitrace_core.tracing.tap import TAPPED, tapped
 from tests.core.ready_samples import image, one_of_each, ready
 
 
@@ -105,8 +105,8 @@ def test_attention_without_its_mask_fails_loudly(
     """What transformers does when a name has an attention function and no mask function."""
     from transformers import AttentionMaskInterface
 
-    tap._register()
-    monkeypatch.setattr(tap, "_register", lambda: None)
+    tapped_attention.register_tapped_attention()
+    monkeypatch.setattr(tapped_attention, "register_tapped_attention", lambda: None)
     monkeypatch.delitem(AttentionMaskInterface._global_mapping, TAPPED)
     with pytest.raises(BackendError, match="padding would be attended to"):
         tracer.trace([ready(["Hello there."]), ready(["Hello, and a longer text. Go on."])])

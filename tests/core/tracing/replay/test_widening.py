@@ -12,7 +12,7 @@ from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from omnitrace_core.tracing.widening import widened
+from omnitrace_core.tracing.replay.widening import widened
 from tests.core.ready_samples import one_of_each
 
 

@@ -11,8 +11,8 @@ from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
-from omnitrace_core.tracing.readout import norm_scale
-from omnitrace_core.tracing.replay import check_layers
+from omnitrace_core.tracing.replay.readout import norm_scale
+from omnitrace_core.tracing.replay.run import check_layers
 from omnitrace_core.tracing.signals import LayerView, Signal
 from tests.core.ready_samples import one_of_each
 
@@ -43,13 +43,13 @@ def test_another_norm_is_refused(tracer: BatchTracer) -> None:
     with torch.no_grad():
         layer_norm.bias.fill_(0.5)
     tracer.backend.decoder.norm = layer_norm
-    with pytest.raises(BackendError, match="LayerNorm, is none"):
+    with pytest.raises(BackendError, match="LayerNorm, is not one"):
         tracer.trace([one_of_each()["text"]])
 
 
 def test_a_decoder_without_a_last_norm_is_refused() -> None:
     hidden = torch.ones(1, 2, 4)
-    with pytest.raises(BackendError, match="there is none"):
+    with pytest.raises(BackendError, match="does not have"):
         norm_scale(None, None, hidden)
 
 

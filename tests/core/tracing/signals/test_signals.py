@@ -12,12 +12,13 @@ import torch
 from omnitrace_core.errors import BackendError, ConfigError, SampleError, UnknownName
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
-from omnitrace_core.tracing import head_weights, signals
+from omnitrace_core.tracing import signals
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.signals import (
     SIGNALS,
     LayerView,
     Signal,
+    head_weights,
     list_signals,
     load_signal,
     weighted_heads,
@@ -157,10 +158,10 @@ def test_signals_of_ones_own(
 @pytest.mark.parametrize(
     ("rows", "match"),
     [
-        (lambda view: view.attention, "gave rows of shape"),
+        (lambda view: view.attention, "returned rows of shape"),
         (lambda view: -view.attention.mean(1), "must not be below 0"),
         (lambda view: None, "no rows in any layer"),
-        (lambda view: view.gradient.mean(1), "ask view.is_last first"),
+        (lambda view: view.gradient.mean(1), "check view.is_last first"),
     ],
 )
 def test_improper_rows_fail_loudly(

@@ -1,9 +1,9 @@
-"""A half-precision model, run in float32: its weights stay, what flows through them is wider.
+"""Run a half-precision decoder in float32, without a float32 copy of its weights.
 
-What a bfloat16 model rounds on its way (keys, values, the residual stream) is in its attention rows
-and gradients. For who wants those of the weights themselves, the decoder runs once more in float32:
-each weight is raised when a product needs it and dropped again. The towers that read media are left
-in the model's precision.
+A bfloat16 model rounds keys, values and the residual stream, and its attention rows and gradients
+show that rounding. Where the rows of the unrounded weights are wanted, the replay runs the decoder
+in float32: each weight is converted when a product needs it, and the copy is dropped afterwards.
+The towers that read media stay in the model's precision.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def widened(decoder: nn.Module) -> Iterator[None]:
-    """Inside, this decoder takes its inputs, and gives its outputs, in float32.
+    """Inside, this decoder computes in float32, and so are its inputs and outputs.
 
-    Matrix products, `linear` and norms of float32 with narrower tensors are done in float32 (those
-    of the decoders of transformers; a layer with kernels of its own raises torch's error). A
-    caller's autocast is off, and attention that knows only half precision is replaced.
+    Matrix products, `linear` and norms that mix float32 with narrower tensors are computed in
+    float32. That covers the decoders of transformers; a layer with custom kernels raises torch's
+    own error. A caller's autocast is switched off, and flash attention, which supports only half
+    precision, is replaced by SDPA.
     """
     import torch
 
@@ -34,7 +35,7 @@ def widened(decoder: nn.Module) -> Iterator[None]:
     try:
         if before.startswith("flash"):
             config._attn_implementation = "sdpa"
-        with torch.autocast(device, enabled=False), _mode()():
+        with torch.autocast(device, enabled=False), _widening_mode()():
             yield
     finally:
         config._attn_implementation = before
@@ -44,7 +45,7 @@ def widened(decoder: nn.Module) -> Iterator[None]:
 def _widen_inputs(
     decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The decoder's arguments with embeddings in float32 in place of tokens."""
+    """The decoder's arguments, with float32 embeddings instead of token ids."""
     embeddings: Tensor | None = kwargs.get("inputs_embeds")
     if embeddings is None:
         ids, args = (args[0], args[1:]) if args else (kwargs["input_ids"], args)
@@ -55,8 +56,8 @@ def _widen_inputs(
 
 
 @cache
-def _mode() -> type:
-    """Made on first use: torch is heavy to import."""
+def _widening_mode() -> type:
+    """The class of the torch function mode; defined on first use: torch is slow to import."""
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -66,8 +67,8 @@ def _mode() -> type:
     names = ("matmul", "mm", "bmm", "addmm", "baddbmm", "__matmul__", "__rmatmul__")
     products |= {getattr(torch.Tensor, name) for name in names}
 
-    class Widen(TorchFunctionMode):
-        """Raises every operand of a product to float32 if one of them is."""
+    class WideningMode(TorchFunctionMode):
+        """Converts all operands of a product to float32 if one of them is float32."""
 
         def __torch_function__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -75,19 +76,19 @@ def _mode() -> type:
             if func in products:
                 operands = [*args, *(kwargs or {}).values()]
                 if any(_dtype(operand) == torch.float32 for operand in operands):
-                    args = tuple(map(_raised, args))
-                    kwargs = {name: _raised(value) for name, value in (kwargs or {}).items()}
+                    args = tuple(map(_in_float32, args))
+                    kwargs = {name: _in_float32(value) for name, value in (kwargs or {}).items()}
             return func(*args, **(kwargs or {}))
 
-    return Widen
+    return WideningMode
 
 
 def _dtype(operand: Any) -> Any:
     return getattr(operand, "dtype", None)
 
 
-def _raised(operand: Any) -> Any:
+def _in_float32(operand: Any) -> Any:
     import torch
 
-    narrow = isinstance(operand, torch.Tensor) and operand.is_floating_point()
-    return operand.float() if narrow else operand
+    is_float = isinstance(operand, torch.Tensor) and operand.is_floating_point()
+    return operand.float() if is_float else operand

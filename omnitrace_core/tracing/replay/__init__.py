@@ -1,0 +1,1 @@
+"""Run a decoder once over a response and read every signal from its attention."""
