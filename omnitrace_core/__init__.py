@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omnitrace_core.asr import list_asr_engines
     from omnitrace_core.attribution.heatmaps import HeatMap
     from omnitrace_core.backends import list_backends
     from omnitrace_core.errors import (
@@ -76,8 +77,10 @@ if TYPE_CHECKING:
         TokenTrace,
         Word,
     )
+    from omnitrace_core.release import ChunkerConfig
+    from omnitrace_core.result import TraceResult
     from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
-    from omnitrace_core.tracer import OmniTracer, TraceResult
+    from omnitrace_core.tracer import OmniTracer
     from omnitrace_core.tracing.signals import (
         LayerView,
         Signal,
@@ -93,6 +96,7 @@ __all__ = [
     "AsrOptions",
     "Attribution",
     "BackendError",
+    "ChunkerConfig",
     "ConfigError",
     "CurationOptions",
     "DecodeOptions",
@@ -159,6 +163,7 @@ __all__ = [
     "Word",
     "__version__",
     "enable_transformers_vision",
+    "list_asr_engines",
     "list_backends",
     "list_signals",
     "load_signal",
@@ -168,6 +173,7 @@ __all__ = [
 
 # Where the names are defined; every other name of `__all__` is a record, an option or an error.
 _MODULES = {
+    "ChunkerConfig": "release",
     "HeatMap": "attribution.heatmaps",
     "LayerView": "tracing.signals",
     "OmniTracer": "tracer",
@@ -175,8 +181,9 @@ _MODULES = {
     "PromptMap": "positions",
     "Signal": "tracing.signals",
     "StreamedToken": "tracing.streaming",
-    "TraceResult": "tracer",
+    "TraceResult": "result",
     "enable_transformers_vision": "runtime.torchvision_shim",
+    "list_asr_engines": "asr",
     "list_backends": "backends",
     "list_signals": "tracing.signals",
     "load_signal": "tracing.signals",

@@ -25,6 +25,7 @@ from omnitrace_core.records import (
     SourceUnit,
     SpeechChunk,
 )
+from omnitrace_core.samples.inputs import SampleInput, parse_input
 from omnitrace_core.text.language import Language, load_language
 from omnitrace_core.text.sentences import TextSpan, text_units
 from omnitrace_core.units.cut import SpeechByPart, build_units
@@ -68,6 +69,18 @@ class SampleReader:
         if isinstance(self._engine, LoadableEngine):
             self._engine.load()
         self._chunker.load()
+
+    def read_input(self, sample: SampleInput, number: int = 1) -> ReadySample:
+        """One sample in any accepted form; a `ReadySample` passes through.
+
+        number: counted from 1; a mapping without an id is named `sample-<number>`.
+
+        Raises:
+            InvalidSample: it is not a valid sample.
+            MediaError, SpeechError: see `read`.
+        """
+        parsed = parse_input(sample, number)
+        return parsed if isinstance(parsed, ReadySample) else self.read(parsed)
 
     def read(self, sample: Sample) -> ReadySample:
         """All three steps for one sample.

@@ -1,12 +1,13 @@
-"""The notebook door: `OmniTracer(model).trace(samples)`."""
+"""Trace samples in a notebook or script: `OmniTracer(model).trace(samples)`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from omnitrace_core import release
 from omnitrace_core.errors import ConfigError, SampleError
 from omnitrace_core.options import (
     AsrOptions,
@@ -18,94 +19,17 @@ from omnitrace_core.options import (
     TraceOptions,
     UnitOptions,
 )
-from omnitrace_core.positions import Positions
-from omnitrace_core.records import (
-    Attribution,
-    Float32,
-    Fold,
-    ReadySample,
-    Sample,
-    Segmentation,
-    SourceUnit,
-    TokenTrace,
-)
-from omnitrace_core.samples.parse import parse_any, with_default_id
+from omnitrace_core.records import Attribution, ReadySample, TokenTrace
+from omnitrace_core.release import ChunkerConfig
+from omnitrace_core.result import TraceResult
+from omnitrace_core.samples.inputs import SampleInput, as_sequence, is_single
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 
 if TYPE_CHECKING:
-    from omnitrace_core.attribution.heatmaps import HeatMap
     from omnitrace_core.backends.base import Backend
     from omnitrace_core.reader import SampleReader
     from omnitrace_core.text.spans import Segmenter
     from omnitrace_core.tracing.streaming import StreamedToken
-
-AnyInput = Sample | Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class TraceResult:
-    """One traced sample.
-
-    token_ids, tokens, logprobs: n_gen entries. folds: by signal, arrays [n_gen, n_units] float32.
-    spans: each span of the response with its curated sources.
-    """
-
-    sample: Sample
-    units: tuple[SourceUnit, ...]
-    trace: TokenTrace
-    segmentation: Segmentation
-    spans: tuple[Attribution, ...]
-
-    @property
-    def response(self) -> str:
-        """The generated or replayed response."""
-        return self.trace.response
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        """Response token ids, [n_gen]; the end token is not one of them."""
-        return self.trace.token_ids
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """The text of each response token, [n_gen]; joined they are the response."""
-        return self.trace.tokens
-
-    @property
-    def logprobs(self) -> Float32:
-        """Log probability of each response token, [n_gen] float32."""
-        return self.trace.logprobs
-
-    @property
-    def positions(self) -> Positions | None:
-        """The rows over prompt positions, if `TraceOptions(store="positions")` kept them."""
-        return self.trace.positions
-
-    def heatmaps(self, signal: str | None = None) -> tuple[HeatMap, ...]:
-        """What each span weighs in each image and step of a video, by patch.
-
-        signal: by default the first.
-
-        Raises:
-            ConfigError: the rows were not kept, or there is no such signal.
-        """
-        from omnitrace_core.attribution.heatmaps import span_heatmaps
-
-        if self.positions is None:
-            raise ConfigError(
-                "heat maps need the rows over prompt positions; trace with "
-                'TraceOptions(store="positions")'
-            )
-        rows = self.positions.rows
-        name = signal if signal is not None else next(iter(rows))
-        if name not in rows:
-            raise ConfigError(f"signal {name!r} was not traced; traced: {sorted(rows)}")
-        return span_heatmaps(rows[name], self.positions.prompt, self.segmentation)
-
-    @property
-    def folds(self) -> Mapping[str, Fold]:
-        """Each signal folded into the sample's units."""
-        return self.trace.folds
 
 
 class OmniTracer:
@@ -113,17 +37,19 @@ class OmniTracer:
 
     ```python
     tracer = OmniTracer("path-or-hub-id", signals=("attmean", "attraw"))
-    result = tracer.trace({"messages": [{"role": "user", "content": "..."}], "sample_id": "a"})
+    result = tracer.trace({"messages": [{"role": "user", "content": "..."}]})
+    print(result)
     ```
     """
 
     def __init__(
         self,
         model: str | ModelOptions | None = None,
-        signals: Sequence[str] = ("attmean",),
+        signals: str | Sequence[str] = ("attmean",),
         *,
         model_name: str | None = None,
         method: str | None = None,
+        model_path: str | None = None,
         revision: str | None = None,
         decode: DecodeOptions | None = None,
         trace: TraceOptions | None = None,
@@ -133,27 +59,36 @@ class OmniTracer:
         media: MediaOptions | None = None,
         asr: AsrOptions | None = None,
     ) -> None:
-        """Remember the settings; the model loads at first use.
+        """Keep the settings; the model loads at first use.
 
-        model: local directory, hub id or `ModelOptions`. model_name, method: the published
-        release's spelling of model (`qwen`) and of a single signal. trace: overrides `signals`.
+        model: local directory, hub id, `omnitrace-tiny`, or `ModelOptions`. signals: names; the
+        first one chooses the sources. trace: overrides `signals`.
+        model_name, method, model_path: the published release's spelling of the model (`qwen`), of a
+        single signal, and of where the model's files are.
 
         Raises:
-            ConfigError: no model is named, or it is named twice.
+            ConfigError: no model is named, or it is named twice, or it has no backend.
         """
-        self.model_options = _model_options(model, model_name, revision)
-        chosen = (method,) if method is not None else tuple(signals)
-        self.trace_options = trace or TraceOptions(signals=chosen)
+        self.model_options = _model_options(model, model_name, model_path, revision)
+        names = method if method is not None else signals
+        self.trace_options = trace or TraceOptions(
+            signals=(names,) if isinstance(names, str) else tuple(names)
+        )
         self.decode = decode or DecodeOptions()
         self.units = units or UnitOptions()
         self.spans = spans or SpanOptions()
         self.curation = curation or CurationOptions()
         self.media = media or MediaOptions()
         self.asr = asr or AsrOptions()
+        self._readers: dict[tuple[UnitOptions, AsrOptions], SampleReader] = {}
 
     @property
     def backend(self) -> Backend:
-        """The loaded backend; `.model` is the transformers model, `.prepare(...)` its inputs."""
+        """The loaded backend.
+
+        `.model` is the transformers model; `.prepare(samples)` makes its inputs from what `trace`
+        takes.
+        """
         return self._tracer.backend
 
     def load(self) -> OmniTracer:
@@ -168,37 +103,149 @@ class OmniTracer:
         return self
 
     @overload
-    def trace(self, samples: AnyInput) -> TraceResult: ...
+    def trace(self, samples: SampleInput) -> TraceResult: ...
     @overload
-    def trace(self, samples: Sequence[AnyInput]) -> list[TraceResult]: ...
-    def trace(self, samples: AnyInput | Sequence[AnyInput]) -> TraceResult | list[TraceResult]:
-        """Trace one sample (one result) or a list (a list), in any accepted input form.
+    def trace(self, samples: Sequence[SampleInput]) -> list[TraceResult]: ...
+    def trace(
+        self, samples: SampleInput | Sequence[SampleInput]
+    ) -> TraceResult | list[TraceResult]:
+        """Trace one sample (returns one result) or several (a list), in any accepted input form.
 
-        A sample with a response is replayed, one without is answered first. Relative media paths
-        resolve against the working directory.
+        The response of a sample is replayed; where there is none, the model generates it first.
+        Relative media paths start at the working directory.
 
         Raises:
             SampleError: the first sample that could not be traced; see `trace_each`.
             FatalError: the model cannot be loaded or run.
         """
-        if isinstance(samples, Sample | Mapping):
-            return self.trace([samples])[0]
         results: list[TraceResult] = []
-        for outcome in self.trace_each(samples):
+        for outcome in self.trace_each(as_sequence(samples)):
             if isinstance(outcome, SampleError):
                 raise outcome
             results.append(outcome)
-        return results
+        return results[0] if is_single(samples) else results
 
-    def trace_each(self, samples: Sequence[AnyInput]) -> list[TraceResult | SampleError]:
-        """Like `trace`, with the failures of single samples in their place."""
+    def trace_each(self, samples: Sequence[SampleInput]) -> list[TraceResult | SampleError]:
+        """Like `trace` of several samples, with the error of a failed sample in its place.
+
+        Raises:
+            FatalError: the model cannot be loaded or run.
+        """
+        return self._trace_each(samples, self._reader())
+
+    def stream(self, sample: SampleInput) -> Iterator[StreamedToken]:
+        """Generate the response of one sample and yield each token with its top source unit.
+
+        Tokens and numbers equal those of `trace` of this sample alone. (With `decode.do_sample` the
+        samples of a batch share one random generator, so a token also depends on the batch.) A
+        sample with a response is followed token by token. The stream ends at the end token or after
+        `decode.max_new_tokens`.
+
+        Raises:
+            ConfigError: this is not one sample.
+            SampleError: the sample cannot be read or traced.
+            FatalError: the model cannot be loaded or run.
+        """
+        if not is_single(sample):
+            raise ConfigError(f"stream takes one sample, not a {type(sample).__name__}")
+        ready = self._reader().read_input(sample)
+        yield from self._tracer.stream(ready, self.units.instructions)
+
+    def trace_image_text(
+        self, prompt: str, content: Sequence[object], generation_config: None = None
+    ) -> TraceResult:
+        """Trace texts and images, called as in the published release.
+
+        prompt: an instruction, which is not a source. content: `{"type": "text", "text": ...}` and
+        `{"type": "image", "image": ...}` in reading order.
+
+        Raises:
+            ConfigError: `generation_config` is set; see `DecodeOptions`.
+            SampleError, FatalError: see `trace`.
+        """
+        release.refuse_generation_config(generation_config)
+        return self.trace(release.image_text_sample(prompt, content))
+
+    def trace_audio(
+        self,
+        prompt: str,
+        audio: object,
+        audio_chunk_mode: str = "time_bins",
+        bin_size: float = 1.0,
+        asr_model: str = "scribe_v2",
+        semantic_chunks: Sequence[object] | None = None,
+        chunker_config: ChunkerConfig | None = None,
+        generation_config: None = None,
+    ) -> TraceResult:
+        """Trace a sound, called as in the published release.
+
+        prompt: an instruction, which is not a source. audio: address or bytes of a file.
+        audio_chunk_mode: `time_bins` of `bin_size` seconds, or `semantic`: chunks of speech.
+        semantic_chunks: used as they are if given, each with start and end in seconds and its text
+        (mappings, `SpeechSegment`, or the release's own objects).
+        asr_model: otherwise finds the speech: `paraformer`, `whisper`, `scribe_v2`, or an engine of
+        `list_asr_engines()`; `no_asr` cuts the sound into bins of `bin_size` seconds.
+        chunker_config: how speech is found and joined. For all that it does not set, and for the
+        addresses of models, the tracer's own `AsrOptions` count.
+
+        Raises:
+            ConfigError: an argument is invalid or cannot be honoured.
+            UnknownName: no speech engine is named `asr_model`.
+            BackendError: a model, a package or a key that the engine needs is missing.
+            SampleError, FatalError: see `trace`.
+        """
+        release.refuse_generation_config(generation_config)
+        call = release.audio_call(
+            prompt,
+            audio,
+            audio_chunk_mode=audio_chunk_mode,
+            bin_size=bin_size,
+            asr_model=asr_model,
+            semantic_chunks=semantic_chunks,
+            chunker_config=chunker_config,
+            units=self.units,
+            asr=self.asr,
+        )
+        return self._trace_one(call.sample, self._reader(call.units, call.asr))
+
+    def trace_video(
+        self,
+        prompt: str,
+        video: object,
+        video_fps: float | None = None,
+        video_max_pixels: int | None = None,
+        generation_config: None = None,
+    ) -> TraceResult:
+        """Trace a video, called as in the published release.
+
+        prompt: an instruction, which is not a source. video: address or bytes of a file. video_fps:
+        sampled frames per second; the bins of the sound are then as long as a step of the frames.
+        video_max_pixels: of all sampled frames together. None: the defaults of `MediaOptions`.
+
+        Raises:
+            ConfigError: an argument is invalid or cannot be honoured.
+            SampleError, FatalError: see `trace`.
+        """
+        release.refuse_generation_config(generation_config)
+        frames_per_step = self._reader().options.rules.frame_factor
+        units = release.video_units(self.units, video_fps, frames_per_step)
+        sample = release.video_sample(prompt, video, video_fps, video_max_pixels)
+        return self._trace_one(sample, self._reader(units))
+
+    def _trace_one(self, sample: SampleInput, reader: SampleReader) -> TraceResult:
+        (outcome,) = self._trace_each([sample], reader)
+        if isinstance(outcome, SampleError):
+            raise outcome
+        return outcome
+
+    def _trace_each(
+        self, samples: Sequence[SampleInput], reader: SampleReader
+    ) -> list[TraceResult | SampleError]:
         outcomes: list[TraceResult | SampleError | None] = []
         ready: list[ReadySample] = []
         for number, sample in enumerate(samples, start=1):
             try:
-                if not isinstance(sample, Sample):
-                    sample = with_default_id(sample, f"sample-{number}")
-                ready.append(self._reader.read(parse_any(sample)))
+                ready.append(reader.read_input(sample, number))
                 outcomes.append(None)
             except SampleError as error:
                 outcomes.append(error)
@@ -209,24 +256,8 @@ class OmniTracer:
         )
         return [next(finished) if outcome is None else outcome for outcome in outcomes]
 
-    def stream(self, sample: AnyInput) -> Iterator[StreamedToken]:
-        """Answer one sample and yield each token, with its top source unit, as it is generated.
-
-        The same tokens and numbers as `trace` of this sample alone (when sampling, who shares a
-        batch changes what is drawn). A sample with a response is followed token by token. The
-        stream ends at the end token or after `decode.max_new_tokens`.
-
-        Raises:
-            SampleError: the sample cannot be read or traced.
-            FatalError: the model cannot be loaded or run.
-        """
-        if not isinstance(sample, Sample | Mapping):
-            raise ConfigError(f"stream takes one sample, not a {type(sample).__name__}")
-        if not isinstance(sample, Sample):
-            sample = parse_any(with_default_id(sample, "sample-1"))
-        yield from self._tracer.stream(self._reader.read(sample), self.units.instructions)
-
     def _finish(self, ready: ReadySample, trace: TokenTrace) -> TraceResult:
+        """Cut the response into spans and choose their sources."""
         from omnitrace_core.attribution.curation import curate
 
         segmentation = self._segmenter.segment(trace.response, trace.char_spans)
@@ -242,17 +273,23 @@ class OmniTracer:
             )
         return TraceResult(ready.sample, ready.units, trace, segmentation, spans)
 
-    @cached_property
-    def _reader(self) -> SampleReader:
+    def _reader(
+        self, units: UnitOptions | None = None, asr: AsrOptions | None = None
+    ) -> SampleReader:
+        """The reader with these settings, kept with its speech engine; None: the tracer's own."""
         from omnitrace_core.backends import media_rules
         from omnitrace_core.reader import ReadingOptions, SampleReader
 
-        rules = media_rules(self.model_options)
-        return SampleReader(ReadingOptions(rules, self.media, self.units, self.asr, self.spans))
+        key = (units or self.units, asr or self.asr)
+        if key not in self._readers:
+            rules = media_rules(self.model_options)
+            options = ReadingOptions(rules, self.media, *key, self.spans)
+            self._readers[key] = SampleReader(options)
+        return self._readers[key]
 
     @cached_property
     def _tracer(self) -> BatchTracer:
-        return BatchTracer(self.model_options, self.decode, self.trace_options, self._reader)
+        return BatchTracer(self.model_options, self.decode, self.trace_options, self._reader())
 
     @cached_property
     def _segmenter(self) -> Segmenter:
@@ -262,13 +299,20 @@ class OmniTracer:
 
 
 def _model_options(
-    model: str | ModelOptions | None, model_name: str | None, revision: str | None
+    model: str | ModelOptions | None,
+    model_name: str | None,
+    model_path: str | None,
+    revision: str | None,
 ) -> ModelOptions:
-    from omnitrace_core.backends import HUB_IDS
-
-    if (model is None) == (model_name is None):
-        raise ConfigError("OmniTracer needs either model or model_name, and not both")
+    if model is not None and (model_name is not None or model_path is not None):
+        raise ConfigError("OmniTracer needs either model or model_name (or model_path), not both")
     if isinstance(model, ModelOptions):
         return model
-    name = model if model is not None else HUB_IDS.get(model_name or "", model_name)
+    name = model if model is not None else model_name
+    if model_path is not None:
+        name = model_path
+    elif name is None:
+        raise ConfigError("OmniTracer needs either model or model_name; neither was given")
+    elif not Path(name).is_dir():
+        name = release.model_path(str(name))
     return ModelOptions(path=str(name), revision=revision)

@@ -28,10 +28,6 @@ MODEL_TYPES: dict[str, str] = {
     "qwen2_5_omni": "qwen2_5_omni",
     "qwen2_5_omni_thinker": "qwen2_5_omni",
 }
-# The published release's short names.
-HUB_IDS: dict[str, str] = {
-    "qwen": "Qwen/Qwen2.5-Omni-7B",
-}
 
 # Group of entry points through which packages add backends.
 ENTRY_POINTS = "omnitrace.backends"

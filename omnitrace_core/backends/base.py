@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions
 from omnitrace_core.positions import PromptMap
-from omnitrace_core.records import ReadySample, Sample
+from omnitrace_core.records import ReadySample
+from omnitrace_core.samples.inputs import SampleInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
-
-AnySample = ReadySample | Sample | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +138,8 @@ class Backend(Protocol):
         """Left-pad and join encoded samples that agree on `sound_in_video`."""
         ...
 
-    def prepare(self, samples: Sequence[AnySample]) -> Prepared:
-        """Read, encode and collate samples in one go. Raises: SampleError."""
+    def prepare(self, samples: SampleInput | Sequence[SampleInput]) -> Prepared:
+        """Read, encode and collate what `OmniTracer.trace` takes. Raises: SampleError."""
         ...
 
     def generate(self, prepared: Prepared, decode: DecodeOptions) -> Generated:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from omnitrace_core.backends import ReadJson, json_reader
 from omnitrace_core.backends.base import (
-    AnySample,
     DecodingRules,
     Encoded,
     Generated,
@@ -27,6 +26,7 @@ from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import DecodedVideo, ReadySample
+from omnitrace_core.samples.inputs import SampleInput, as_sequence
 from omnitrace_core.units.cut import assign_units, empty_unit_notes
 
 if TYPE_CHECKING:
@@ -128,14 +128,20 @@ class Qwen25OmniBackend:
             notes=notes,
         )
 
-    def prepare(self, samples: Sequence[AnySample]) -> Prepared:
-        """Read, encode and collate samples in one go.
+    def prepare(self, samples: SampleInput | Sequence[SampleInput]) -> Prepared:
+        """Read, encode and collate samples in one go: one or several, in any accepted form.
 
         Raises:
             SampleError: a sample is invalid or its media cannot be read.
             TraceError: the samples do not agree on sound inside videos; prepare them apart.
+            ValueError: there are no samples.
         """
-        return self.collate([self.encode(self._read(sample)) for sample in samples])
+        reader = self._reader()
+        ready = [
+            reader.read_input(sample, number)
+            for number, sample in enumerate(as_sequence(samples), start=1)
+        ]
+        return self.collate([self.encode(item) for item in ready])
 
     def collate(self, encoded: Sequence[Encoded]) -> Prepared:
         """Left-pad and join encoded samples.
@@ -241,15 +247,12 @@ class Qwen25OmniBackend:
             position_delta=self.model.model.rope_deltas.clone(),
         )
 
-    def _read(self, sample: AnySample) -> ReadySample:
-        if isinstance(sample, ReadySample):
-            return sample
-        from omnitrace_core.reader import ReadingOptions, SampleReader
-        from omnitrace_core.samples.parse import parse_any
-
+    def _reader(self) -> SampleReader:
         if self.reader is None:
+            from omnitrace_core.reader import ReadingOptions, SampleReader
+
             self.reader = SampleReader(ReadingOptions(self.rules))
-        return self.reader.read(parse_any(sample))
+        return self.reader
 
     def _place(self, key: str, tensor: Tensor) -> Tensor:
         # Seconds per grid set rotary positions: they stay in float32.

@@ -24,7 +24,8 @@ from pipeline.run_folder.verdict import ExitCode
 from stages.guards.row_guard import RowError, guarded
 
 if TYPE_CHECKING:
-    from omnitrace_core.tracer import OmniTracer, TraceResult
+    from omnitrace_core.result import TraceResult
+    from omnitrace_core.tracer import OmniTracer
 
 # Of a run's config these say something to this verb, too.
 _SECTIONS = ("asr", "curation", "decode", "media", "spans", "trace", "units")

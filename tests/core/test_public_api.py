@@ -13,6 +13,7 @@ from omnitrace_core import errors, options
 
 FUNCTIONS = {
     "enable_transformers_vision",
+    "list_asr_engines",
     "list_backends",
     "list_signals",
     "load_signal",
@@ -89,7 +90,7 @@ ERRORS = {
     "UnknownName",
     "UnknownPartType",
 }
-OTHERS = {"LayerView", "OmniTracer", "Signal", "__version__"}
+OTHERS = {"ChunkerConfig", "LayerView", "OmniTracer", "Signal", "__version__"}
 HEAVY = ("torch", "transformers", "spacy", "ray", "librosa", "pandas", "pyarrow", "decord")
 
 

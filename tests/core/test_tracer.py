@@ -1,18 +1,29 @@
-"""The notebook door: any input form in, traced samples out."""
+"""`OmniTracer`: any input form in, traced samples out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from omnitrace_core import OmniTracer
-from omnitrace_core.errors import ConfigError, MediaMissing, SampleError
-from omnitrace_core.options import CurationOptions, DecodeOptions, TraceOptions
+from omnitrace_core import (
+    ConfigError,
+    CurationOptions,
+    DecodeOptions,
+    InvalidSample,
+    MediaMissing,
+    OmniTracer,
+    ReadySample,
+    Sample,
+    SampleError,
+    TraceOptions,
+    TraceResult,
+)
 from omnitrace_core.samples.parse import parse_any
-from omnitrace_core.tracer import TraceResult
+from tests.core.ready_samples import ready
 
 CHAT = {
     "id": "lamp",
@@ -127,15 +138,50 @@ def test_without_tracing_only_the_response_is_made(
     assert not result.spans
 
 
-def test_the_releases_spelling(tiny_model: str) -> None:
-    assert OmniTracer(model_name="qwen", method="attmean").model_options.path == (
-        "Qwen/Qwen2.5-Omni-7B"
-    )
-    assert OmniTracer(tiny_model, method="attraw").trace_options.signals == ("attraw",)
-    with pytest.raises(ConfigError, match="either model or model_name"):
-        OmniTracer()
-    with pytest.raises(ConfigError, match="either model or model_name"):
-        OmniTracer(tiny_model, model_name="qwen")
+NAMELESS = {key: value for key, value in CHAT.items() if key != "id"}
+QUESTION = {"question": [{"text": "The lamp is red. What is red?"}], "answer": "The lamp"}
+INPUTS: dict[str, tuple[Mapping[str, object] | Sample | ReadySample, str]] = {
+    "chat": (CHAT, "lamp"),
+    "chat without an id": (NAMELESS, "sample-1"),
+    "reference format without an id": (QUESTION, "sample-1"),
+    "record": (parse_any(CHAT), "lamp"),
+    "ready sample": (ready(["The lamp is red."], response="It is red."), "made"),
+}
+
+
+@pytest.mark.parametrize("form", INPUTS)
+def test_prepare_and_stream_take_what_trace_takes(tracer: OmniTracer, form: str) -> None:
+    sample, name = INPUTS[form]
+    result = tracer.trace(sample)
+    assert result.sample.sample_id == name
+    alone = tracer.backend.prepare(sample)
+    several = tracer.backend.prepare([CHAT, sample])
+    assert [item.ready.sample.sample_id for item in alone.encoded] == [name]
+    assert alone.encoded[0].n_prompt == result.trace.n_prompt_tokens
+    last = "sample-2" if name == "sample-1" else name
+    assert [item.ready.sample.sample_id for item in several.encoded] == ["lamp", last]
+    assert [unit for unit in alone.encoded[0].ready.units] == list(result.units)
+    assert "".join(token.text for token in tracer.stream(sample)) == result.response
+
+
+@pytest.mark.parametrize("sample", ["The lamp is red.", b"bytes", 7])
+def test_what_is_not_a_sample_is_refused_by_each(tracer: OmniTracer, sample: object) -> None:
+    for samples in ([sample], sample) if not isinstance(sample, int) else ([sample],):
+        with pytest.raises(InvalidSample, match=r"sample 1 is a .*; give a mapping"):
+            tracer.trace(samples)  # type: ignore[call-overload]
+        with pytest.raises(InvalidSample, match=r"sample 1 is a .*; give a mapping"):
+            tracer.backend.prepare(samples)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="stream takes one sample, not a list"):
+        list(tracer.stream([CHAT]))  # type: ignore[arg-type]
+
+
+def test_a_result_is_printed_on_one_screen(tracer: OmniTracer) -> None:
+    result = tracer.trace(CHAT)
+    lines = str(result).splitlines()
+    assert lines[0] == "sample lamp"
+    assert lines[1].endswith("response given | signals: attmean, attraw")
+    assert 5 <= len(lines) <= 24
+    assert repr(result).startswith("TraceResult('lamp', ")
 
 
 def test_curation_settings_count(tiny_model: str) -> None:

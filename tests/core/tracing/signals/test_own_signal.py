@@ -40,7 +40,7 @@ def test_the_readmes_signal(tiny_model: str, installed: None) -> None:
         tiny_model, signals=("attmean", NAME), decode=DecodeOptions(max_new_tokens=4)
     )
     sample = one_of_each()["image"]
-    (trace,) = tracer._tracer.trace([sample])
+    trace = tracer.trace(sample)
     eager, unit_index = EagerOracle(tracer.backend, tiny_model).forward(sample, trace.token_ids)
     wanted = slow_fold(attnorm(eager, first_layer=1), unit_index, len(sample.units))
     np.testing.assert_allclose(trace.folds[NAME].mass, wanted.mass, rtol=1e-4, atol=1e-6)

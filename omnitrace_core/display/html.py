@@ -1,0 +1,111 @@
+"""A result as HTML for a notebook: the response with its spans; a span opens to its sources.
+
+It needs no script and loads nothing. Every text is made printable and escaped.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+
+from omnitrace_core.display.facts import (
+    Result,
+    count,
+    facts_of,
+    masses_of,
+    media_of,
+    notes_of,
+    outcome_of,
+    place_of,
+    words_of,
+)
+from omnitrace_core.printable import printable
+from omnitrace_core.records import Attribution, Sample, Source
+
+_MAX_CHARS = 500
+# Colours with transparency and inherited text colours: readable in light and dark notebooks.
+_STYLE = """<style>
+.omnitrace-result { max-width: 60em; line-height: 1.45; }
+.omnitrace-result .ot-faint { opacity: .65; font-size: .9em; }
+.omnitrace-result .ot-text { white-space: pre-wrap; overflow-wrap: anywhere; }
+.omnitrace-result details, .omnitrace-result .ot-gap { margin: .2em 0; padding: .15em .6em;
+  border-left: 4px solid rgba(128, 128, 128, .35); }
+.omnitrace-result details.ot-supported { border-color: rgba(40, 140, 80, .85); }
+.omnitrace-result details.ot-unsupported { border-color: rgba(210, 110, 30, .85); }
+.omnitrace-result summary { cursor: pointer; }
+.omnitrace-result table { border-collapse: collapse; margin: .4em 0; }
+.omnitrace-result th, .omnitrace-result td { text-align: left; vertical-align: top;
+  padding: .15em .8em .15em 0; }
+.omnitrace-result .ot-bar { display: inline-block; height: .6em; margin-right: .4em;
+  background: rgba(60, 120, 200, .7); }
+</style>"""
+
+
+def result_html(result: Result) -> str:
+    """The whole element, with its own style."""
+    pieces = [
+        '<div class="omnitrace-result">',
+        _STYLE,
+        f"<div><b>{_safe(result.sample.sample_id)}</b> "
+        f'<span class="ot-faint">{_safe(" | ".join(facts_of(result)))}</span></div>',
+        *_response(result),
+        *(f'<div class="ot-faint">note: {_safe(note)}</div>' for note in notes_of(result)),
+        "</div>",
+    ]
+    return "\n".join(pieces)
+
+
+def _response(result: Result) -> Iterator[str]:
+    """Each span as an element that opens, and the text between spans as it is."""
+    at = 0
+    text = result.trace.response
+    for item in result.spans:
+        yield from _gap(text[at : item.char_start])
+        yield _span(result.sample, item)
+        at = item.char_end
+    yield from _gap(text[at:])
+
+
+def _gap(text: str) -> Iterator[str]:
+    if text.strip():
+        yield f'<div class="ot-gap ot-text">{_safe(text.strip(), lines=True)}</div>'
+
+
+def _span(sample: Sample, item: Attribution) -> str:
+    facts = f"{outcome_of(item)}, {count(len(item.sources), 'source')}"
+    rows = "\n".join(_source(sample, source) for source in item.sources)
+    table = (
+        "<table><tr><th>mass</th><th>source</th><th>what it says</th></tr>\n" + rows + "</table>"
+        if rows
+        else '<div class="ot-faint">no source was chosen</div>'
+    )
+    return (
+        f'<details class="ot-{html.escape(item.outcome)}">'
+        f'<summary><span class="ot-text">{_safe(item.text, lines=True)}</span> '
+        f'<span class="ot-faint">{_safe(facts)}</span></summary>\n{table}\n'
+        f'<div class="ot-faint">mass by kind: {_safe(masses_of(item.masses))}</div></details>'
+    )
+
+
+def _source(sample: Sample, source: Source) -> str:
+    width = round(min(max(source.share, 0.0), 1.0) * 6, 2)
+    media = media_of(sample.parts, source.unit)
+    place = _safe(place_of(source.unit))
+    if media:
+        place += f'<br><span class="ot-faint">{_safe(_short(media))}</span>'
+    words = _safe(_short(words_of(source.unit)), lines=True)
+    return (
+        f'<tr><td><span class="ot-bar" style="width: {width}em"></span>{source.mass:.3f}</td>'
+        f'<td>{place}</td><td class="ot-text">{words}</td></tr>'
+    )
+
+
+def _short(text: str) -> str:
+    if len(text) <= _MAX_CHARS:
+        return text
+    return f"{text[:_MAX_CHARS]} ... +{len(text) - _MAX_CHARS:,} characters"
+
+
+def _safe(text: str, *, lines: bool = False) -> str:
+    """Printable, escaped, and apart from the direction of writing around it."""
+    return f"<bdi>{html.escape(printable(text, lines=lines))}</bdi>"

@@ -1,0 +1,119 @@
+"""A result as text: at most 24 lines of 96 columns, safe for a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from omnitrace_core.display.facts import (
+    Result,
+    count,
+    facts_of,
+    notes_of,
+    outcome_of,
+    place_of,
+    words_of,
+)
+from omnitrace_core.printable import printable
+from omnitrace_core.records import Attribution, Source
+
+MAX_LINES = 24
+MAX_COLUMNS = 96
+_SOURCES_PER_SPAN = 3
+_NOTES = 2
+_NAME_COLUMNS = 40
+
+
+def result_line(result: Result) -> str:
+    """One short line, for `repr`."""
+    name = clip(result.sample.sample_id, _NAME_COLUMNS)
+    sizes = ", ".join(
+        (
+            count(len(result.trace.token_ids), "token"),
+            count(len(result.spans), "span"),
+            count(len(result.units), "source unit"),
+        )
+    )
+    return f"TraceResult({name!r}, {sizes})"
+
+
+def result_text(result: Result) -> str:
+    """One screen, for `print`: what was traced, the response, its spans with their best sources.
+
+    Texts too long for their line are clipped, with the number of characters left out; so are spans,
+    sources and notes.
+    """
+    head = [
+        clip(f"sample {result.sample.sample_id}", MAX_COLUMNS),
+        clip(" | ".join(facts_of(result)), MAX_COLUMNS),
+        "response: " + clip(result.trace.response, MAX_COLUMNS - 10),
+    ]
+    notes = _notes(notes_of(result))
+    room = MAX_LINES - len(head) - len(notes)
+    return "\n".join([*head, *_spans(result.spans, room), *notes])
+
+
+def clip(text: str, columns: int) -> str:
+    """The text in one line of at most so many terminal columns, safe to print.
+
+    A clipped one ends in `... +N`: N more characters.
+    """
+    line = " ".join(text.split())
+    if _fitting(line, columns) == len(line):
+        return printable(line)
+    n_shown = _fitting(line, columns - len(f" ... +{len(line):,}"))
+    return f"{printable(line[:n_shown])} ... +{len(line) - n_shown:,}"
+
+
+def _fitting(line: str, columns: int) -> int:
+    """How many of the first characters fit: they may be wide, or escaped, or accents of none.
+
+    However many accents there are, at most two characters per column.
+    """
+    width = 0
+    for index, character in enumerate(line[: 2 * columns + 1]):
+        width += sum(_columns(shown) for shown in printable(character))
+        if width > columns or index == 2 * columns:
+            return index
+    return len(line)
+
+
+def _columns(character: str) -> int:
+    """Columns that a terminal gives it: 2 if East Asian wide, none to what joins another."""
+    if unicodedata.combining(character) or character in "\u200c\u200d\ufe0f":
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _spans(spans: tuple[Attribution, ...], room: int) -> list[str]:
+    """As many spans as there is room for, from the first; each with its sources."""
+    lines: list[str] = []
+    for number, item in enumerate(spans):
+        block = _span(item)
+        is_last = number + 1 == len(spans)
+        if len(lines) + len(block) + (not is_last) > room:
+            return [*lines, f"... {count(len(spans) - number, 'more span')}"]
+        lines += block
+    return lines
+
+
+def _span(item: Attribution) -> list[str]:
+    left_out = len(item.sources) - _SOURCES_PER_SPAN
+    head = f"[{item.span.index}] {outcome_of(item)}"
+    if left_out > 0:
+        head += f", {count(left_out, 'more source')}"
+    head += ": "
+    lines = [head + clip(item.text, MAX_COLUMNS - len(head))]
+    return lines + [_source(source) for source in item.sources[:_SOURCES_PER_SPAN]]
+
+
+def _source(source: Source) -> str:
+    line = f"    {source.mass:.2f}  {place_of(source.unit)}"
+    words = words_of(source.unit)
+    return line + "  " + clip(words, MAX_COLUMNS - len(line) - 2) if words else line
+
+
+def _notes(notes: tuple[str, ...]) -> list[str]:
+    lines = ["note: " + clip(note, MAX_COLUMNS - 6) for note in notes[:_NOTES]]
+    if len(notes) > _NOTES:
+        lines.append(f"... {count(len(notes) - _NOTES, 'more note')}")
+    return lines
