@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import compare_runs, full_size, media, precision, speech, texts, tracing
+from benchmarks import compare_runs, full_size, media, parsing, precision, speech, texts, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
@@ -178,6 +178,13 @@ def test_speech_together_beside_one_by_one(
     assert [row["engine"] for row in rows] == ["paraformer", "whisper"]
     assert all(row["together"] > 0 for row in rows)
     assert "ratio" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", parsing.CASES)
+def test_parsing_is_measured_by_step(case: str) -> None:
+    found = parsing.measure(case, n_samples=2, rounds=1)
+    assert tuple(found) == parsing.STEPS
+    assert min(found.values()) > 0
 
 
 def test_texts_are_read_alike_in_all_ways() -> None:

@@ -22,6 +22,7 @@ from omnitrace_core.samples.build import build_sample
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.units.extents import Extent
 from stages.arrow import codec, media_codec
+from stages.arrow.columns import combined
 from stages.arrow.python_values import python_values
 from stages.arrow.schema import STATE, chunk_schema
 from stages.guards.row_guard import RowError
@@ -46,6 +47,11 @@ class _Columns:
     def sample_rows(self) -> list[SampleRow]:
         """The input rows as plain dicts; inline media are views of Arrow's memory."""
         return python_values(self["sample"])
+
+    @cached_property
+    def media(self) -> list[list[dict[str, Any]] | None]:
+        """DECODED structs of each sample; pixels and waveforms are views of Arrow's memory."""
+        return python_values(self["media"])
 
     @cached_property
     def units(self) -> list[tuple[SourceUnit, ...]]:
@@ -91,7 +97,7 @@ class StateRow:
     @property
     def media(self) -> dict[int, DecodedMedia]:
         """Decoded media by part index."""
-        return media_codec.decode_media(self._value("media"))
+        return media_codec.decode_media(self._columns.media[self.index] or ())
 
     @property
     def media_info(self) -> list[dict[str, Any]]:
@@ -157,7 +163,7 @@ def rows_of(table: pa.Table) -> pa.StructArray:
     """
     if len(table) != 1:
         raise RunError(f"a stage was handed {len(table)} chunks where it takes exactly one")
-    rows = table.column("samples").combine_chunks().flatten()
+    rows = combined(table.column("samples")).flatten()
     expected = table.column("n_rows")[0].as_py()
     if len(rows) != expected:
         key = table.column("chunk_key")[0].as_py()

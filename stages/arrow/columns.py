@@ -16,6 +16,11 @@ Index = NDArray[np.int64]
 Columns = Mapping[str, object]
 
 
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array. `combine_chunks` would copy a single chunk too; media are large."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def owners(counts: Mapping[int, int]) -> Index:
     """The owner of each row, where `counts` says how many rows each owner has."""
     owner = np.fromiter(counts, np.int64, len(counts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from omnitrace_core.errors import InvalidSample
+from stages.arrow.columns import combined
 from stages.arrow.schema import REQUIRED_COLUMNS, SAMPLE
 
 _REQUIRED_FIELDS = {"messages": ("role", "content"), "messages.content": ("type",)}
@@ -84,6 +85,6 @@ def _cast(table: pa.Table) -> pa.StructArray:
 
 def _column(table: pa.Table, name: str) -> pa.Array:
     """A column as SAMPLE has it. Raises: ArrowInvalid, for text that is not UTF-8, too."""
-    values = table.column(name).combine_chunks().cast(SAMPLE.field(name).type)
+    values = combined(table.column(name)).cast(SAMPLE.field(name).type)
     values.validate(full=True)
     return values

@@ -1,7 +1,7 @@
-"""Decoded media <-> the values that go into and come out of Arrow arrays, one sample at a time.
+"""Convert decoded media to and from the values of Arrow arrays, one sample at a time.
 
-Pixels and waveforms go in as buffers, which Arrow reads directly, and are copied once on the way
-out, from Arrow's memory into a writable array.
+Arrow reads pixels and waveforms from numpy's buffers. They are copied once on the way back, from
+Arrow's memory into a writable array.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from omnitrace_core.media_rules import MediaRules
@@ -23,7 +22,7 @@ from omnitrace_core.records import (
     Part,
 )
 from omnitrace_core.units.extents import Extent, extent_of
-from stages.arrow.codec import Row, items
+from stages.arrow.codec import Row
 
 
 def encode_media(media: Mapping[int, DecodedMedia]) -> list[Row]:
@@ -75,50 +74,47 @@ def _buffer(array: NDArray[np.uint8] | Float32) -> memoryview:
     return np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
 
 
-def decode_media(values: pa.ListScalar) -> dict[int, DecodedMedia]:
-    """DECODED structs of one sample back to decoded media by part index."""
-    return {item["part_index"].as_py(): _decode_one(item) for item in items(values)}
+def decode_media(items: Iterable[Mapping[str, Any]]) -> dict[int, DecodedMedia]:
+    """DECODED structs of one sample (`python_values`) back to decoded media by part index."""
+    return {item["part_index"]: _decode_one(item) for item in items}
 
 
-def _decode_one(item: pa.StructScalar) -> DecodedMedia:
-    kind = item["type"].as_py()
-    if kind == "audio":
+def _decode_one(item: Mapping[str, Any]) -> DecodedMedia:
+    if item["type"] == "audio":
         return _decode_sound(item["sound"])
-    pixels = _bytes(item["pixels"]).reshape(item["shape"].as_py())
-    notes = tuple(item["notes"].as_py())
-    width, height, sha256 = (item[name].as_py() for name in ("width", "height", "sha256"))
-    if kind == "image":
-        return DecodedImage(pixels, width, height, sha256, notes)
-    start_s, end_s, duration_s = (item[name].as_py() for name in ("start_s", "end_s", "duration_s"))
+    pixels = _array(item["pixels"]).reshape(item["shape"])
+    notes = tuple(item["notes"])
+    if item["type"] == "image":
+        return DecodedImage(pixels, item["width"], item["height"], item["sha256"], notes)
     return DecodedVideo(
         frames=pixels,
-        frame_times_s=np.array(item["frame_times_s"].values, dtype=np.float64),
-        fps=item["fps"].as_py(),
-        width=width,
-        height=height,
-        start_s=start_s,
-        end_s=end_s,
-        duration_s=duration_s,
-        sound=_decode_sound(item["sound"]) if item["sound"].is_valid else None,
-        sha256=sha256,
+        frame_times_s=np.array(item["frame_times_s"], dtype=np.float64),
+        fps=item["fps"],
+        width=item["width"],
+        height=item["height"],
+        start_s=item["start_s"],
+        end_s=item["end_s"],
+        duration_s=item["duration_s"],
+        sound=None if item["sound"] is None else _decode_sound(item["sound"]),
+        sha256=item["sha256"],
         notes=notes,
     )
 
 
-def _decode_sound(item: pa.StructScalar) -> DecodedAudio:
+def _decode_sound(item: Mapping[str, Any]) -> DecodedAudio:
     return DecodedAudio(
-        waveform=_bytes(item["waveform"]).view(np.float32),
-        sample_rate=item["sample_rate"].as_py(),
-        start_s=item["start_s"].as_py(),
-        duration_s=item["duration_s"].as_py(),
-        sha256=item["sha256"].as_py(),
-        notes=tuple(item["notes"].as_py()),
+        waveform=_array(item["waveform"]).view(np.float32),
+        sample_rate=item["sample_rate"],
+        start_s=item["start_s"],
+        duration_s=item["duration_s"],
+        sha256=item["sha256"],
+        notes=tuple(item["notes"]),
     )
 
 
-def _bytes(value: pa.Scalar) -> NDArray[np.uint8]:
-    # Copied because Arrow's memory is read-only and processors hand arrays to torch.
-    return np.frombuffer(value.as_buffer(), dtype=np.uint8).copy()
+def _array(data: memoryview) -> NDArray[np.uint8]:
+    # Copied because Arrow's memory is read-only, and processors pass arrays on to torch.
+    return np.frombuffer(data, dtype=np.uint8).copy()
 
 
 def media_info(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,13 +26,21 @@ def python_values(column: pa.Array) -> list[Any]:
     elif pa.types.is_list(column.type):
         values = _lists(column)
     elif pa.types.is_large_binary(column.type):
-        return [memoryview(item.as_buffer()) if item.is_valid else None for item in column]
+        values = _views(column)
     else:
         return column.to_pylist()
     if column.null_count:
         valid = column.is_valid().to_pylist()
         return [value if known else None for value, known in zip(values, valid, strict=True)]
     return values
+
+
+def _views(column: pa.LargeBinaryArray) -> list[Any]:
+    # Not by `Scalar.as_buffer`: a scalar of an array is a copy.
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    every = memoryview(b"" if data is None else data)
+    return [every[start:end] for start, end in pairwise(ends.tolist())]
 
 
 def _structs(column: pa.StructArray) -> list[Any]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from omnitrace_core.errors import RunError
 from omnitrace_core.records import Segmentation, Span
-from stages.arrow.columns import Index, structs, take
+from stages.arrow.columns import Index, combined, structs, take
 from stages.arrow.schema import (
     ERROR,
     FOLD,
@@ -38,7 +38,7 @@ _TIMINGS = ("decode_s", "speech_s", "trace_s", "replay_s")
 def as_rows(table: pa.Table, name: str) -> pa.StructArray:
     """Rows of a published table without dictionaries; fields that it lacks are null."""
     columns = {
-        field.name: table.column(field.name).cast(field.type).combine_chunks()
+        field.name: combined(table.column(field.name).cast(field.type))
         for field in _ROWS[name]
         if field.name in table.column_names
     }

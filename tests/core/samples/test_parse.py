@@ -1,4 +1,4 @@
-"""What is no valid sample is refused with its reason, from rows and from loose input alike."""
+"""An input that is not a valid sample is refused with its reason: rows and loose input alike."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def chat(content: object, **fields: object) -> Sample:
 
 
 def rejection(obj: Mapping[str, object]) -> str:
-    """The message with which a loose object is refused, both halves in turn."""
+    """The message with which `normalise` and `to_sample` refuse a loose object."""
     with pytest.raises(InvalidSample) as caught:
         to_sample(normalise(obj))
     return str(caught.value)
 
 
 @pytest.mark.parametrize("obj", [None, 5, "text", [1, 2], [("id", "x")]])
-def test_only_a_thing_that_is_no_mapping_raises_at_once(obj: Any) -> None:
+def test_only_input_that_is_not_a_mapping_raises_at_once(obj: Any) -> None:
     with pytest.raises(InvalidSample, match="must be a mapping"):
         normalise(obj)
     with pytest.raises(InvalidSample, match="must be a mapping"):
@@ -74,65 +74,65 @@ VIDEO = {"type": "video", "uri": "v.mp4"}
 TEXT = {"type": "text", "text": "abc"}
 
 
-@pytest.mark.parametrize(
-    ("row", "match"),
-    [
-        (row_with(messages=[]), "no messages"),
-        (row_with(messages=None), "no messages"),
-        (row_with(messages=[None]), "role is None"),
-        (
-            row_with(messages=[{"role": "user", "content": []}]),
-            r"message 0 \(user\) has no content",
-        ),
-        (row_with(messages=[{"role": "user", "content": None}]), "has no content"),
-        (row_with(messages=[{"role": "robot", "content": [TEXT]}]), "'robot', not one of system"),
-        (row_with(messages=[{"role": "", "content": [TEXT]}]), "role is ''"),
-        (row_with(messages=[{"role": "assistant", "content": [TEXT]}]), "assistant's and there is"),
-        (row_with({"type": "text"}), r"part 0 \(text\): text is None"),
-        (row_with({"type": "text", "text": ""}), "text is ''"),
-        (row_with({"type": "text", "text": "a", "uri": "t.txt"}), "has uri 't.txt'"),
-        (row_with({"type": "image"}), r"part 0 \(image\) has neither uri nor data"),
-        (
-            row_with({"type": "image", "uri": "a", "data": b"12"}),
-            r"both uri 'a' and data \(2 bytes\)",
-        ),
-        (
-            row_with({"type": "image", "uri": "https://h/a?sig=x", "data": b"12"}),
-            r"both uri 'https://h/a\?…' and data",
-        ),
-        (
-            row_with({"type": "text", "text": "a", "uri": "https://h/a?sig=x"}),
-            r"uri 'https://h/a\?…'",
-        ),
-        (row_with({**AUDIO, "text": "caption"}), "has text 'caption'"),
-        (row_with({"type": "image", "uri": "a", "segments": [SEGMENT]}), "speech segments"),
-        (row_with({**AUDIO, "segments": [{**SEGMENT, "end_s": -1.0}]}), r"segments\[0\]: seconds"),
-        (row_with({**AUDIO, "segments": [{**SEGMENT, "end_s": None}]}), "give both"),
-        (row_with({**AUDIO, "segments": [{**SEGMENT, "start_s": 0.5}, SEGMENT]}), "sort the segm"),
-        (row_with({**AUDIO, "segments": [{**SEGMENT, "words": [{"text": ""}]}]}), "has no text"),
-        (
-            row_with({**VIDEO, "options": {"fps": -2.0}}),
-            "option fps is -2.0; give a number above 0",
-        ),
-        (row_with({**VIDEO, "options": {"fps": float("nan")}}), "fps is nan"),
-        (row_with({**VIDEO, "options": {"fps": float("inf")}}), "fps is inf"),
-        (row_with({**VIDEO, "options": {"nframes": 0}}), "nframes is 0"),
-        (row_with({**VIDEO, "options": {"fps": 2.0, "nframes": 4}}), "fps=2.0 and nframes=4"),
-        (row_with({**VIDEO, "options": {"video_start": -1.0}}), "a number of 0 or more"),
-        (row_with({**VIDEO, "options": {"video_start": 3.0, "video_end": 3.0}}), "video_start=3.0"),
-        (row_with({**VIDEO, "options": {"audio_start": 3.0, "audio_end": 2.0}}), "audio_end=2.0"),
-        (row_with({**VIDEO, "options": {"min_frames": 9, "max_frames": 4}}), "min_frames=9"),
-        (row_with(response=""), "response is ''"),
-        (row_with(response=" \n"), "response is"),
-        (row_with(response_token_ids=[]), r"response_token_ids is \[\]"),
-        (row_with(response_token_ids=[1, -1]), "response_token_ids"),
-        (row_with(options=["A", None]), "options is"),
-        (row_with(metadata={"ingest_error": "line 3: no"}), "sample 's': line 3: no; correct"),
-        (row_with(response=5), "response is 5, not text"),
-        (row_with({**VIDEO, "options": {"fps": "fast"}}), r"content\[0\].options.fps is 'fast'"),
-        (row_with(messages="hello"), "messages is 'hello', not a list"),
-    ],
-)
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
+    (row_with(messages=[]), "no messages"),
+    (row_with(messages=None), "no messages"),
+    (row_with(messages=[None]), "role is None"),
+    (
+        row_with(messages=[{"role": "user", "content": []}]),
+        r"message 0 \(user\) has no content",
+    ),
+    (row_with(messages=[{"role": "user", "content": None}]), "has no content"),
+    (row_with(messages=[{"role": "robot", "content": [TEXT]}]), "'robot', not one of system"),
+    (row_with(messages=[{"role": "", "content": [TEXT]}]), "role is ''"),
+    (row_with(messages=[{"role": "assistant", "content": [TEXT]}]), "assistant's and there is"),
+    (row_with({"type": "text"}), r"part 0 \(text\): text is None"),
+    (row_with({"type": "text", "text": ""}), "text is ''"),
+    (row_with({"type": "text", "text": "a", "uri": "t.txt"}), "has uri 't.txt'"),
+    (row_with({"type": "image"}), r"part 0 \(image\) has neither uri nor data"),
+    (
+        row_with({"type": "image", "uri": "a", "data": b"12"}),
+        r"both uri 'a' and data \(2 bytes\)",
+    ),
+    (
+        row_with({"type": "image", "uri": "https://h/a?sig=x", "data": b"12"}),
+        r"both uri 'https://h/a\?…' and data",
+    ),
+    (
+        row_with({"type": "text", "text": "a", "uri": "https://h/a?sig=x"}),
+        r"uri 'https://h/a\?…'",
+    ),
+    (row_with({**AUDIO, "text": "caption"}), "has text 'caption'"),
+    (row_with({"type": "image", "uri": "a", "segments": [SEGMENT]}), "speech segments"),
+    (row_with({**AUDIO, "segments": [{**SEGMENT, "end_s": -1.0}]}), r"segments\[0\]: seconds"),
+    (row_with({**AUDIO, "segments": [{**SEGMENT, "end_s": None}]}), "give both"),
+    (row_with({**AUDIO, "segments": [{**SEGMENT, "start_s": 0.5}, SEGMENT]}), "sort the segm"),
+    (row_with({**AUDIO, "segments": [{**SEGMENT, "words": [{"text": ""}]}]}), "has no text"),
+    (
+        row_with({**VIDEO, "options": {"fps": -2.0}}),
+        "option fps is -2.0; give a number above 0",
+    ),
+    (row_with({**VIDEO, "options": {"fps": float("nan")}}), "fps is nan"),
+    (row_with({**VIDEO, "options": {"fps": float("inf")}}), "fps is inf"),
+    (row_with({**VIDEO, "options": {"nframes": 0}}), "nframes is 0"),
+    (row_with({**VIDEO, "options": {"fps": 2.0, "nframes": 4}}), "fps=2.0 and nframes=4"),
+    (row_with({**VIDEO, "options": {"video_start": -1.0}}), "a number of 0 or more"),
+    (row_with({**VIDEO, "options": {"video_start": 3.0, "video_end": 3.0}}), "video_start=3.0"),
+    (row_with({**VIDEO, "options": {"audio_start": 3.0, "audio_end": 2.0}}), "audio_end=2.0"),
+    (row_with({**VIDEO, "options": {"min_frames": 9, "max_frames": 4}}), "min_frames=9"),
+    (row_with(response=""), "response is ''"),
+    (row_with(response=" \n"), "response is"),
+    (row_with(response_token_ids=[]), r"response_token_ids is \[\]"),
+    (row_with(response_token_ids=[1, -1]), "response_token_ids"),
+    (row_with(options=["A", None]), "options is"),
+    (row_with(metadata={"ingest_error": "line 3: no"}), "sample 's': line 3: no; correct"),
+    (row_with(response=5), "response is 5, not text"),
+    (row_with({**VIDEO, "options": {"fps": "fast"}}), r"content\[0\].options.fps is 'fast'"),
+    (row_with(messages="hello"), "messages is 'hello', not a list"),
+]
+
+
+@pytest.mark.parametrize(("row", "match"), BAD_ROWS)
 def test_bad_rows(row: dict[str, object], match: str) -> None:
     with pytest.raises(InvalidSample, match=match) as caught:
         to_sample(row)
@@ -152,30 +152,30 @@ def label(**source: object) -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize(
-    ("row", "match"),
-    [
-        (label(modality="smell"), "modality is 'smell'"),
-        (label(part_index=3), r"part_index is 3; the sample has parts 0 to 2"),
-        (label(part_index=-1), "part_index is -1"),
-        (label(part_index=None), "part_index is None"),
-        (label(part_index=1), "modality is 'text' but part 1 is image"),
-        (label(char_start=2, char_end=2), r"\[2, 2\) is not a valid range"),
-        (label(char_start=2), r"\[2, None\) is not a valid range"),
-        (label(char_start=0, char_end=4), "beyond the part's text of 3 characters"),
-        (label(start_s=0.0, end_s=1.0), "start_s is 0.0, which text evidence does not have"),
-        (label(modality="image", part_index=1, box=[0, 0, 5]), "give .x0, y0, x1, y1."),
-        (label(modality="image", part_index=1, box=[5, 0, 1, 9]), "box is"),
-        (label(modality="image", part_index=1, box=[0, 0, 1, float("nan")]), "box is"),
-        (label(modality="video", part_index=2, start_s=2.0, end_s=1.0), r"seconds \[2.0, 1.0\)"),
-        (row_with(labels=[{"sources": []}]), "neither a statement nor char_start"),
-        (row_with(labels=[None]), r"labels\[0\] is null"),
-        (
-            row_with(response="Yes.", labels=[{"char_start": 0, "char_end": 9}]),
-            "beyond the response's text of 4 characters",
-        ),
-    ],
-)
+BAD_LABELS: list[tuple[dict[str, Any], str]] = [
+    (label(modality="smell"), "modality is 'smell'"),
+    (label(part_index=3), r"part_index is 3; the sample has parts 0 to 2"),
+    (label(part_index=-1), "part_index is -1"),
+    (label(part_index=None), "part_index is None"),
+    (label(part_index=1), "modality is 'text' but part 1 is image"),
+    (label(char_start=2, char_end=2), r"\[2, 2\) is not a valid range"),
+    (label(char_start=2), r"\[2, None\) is not a valid range"),
+    (label(char_start=0, char_end=4), "beyond the part's text of 3 characters"),
+    (label(start_s=0.0, end_s=1.0), "start_s is 0.0, which text evidence does not have"),
+    (label(modality="image", part_index=1, box=[0, 0, 5]), "give .x0, y0, x1, y1."),
+    (label(modality="image", part_index=1, box=[5, 0, 1, 9]), "box is"),
+    (label(modality="image", part_index=1, box=[0, 0, 1, float("nan")]), "box is"),
+    (label(modality="video", part_index=2, start_s=2.0, end_s=1.0), r"seconds \[2.0, 1.0\)"),
+    (row_with(labels=[{"sources": []}]), "neither a statement nor char_start"),
+    (row_with(labels=[None]), r"labels\[0\] is null"),
+    (
+        row_with(response="Yes.", labels=[{"char_start": 0, "char_end": 9}]),
+        "beyond the response's text of 4 characters",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "match"), BAD_LABELS)
 def test_bad_labels(row: dict[str, object], match: str) -> None:
     with pytest.raises(InvalidSample, match=match):
         to_sample(row)
@@ -229,7 +229,7 @@ def test_good_labels() -> None:
         ({"id": 1, "prompt": "only a prompt"}, "no messages"),
     ],
 )
-def test_nonsense_is_kept_and_refused_with_its_reason(obj: dict[str, object], reason: str) -> None:
+def test_invalid_input_is_refused_with_its_reason(obj: dict[str, object], reason: str) -> None:
     assert reason in rejection(obj)
 
 
