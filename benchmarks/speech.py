@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from omnitrace_core.asr import Sound, SpeechEngine, hear, load_engine
+from omnitrace_core.asr import PartAudio, SpeechEngine, find_segments, load_engine
 from omnitrace_core.options import AsrOptions
 from tests.core.asr import tiny_speech
 from tests.core.asr.speech_sounds import decode_speech
@@ -23,13 +23,13 @@ from tests.core.asr.speech_sounds import decode_speech
 OUTPUT = Path(__file__).parent / "out" / "speech.json"
 
 
-def make_sounds(n: int) -> list[Sound]:
+def make_sounds(n: int) -> list[PartAudio]:
     """Two sentences and their pauses, cut at `n` places."""
-    return [Sound(*decode_speech(audio_start=0.04 * k)) for k in range(n)]
+    return [PartAudio(*decode_speech(audio_start=0.04 * k)) for k in range(n)]
 
 
 def measure(
-    engine: SpeechEngine, sounds: Sequence[Sound], n_rounds: int, clock: Callable[[], float]
+    engine: SpeechEngine, sounds: Sequence[PartAudio], n_rounds: int, clock: Callable[[], float]
 ) -> tuple[float, float]:
     """Sounds per second one by one and together; the best of some rounds that take turns."""
 
@@ -37,10 +37,10 @@ def measure(
         for sound in sounds:
             engine.segments(sound.audio, sound.part)
 
-    ways: list[Callable[[], object]] = [one_by_one, lambda: hear(engine, sounds)]
+    ways: list[Callable[[], object]] = [one_by_one, lambda: find_segments(engine, sounds)]
     best = [0.0, 0.0]
     # Loads the model.
-    hear(engine, sounds[:1])
+    find_segments(engine, sounds[:1])
     for _ in range(n_rounds):
         for index, way in enumerate(ways):
             started = clock()

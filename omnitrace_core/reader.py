@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from omnitrace_core.asr import BatchEngine, LoadableEngine, Sound, SpeechEngine, hear, load_engine
+from omnitrace_core.asr import (
+    BatchEngine,
+    LoadableEngine,
+    PartAudio,
+    SpeechEngine,
+    find_segments,
+    load_engine,
+)
 from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media import MediaDecoder
@@ -130,11 +137,11 @@ class SampleReader:
         if self.options.units.audio != "chunks":
             return [{} for _ in samples]
         asked = [
-            (number, index, Sound(sound, sample.parts[index]))
+            (number, index, PartAudio(sound, sample.parts[index]))
             for number, (sample, media) in enumerate(samples)
             for index, sound in _sounds(sample, media)
         ]
-        heard = hear(self._engine, [sound for _, _, sound in asked])
+        heard = find_segments(self._engine, [sound for _, _, sound in asked])
         chunks: list[dict[int, tuple[SpeechChunk, ...]]] = [{} for _ in samples]
         errors: dict[int, SpeechError] = {}
         for (number, index, _), segments in zip(asked, heard, strict=True):

@@ -7,22 +7,22 @@ from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.asr.engines import engine_factory, list_asr_engines, load_engine
 from omnitrace_core.asr.engines.base import (
     BatchEngine,
-    Heard,
     LoadableEngine,
-    Sound,
+    PartAudio,
     SpeechEngine,
-    hear,
+    SpeechResult,
+    find_segments,
 )
 
 __all__ = [
     "BatchEngine",
-    "Heard",
     "LoadableEngine",
-    "Sound",
+    "PartAudio",
     "SpeechChunker",
     "SpeechEngine",
+    "SpeechResult",
     "engine_factory",
-    "hear",
+    "find_segments",
     "list_asr_engines",
     "load_engine",
 ]

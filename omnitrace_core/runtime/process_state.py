@@ -1,4 +1,4 @@
-"""What speech libraries change of the process that they run in, put back."""
+"""Undoes what speech libraries change in the process: threads, random seeds, logging."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 
 @contextlib.contextmanager
 def preserve_process_state(threads: int, package: str) -> Iterator[io.StringIO]:
-    """torch on `threads` threads inside; threads, seeds and root logging as before afterwards.
+    """Use `threads` torch threads inside; restore threads, seeds and root logging afterwards.
 
-    Yields what is printed inside. package: the library, whose log lines below ERROR are dropped,
-    and whose deprecations are not ours to mend.
+    package: the library. Its log lines below ERROR are dropped, and its warnings, which cannot be
+    fixed here, are ignored. Yields the text that is printed meanwhile.
     """
     import torch
 
@@ -26,15 +26,15 @@ def preserve_process_state(threads: int, package: str) -> Iterator[io.StringIO]:
     n_threads = torch.get_num_threads()
     seeds = random.getstate(), np.random.get_state()
 
-    def quiet(record: logging.LogRecord) -> bool:
+    def keep(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR or f"/{package}/" not in record.pathname
 
     printed = io.StringIO()
-    root.addFilter(quiet)
+    root.addFilter(keep)
     torch.set_num_threads(threads)
     try:
         with (
-            # Without its devices: asking every GPU for its state would open a context on each.
+            # No devices: reading the state of every GPU would open a context on each.
             torch.random.fork_rng(devices=[]),
             contextlib.redirect_stdout(printed),
             warnings.catch_warnings(),
@@ -45,6 +45,6 @@ def preserve_process_state(threads: int, package: str) -> Iterator[io.StringIO]:
         random.setstate(seeds[0])
         np.random.set_state(seeds[1])
         torch.set_num_threads(n_threads)
-        root.removeFilter(quiet)
+        root.removeFilter(keep)
         root.handlers[:] = handlers
         root.setLevel(level)

@@ -124,7 +124,7 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ),
         (
             ["units.audio=chunks", "asr.engine=paraformer", "asr.language=zh"],
-            "asr.language='zh': paraformer hears the languages that its model was trained on",
+            "asr.language='zh': paraformer takes no language, it transcribes those that its model ",
         ),
         (
             ["units.audio=chunks", "asr.embedding=/no/such/model"],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnitrace_core.asr import Heard, Sound
+from omnitrace_core.asr import PartAudio, SpeechResult
 from omnitrace_core.errors import BackendError, SpeechError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
@@ -50,7 +50,7 @@ class Ear:
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         raise AssertionError("not asked one by one")
 
-    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
+    def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
         self.asked.append(len(sounds))
         levels = [round(float(sound.audio.waveform[0]) * 10) for sound in sounds]
         if 3 in levels:
@@ -59,7 +59,7 @@ class Ear:
             raise BackendError("no such model")
         if 0 in levels:
             raise Killed
-        heard: dict[int, Heard] = {1: SpeechError("one is too low"), 2: ()}
+        heard: dict[int, SpeechResult] = {1: SpeechError("one is too low"), 2: ()}
         return [
             heard.get(level, (SpeechSegment(0.0, sound.audio.duration_s, f"level {level}."),))
             for level, sound in zip(levels, sounds, strict=True)
@@ -206,7 +206,7 @@ def test_engine_that_hangs_ends_its_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: Exits
 ) -> None:
     class Hanging(Ear):
-        def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
+        def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
             exits.wait()
             raise Killed
 

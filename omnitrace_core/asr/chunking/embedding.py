@@ -1,4 +1,4 @@
-"""Sentence embeddings by transformers alone, from a model laid out as for sentence-transformers."""
+"""Sentence embeddings by transformers, from a model in the layout of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _KNOWN_STEPS = {"Transformer", "Pooling", "Normalize"}
 
 
 class TextEmbedder:
-    """Texts to vectors of length 1: transformer, mean or first token, normalised."""
+    """Turns texts into vectors of length 1: a transformer, pooled by mean or first token."""
 
     def __init__(self, folder: Path, device: str) -> None:
         """Load the model.
 
         Raises:
-            BackendError: it cannot be loaded, or is made of more than a transformer and a pooling.
+            BackendError: the model cannot be loaded, or has other steps than a transformer, a
+                pooling and a normalisation.
         """
         from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
         from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
@@ -33,7 +34,7 @@ class TextEmbedder:
         from transformers import AutoModel, AutoTokenizer
 
         hide_progress()
-        self._pooling = _pooling_of(folder)
+        self._pooling = read_pooling(folder)
         device = choose_device(device)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -41,7 +42,7 @@ class TextEmbedder:
         except (OSError, ValueError, KeyError) as error:
             raise BackendError(f"{_KEY}={str(folder)!r} cannot be loaded ({error})") from error
         self._model: Any = model.to(device).eval().requires_grad_(False)
-        self._longest = _longest_text(folder)
+        self._max_tokens = _max_tokens(folder)
 
     def embed(self, texts: list[str]) -> Float32:
         """[n_texts, n_dims] float32, each row of length 1."""
@@ -54,7 +55,7 @@ class TextEmbedder:
                 texts[start : start + _BATCH],
                 padding=True,
                 truncation=True,
-                max_length=self._longest,
+                max_length=self._max_tokens,
                 return_tensors="pt",
             ).to(self._model.device)
             with torch.inference_mode():
@@ -66,26 +67,26 @@ class TextEmbedder:
 
 
 def load_embedder(value: str, device: str, threads: int) -> TextEmbedder:
-    """The embedding model of this process. Raises: BackendError."""
+    """The embedding model, loaded once per process. Raises: BackendError."""
     with preserve_process_state(threads, "transformers"):
-        return _load(value, device)
+        return load_model(value, device)
 
 
 @lru_cache(maxsize=1)
-def _load(value: str, device: str) -> TextEmbedder:
+def load_model(value: str, device: str) -> TextEmbedder:
     return TextEmbedder(model_folder(value), device)
 
 
-def _pool(states: Any, mask: Any, how: str) -> Any:
+def _pool(states: Any, mask: Any, pooling: str) -> Any:
     """[n_texts, n_dims] of states [n_texts, n_tokens, n_dims] and mask [n_texts, n_tokens]."""
-    if how == "cls":
+    if pooling == "cls":
         return states[:, 0]
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
 
 
-def _pooling_of(folder: Path) -> str:
-    """`cls` or `mean`, as the model's own files say. Raises: BackendError."""
+def read_pooling(folder: Path) -> str:
+    """`cls` or `mean`, from the model's files. Raises: BackendError."""
     modules = _read(folder / "modules.json")
     steps = [str(step.get("type", "")).rpartition(".")[2] for step in modules]
     if unknown := sorted(set(steps) - _KNOWN_STEPS):
@@ -93,11 +94,11 @@ def _pooling_of(folder: Path) -> str:
             f"{_KEY}={str(folder)!r} has the step {unknown[0]}, which is not supported; take a "
             f"model of {', '.join(sorted(_KNOWN_STEPS))} alone, such as BAAI/bge-m3"
         )
-    places = [
+    pooling_paths = [
         step.get("path", "") for step, kind in zip(modules, steps, strict=True) if kind == "Pooling"
     ]
-    settings = _read(folder / places[0] / "config.json") if places else {}
-    modes = [mode for mode in ("cls", "mean") if _asks_for(settings, mode)]
+    settings = _read(folder / pooling_paths[0] / "config.json") if pooling_paths else {}
+    modes = [mode for mode in ("cls", "mean") if _has_mode(settings, mode)]
     if len(modes) != 1:
         raise BackendError(
             f"{_KEY}={str(folder)!r} pools its tokens in a way that is not supported; take a model "
@@ -106,16 +107,16 @@ def _pooling_of(folder: Path) -> str:
     return modes[0]
 
 
-def _asks_for(settings: Any, mode: str) -> bool:
-    told = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}[mode]
-    return bool(settings.get(told)) or settings.get("pooling_mode") == mode
+def _has_mode(settings: Any, mode: str) -> bool:
+    flag = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}[mode]
+    return bool(settings.get(flag)) or settings.get("pooling_mode") == mode
 
 
-def _longest_text(folder: Path) -> int:
-    """Most tokens of a text."""
+def _max_tokens(folder: Path) -> int:
+    """Most tokens of a text; what is beyond them is cut off."""
     file = folder / "sentence_bert_config.json"
-    told = _read(file).get("max_seq_length") if file.is_file() else None
-    return int(told or 512)
+    max_tokens = _read(file).get("max_seq_length") if file.is_file() else None
+    return int(max_tokens or 512)
 
 
 def _read(file: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What a speech engine is, and how the sounds of several samples are heard together."""
+"""The protocol of speech engines, and the errors of engines."""
 
 from __future__ import annotations
 
@@ -10,92 +10,100 @@ from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import FatalError, SpeechError
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 
-# What an engine makes of a sound: stretches of speech, or why there are none to be had.
-Heard = tuple[SpeechSegment, ...] | SpeechError
+# The result of an engine for one sound.
+SpeechResult = tuple[SpeechSegment, ...] | SpeechError
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """A decoded sound, and the audio or video part that it was decoded from."""
+class PartAudio:
+    """The decoded sound of one part.
+
+    part: the audio or video part that `audio` was decoded from.
+    """
 
     audio: DecodedAudio
     part: Part
 
 
 class SpeechEngine(Protocol):
-    """Finds stretches of speech in one sound."""
+    """Finds the speech segments of one sound."""
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
-        """Stretches of speech in order of time, on the clock of the original file.
+        """The speech segments in order of time, in seconds of the original file.
 
-        part: the audio or video part that `audio` was decoded from. No speech gives no segments.
+        part: the audio or video part that `audio` was decoded from. A sound without speech has no
+        segments.
 
         Raises:
-            SpeechError: this sound cannot be segmented.
+            SpeechError: the engine failed on this sound.
         """
         ...
 
 
 @runtime_checkable
 class BatchEngine(Protocol):
-    """A speech engine that hears several sounds at once better than one after the other."""
+    """A speech engine that is faster on several sounds at once."""
 
-    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
-        """For each sound what `segments` gives, or the error that it raises, in its place.
+    def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
+        """For each sound what `segments` returns, or the SpeechError that it raises.
 
-        A sound's result depends on no other sound, and so does its error.
+        The result of a sound must not depend on the other sounds.
         """
         ...
 
 
 @runtime_checkable
 class LoadableEngine(Protocol):
-    """A speech engine whose weights load with its first sound, or before it."""
+    """A speech engine that can load its weights before its first sound."""
 
     def load(self) -> None:
-        """Load them now. Raises: BackendError: a model cannot be loaded."""
+        """Load the weights now.
+
+        Raises:
+            BackendError: a model cannot be loaded.
+        """
         ...
 
 
-def hear(engine: SpeechEngine, sounds: Sequence[Sound]) -> list[Heard]:
-    """What an engine makes of each sound: together if it can, else one by one.
+def find_segments(engine: SpeechEngine, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
+    """The result of an engine for each sound: in one batch if it is a BatchEngine.
 
     Raises:
         BackendError: a model cannot be loaded.
     """
     if isinstance(engine, BatchEngine):
         return engine.segments_of(sounds)
-    return [_alone(engine, sound) for sound in sounds]
+    return [_segments_or_error(engine, sound) for sound in sounds]
 
 
-def _alone(engine: SpeechEngine, sound: Sound) -> Heard:
+def _segments_or_error(engine: SpeechEngine, sound: PartAudio) -> SpeechResult:
     try:
         return engine.segments(sound.audio, sound.part)
     except SpeechError as error:
         return error
 
 
-def only(heard: Sequence[Heard]) -> tuple[SpeechSegment, ...]:
-    """The segments of the one sound that was heard. Raises: SpeechError."""
-    (result,) = heard
+def only_result(results: Sequence[SpeechResult]) -> tuple[SpeechSegment, ...]:
+    """The segments of the only sound. Raises: SpeechError, if that is its result."""
+    (result,) = results
     if isinstance(result, SpeechError):
         raise result
     return result
 
 
 def as_speech_error(engine: str, part: Part, error: Exception) -> SpeechError:
-    """What a library raised on one sound as that sample's error.
+    """A library's exception about one sound, as the SpeechError of that sound.
 
     Raises:
-        FatalError: the device is broken: no other sound would fare better.
+        FatalError: the exception says that the device is broken, so that every sound would fail.
     """
-    check_device(engine, error)
+    raise_if_device_broken(engine, error)
     failed = SpeechError(f"{media_name(part)}: {engine} failed: {error!r}")
     failed.__cause__ = error
     return failed
 
 
-def check_device(engine: str, error: Exception) -> None:
-    """Raises: FatalError if an error says that the device is broken."""
+def raise_if_device_broken(engine: str, error: Exception) -> None:
+    """Raises: FatalError, if an exception says that the device is broken."""
     if "CUDA error" in str(error) and "out of memory" not in str(error):
         raise FatalError(f"{engine}: the device is broken ({error})") from error

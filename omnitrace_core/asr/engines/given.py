@@ -1,4 +1,4 @@
-"""The engine `given`: segments that the sample brings along, checked."""
+"""The engine `given`: checks and returns the segments that the sample itself gives."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
 
-# Transcripts are often rounded to tenths of a second or written for the padded file.
-_END_SLACK_S = 0.1
+# Times of transcripts are often rounded to tenths of a second, or refer to the padded file.
+_TOLERANCE_S = 0.1
 
 
 class GivenSegments:
@@ -19,7 +19,7 @@ class GivenSegments:
         """The part's segments that overlap the decoded sound.
 
         Raises:
-            SpeechError: no segments were given, or they are empty, out of order, overlapping or
+            SpeechError: the part has no segments, or they are empty, out of order, overlapping or
                 outside the file, or have words that are out of order or outside their segment.
         """
         if part.segments is None:
@@ -28,47 +28,47 @@ class GivenSegments:
                 "sample's part; add them or choose another engine, such as vad"
             )
         _check(part.segments, audio.duration_s, media_name(part))
-        low = audio.start_s
-        high = min(low + len(audio.waveform) / audio.sample_rate, audio.duration_s)
-        inside = [s for s in part.segments if s.start_s < high and s.end_s > low]
-        return tuple(_clip(segment, low, high) for segment in inside)
+        low_s = audio.start_s
+        high_s = min(low_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
+        overlapping = [s for s in part.segments if s.start_s < high_s and s.end_s > low_s]
+        return tuple(_clip(segment, low_s, high_s) for segment in overlapping)
 
 
 def _check(segments: tuple[SpeechSegment, ...], duration_s: float, name: str) -> None:
-    before = 0.0
+    previous_end_s = 0.0
     for index, segment in enumerate(segments):
         where = f"{name}: segment {index} [{segment.start_s}, {segment.end_s}] s"
-        # Written so that a NaN fails, too.
+        # `not <` in place of `>=`: a NaN fails, too.
         if not segment.start_s < segment.end_s:
             raise SpeechError(f"{where} does not end after it starts")
-        if not segment.start_s >= before:
+        if not segment.start_s >= previous_end_s:
             raise SpeechError(
-                f"{where} starts before {before} s; give segments in order, without overlap"
+                f"{where} starts before {previous_end_s} s; give segments in order, without overlap"
             )
-        if not segment.end_s <= duration_s + _END_SLACK_S:
+        if not segment.end_s <= duration_s + _TOLERANCE_S:
             raise SpeechError(f"{where} ends after the media does ({duration_s:.3f} s)")
         _check_words(segment, where)
-        before = segment.end_s
+        previous_end_s = segment.end_s
 
 
 def _check_words(segment: SpeechSegment, where: str) -> None:
-    """Words may overlap, as transcribers let them, but stand in order within their segment."""
-    before = segment.start_s - _END_SLACK_S
+    """Check that words are in order within their segment; transcribers let words overlap."""
+    earliest_s = segment.start_s - _TOLERANCE_S
     for index, word in enumerate(segment.words):
-        said = f"{where}: word {index} {word.text!r} [{word.start_s}, {word.end_s}] s"
+        which = f"{where}: word {index} {word.text!r} [{word.start_s}, {word.end_s}] s"
         if not word.start_s <= word.end_s:
-            raise SpeechError(f"{said} ends before it starts")
-        if not word.start_s >= before:
+            raise SpeechError(f"{which} ends before it starts")
+        if not word.start_s >= earliest_s:
             raise SpeechError(
-                f"{said} starts before its segment or the word before it; give words in order, "
+                f"{which} starts before its segment or the word before it; give words in order, "
                 "each within its segment"
             )
-        if not word.end_s <= segment.end_s + _END_SLACK_S:
-            raise SpeechError(f"{said} ends after its segment does")
-        before = word.start_s
+        if not word.end_s <= segment.end_s + _TOLERANCE_S:
+            raise SpeechError(f"{which} ends after its segment does")
+        earliest_s = word.start_s
 
 
-def _clip(segment: SpeechSegment, low: float, high: float) -> SpeechSegment:
-    words = tuple(w for w in segment.words if w.start_s < high and w.end_s > low)
-    start_s, end_s = max(segment.start_s, low), min(segment.end_s, high)
+def _clip(segment: SpeechSegment, low_s: float, high_s: float) -> SpeechSegment:
+    words = tuple(word for word in segment.words if word.start_s < high_s and word.end_s > low_s)
+    start_s, end_s = max(segment.start_s, low_s), min(segment.end_s, high_s)
     return replace(segment, start_s=start_s, end_s=end_s, words=words)

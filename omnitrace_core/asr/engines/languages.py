@@ -1,4 +1,4 @@
-"""Which languages `asr.language` may name, by engine; an unknown one is found before any work."""
+"""Checks `asr.language` by engine, before any work is done."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from omnitrace_core.errors import UnknownName
 
-# ISO 639-1 is closed. The three letters of ISO 639-3 name 7,900 languages and are left to the
-# service, which knows about a hundred of them.
+# ISO 639-1 gets no new codes. ISO 639-3 has 7,900 codes of three letters: which of them are valid
+# is left to the service, which knows about a hundred.
 _ISO_639_1 = """
 aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs
 cu cv cy da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha
@@ -22,17 +22,25 @@ ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 """
 
 
-def check_no_language(engine: str, language: str | None) -> None:
-    """For an engine whose model knows its languages by itself. Raises: UnknownName."""
+def check_language_unset(engine: str, language: str | None) -> None:
+    """Check that no language is set, for an engine that takes none.
+
+    Raises:
+        UnknownName: a language is set.
+    """
     if language is not None:
         raise UnknownName(
-            f"asr.language={language!r}: {engine} hears the languages that its model was trained "
-            "on, and cannot be told one; leave asr.language=null and choose asr.model by language"
+            f"asr.language={language!r}: {engine} takes no language, it transcribes those that its "
+            "model was trained on; set asr.language=null and choose asr.model by language"
         )
 
 
 def check_iso_language(language: str | None) -> None:
-    """A code of ISO 639-1, or one in the form of ISO 639-3. Raises: UnknownName."""
+    """Check that a language is a code of ISO 639-1, or has the form of a code of ISO 639-3.
+
+    Raises:
+        UnknownName: it is neither.
+    """
     two_letters = _ISO_639_1.split()
     if language is None or language in two_letters:
         return
@@ -45,12 +53,12 @@ def check_iso_language(language: str | None) -> None:
 
 
 def check_whisper_language(language: str | None, settings: Mapping[str, Any]) -> None:
-    """A language that a Whisper model has a token for, by code or English name.
+    """Check that a Whisper model has a token for a language, given by code or English name.
 
-    settings: of the model's generation_config.json; an empty one stands for Whisper's own table.
+    settings: the model's generation_config.json; if it is empty, Whisper's own table is used.
 
     Raises:
-        UnknownName: it has none, or is a model of English alone.
+        UnknownName: the model has no token for it, or transcribes English only.
     """
     if language is None:
         return
@@ -59,8 +67,8 @@ def check_whisper_language(language: str | None, settings: Mapping[str, Any]) ->
     enable_transformers_vision()
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
-    told = language.lower()
-    code = TO_LANGUAGE_CODE.get(told, told).strip("<|>")
+    name = language.lower()
+    code = TO_LANGUAGE_CODE.get(name, name).strip("<|>")
     if settings.get("is_multilingual", True) is False:
         known: Iterable[str] = ("en",)
     else:
@@ -75,11 +83,11 @@ def check_whisper_language(language: str | None, settings: Mapping[str, Any]) ->
         )
 
 
-def whisper_settings(model: str) -> Mapping[str, Any]:
-    """What a local model's generation_config.json says; empty for a hub id, or without the file."""
+def read_generation_config(model: str) -> Mapping[str, Any]:
+    """A local model's generation_config.json; empty for a hub id, or if there is no such file."""
     try:
-        told = json.loads((Path(model) / "generation_config.json").read_text(encoding="utf-8"))
+        settings = json.loads((Path(model) / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        # Whether the model can be loaded is not asked here.
+        # Loading the model reports what is wrong with it.
         return {}
-    return told if isinstance(told, dict) else {}
+    return settings if isinstance(settings, dict) else {}

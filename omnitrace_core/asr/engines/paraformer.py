@@ -1,7 +1,7 @@
-"""The engine `paraformer`: FunASR finds speech, transcribes it with word times, punctuates it.
+"""The engine `paraformer`: FunASR finds speech, transcribes it with word times and punctuates it.
 
-The three models are called one by one. FunASR's own chain of them (1.4) joins the texts of its
-stretches before it punctuates, which shifts the times of Chinese by a character per stretch.
+The three models are called one after the other. FunASR's own pipeline of them (1.4) joins the texts
+of all clips before it punctuates, which shifts the times of Chinese by a character per clip.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from omnitrace_core.asr.engines.base import Heard, Sound, only
-from omnitrace_core.asr.engines.languages import check_no_language
+from omnitrace_core.asr.engines.base import PartAudio, SpeechResult, only_result
+from omnitrace_core.asr.engines.languages import check_language_unset
 from omnitrace_core.asr.engines.model_folder import check_model, check_package, model_folder
 from omnitrace_core.asr.engines.padding import keep_padding_out_of_paraformer
-from omnitrace_core.asr.engines.sound import RATE, Piece, at_rate, cut_pieces
+from omnitrace_core.asr.engines.sound import MODEL_RATE, Clip, cut_clips, model_waveform
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
-from omnitrace_core.asr.engines.words import punctuate, spread
+from omnitrace_core.asr.engines.words import copy_punctuation, estimate_times
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
@@ -28,16 +28,24 @@ from omnitrace_core.runtime.process_state import preserve_process_state
 
 log = logging.getLogger(__name__)
 
-# Stretches that silero finds are cut at this length; FunASR's own detector has its own limit.
-_LONGEST_PIECE_S = 30.0
-# What FunASR raises on a sound or a file that it cannot make sense of.
-_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, NameError, OSError)
-# Frontends add random dither by default: the same sound would get other words each time.
+# Longest clip that silero-vad finds; FunASR's detector has a limit in its own config.
+_LONGEST_CLIP_S = 30.0
+# Exceptions of FunASR for a sound or a file that it cannot process.
+_INPUT_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AssertionError,
+    NameError,
+    OSError,
+)
+# Frontends add random noise (dither) by default, which makes the words of a sound random.
 _NO_DITHER = {"dither": 0.0}
 
 
 class _Model(Protocol):
-    """The part of funasr.AutoModel that is used."""
+    """The attributes of funasr.AutoModel that are used here."""
 
     kwargs: dict[str, Any]
     model: Any
@@ -47,22 +55,25 @@ class _Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Models:
+    """A recogniser of words, a detector of speech, and a model that punctuates."""
+
     recogniser: _Model
     detector: _Model | None
     punctuator: _Model | None
 
 
 class Paraformer:
-    """Sentences with words and their times; loads its models with its first sound."""
+    """Sentences with words and their times; loads its models at its first sound."""
 
     def __init__(self, options: AsrOptions) -> None:
-        """Check that what is named is there.
+        """Check packages, models and language; nothing is loaded.
 
         Raises:
-            BackendError: funasr is not installed, or a model is neither a directory nor pinned.
-            UnknownName: a language is asked for.
+            BackendError: funasr or kaldi_native_fbank is not installed, or a model is neither a
+                directory nor a pinned hub id.
+            UnknownName: a language is set.
         """
-        check_no_language("paraformer", options.language)
+        check_language_unset("paraformer", options.language)
         check_model("asr.model", options.model, "paraformer")
         for key in ("vad_model", "punc_model"):
             if getattr(options, key) is not None:
@@ -70,23 +81,27 @@ class Paraformer:
         check_package("funasr", "paraformer", "paraformer")
         check_package("kaldi_native_fbank", "paraformer", "paraformer")
         self._options = options
-        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
+        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_CLIP_S}))
 
     def load(self) -> None:
-        """Load the models. Raises: BackendError: one cannot be loaded."""
+        """Load the models.
+
+        Raises:
+            BackendError: a model cannot be loaded.
+        """
         self._models()
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
-        """Sentences, or without a punctuation model stretches between pauses.
+        """One segment per sentence, or between pauses if there is no punctuation model.
 
         Raises:
             SpeechError: FunASR failed on this sound.
             BackendError: a model cannot be loaded.
         """
-        return only(self.segments_of([Sound(audio, part)]))
+        return only_result(self.segments_of([PartAudio(audio, part)]))
 
-    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
-        """As `segments`, with stretches of all sounds in common batches.
+    def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
+        """As `segments`; clips of different sounds share batches.
 
         Raises:
             BackendError: a model cannot be loaded.
@@ -95,9 +110,9 @@ class Paraformer:
         recogniser = Recogniser(
             name="paraformer",
             cut=self._cut,
-            recognise=lambda waves: _recognise(self._models().recogniser, waves),
-            punctuate=lambda words: _punctuated(self._models().punctuator, words),
-            faults=_FAULTS,
+            recognise=lambda waves: recognise(self._models().recogniser, waves),
+            punctuate=lambda words: punctuate(self._models().punctuator, words),
+            input_errors=_INPUT_ERRORS,
             batch_s=options.batch_s,
         )
         with preserve_process_state(options.threads, "funasr"):
@@ -105,7 +120,7 @@ class Paraformer:
 
     def _models(self) -> _Models:
         options = self._options
-        return _load(
+        return load_models(
             str(options.model),
             options.vad_model,
             options.punc_model,
@@ -113,65 +128,71 @@ class Paraformer:
             options.threads,
         )
 
-    def _cut(self, sound: Sound) -> list[Piece]:
-        """Stretches of speech; FunASR's detector tells them in milliseconds."""
+    def _cut(self, sound: PartAudio) -> list[Clip]:
         audio = sound.audio
         if self._options.vad_model is None:
-            spoken = self._silero.segments(audio, sound.part)
-            return cut_pieces(audio, [(s.start_s, s.end_s) for s in spoken])
+            speech = self._silero.segments(audio, sound.part)
+            return cut_clips(audio, [(s.start_s, s.end_s) for s in speech])
         detector = self._models().detector
         assert detector is not None
-        (found,) = detector.generate(input=[at_rate(audio).copy()])
-        return cut_pieces(
-            audio,
-            [
-                (audio.start_s + low_ms / 1000, audio.start_s + high_ms / 1000)
-                for low_ms, high_ms in found["value"]
-            ],
-        )
+        # A copy, because FunASR writes into its input. Times are in milliseconds from its start.
+        (found,) = detector.generate(input=[model_waveform(audio).copy()])
+        intervals = [
+            (audio.start_s + start_ms / 1000, audio.start_s + end_ms / 1000)
+            for start_ms, end_ms in found["value"]
+        ]
+        return cut_clips(audio, intervals)
 
 
-def _recognise(recogniser: _Model, waveforms: list[Float32]) -> list[list[Word]]:
-    """The words of each stretch, on its own clock."""
-    found = recogniser.generate(
-        input=waveforms, batch_size=len(waveforms), pred_timestamp=True, fs=RATE
+def recognise(recogniser: _Model, waveforms: list[Float32]) -> list[list[Word]]:
+    """The words of each clip, with times from its start.
+
+    waveforms: [n_samples] float32 each, at 16 kHz.
+    """
+    results = recogniser.generate(
+        input=waveforms, batch_size=len(waveforms), pred_timestamp=True, fs=MODEL_RATE
     )
-    if len(waveforms) > 1 and len(found) == 1 and not found[0].get("text"):
-        # FunASR's answer to a batch in which nothing at all was said.
+    if len(waveforms) > 1 and len(results) == 1 and not results[0].get("text"):
+        # FunASR returns a single empty result for a batch without any words.
         return [[] for _ in waveforms]
-    return [_words_of(item, len(wave) / RATE) for item, wave in zip(found, waveforms, strict=True)]
-
-
-def _words_of(result: dict[str, Any], length_s: float) -> list[Word]:
-    texts = str(result.get("text", "")).split()
-    times = result.get("timestamp") or []
-    if len(times) != len(texts):
-        # Digits and signs get no time of their own from FunASR.
-        return spread(texts, 0.0, length_s)
     return [
-        Word(text, low_ms / 1000, high_ms / 1000)
-        for text, (low_ms, high_ms) in zip(texts, times, strict=True)
+        to_words(result, len(wave) / MODEL_RATE)
+        for result, wave in zip(results, waveforms, strict=True)
     ]
 
 
-def _punctuated(punctuator: _Model | None, words: list[Word]) -> list[Word]:
+def to_words(result: dict[str, Any], length_s: float) -> list[Word]:
+    """The words of FunASR's result for a clip of `length_s` seconds."""
+    texts = str(result.get("text", "")).split()
+    times = result.get("timestamp") or []
+    if len(times) != len(texts):
+        # FunASR returns no times for digits and signs.
+        return estimate_times(texts, 0.0, length_s)
+    return [
+        Word(text, start_ms / 1000, end_ms / 1000)
+        for text, (start_ms, end_ms) in zip(texts, times, strict=True)
+    ]
+
+
+def punctuate(punctuator: _Model | None, words: list[Word]) -> list[Word]:
+    """The words of a sound with punctuation; unchanged without a punctuation model."""
     if punctuator is None or not words:
         return words
     texts = [word.text for word in words]
-    # The space: FunASR opens a text that is the name of a file.
+    # The space prevents that FunASR takes the text for the name of a file and opens that.
     (result,) = punctuator.generate(input=[" " + " ".join(texts)])
-    marked = punctuate(texts, str(result["text"]).replace("<unk>", ""))
-    if marked is None:
-        log.warning("asr.punc_model changed the words of a transcript, which is left bare")
+    punctuated = copy_punctuation(texts, str(result["text"]).replace("<unk>", ""))
+    if punctuated is None:
+        log.warning("asr.punc_model changed the words of a transcript; it stays unpunctuated")
         return words
-    return [Word(text, w.start_s, w.end_s) for text, w in zip(marked, words, strict=True)]
+    return [Word(text, w.start_s, w.end_s) for text, w in zip(punctuated, words, strict=True)]
 
 
 @lru_cache(maxsize=1)
-def _load(
+def load_models(
     model: str, vad_model: str | None, punc_model: str | None, device: str, threads: int
 ) -> _Models:
-    """The models of this process. Raises: BackendError."""
+    """The models, loaded once per process. Raises: BackendError."""
     return _Models(
         recogniser=_load_one("asr.model", model, device, threads, frontend_conf=_NO_DITHER),
         detector=None
@@ -185,13 +206,13 @@ def _load(
 
 def _load_one(key: str, value: str, device: str, threads: int, **settings: Any) -> _Model:
     folder = model_folder(value)
-    # FunASR goes on with random weights where there are none.
+    # Without this file, FunASR goes on with random weights.
     if not (folder / "model.pt").is_file():
         raise BackendError(f"{key}={value!r} has no model.pt; copy the whole model")
     with preserve_process_state(threads, "funasr") as printed:
         try:
             loaded = _auto_model(folder, device, threads, settings)
-        except _FAULTS as error:
+        except _INPUT_ERRORS as error:
             raise BackendError(
                 f"{key}={value!r} cannot be loaded by FunASR ({error!r}); give a directory with "
                 "config.yaml, model.pt and the files they name"
@@ -205,7 +226,7 @@ def _auto_model(folder: Path, device: str, threads: int, settings: dict[str, Any
     from omnitrace_core.runtime.devices import choose_device
     from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
-    # funasr imports transformers' processors, and them torchvision.
+    # funasr imports transformers' processors, which import torchvision.
     enable_transformers_vision()
     from funasr import AutoModel
 

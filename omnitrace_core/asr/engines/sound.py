@@ -1,4 +1,4 @@
-"""A decoded sound as speech models take it: at 16 kHz, and stretches of speech cut out of it."""
+"""A decoded sound as speech models take it: at 16 kHz, whole or cut into clips of speech."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 
 from omnitrace_core.records import DecodedAudio, Float32
 
-RATE = 16_000
-# No word is spoken in less, and frontends of models fail on less than their windows.
-_SHORTEST_S = 0.1
+# Hz that all speech models here take.
+MODEL_RATE = 16_000
+# No word is shorter, and the frontends of models fail on less than one of their windows.
+_SHORTEST_CLIP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of speech: where it begins in the file, and its sound at 16 kHz.
+class Clip:
+    """A stretch of a sound, at 16 kHz.
 
-    waveform: [n_samples] float32, a view of the whole sound's.
+    start_s: where it begins in the original file. waveform: [n_samples] float32, a view of the
+    waveform that it was cut from.
     """
 
     start_s: float
@@ -25,41 +27,44 @@ class Piece:
     @property
     def length_s(self) -> float:
         """Its length in seconds."""
-        return len(self.waveform) / RATE
+        return len(self.waveform) / MODEL_RATE
 
 
-def at_rate(audio: DecodedAudio) -> Float32:
+def model_waveform(audio: DecodedAudio) -> Float32:
     """The waveform at 16 kHz: [n_samples] float32."""
-    if audio.sample_rate == RATE:
+    if audio.sample_rate == MODEL_RATE:
         return audio.waveform
     import librosa
 
     resampled: Float32 = librosa.resample(
-        audio.waveform, orig_sr=audio.sample_rate, target_sr=RATE, res_type="soxr_hq"
+        audio.waveform, orig_sr=audio.sample_rate, target_sr=MODEL_RATE, res_type="soxr_hq"
     )
     return resampled
 
 
-def resampled(audio: DecodedAudio) -> DecodedAudio:
-    """The same sound at 16 kHz, so that what follows need not resample it again."""
-    if audio.sample_rate == RATE:
+def resample(audio: DecodedAudio) -> DecodedAudio:
+    """The same sound at 16 kHz, so that later steps need not resample it again."""
+    if audio.sample_rate == MODEL_RATE:
         return audio
-    return replace(audio, waveform=at_rate(audio), sample_rate=RATE)
+    return replace(audio, waveform=model_waveform(audio), sample_rate=MODEL_RATE)
 
 
-def end_of(audio: DecodedAudio) -> float:
+def decoded_end_s(audio: DecodedAudio) -> float:
     """Where the decoded stretch ends, in seconds of the original file."""
     return min(audio.start_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
 
 
-def cut_pieces(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[Piece]:
-    """The sound of some intervals, which are in seconds of the file, but for those below 0.1 s."""
-    waveform = at_rate(audio)
-    high = end_of(audio)
-    pieces: list[Piece] = []
+def cut_clips(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[Clip]:
+    """The clips of some intervals (start, end) in seconds of the original file.
+
+    Intervals are limited to the decoded stretch; clips shorter than 0.1 s are left out.
+    """
+    waveform = model_waveform(audio)
+    limit_s = decoded_end_s(audio)
+    clips: list[Clip] = []
     for start_s, end_s in intervals:
-        start_s, end_s = max(start_s, audio.start_s), min(end_s, high)
-        first, last = (round((at - audio.start_s) * RATE) for at in (start_s, end_s))
-        if last - first >= _SHORTEST_S * RATE:
-            pieces.append(Piece(start_s, waveform[first:last]))
-    return pieces
+        start_s, end_s = max(start_s, audio.start_s), min(end_s, limit_s)
+        first, last = (round((at_s - audio.start_s) * MODEL_RATE) for at_s in (start_s, end_s))
+        if last - first >= _SHORTEST_CLIP_S * MODEL_RATE:
+            clips.append(Clip(start_s, waveform[first:last]))
+    return clips

@@ -1,124 +1,135 @@
-"""Words of several sounds from a model that hears stretches of speech in batches."""
+"""Transcribes several sounds with a model that takes clips of speech in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omnitrace_core.asr.engines.base import Heard, Sound, as_speech_error, check_device
-from omnitrace_core.asr.engines.sound import Piece, end_of, resampled
-from omnitrace_core.asr.engines.words import sentences, tidy_words
+from omnitrace_core.asr.engines.base import (
+    PartAudio,
+    SpeechResult,
+    as_speech_error,
+    raise_if_device_broken,
+)
+from omnitrace_core.asr.engines.sound import Clip, decoded_end_s, resample
+from omnitrace_core.asr.engines.words import split_sentences, tidy_words
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.records import Float32, Word
 
-# Waveforms at 16 kHz in, the words of each out, on its own clock.
+# Takes waveforms at 16 kHz; returns the words of each, with times from the start of the waveform.
 Recognise = Callable[[list[Float32]], list[list[Word]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recogniser:
-    """A model, and how it is fed.
+    """The steps of an engine that transcribes, and the sizes of its batches.
 
-    cut: the stretches of speech in a sound at 16 kHz. punctuate: the words of a sound, once they
-    are all known. faults: what is raised on a sound that no sense can be made of. batch_s: most
-    seconds of padded speech in one batch. window_s: what each stretch is padded to at least.
+    name: the engine, in messages.
+    cut: the clips of speech in a sound at 16 kHz.
+    recognise: the words of each clip.
+    punctuate: takes all words of a sound, returns them with punctuation.
+    input_errors: exceptions of the library that concern a single sound.
+    batch_s: most seconds of padded speech in one batch.
+    window_s: the least length to which the model pads each clip, in seconds.
     """
 
     name: str
-    cut: Callable[[Sound], list[Piece]]
+    cut: Callable[[PartAudio], list[Clip]]
     recognise: Recognise
     punctuate: Callable[[list[Word]], list[Word]]
-    faults: tuple[type[Exception], ...]
+    input_errors: tuple[type[Exception], ...]
     batch_s: float
     window_s: float = 0.0
 
 
-def transcribe(sounds: Sequence[Sound], recogniser: Recogniser) -> list[Heard]:
-    """The sentences of each sound, or its error in their place.
+def transcribe(sounds: Sequence[PartAudio], recogniser: Recogniser) -> list[SpeechResult]:
+    """The sentences of each sound, or its error.
 
-    Stretches of like lengths share batches, whichever sounds they are of.
+    Clips of similar length share a batch, whichever sounds they come from.
 
     Raises:
         FatalError: the device is broken, or a model cannot be loaded.
     """
     errors: dict[int, SpeechError] = {}
-    pieces: list[Piece] = []
-    owners: list[int] = []
+    clips: list[Clip] = []
+    # The index of the sound that each clip comes from.
+    clip_sounds: list[int] = []
     for number, sound in enumerate(sounds):
         try:
-            cut = recogniser.cut(Sound(resampled(sound.audio), sound.part))
+            sound_clips = recogniser.cut(PartAudio(resample(sound.audio), sound.part))
         except SpeechError as error:
             errors[number] = error
-        except recogniser.faults as error:
+        except recogniser.input_errors as error:
             errors[number] = as_speech_error(recogniser.name, sound.part, error)
         else:
-            pieces += cut
-            owners += [number] * len(cut)
-    words = _recognise_all(sounds, pieces, owners, recogniser, errors)
-    said: list[list[Word]] = [[] for _ in sounds]
-    for owner, spoken in zip(owners, words, strict=True):
-        said[owner] += spoken
+            clips += sound_clips
+            clip_sounds += [number] * len(sound_clips)
+    clip_words = _recognise_all(sounds, clips, clip_sounds, recogniser, errors)
+    sound_words: list[list[Word]] = [[] for _ in sounds]
+    for number, words in zip(clip_sounds, clip_words, strict=True):
+        sound_words[number] += words
     return [
-        errors[number] if number in errors else _sentences(sound, said[number], recogniser)
+        errors[number] if number in errors else _segments(sound, sound_words[number], recogniser)
         for number, sound in enumerate(sounds)
     ]
 
 
 def _recognise_all(
-    sounds: Sequence[Sound],
-    pieces: Sequence[Piece],
-    owners: Sequence[int],
+    sounds: Sequence[PartAudio],
+    clips: Sequence[Clip],
+    clip_sounds: Sequence[int],
     recogniser: Recogniser,
     errors: dict[int, SpeechError],
 ) -> list[list[Word]]:
-    """The words of each piece on the clock of its file; a sound's failure goes to `errors`.
+    """The words of each clip, in seconds of the original file.
 
-    owners: which sound each piece is of. A batch that fails is halved and tried again, so that a
-    piece that cannot be heard costs its own sound alone, and memory that is short a little time.
+    A batch that fails is halved and tried again: a clip that cannot be transcribed fails only its
+    own sound, whose error is added to `errors`, and a lack of memory costs only time.
     """
-    words: list[list[Word]] = [[] for _ in pieces]
-    lengths_s = [piece.length_s for piece in pieces]
-    todo = make_batches(lengths_s, recogniser.batch_s, recogniser.window_s)[::-1]
-    while todo:
-        batch = [index for index in todo.pop() if owners[index] not in errors]
+    words: list[list[Word]] = [[] for _ in clips]
+    lengths_s = [clip.length_s for clip in clips]
+    pending = make_batches(lengths_s, recogniser.batch_s, recogniser.window_s)[::-1]
+    while pending:
+        batch = [index for index in pending.pop() if clip_sounds[index] not in errors]
         if not batch:
             continue
         try:
-            # Copies: models write into what they are given, and Arrow's memory is read-only.
-            heard = recogniser.recognise([pieces[index].waveform.copy() for index in batch])
-        except recogniser.faults as error:
+            # Copies, because models write into their input and Arrow's memory is read-only.
+            results = recogniser.recognise([clips[index].waveform.copy() for index in batch])
+        except recogniser.input_errors as error:
             if len(batch) > 1:
-                check_device(recogniser.name, error)
-                todo += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+                raise_if_device_broken(recogniser.name, error)
+                pending += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
             else:
-                owner = owners[batch[0]]
-                errors[owner] = as_speech_error(recogniser.name, sounds[owner].part, error)
+                number = clip_sounds[batch[0]]
+                errors[number] = as_speech_error(recogniser.name, sounds[number].part, error)
             continue
-        for index, spoken in zip(batch, heard, strict=True):
-            words[index] = [_placed(word, pieces[index]) for word in spoken]
+        for index, clip_words in zip(batch, results, strict=True):
+            words[index] = [_in_file_time(word, clips[index]) for word in clip_words]
     return words
 
 
-def _placed(word: Word, piece: Piece) -> Word:
-    """A word of a piece, on the clock of the file; models tell times a little outside of theirs."""
-    start_s, end_s = (min(max(at, 0.0), piece.length_s) for at in (word.start_s, word.end_s))
-    return Word(word.text, piece.start_s + start_s, piece.start_s + end_s)
+def _in_file_time(word: Word, clip: Clip) -> Word:
+    """A word of a clip, in seconds of the file; models return times slightly outside the clip."""
+    start_s, end_s = (min(max(at_s, 0.0), clip.length_s) for at_s in (word.start_s, word.end_s))
+    return Word(word.text, clip.start_s + start_s, clip.start_s + end_s)
 
 
-def _sentences(sound: Sound, words: list[Word], recogniser: Recogniser) -> Heard:
+def _segments(sound: PartAudio, words: list[Word], recogniser: Recogniser) -> SpeechResult:
     try:
         words = recogniser.punctuate(words)
-    except recogniser.faults as error:
+    except recogniser.input_errors as error:
         return as_speech_error(recogniser.name, sound.part, error)
-    return sentences(tidy_words(words, sound.audio.start_s, end_of(sound.audio)))
+    return split_sentences(tidy_words(words, sound.audio.start_s, decoded_end_s(sound.audio)))
 
 
 def make_batches(
     lengths_s: Sequence[float], batch_s: float, window_s: float = 0.0
 ) -> list[list[int]]:
-    """Indices in batches of like lengths, each at most `batch_s` seconds once padded, or one.
+    """Group clips of similar length into batches of at most `batch_s` seconds after padding.
 
-    window_s: what each is padded to at least.
+    lengths_s: the length of each clip in seconds. window_s: the least length to which each clip is
+    padded. Returns the indices of the clips of each batch; a longer clip is a batch by itself.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths_s)), key=lambda i: (lengths_s[i], i)):

@@ -1,4 +1,4 @@
-"""The engine `vad`: speech intervals by silero-vad, whose weights come in its wheel; no words."""
+"""The engine `vad`: segments without words, by silero-vad, whose wheel holds its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from omnitrace_core.addresses import media_name
-from omnitrace_core.asr.engines.sound import RATE, at_rate, end_of
+from omnitrace_core.asr.engines.sound import MODEL_RATE, decoded_end_s, model_waveform
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
@@ -19,21 +19,21 @@ from omnitrace_core.runtime.process_state import preserve_process_state
 if TYPE_CHECKING:
     from torch.jit import ScriptModule
 
-# A pause this long ends a chunk: longer than stops inside words, shorter than between sentences.
+# A pause this long ends a segment: longer than stops inside words, shorter than between sentences.
 _PAUSE_MS = 300
-# silero's own splitting needs room for a pause to be found in.
+# silero splits long speech at pauses, and needs this much of it to find one.
 _SHORTEST_SPLIT_S = 5.0
 
 
 class VoiceActivity:
-    """Cuts a sound into stretches of speech, none longer than `asr.max_chunk_s`."""
+    """Finds the intervals of speech in a sound, none longer than `asr.max_chunk_s`."""
 
     def __init__(self, options: AsrOptions) -> None:
-        self._max_chunk_s = options.max_chunk_s
+        self._max_length_s = options.max_chunk_s
         self._threads = options.threads
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
-        """Stretches of speech; pauses below 0.3 s do not end one.
+        """Segments without text; pauses shorter than 0.3 s do not end one.
 
         Raises:
             SpeechError: the detector failed.
@@ -41,28 +41,36 @@ class VoiceActivity:
         import torch
 
         silero = _import_silero()
-        waveform = at_rate(audio)
+        waveform = model_waveform(audio)
         try:
             with preserve_process_state(self._threads, "silero_vad"):
                 found = silero.get_speech_timestamps(
                     torch.tensor(waveform),
                     self._detector,
-                    sampling_rate=RATE,
+                    sampling_rate=MODEL_RATE,
                     min_silence_duration_ms=_PAUSE_MS,
-                    max_speech_duration_s=max(self._max_chunk_s, _SHORTEST_SPLIT_S),
+                    max_speech_duration_s=max(self._max_length_s, _SHORTEST_SPLIT_S),
                 )
         except (RuntimeError, ValueError) as error:
             raise SpeechError(f"{media_name(part)}: silero-vad failed: {error}") from error
-        limit_s = end_of(audio)
-        spans = [
-            (audio.start_s + s["start"] / RATE, min(audio.start_s + s["end"] / RATE, limit_s))
-            for s in found
+        limit_s = decoded_end_s(audio)
+        # silero counts samples from the start of the waveform.
+        intervals = [
+            (
+                audio.start_s + interval["start"] / MODEL_RATE,
+                min(audio.start_s + interval["end"] / MODEL_RATE, limit_s),
+            )
+            for interval in found
         ]
-        return tuple(piece for low, high in spans for piece in _split(low, high, self._max_chunk_s))
+        return tuple(
+            segment
+            for start_s, end_s in intervals
+            for segment in _split(start_s, end_s, self._max_length_s)
+        )
 
     @cached_property
     def _detector(self) -> ScriptModule:
-        """The detector, on the CPU; it is reset before each sound."""
+        """The detector, on the CPU; silero resets it before each sound."""
         silero = _import_silero()
         with warnings.catch_warnings():
             # silero ships TorchScript, whose loader torch calls deprecated.
@@ -72,7 +80,7 @@ class VoiceActivity:
 
 
 def _import_silero() -> ModuleType:
-    """silero_vad, without its side effect: its import sets one torch thread for the process."""
+    """Import silero_vad and undo its side effect: it sets one torch thread for the process."""
     import torch
 
     n_threads = torch.get_num_threads()
@@ -81,8 +89,8 @@ def _import_silero() -> ModuleType:
     return module
 
 
-def _split(low: float, high: float, longest_s: float) -> list[SpeechSegment]:
-    """[low, high] in equal pieces of at most `longest_s` seconds."""
-    n = max(1, math.ceil((high - low) / longest_s))
-    edges = [low + (high - low) * k / n for k in range(n)] + [high]
-    return [SpeechSegment(edges[k], edges[k + 1]) for k in range(n)]
+def _split(start_s: float, end_s: float, max_length_s: float) -> list[SpeechSegment]:
+    """[start_s, end_s] in equal segments of at most `max_length_s` seconds."""
+    n = max(1, math.ceil((end_s - start_s) / max_length_s))
+    edges_s = [start_s + (end_s - start_s) * k / n for k in range(n)] + [end_s]
+    return [SpeechSegment(edges_s[k], edges_s[k + 1]) for k in range(n)]

@@ -1,7 +1,7 @@
-"""The engine `whisper`: transformers' pipeline on stretches that silero-vad finds.
+"""The engine `whisper`: transformers' pipeline on the clips of speech that silero-vad finds.
 
-Whisper makes up words where nobody speaks and knows 30 s at a time: it is given speech alone, in
-stretches that fit.
+Whisper invents words where nobody speaks, and takes at most 30 s at a time: it gets clips that hold
+speech only and fit into its window.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from omnitrace_core.asr.engines.base import Heard, Sound, only
-from omnitrace_core.asr.engines.languages import check_whisper_language, whisper_settings
+from omnitrace_core.asr.engines.base import PartAudio, SpeechResult, only_result
+from omnitrace_core.asr.engines.languages import check_whisper_language, read_generation_config
 from omnitrace_core.asr.engines.model_folder import check_model, model_folder
 from omnitrace_core.asr.engines.padding import keep_padding_out_of_whisper
-from omnitrace_core.asr.engines.sound import RATE, Piece, cut_pieces
+from omnitrace_core.asr.engines.sound import MODEL_RATE, Clip, cut_clips
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
 from omnitrace_core.errors import BackendError
@@ -22,46 +22,47 @@ from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
 from omnitrace_core.runtime.process_state import preserve_process_state
 
-# What Whisper hears at a time, less a margin for the detector's own padding.
+# Whisper pads each clip to this length.
 _WINDOW_S = 30.0
-_LONGEST_PIECE_S = 28.0
+# The window less a margin for the padding that the detector adds.
+_LONGEST_CLIP_S = 28.0
 
 
 class Whisper:
-    """Sentences with words and their times; loads its model with its first sound."""
+    """Sentences with words and their times; loads its model at its first sound."""
 
     def __init__(self, options: AsrOptions) -> None:
-        """Check that what is named is there.
+        """Check the model and the language; nothing is loaded.
 
         Raises:
-            BackendError: the model is neither a directory nor pinned.
-            UnknownName: the language is none that it has a token for.
+            BackendError: the model is neither a directory nor a pinned hub id.
+            UnknownName: the model has no token for the language.
         """
         model = check_model("asr.model", options.model, "whisper")
-        check_whisper_language(options.language, whisper_settings(model))
+        check_whisper_language(options.language, read_generation_config(model))
         self._options = options
-        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_PIECE_S}))
+        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_CLIP_S}))
 
     def load(self) -> None:
         """Load the model.
 
         Raises:
-            BackendError: it cannot be loaded.
-            UnknownName: it does not know the language.
+            BackendError: the model cannot be loaded.
+            UnknownName: the model has no token for the language.
         """
         self._model()
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
-        """Sentences, or stretches between pauses where nothing is punctuated.
+        """One segment per sentence, or between pauses if no word has punctuation.
 
         Raises:
             SpeechError: the model failed on this sound.
             BackendError: the model cannot be loaded.
         """
-        return only(self.segments_of([Sound(audio, part)]))
+        return only_result(self.segments_of([PartAudio(audio, part)]))
 
-    def segments_of(self, sounds: Sequence[Sound]) -> list[Heard]:
-        """As `segments`, with stretches of all sounds in common batches.
+    def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
+        """As `segments`; clips of different sounds share batches.
 
         Raises:
             BackendError: the model cannot be loaded.
@@ -72,47 +73,49 @@ class Whisper:
             cut=self._cut,
             recognise=self._recognise,
             punctuate=lambda words: words,
-            faults=(RuntimeError, ValueError, TypeError, LookupError),
+            input_errors=(RuntimeError, ValueError, TypeError, LookupError),
             batch_s=options.batch_s,
             window_s=_WINDOW_S,
         )
         with preserve_process_state(options.threads, "transformers"):
             return transcribe(sounds, recogniser)
 
-    def _cut(self, sound: Sound) -> list[Piece]:
-        spoken = self._silero.segments(sound.audio, sound.part)
-        return cut_pieces(sound.audio, [(s.start_s, s.end_s) for s in spoken])
+    def _cut(self, sound: PartAudio) -> list[Clip]:
+        speech = self._silero.segments(sound.audio, sound.part)
+        return cut_clips(sound.audio, [(s.start_s, s.end_s) for s in speech])
 
     def _recognise(self, waveforms: list[Float32]) -> list[list[Word]]:
-        return _recognise(self._model(), self._options.language, waveforms)
+        return recognise(self._model(), self._options.language, waveforms)
 
     def _model(self) -> Any:
         options = self._options
-        model = _load(str(options.model), options.device, options.threads)
-        # Once more for a model from the hub, whose files were not here before.
+        model = load_pipeline(str(options.model), options.device, options.threads)
+        # Checked again, since the files of a hub model were not here when the engine was made.
         check_whisper_language(options.language, vars(model.model.generation_config))
         return model
 
 
-def _recognise(
+def recognise(
     model: Callable[..., Any], language: str | None, waveforms: list[Float32]
 ) -> list[list[Word]]:
-    """The words of each stretch, on its own clock."""
-    inputs = [{"raw": wave, "sampling_rate": RATE} for wave in waveforms]
-    told: dict[str, str] = {}
+    """The words of each clip, with times from its start."""
+    inputs = [{"raw": wave, "sampling_rate": MODEL_RATE} for wave in waveforms]
+    options: dict[str, str] = {}
+    # A model of English only refuses both options.
     if _multilingual(model):
-        told = {"task": "transcribe", **({"language": language} if language else {})}
-    # Every stretch is padded to the whole window.
-    found = model(inputs, return_timestamps="word", batch_size=len(inputs), generate_kwargs=told)
+        options = {"task": "transcribe", **({"language": language} if language else {})}
+    outputs = model(
+        inputs, return_timestamps="word", batch_size=len(inputs), generate_kwargs=options
+    )
     return [
-        [_word(item, len(wave) / RATE) for item in result["chunks"]]
-        for result, wave in zip(found, waveforms, strict=True)
+        [to_word(item, len(wave) / MODEL_RATE) for item in output["chunks"]]
+        for output, wave in zip(outputs, waveforms, strict=True)
     ]
 
 
-def _word(item: dict[str, Any], length_s: float) -> Word:
+def to_word(item: dict[str, Any], length_s: float) -> Word:
     start_s, end_s = item["timestamp"]
-    # The last word of a stretch may have no end.
+    # The last word of a clip may have no end.
     return Word(item["text"], start_s or 0.0, length_s if end_s is None else end_s)
 
 
@@ -121,8 +124,8 @@ def _multilingual(model: Any) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _load(value: str, device: str, threads: int) -> Any:
-    """The pipeline of this process. Raises: BackendError."""
+def load_pipeline(value: str, device: str, threads: int) -> Any:
+    """The pipeline, loaded once per process. Raises: BackendError."""
     from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
     from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
@@ -148,8 +151,8 @@ def _load(value: str, device: str, threads: int) -> Any:
             ) from error
     if not getattr(loaded.model.generation_config, "alignment_heads", None):
         raise BackendError(
-            f"asr.model={value!r} cannot say when words are spoken: its generation_config.json "
-            "names no alignment_heads; take the file of the model's publisher"
+            f"asr.model={value!r} has no word times: its generation_config.json names no "
+            "alignment_heads; take the file of the model's publisher"
         )
     keep_padding_out_of_whisper(loaded.model)
     return loaded

@@ -1,4 +1,4 @@
-"""Real speech for tests, and how much of it segments cover."""
+"""A file of speech for tests, and how much of its speech some segments cover."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from tests.core.media_files import DATA
 SPEECH = ((1.0, 4.045), (6.045, 9.645))
 
 
-def decode_speech(**asked: float) -> tuple[DecodedAudio, Part]:
-    part = Part("audio", uri=str(DATA / "two_sentences.flac"), options=PartOptions(**asked))
+def decode_speech(
+    *, audio_start: float | None = None, audio_end: float | None = None
+) -> tuple[DecodedAudio, Part]:
+    """The decoded file of SPEECH, or the stretch of it between two times in seconds."""
+    options = PartOptions(audio_start=audio_start, audio_end=audio_end)
+    part = Part("audio", uri=str(DATA / "two_sentences.flac"), options=options)
     audio = decode_part(part, MediaOptions(), MediaRules())
     assert isinstance(audio, DecodedAudio)
     return audio, part
@@ -35,7 +39,7 @@ def covered_s(
 def long_speech() -> tuple[
     DecodedAudio, tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]
 ]:
-    """A sound of some two minutes, the intervals that are spoken in it, and those that are not."""
+    """A sound of about two minutes, its intervals of speech, and its intervals of silence."""
     audio, _ = decode_speech()
     rate = audio.sample_rate
     sentences = [audio.waveform[round(low * rate) : round(high * rate)] for low, high in SPEECH]

@@ -1,4 +1,4 @@
-"""Sentences joined to chunks: by meaning, by pauses, and what holds for both."""
+"""Speech segments joined to speech chunks: by meaning, by pauses, and the rules of both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def random_vectors(n: int) -> Float32:
 
 
 def random_segments(seed: int, longest_s: float = 20.0) -> list[SpeechSegment]:
-    """Sentences, clauses without an end, bare texts; with words, some of them long."""
+    """Sentences, clauses and texts without punctuation; most with words, some of them long."""
     draw = random.Random(seed)
     ends = draw.choice([(".",), (".", ",", ""), ("",)])
     segments: list[SpeechSegment] = []
@@ -72,7 +72,7 @@ def test_chunks_hold_all_segments_in_order(chunk: Chunk, seed: int) -> None:
 @pytest.mark.parametrize("chunk", [by_meaning, chunk_by_pauses])
 @pytest.mark.parametrize("longest_s", [3.0, 30.0, 60.0])
 @pytest.mark.parametrize("seed", range(15))
-def test_no_chunk_is_too_long_unless_one_segment_is(
+def test_a_chunk_is_too_long_only_if_one_segment_is(
     chunk: Chunk, longest_s: float, seed: int
 ) -> None:
     segments = random_segments(seed)
@@ -83,7 +83,7 @@ def test_no_chunk_is_too_long_unless_one_segment_is(
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_sentences_stay_whole_where_they_are_known_and_fit(seed: int) -> None:
+def test_chunks_end_with_sentences_if_any_are_known(seed: int) -> None:
     segments = random_segments(seed, longest_s=3.0)
     chunks = chunk_by_pauses(segments, 5.0, 10_000.0)
     if any(ends_sentence(s.text) for s in segments):
@@ -92,14 +92,14 @@ def test_sentences_stay_whole_where_they_are_known_and_fit(seed: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", [by_meaning, chunk_by_pauses])
-def test_one_segment_and_none(chunk: Chunk) -> None:
+def test_one_segment_and_no_segments(chunk: Chunk) -> None:
     words = (Word("Alone.", 1.0, 2.0),)
     segment = SpeechSegment(1.0, 2.0, "Alone.", words)
     assert chunk([segment], 5.0, 60.0) == (SpeechChunk(1.0, 2.0, "Alone.", words),)
     assert chunk_by_pauses([], 5.0, 60.0) == ()
 
 
-def said(*times: tuple[float, float], end: str = ".") -> list[SpeechSegment]:
+def sentences(*times: tuple[float, float], end: str = ".") -> list[SpeechSegment]:
     return [SpeechSegment(low, high, f"s{i}{end}") for i, (low, high) in enumerate(times)]
 
 
@@ -116,23 +116,25 @@ class TestByMeaning:
 
     def test_a_change_of_subject_ends_a_chunk(self) -> None:
         chunks = chunk_by_meaning(
-            said(*self.TIMES), self.vectors(0, 5, 10, 100, 105), min_s=5, max_s=60
+            sentences(*self.TIMES), self.vectors(0, 5, 10, 100, 105), min_s=5, max_s=60
         )
         assert spans(chunks) == [(0, 12), (12, 20)]
         assert chunks[0].text == "s0. s1. s2."
 
-    def test_but_not_below_the_least_length(self) -> None:
+    def test_not_below_the_least_length(self) -> None:
         chunks = chunk_by_meaning(
-            said(*self.TIMES), self.vectors(0, 90, 95, 100, 105), min_s=5, max_s=60
+            sentences(*self.TIMES), self.vectors(0, 90, 95, 100, 105), min_s=5, max_s=60
         )
         assert spans(chunks) == [(0, 20)]
         free = chunk_by_meaning(
-            said(*self.TIMES), self.vectors(0, 90, 95, 100, 105), min_s=0, max_s=60
+            sentences(*self.TIMES), self.vectors(0, 90, 95, 100, 105), min_s=0, max_s=60
         )
         assert spans(free) == [(0, 4), (4, 20)]
 
-    def test_the_most_ends_a_chunk_whatever_it_says(self) -> None:
-        chunks = chunk_by_meaning(said(*self.TIMES), self.vectors(0, 0, 0, 0, 0), min_s=5, max_s=10)
+    def test_the_greatest_length_ends_a_chunk_of_one_subject(self) -> None:
+        chunks = chunk_by_meaning(
+            sentences(*self.TIMES), self.vectors(0, 0, 0, 0, 0), min_s=5, max_s=10
+        )
         assert spans(chunks) == [(0, 8), (8, 16), (16, 20)]
 
     @pytest.mark.parametrize(
@@ -150,28 +152,28 @@ class TestByMeaning:
 
 
 class TestByPauses:
-    def test_a_long_pause_behind_a_sentence_ends_a_chunk(self) -> None:
-        segments = said((0, 4), (4.1, 8), (8.1, 12), (14, 18), (18.1, 22))
+    def test_a_long_pause_after_a_sentence_ends_a_chunk(self) -> None:
+        segments = sentences((0, 4), (4.1, 8), (8.1, 12), (14, 18), (18.1, 22))
         assert spans(chunk_by_pauses(segments, 5, 60)) == [(0, 12), (14, 22)]
 
     def test_not_below_the_least_length(self) -> None:
-        segments = said((0, 4), (6, 10), (10.1, 14))
+        segments = sentences((0, 4), (6, 10), (10.1, 14))
         assert spans(chunk_by_pauses(segments, 5, 60)) == [(0, 14)]
 
     def test_not_inside_a_sentence(self) -> None:
-        segments = said((0, 6), (8, 14), (14.1, 20), (20.1, 26))
+        segments = sentences((0, 6), (8, 14), (14.1, 20), (20.1, 26))
         commas = [SpeechSegment(s.start_s, s.end_s, s.text.replace(".", ",")) for s in segments]
         mixed = [commas[0], segments[1], *segments[2:]]
         assert spans(chunk_by_pauses(segments, 5, 60))[0] == (0, 6)
         assert spans(chunk_by_pauses(mixed, 5, 60))[0] == (0, 26)
-        # Without a single sentence end nothing is known of sentences.
+        # If no segment ends a sentence, a chunk may end after any segment.
         assert spans(chunk_by_pauses(commas, 5, 60))[0] == (0, 6)
 
-    def test_the_most_ends_a_chunk_at_its_longest_pause(self) -> None:
-        segments = said((0, 6), (6.2, 12), (12.1, 18), (18.1, 24))
-        # No pause is long, but 24 s are too many: 0.2 s is the longest.
+    def test_a_chunk_that_grows_too_long_ends_at_its_longest_pause(self) -> None:
+        segments = sentences((0, 6), (6.2, 12), (12.1, 18), (18.1, 24))
+        # No pause is long, but 24 s are too many: the longest pause is 0.2 s.
         assert spans(chunk_by_pauses(segments, 5, 20)) == [(0, 6), (6.2, 24)]
-        # Inside a sentence only if there is no other way.
+        # A chunk ends inside a sentence only if no sentence ends in it.
         commas = [SpeechSegment(s.start_s, s.end_s, s.text.replace(".", ",")) for s in segments]
         assert spans(chunk_by_pauses([*commas[:2], *segments[2:]], 5, 20))[0] == (0, 18)
         assert spans(chunk_by_pauses([*commas[:3], segments[3]], 5, 20))[0] == (0, 6)
@@ -184,13 +186,13 @@ class TestByPauses:
         assert pause_threshold(np.array(pauses)) == pytest.approx(threshold)
 
 
-class TestDivide:
+class TestSplitChunk:
     def test_between_words_at_the_longest_pause_of_the_middle(self) -> None:
         times = ((0, 0.5), (1.9, 4), (4, 5), (5.5, 6), (6, 7), (7, 8))
         words = tuple(Word(f"w{i}", low, high) for i, (low, high) in enumerate(times))
-        pieces = split_chunk(SpeechChunk(0, 8, "", words), 5)
-        assert spans(pieces) == [(0, 5), (5.5, 8)]
-        assert [piece.text for piece in pieces] == ["w0 w1 w2", "w3 w4 w5"]
+        chunks = split_chunk(SpeechChunk(0, 8, "", words), 5)
+        assert spans(chunks) == [(0, 5), (5.5, 8)]
+        assert [chunk.text for chunk in chunks] == ["w0 w1 w2", "w3 w4 w5"]
 
     def test_without_words(self) -> None:
         assert spans(split_chunk(SpeechChunk(0, 9), 4)) == [(0, 3), (3, 6), (6, 9)]

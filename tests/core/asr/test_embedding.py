@@ -1,4 +1,4 @@
-"""Sentence embeddings, and chunks of speech that are cut by them."""
+"""Sentence embeddings, and the speech chunks made with them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = ["apple pear", "motor", "apple pear plum brake wheel"]
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_vectors_are_those_of_the_model(tmp_path: Path, pooling: str) -> None:
-    """Padding counts for nothing: the slow way, one text at a time."""
+    """Padding has no effect: the slow reference takes one text at a time."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -41,7 +41,7 @@ def test_vectors_are_those_of_the_model(tmp_path: Path, pooling: str) -> None:
         np.testing.assert_allclose(vector, expected, atol=1e-6)
 
 
-def test_long_texts_are_cut_and_many_are_batched(tmp_path: Path) -> None:
+def test_long_texts_are_truncated_and_many_are_batched(tmp_path: Path) -> None:
     embedder = load_embedder(tiny_speech.build_embedder(tmp_path / "model"), "cpu", 1)
     vectors = embedder.embed(["apple " * 5000] * 40)
     assert vectors.shape == (40, tiny_speech.WIDTH)
@@ -49,9 +49,9 @@ def test_long_texts_are_cut_and_many_are_batched(tmp_path: Path) -> None:
 
 def test_the_newer_spelling_of_pooling(tmp_path: Path) -> None:
     folder = Path(tiny_speech.build_embedder(tmp_path / "model"))
-    told = folder / "1_Pooling/config.json"
-    told.write_text(json.dumps({"embedding_dimension": 32, "pooling_mode": "cls"}))
-    assert embedding._pooling_of(folder) == "cls"
+    config = folder / "1_Pooling/config.json"
+    config.write_text(json.dumps({"embedding_dimension": 32, "pooling_mode": "cls"}))
+    assert embedding.read_pooling(folder) == "cls"
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,7 @@ def test_the_newer_spelling_of_pooling(tmp_path: Path) -> None:
         ("config.json", {"model_type": "no-such"}, "cannot be loaded"),
     ],
 )
-def test_models_that_are_not_understood(
-    tmp_path: Path, file: str, content: object, message: str
-) -> None:
+def test_unusable_models(tmp_path: Path, file: str, content: object, message: str) -> None:
     folder = Path(tiny_speech.build_embedder(tmp_path / "model"))
     if content is None:
         (folder / file).unlink()
@@ -80,7 +78,7 @@ def segments(*texts: str) -> tuple[SpeechSegment, ...]:
 
 
 class TestChunker:
-    def test_joins_what_belongs_together(self, tmp_path: Path) -> None:
+    def test_joins_segments_of_one_subject(self, tmp_path: Path) -> None:
         folder = tiny_speech.build_embedder(tmp_path / "model")
         given = segments("apple apple", "apple apple", "motor wheel", "motor wheel")
         options = AsrOptions(engine="whisper", embedding=folder)
@@ -89,7 +87,7 @@ class TestChunker:
         assert float(vectors[1] @ vectors[2]) < 0.7
         assert [c.text for c in chunks] == ["apple apple apple apple", "motor wheel motor wheel"]
 
-    def test_goes_by_pauses_without_a_model_or_without_texts(self, tmp_path: Path) -> None:
+    def test_uses_pauses_without_a_model_or_without_texts(self, tmp_path: Path) -> None:
         pair = segments("One.", "Two.")
         assert len(SpeechChunker(AsrOptions(engine="whisper")).chunks(pair)) == 1
         folder = tiny_speech.build_embedder(tmp_path / "model")
@@ -114,7 +112,7 @@ class TestChunker:
         options = AsrOptions.model_validate({"engine": engine, "chunking": chunking})
         assert len(SpeechChunker(options).chunks(segments(*texts))) == n_chunks
 
-    def test_its_model_is_pinned(self) -> None:
+    def test_its_model_must_be_pinned(self) -> None:
         with pytest.raises(BackendError, match=r"asr\.embedding='BAAI/bge-m3' .* its commit"):
             SpeechChunker(AsrOptions(embedding="BAAI/bge-m3"))
 
@@ -143,12 +141,14 @@ class TestRealModel:
         options = AsrOptions(engine="whisper", embedding=minilm)
         chunks = SpeechChunker(options).chunks(segments(*fruit, *cars))
         assert [c.text for c in chunks] == [" ".join(fruit), " ".join(cars)]
-        # By pauses alone, of which there are none, it would be one chunk.
-        bare = SpeechChunker(AsrOptions(engine="whisper")).chunks(segments(*fruit, *cars))
-        assert len(bare) == 1
+        # There are no pauses: without embeddings it is one chunk.
+        without_embedding = SpeechChunker(AsrOptions(engine="whisper")).chunks(
+            segments(*fruit, *cars)
+        )
+        assert len(without_embedding) == 1
 
-    def test_in_a_sample_of_given_transcripts(self, minilm: str) -> None:
-        """From a decoded sound to source units, with nothing made up on the way."""
+    def test_units_of_a_sample_with_given_segments(self, minilm: str) -> None:
+        """From a decoded sound to source units, with real code at every step."""
         said = segments("The cat sleeps on the sofa.", "The cat is asleep.", "Taxes rise in May.")
         audio = DecodedAudio(np.zeros(16_000 * 18, np.float32), 16_000, 0.0, 18.0, "")
         part = Part("audio", uri="talk.wav", segments=said)

@@ -1,4 +1,4 @@
-"""Speech engines: the table, given segments, and voice activity on real speech."""
+"""The table of engines, and the engines given and vad; vad on real speech."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.core.asr.speech_sounds import SPEECH, covered_s, decode_speech, long_
 
 
 class TestTable:
-    def test_unknown_engine_lists_the_valid_ones(self) -> None:
+    def test_an_unknown_engine_lists_the_valid_ones(self) -> None:
         with pytest.raises(UnknownName, match=r"'parrot'; valid engines: .*given.*vad"):
             load_engine(AsrOptions(engine="parrot"))
 
@@ -45,7 +45,7 @@ class TestTable:
         assert isinstance(load_engine(AsrOptions(engine="everything")), Everything)
         names = ["everything", "given", "paraformer", "scribe", "vad", "whisper"]
         assert list_asr_engines() == names
-        # What is built in cannot be replaced from outside.
+        # A plug-in cannot replace a shipped engine.
         assert not isinstance(load_engine(AsrOptions(engine="vad")), Everything)
         with pytest.raises(UnknownName, match="everything, given, paraformer, scribe, vad"):
             load_engine(AsrOptions(engine="nothing"))
@@ -77,12 +77,12 @@ class TestVad:
         segments = engine.segments(audio, Part("audio"))
         assert covered_s(segments, spoken) >= 0.95 * sum(high - low for low, high in spoken)
         assert covered_s(segments, silent) < 0.1 * sum(high - low for low, high in silent)
-        # A long silence is never inside a chunk.
+        # A long silence is never inside a segment.
         for low, high in silent:
             middle = (low + high) / 2
             assert high - low < 1.0 or not any(s.start_s < middle < s.end_s for s in segments)
 
-    def test_times_are_on_the_files_clock(self, engine: SpeechEngine) -> None:
+    def test_times_are_seconds_of_the_file(self, engine: SpeechEngine) -> None:
         whole = engine.segments(*decode_speech())
         cut = engine.segments(*decode_speech(audio_start=5.0))
         assert len(cut) == 1
@@ -96,7 +96,7 @@ class TestVad:
         assert segment.end_s <= 8.0
 
     @pytest.mark.parametrize("longest_s", [0.5, 1.0, 60.0])
-    def test_no_chunk_is_too_long(self, longest_s: float) -> None:
+    def test_no_segment_is_too_long(self, longest_s: float) -> None:
         segments = load_engine(AsrOptions(max_chunk_s=longest_s)).segments(*decode_speech())
         assert all(0 < s.end_s - s.start_s <= longest_s + 1e-9 for s in segments)
         assert all(a.end_s <= b.start_s + 1e-9 for a, b in pairwise(segments))
@@ -111,7 +111,7 @@ class TestVad:
             assert (a.start_s, a.end_s) == pytest.approx((b.start_s, b.end_s), abs=0.1)
 
     @pytest.mark.parametrize("level", [0.0, 0.01])
-    def test_no_speech_gives_nothing(self, engine: SpeechEngine, level: float) -> None:
+    def test_no_speech_gives_no_segments(self, engine: SpeechEngine, level: float) -> None:
         noise = np.random.default_rng(0).normal(0, level, 32_000).astype(np.float32)
         audio = DecodedAudio(noise, 16_000, 0.0, 2.0, "")
         assert engine.segments(audio, Part("audio")) == ()
@@ -119,7 +119,7 @@ class TestVad:
     def test_same_result_every_time(self, engine: SpeechEngine) -> None:
         audio, part = decode_speech()
         first = engine.segments(audio, part)
-        # Arrays that come through Arrow cannot be written to.
+        # Arrays from Arrow are read-only.
         audio.waveform.setflags(write=False)
         assert engine.segments(audio, part) == first
         engine.segments(*decode_speech(audio_start=6.5, audio_end=8.0))
@@ -135,7 +135,7 @@ class TestGiven:
         part = Part("audio", uri="talk.wav", segments=given)
         return load_engine(AsrOptions(engine="given")).segments(audio, part)
 
-    def test_passes_them_on(self) -> None:
+    def test_returns_them_unchanged(self) -> None:
         given = (
             SpeechSegment(0.5, 2.0, "Hello.", (Word("Hello", 0.5, 1.0),)),
             SpeechSegment(2.0, 9.0, "Bye."),
@@ -146,7 +146,7 @@ class TestGiven:
     def test_a_rounded_end_is_clipped_to_the_file(self) -> None:
         assert self.segments(SpeechSegment(9.0, 10.05)) == (SpeechSegment(9.0, 10.0),)
 
-    def test_only_the_decoded_stretch_counts(self) -> None:
+    def test_segments_are_clipped_to_the_decoded_stretch(self) -> None:
         audio = DecodedAudio(np.zeros(16_000 * 3, np.float32), 16_000, 4.0, 10.0, "")
         words = (Word("one", 3.0, 3.5), Word("two", 4.5, 5.0))
         given = (
@@ -187,7 +187,7 @@ class TestGiven:
             ),
         ],
     )
-    def test_nonsense_is_an_error(self, given: tuple[SpeechSegment, ...], message: str) -> None:
+    def test_impossible_times(self, given: tuple[SpeechSegment, ...], message: str) -> None:
         with pytest.raises(SpeechError, match=f"talk.wav: {message}"):
             self.segments(*given)
 

@@ -1,4 +1,4 @@
-"""`asr.language`: what each engine knows, found out before any sound is heard."""
+"""`asr.language` is checked by engine before any work is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.asr import load_engine
 from omnitrace_core.asr.engines import whisper
-from omnitrace_core.asr.engines.languages import check_iso_language, check_no_language
+from omnitrace_core.asr.engines.languages import check_iso_language, check_language_unset
 from omnitrace_core.errors import UnknownName
 from omnitrace_core.options import AsrOptions
 from tests.core.asr import tiny_speech
@@ -23,13 +23,13 @@ def whisper_for(model: str, language: str) -> AsrOptions:
 
 
 @pytest.mark.parametrize("language", ["en", "EN", "English", "mandarin", "<|zh|>"])
-def test_whisper_knows_codes_and_names(tmp_path: Path, language: str) -> None:
+def test_whisper_takes_codes_and_names(tmp_path: Path, language: str) -> None:
     folder = tiny_speech.build_whisper(tmp_path / "model")
     load_engine(whisper_for(folder, language))
     load_engine(whisper_for(HUB, language))
 
 
-def test_whisper_names_what_its_model_knows(tmp_path: Path) -> None:
+def test_an_error_lists_the_languages_of_the_model(tmp_path: Path) -> None:
     folder = tiny_speech.build_whisper(tmp_path / "model")
     with pytest.raises(UnknownName, match=r"'de': this .*, en \(english\), zh \(chinese\)$"):
         load_engine(whisper_for(folder, "de"))
@@ -38,22 +38,22 @@ def test_whisper_names_what_its_model_knows(tmp_path: Path) -> None:
         load_engine(whisper_for(HUB, "xx"))
 
 
-def test_an_english_whisper(tmp_path: Path) -> None:
-    told = {"is_multilingual": False}
-    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+def test_a_whisper_of_english_only(tmp_path: Path) -> None:
+    settings = {"is_multilingual": False}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     load_engine(whisper_for(str(tmp_path), "en"))
     with pytest.raises(UnknownName, match=r"this Whisper takes null .*, en \(english\)$"):
         load_engine(whisper_for(str(tmp_path), "de"))
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_a_whisper_that_says_nothing(tmp_path: Path, content: str | None) -> None:
+def test_a_whisper_without_a_generation_config(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "generation_config.json").write_text(content)
     load_engine(whisper_for(str(tmp_path), "de"))
 
 
-def test_a_whisper_from_the_hub_is_asked_again(
+def test_a_whisper_from_the_hub_is_checked_again_when_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(tiny_speech.build_whisper(tmp_path / "model"))
@@ -71,15 +71,15 @@ def test_iso_codes(language: str | None) -> None:
 @pytest.mark.parametrize(
     "language", ["xx", "EN", "english", "en-US", "", "e", "e1g", "\u00e4\u00e4\u00e4"]
 )
-def test_what_is_no_iso_code(language: str) -> None:
+def test_invalid_iso_codes(language: str) -> None:
     with pytest.raises(UnknownName, match=r"ISO 639-3, such as eng, or .*: aa ab .* zh zu"):
         check_iso_language(language)
 
 
-def test_engines_check_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_check_the_language_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELEVENLABS_API_KEY", "x")
     with pytest.raises(UnknownName, match=r"asr\.language='klingon': scribe takes"):
         load_engine(AsrOptions(engine="scribe", language="klingon"))
-    with pytest.raises(UnknownName, match=r"asr\.language='zh': paraformer hears"):
+    with pytest.raises(UnknownName, match=r"asr\.language='zh': paraformer takes no"):
         load_engine(AsrOptions(engine="paraformer", language="zh"))
-    check_no_language("paraformer", None)
+    check_language_unset("paraformer", None)

@@ -1,4 +1,4 @@
-"""Where speech models come from: directories, or hub ids with their commit."""
+"""Speech models are directories, or hub ids with a commit."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ COMMIT = "0123456789" * 4
 def test_pinned_hub_ids_are_fetched_at_their_commit(
     value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    downloads: list[tuple[str, str]] = []
 
     def snapshot_download(name: str, *, revision: str, ignore_patterns: list[str]) -> str:
-        asked.append((name, revision))
+        downloads.append((name, revision))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert check_model("asr.model", value, "whisper") == value
-    assert asked == []
+    assert downloads == []
     assert model_folder(value) == tmp_path
-    assert asked == [(value.partition("@")[0], COMMIT)]
+    assert downloads == [(value.partition("@")[0], COMMIT)]
 
 
-def test_local_directories_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_local_directories_are_used_as_they_are(tmp_path: Path) -> None:
     assert check_model("asr.model", str(tmp_path), "whisper") == str(tmp_path)
     assert model_folder(str(tmp_path)) == tmp_path
 
 
-def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*given: object, **settings: object) -> str:
+def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **settings: object) -> str:
         raise OSError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
@@ -54,12 +54,12 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/no/such/folder", "is not a local directory"),
     ],
 )
-def test_what_is_neither(value: str | None, message: str) -> None:
+def test_values_that_are_neither(value: str | None, message: str) -> None:
     with pytest.raises(BackendError, match=message):
         check_model("asr.model", value, "whisper")
 
 
-def test_a_package_that_is_missing() -> None:
+def test_a_missing_package() -> None:
     with pytest.raises(
         BackendError, match=r"needs the package no_such: pip install 'omnitrace-ray\[x"
     ):

@@ -26,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def options(folder: str, **settings: object) -> AsrOptions:
-    told = {"engine": "whisper", "model": folder, "language": "en", **settings}
-    return AsrOptions.model_validate(told)
+    values = {"engine": "whisper", "model": folder, "language": "en", **settings}
+    return AsrOptions.model_validate(values)
 
 
 def test_sentences_and_words_end_to_end(folder: str) -> None:
@@ -36,28 +36,28 @@ def test_sentences_and_words_end_to_end(folder: str) -> None:
     segments = engine.segments(audio, part)
     words = [word for segment in segments for word in segment.words]
     assert words
-    # Each of the two sentences was heard, on the clock of the file, and nothing in between.
+    # Words in each of the two sentences, in seconds of the file, and none between them.
     assert {word.start_s < 5 for word in words} == {True, False}
     assert all(0.9 < w.start_s < w.end_s < 9.8 for w in words)
     assert all(a.end_s <= b.start_s for a, b in pairwise(words))
-    said = {word.text for word in words}
-    assert said <= {"the", "man", "walks.", "angel", "forest,", "museum?"}
+    texts = {word.text for word in words}
+    assert texts <= {"the", "man", "walks.", "angel", "forest,", "museum?"}
     assert engine.segments(audio, part) == segments
 
 
-def test_long_sounds_are_heard_in_stretches_that_fit(
+def test_long_sounds_are_cut_into_clips_that_fit(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[float] = []
-    plain = whisper._recognise
+    real = whisper.recognise
 
-    def seen(model: object, language: object, waves: list[np.ndarray]) -> object:
+    def record(model: object, language: object, waves: list[np.ndarray]) -> object:
         lengths.extend(len(wave) / 16_000 for wave in waves)
         assert language == "en"
         assert len(waves) <= 2
-        return plain(model, language, waves)  # type: ignore[arg-type]
+        return real(model, language, waves)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(whisper, "_recognise", seen)
+    monkeypatch.setattr(whisper, "recognise", record)
     audio, spoken, _ = long_speech()
     segments = load_engine(options(folder, batch_s=60)).segments(audio, Part("audio"))
     assert len(lengths) > 5
@@ -66,13 +66,13 @@ def test_long_sounds_are_heard_in_stretches_that_fit(
     assert all(a.end_s <= b.start_s for a, b in pairwise(segments))
 
 
-def test_no_speech_loads_no_model() -> None:
+def test_silence_loads_no_model() -> None:
     silence = DecodedAudio(np.zeros(32_000, np.float32), 16_000, 0.0, 2.0, "")
     engine = load_engine(options("nobody/whisper@" + "0" * 40))
     assert engine.segments(silence, Part("audio")) == ()
 
 
-def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> None:
+def test_the_reader_makes_chunks_and_falls_back_to_bins(folder: str) -> None:
     _, part = decode_speech()
     _, quiet = decode_speech(audio_start=0.0, audio_end=0.9)
     sample = Sample("s", (Message("user", (part, quiet)),))
@@ -81,7 +81,7 @@ def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> No
     )
     ready = reader.read(sample)
     kinds = [(unit.part_index, unit.kind) for unit in ready.units]
-    # The two sentences, 8.6 s with their pause, are joined by what they say or by their pause.
+    # The two sentences are 8.6 s long with their pause: one chunk or two.
     assert set(kinds) == {(0, "audio_chunk"), (1, "audio_bin")}
     assert all(unit.transcript for unit in ready.units if unit.part_index == 0)
     assert "part 1: no speech found, its sound is cut into time bins" in ready.notes
@@ -89,7 +89,7 @@ def test_the_reader_makes_chunks_of_it_and_falls_back_to_bins(folder: str) -> No
 
 def test_the_reader_loads_models_before_the_first_sound(folder: str, tmp_path: Path) -> None:
     settings = options(folder, embedding=tiny_speech.build_embedder(tmp_path / "embedder"))
-    loads = (whisper._load, embedding._load)
+    loads = (whisper.load_pipeline, embedding.load_model)
     for load in loads:
         load.cache_clear()
     rules, media = MediaRules(), MediaOptions()
@@ -101,16 +101,16 @@ def test_the_reader_loads_models_before_the_first_sound(folder: str, tmp_path: P
     SampleReader(ReadingOptions(rules, media, UnitOptions(audio="chunks"), given)).load()
 
 
-def test_a_word_without_an_end_ends_with_its_stretch() -> None:
-    word = whisper._word({"text": " late", "timestamp": (1.0, None)}, 1.5)
+def test_a_word_without_an_end_ends_with_its_clip() -> None:
+    word = whisper.to_word({"text": " late", "timestamp": (1.0, None)}, 1.5)
     assert (word.text, word.start_s, word.end_s) == (" late", 1.0, 1.5)
 
 
-def test_models_that_cannot_serve(folder: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_unusable_models(folder: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("others")
-    blind = tiny_speech.build_whisper(root / "blind", word_times=False)
+    without_times = tiny_speech.build_whisper(root / "without_times", word_times=False)
     with pytest.raises(BackendError, match="names no alignment_heads"):
-        load_engine(options(blind)).segments(*decode_speech())
+        load_engine(options(without_times)).segments(*decode_speech())
     (root / "empty").mkdir()
     with pytest.raises(BackendError, match=r"asr\.model=.* cannot be loaded as Whisper"):
         load_engine(options(str(root / "empty"))).segments(*decode_speech())

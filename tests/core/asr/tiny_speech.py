@@ -1,4 +1,4 @@
-"""Speech models of the real architectures, of tiny size and random weights, in real directories."""
+"""Builds folders of speech models: the real architectures, tiny, with random weights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _FRAMES = {"fs": 16_000, "window": "hamming", "n_mels": 80, "frame_length": 25, 
 
 
 def build_paraformer(folder: Path, *, own_times: bool = True) -> str:
-    """A Paraformer. own_times: the bidirectional kind, which is trained to say when words are."""
+    """A Paraformer. own_times: the variant with a predictor of word times."""
     config = {
         "model": "BiCifParaformer" if own_times else "Paraformer",
         "model_conf": {"ctc_weight": 0.0, "predictor_bias": 1, "sampling_ratio": 0.75},
@@ -74,7 +74,7 @@ def build_paraformer(folder: Path, *, own_times: bool = True) -> str:
 
 
 def build_detector(folder: Path, longest_ms: int = 4000) -> str:
-    """An FSMN voice activity detector. Its random weights hear speech in everything."""
+    """An FSMN voice activity detector. With random weights, it finds speech everywhere."""
     config = {
         "model": "FsmnVADStreaming",
         "model_conf": {"max_single_segment_time": longest_ms, "max_end_silence_time": 800},
@@ -99,7 +99,7 @@ def build_detector(folder: Path, longest_ms: int = 4000) -> str:
 
 
 def build_punctuator(folder: Path) -> str:
-    """A CT-Transformer that puts random punctuation behind words."""
+    """A CT-Transformer that puts random punctuation after words."""
     config = {
         "model": "CTTransformer",
         "model_conf": {
@@ -125,8 +125,8 @@ def _save(
     import torch
 
     folder.mkdir(parents=True)
-    known = {"model", "model_conf", "frontend", "frontend_conf", "tokenizer", "tokenizer_conf"}
-    arguments = {key: value for key, value in config.items() if key not in known}
+    top_level = {"model", "model_conf", "frontend", "frontend_conf", "tokenizer", "tokenizer_conf"}
+    arguments = {key: value for key, value in config.items() if key not in top_level}
     arguments |= config["model_conf"]
     if tokens is not None:
         (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
@@ -137,7 +137,7 @@ def _save(
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     enable_transformers_vision()
     with preserve_process_state(1, "funasr"):
-        import funasr  # noqa: F401  fills the table of models
+        import funasr  # noqa: F401  (fills the table of models)
         from funasr.register import tables
 
         torch.manual_seed(0)
@@ -147,7 +147,7 @@ def _save(
 
 
 def _mean_and_variance(n: int) -> str:
-    """Kaldi's text form of what frontends add to and multiply features with."""
+    """The shift and scale that frontends apply to features, in Kaldi's text format."""
 
     def row(name: str, value: float) -> str:
         values = " ".join([str(value)] * n)
@@ -158,7 +158,7 @@ def _mean_and_variance(n: int) -> str:
 
 
 def build_whisper(folder: Path, *, word_times: bool = True) -> str:
-    """A multilingual Whisper that says random words of a small vocabulary."""
+    """A multilingual Whisper that returns random words of a small vocabulary."""
     enable_transformers_vision()
     import torch
     from tokenizers import AddedToken, pre_tokenizers
@@ -182,7 +182,7 @@ def build_whisper(folder: Path, *, word_times: bool = True) -> str:
     tokenizer = WhisperTokenizer(vocab=vocab, merges=[], pad_token="<|endoftext|>")
     tokenizer.add_special_tokens({"extra_special_tokens": marks})
     tokenizer.add_tokens([AddedToken(text, special=False) for text in times])
-    ends = {
+    ends: dict[str, Any] = {
         "bos_token_id": vocab["<|endoftext|>"],
         "eos_token_id": vocab["<|endoftext|>"],
         "pad_token_id": vocab["<|endoftext|>"],
@@ -200,12 +200,12 @@ def build_whisper(folder: Path, *, word_times: bool = True) -> str:
             encoder_ffn_dim=64,
             decoder_ffn_dim=64,
             max_target_positions=64,
-            # Letters alone are not said: words are what is to be seen.
             **ends,
         )
     )
     model.generation_config = GenerationConfig(
         max_length=24,
+        # Single letters are suppressed, so that the model returns whole words.
         suppress_tokens=list(range(len(letters))),
         no_timestamps_token_id=vocab["<|notimestamps|>"],
         is_multilingual=True,
@@ -243,7 +243,7 @@ def build_embedder(folder: Path, pooling: str = "mean") -> str:
         intermediate_size=64,
     )
     model = BertModel(shape).requires_grad_(False)
-    # Words count for more than places: texts of other words lie apart.
+    # Large word embeddings outweigh those of positions: texts of other words are far apart.
     model.embeddings.word_embeddings.weight.mul_(20)
     model.save_pretrained(folder)
     kinds = ("Transformer", "Pooling", "Normalize")
@@ -255,9 +255,9 @@ def build_embedder(folder: Path, pooling: str = "mean") -> str:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16}))
     (folder / "1_Pooling").mkdir()
-    told = {
+    settings = {
         "pooling_mode_cls_token": pooling == "cls",
         "pooling_mode_mean_tokens": pooling == "mean",
     }
-    (folder / "1_Pooling/config.json").write_text(json.dumps(told))
+    (folder / "1_Pooling/config.json").write_text(json.dumps(settings))
     return str(folder)

@@ -31,8 +31,8 @@ def options(text: str) -> list[str]:
 
 
 def assert_partition(text: str, ranges: list[tuple[int, int]]) -> None:
-    """In order, trimmed, not empty, and every character that is no white space exactly once."""
-    covered = []
+    """In order, trimmed, not empty, and every character that is not white space exactly once."""
+    covered: list[int] = []
     for start, end in ranges:
         assert start < end
         assert text[start:end] == text[start:end].strip()

@@ -13,7 +13,15 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, SpeechChunk
+from omnitrace_core.records import (
+    DecodedMedia,
+    Message,
+    Part,
+    ReadySample,
+    Sample,
+    SourceUnit,
+    SpeechChunk,
+)
 from omnitrace_core.units.cut import assign_units, empty_unit_notes, empty_units, time_bins
 from tests.core.ready_samples import image, ready, sound, video
 
@@ -75,7 +83,7 @@ def test_media_that_instruct_are_one_unit_and_no_source() -> None:
         Part("text", text="And this?"),
     )
     reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(image="grid")))
-    media = {0: image(1), 1: video(2)}
+    media: dict[int, DecodedMedia] = {0: image(1), 1: video(2)}
     item = reader.ready(Sample("a", (Message("user", parts),)), media, {})
     assert [(unit.kind, unit.modality) for unit in item.units] == [
         ("instruction", "image"),
