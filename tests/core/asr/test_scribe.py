@@ -238,8 +238,8 @@ def test_without_a_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("http://speech.example.com", "only https, or this machine itself"),
-        ("https://me:secret@speech.example.com", "credentials do not belong"),
+        ("http://speech.example.com", "only by https or to this machine"),
+        ("https://me:secret@speech.example.com", "must not contain credentials"),
     ],
 )
 def test_the_key_is_sent_to_safe_addresses_only(address: str, message: str) -> None:
