@@ -36,8 +36,8 @@ _STYLE = """<style>
 .omnitrace-result table { border-collapse: collapse; margin: .4em 0; }
 .omnitrace-result th, .omnitrace-result td { text-align: left; vertical-align: top;
   padding: .15em .8em .15em 0; }
-.omnitrace-result .ot-bar { display: inline-block; height: .6em; margin-right: .4em;
-  background: rgba(60, 120, 200, .7); }
+.omnitrace-result .ot-share { white-space: nowrap; min-width: 8em; }
+.omnitrace-result .ot-bar { display: inline-block; height: .6em; background: rgba(60, 120, 200, .7); }
 </style>"""
 
 
@@ -75,7 +75,8 @@ def _span(sample: Sample, item: Attribution) -> str:
     facts = f"{outcome_of(item)}, {count(len(item.sources), 'source')}"
     rows = "\n".join(_source(sample, source) for source in item.sources)
     table = (
-        "<table><tr><th>mass</th><th>source</th><th>what it says</th></tr>\n" + rows + "</table>"
+        "<table><tr><th>mass</th><th>share of votes</th><th>source</th><th>text</th></tr>\n"
+        f"{rows}</table>"
         if rows
         else '<div class="ot-faint">no source was chosen</div>'
     )
@@ -95,7 +96,8 @@ def _source(sample: Sample, source: Source) -> str:
         place += f'<br><span class="ot-faint">{_safe(_short(media))}</span>'
     words = _safe(_short(words_of(source.unit)), lines=True)
     return (
-        f'<tr><td><span class="ot-bar" style="width: {width}em"></span>{source.mass:.3f}</td>'
+        f'<tr><td>{source.mass:.3f}</td><td class="ot-share">{source.share:.2f} '
+        f'<span class="ot-bar" style="width: {width}em"></span></td>'
         f'<td>{place}</td><td class="ot-text">{words}</td></tr>'
     )
 
