@@ -37,7 +37,8 @@ _STYLE = """<style>
 .omnitrace-result th, .omnitrace-result td { text-align: left; vertical-align: top;
   padding: .15em .8em .15em 0; }
 .omnitrace-result .ot-share { white-space: nowrap; min-width: 8em; }
-.omnitrace-result .ot-bar { display: inline-block; height: .6em; background: rgba(60, 120, 200, .7); }
+.omnitrace-result .ot-bar { display: inline-block; height: .6em;
+  background: rgba(60, 120, 200, .7); }
 </style>"""
 
 

@@ -32,10 +32,10 @@ ENGINES: Mapping[str, EngineFactory] = {
 }
 
 
-def list_asr_engines() -> list[str]:
+def list_asr_engines() -> tuple[str, ...]:
     """The valid values of `asr.engine`, sorted: the shipped engines, and those of plug-ins."""
     plugins = (point.name for point in entry_points(group=ENTRY_POINTS))
-    return sorted({*ENGINES, *plugins})
+    return tuple(sorted({*ENGINES, *plugins}))
 
 
 def engine_factory(name: str) -> EngineFactory:
