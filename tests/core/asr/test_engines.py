@@ -43,7 +43,7 @@ class TestTable:
 
         monkeypatch.setattr(engines, "entry_points", entry_points)
         assert isinstance(load_engine(AsrOptions(engine="everything")), Everything)
-        names = ["everything", "given", "paraformer", "scribe", "vad", "whisper"]
+        names = ("everything", "given", "paraformer", "scribe", "vad", "whisper")
         assert list_asr_engines() == names
         # A plug-in cannot replace a shipped engine.
         assert not isinstance(load_engine(AsrOptions(engine="vad")), Everything)
