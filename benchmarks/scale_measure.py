@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.storage import folder as io
-from pipeline.storage.stores import AnyStore
+from pipeline.storage.store import Store
 
 # What each call is on an object store. A call within a call (`create` writes, say) is one request.
 _KINDS = {
@@ -25,7 +25,7 @@ _KINDS = {
     "open": "get",
     "read": "get",
     "read_tagged": "get",
-    "copy_out": "get",
+    "download": "get",
     "writing": "put",
     "create": "put",
     "swap": "put",
@@ -107,19 +107,19 @@ def counting_requests() -> Iterator[Requests]:
     Listings and deletions count as S3 would need them: one request per 1,000 names.
     """
     requests = Requests()
-    kept = io.store_of
+    kept = io.open_store
 
-    def counted(root: str) -> tuple[AnyStore, str]:
+    def counted(root: str) -> tuple[Store, str]:
         store, path = kept(root)
         for name, kind in _KINDS.items():
             setattr(store, name, _counted(getattr(store, name), kind, requests))
         return store, path
 
-    io.store_of = counted
+    io.open_store = counted
     try:
         yield requests
     finally:
-        io.store_of = kept
+        io.open_store = kept
 
 
 _inside = threading.local()

@@ -41,7 +41,7 @@ from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
-from tests.pipeline.storage.s3_server import environment, serving
+from tests.pipeline.storage.s3_server import environment, serve_s3
 
 _BUCKET = "s3://scale"
 _SHARDS, _CHUNKS, _ROWS = 10, 10, 8  # of the run whose requests are told apart
@@ -50,7 +50,7 @@ Counts = dict[str, Counter[str]]
 
 def measure_s3(folder: Path, shards: int) -> tuple[dict[str, Any], str]:
     """Count; `shards` is the size of the run that is run again. Figures and their table."""
-    with serving(folder) as address, _environ(environment(address)), _counting() as counting:
+    with serve_s3(folder) as address, _environ(environment(address)), _counting() as counting:
         counting.make_bucket()
         run_counts = _whole_run(counting)
         rerun = _rerun(folder, shards, counting)

@@ -32,7 +32,7 @@ from omnitrace_core.options import (
 )
 from omnitrace_core.tracing.signals import HEADS
 from omnitrace_core.tracing.signals.head_weights import head_weights_identity
-from pipeline.storage.folder import absolute
+from pipeline.storage.folder import absolute_path
 from stages.arrow.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
 def _head_files(config: RunConfig) -> dict[str, str]:
     """Absolute path of each file of head weights, by the signal's name."""
     names = [name for name in config.trace.signals if name.startswith(HEADS)]
-    return {name: absolute(name[len(HEADS) :]) for name in names}
+    return {name: absolute_path(name[len(HEADS) :]) for name in names}
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

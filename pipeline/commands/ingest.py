@@ -21,7 +21,7 @@ from omnitrace_core.samples.forms import normalise, rejected_row
 from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import clip
 from pipeline.commands.input_files import InputFile, Record, find_files
-from pipeline.storage.folder import Folder, absolute
+from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def ingest(
     files = find_files(source)
     target = Folder(dest)
     old = _present_shards(target, files, overwrite)
-    root = None if media_root is None else absolute(media_root)
+    root = None if media_root is None else absolute_path(media_root)
     n_rows = 0
     written: list[str] = []
     try:

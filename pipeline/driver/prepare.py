@@ -15,7 +15,7 @@ from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.storage.folder import Folder, absolute
+from pipeline.storage.folder import Folder, absolute_path
 
 
 def prepare(run: IdentifiedRun) -> Job:
@@ -38,7 +38,7 @@ def prepare(run: IdentifiedRun) -> Job:
 
 
 def _check_places(config: RunConfig) -> None:
-    source, dest = absolute(config.input.path), absolute(config.output.path)
+    source, dest = absolute_path(config.input.path), absolute_path(config.output.path)
     if f"{dest}/".startswith(f"{source}/"):
         raise ConfigError(
             f"output.path={dest!r} lies inside input.path={source!r}, so that the next run would "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from omnitrace_core.errors import RunError
 from pipeline.config import RunConfig, fingerprint
 from pipeline.planning.model_files import model_identity, speech_identity
-from pipeline.storage.folder import Folder, absolute
+from pipeline.storage.folder import Folder, absolute_path
 
 Today = Callable[[], datetime.date]
 
@@ -51,7 +51,7 @@ def identify(config: RunConfig, today: Today = utc_today) -> RunIdentity:
     if config.units.audio == "chunks":
         models += speech_identity(config.asr)
     config_fingerprint = fingerprint(config, "\0".join(models))
-    key = f"{absolute(config.input.path)}\0{config_fingerprint}"
+    key = f"{absolute_path(config.input.path)}\0{config_fingerprint}"
     # Begins with a letter, or Hive-style readers could take the folder name for a number.
     run_id = config.run.id or f"r{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     output = Folder(config.output.path)

@@ -13,7 +13,7 @@ from omnitrace_core.text.language import load_lean_language
 from pipeline.config import RunConfig
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
-from pipeline.storage.folder import Folder, absolute
+from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.schema import TABLES
 from stages.recurate import Change
 
@@ -42,7 +42,7 @@ def check_places(run_path: str, run: StoredRun, dest: str) -> None:
 
 
 def _real(path: str) -> str:
-    path = absolute(path)
+    path = absolute_path(path)
     return path if "://" in path else os.path.realpath(path)
 
 

@@ -22,7 +22,7 @@ from pipeline.recuration.checks import (
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.stored_run import StoredRun, find_run
 from pipeline.run_folder.verdict import is_finished
-from pipeline.storage.folder import Folder, absolute
+from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.schema import SCHEMA_VERSION
 from stages.recurate import Change, Settings
 
@@ -105,7 +105,7 @@ def _config(run: StoredRun, dest: str, overrides: Sequence[str]) -> RunConfig:
     tree: Tree = {**run.settings, "curation": _chosen(run.config.curation)}
     if any(override.startswith("output.") for override in overrides):
         raise ConfigError("output.path is what DEST says; leave it out")
-    output = f"output.path={json.dumps(absolute(dest))}"
+    output = f"output.path={json.dumps(absolute_path(dest))}"
     return make_config(tree, [*overrides, output], "the run's configuration with your changes")
 
 

@@ -58,7 +58,7 @@ def commit_chunk(
         records = records.replace_schema_metadata(metadata)
     try:
         with (
-            folder.writing(chunk_file_name(chunk["chunk_key"]), over=ABSENT) as path,
+            folder.writing(chunk_file_name(chunk["chunk_key"]), if_version=ABSENT) as path,
             pa.ipc.new_file(str(path), records.schema) as file,
         ):
             file.write_table(records)

@@ -86,7 +86,7 @@ def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterato
         # Opened in reverse order: an ExitStack closes last what was opened first.
         names = {name: table_name(name, number) for name in reversed(tables)}
         paths = {
-            name: files.enter_context(folder.writing(file, over=folder.version(file)))
+            name: files.enter_context(folder.writing(file, if_version=folder.version(file)))
             for name, file in names.items()
         }
         with ExitStack() as open_files:

@@ -232,7 +232,7 @@ class VerdictFile:
         return verdict
 
     def _write(self, verdict: Verdict) -> None:
-        with self._folder.writing(VERDICT, over=self._version) as path:
+        with self._folder.writing(VERDICT, if_version=self._version) as path:
             path.write_text(json.dumps(asdict(verdict), indent=1))
         self._version = self._folder.version(VERDICT)
 

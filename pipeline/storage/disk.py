@@ -1,4 +1,4 @@
-"""Names, locks and flushes of files on a disk of this machine."""
+"""Temporary names, locks, links and flushes of files on a disk of this machine."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ _LOCK = ".lock"
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def neighbour(target: Path) -> Path:
-    """Where to write what becomes this file."""
+def partial_path(target: Path) -> Path:
+    """A new hidden path beside a file, to write its next version to."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
 
 
-def sweep(target: Path) -> None:
-    """Delete what writers of this file left that were killed, or that have come too late."""
-    for left in target.parent.glob(f".{target.name}.*{PARTIAL}"):
-        left.unlink(missing_ok=True)
+def delete_partials(target: Path) -> None:
+    """Delete the partial files of writers of this file that were killed or came too late."""
+    for partial in target.parent.glob(f".{target.name}.*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Hold the hidden lock file beside a file; the system lets go of it when a holder dies."""
+def file_lock(target: Path) -> Iterator[None]:
+    """Lock the hidden lock file beside a file; the system unlocks it when the holder dies."""
     with target.with_name(f".{target.name}{_LOCK}").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def folder_locked(target: Path) -> Iterator[None]:
-    """Hold the folder that a file is in, which leaves no lock file behind."""
+def folder_lock(target: Path) -> Iterator[None]:
+    """Lock the folder of a file, which leaves no lock file behind."""
     handle = os.open(target.parent, os.O_RDONLY)
     try:
-        with ExitStack() as held:
+        with ExitStack() as stack:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
             except OSError:
-                # Of network file systems, some lock only what is open for writing.
-                held.enter_context(locked(target))
+                # Some network file systems lock only files that are open for writing.
+                stack.enter_context(file_lock(target))
             yield
     finally:
         os.close(handle)
 
 
-def is_above(link: str) -> bool:
-    """Whether a link leads to a folder that it lies in, and so in a circle."""
+def links_to_ancestor(link: str) -> bool:
+    """Whether a link leads to a folder that contains it, so that following it never ends."""
     return Path(link).resolve() in Path(link).parent.resolve().joinpath("x").parents
 
 
-def link(partial: Path, target: Path) -> None:
-    """Give a file its name if the name is free. Raises: FileExistsError."""
+def rename_if_absent(partial: Path, target: Path) -> None:
+    """Give a file its final name by a hard link. Raises: FileExistsError if the name is in use."""
     try:
         os.link(partial, target)
     except FileExistsError:
@@ -64,14 +64,14 @@ def link(partial: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # A disk without hard links, such as some that are mounted from elsewhere.
-        with locked(target):
+        # The file system has no hard links; some network file systems do not.
+        with file_lock(target):
             if target.exists():
-                raise FileExistsError(errno.EEXIST, "is there already", str(target)) from error
+                raise FileExistsError(errno.EEXIST, "exists already", str(target)) from error
             os.replace(partial, target)
 
 
 def flush(path: Path) -> None:
-    """Put the content on disk before its name, so that a power cut cannot leave an empty file."""
+    """Write the content to disk before the rename, so that a power cut leaves no empty file."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

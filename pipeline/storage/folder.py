@@ -1,4 +1,4 @@
-"""Folders on any filesystem that fsspec knows, with writes that are whole or not there at all."""
+"""Folders on any file system that fsspec knows, with atomic and conditional writes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
+from fsspec.implementations.local import LocalFileSystem
+
 from omnitrace_core.errors import ConfigError
+from omnitrace_core.storage.files import S3_SCHEMES, connect, identity_of
 from pipeline.storage.disk import PARTIAL
-from pipeline.storage.stores import ABSENT, AnyStore, LocalStore, Taken, identity_of, store_of
+from pipeline.storage.local_store import LocalStore
+from pipeline.storage.s3_store import S3Store
+from pipeline.storage.store import ABSENT, Store, VersionConflict
 
-__all__ = ["ABSENT", "PARTIAL", "Folder", "absolute"]
+__all__ = ["ABSENT", "PARTIAL", "Folder", "absolute_path"]
 
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Folder:
-    """A folder; names in it are relative and use `/`.
+    """A folder on any store; names of its files are relative to it and use `/`.
 
-    Cheap to make and to send to workers: the filesystem is opened where it is used. Credentials
-    come from the environment, as each filesystem defines it. Anything here can raise
-    `StoreUnavailable` (an OSError) or `StoreCredentials` (a ConfigError) where that is S3.
+    Cheap to create and to send to workers: the file system is opened at the first use. Credentials
+    come from the environment, as each file system defines it. On S3, every method can raise
+    `StoreUnavailable` (an OSError) or `StoreCredentials` (a ConfigError).
     """
 
     def __init__(self, root: str) -> None:
-        self.root = absolute(root)
+        self.root = absolute_path(root)
 
     def __truediv__(self, name: str) -> Folder:
         return Folder(f"{self.root}/{name}")
@@ -38,14 +42,14 @@ class Folder:
         return Folder, (self.root,)
 
     @cached_property
-    def _opened(self) -> tuple[AnyStore, str]:
+    def _opened(self) -> tuple[Store, str]:
         try:
-            return store_of(self.root)
+            return open_store(self.root)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"{self.root}: no such kind of storage ({error})") from error
 
     @property
-    def _store(self) -> AnyStore:
+    def _store(self) -> Store:
         return self._opened[0]
 
     def _path(self, name: str) -> str:
@@ -54,14 +58,14 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether the folder is on this machine's own file system."""
+        """Whether the folder is on the file system of this machine."""
         return isinstance(self._store, LocalStore)
 
     @property
     def is_conditional(self) -> bool:
-        """Whether `create`, `swap` and `writing(over=...)` hold against other writers.
+        """Whether `create`, `swap` and `writing(if_version=...)` are atomic.
 
-        Elsewhere they ask first and then write, so that two writers can both be told yes.
+        If not, they look at the file first and then write, so two writers may both succeed.
         """
         return self._store.is_conditional
 
@@ -69,28 +73,28 @@ class Folder:
         """Full address of a file."""
         return f"{self.root}/{name}" if name else self.root
 
-    # --- looking ----------------------------------------------------------------------------
+    # --- listing ----------------------------------------------------------------------------
 
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
-        """Names of the files directly in a folder, sorted; a missing folder has none."""
+        """Sorted names of the files directly in a folder; none if there is no such folder."""
         return sorted(self.listing(folder, suffix))
 
     def listing(self, folder: str = "", suffix: str = "") -> dict[str, str]:
         """As `names`, each with its `identity`; S3: one request per 1,000 files."""
         found = self._store.listing(self._path(folder), deep=False)
-        return {name: told for name, told in found.items() if name.endswith(suffix)}
+        return {name: identity for name, identity in found.items() if name.endswith(suffix)}
 
     def tree(self, suffix: str) -> list[str]:
-        """Names of all files below the root that end so, sorted."""
+        """Sorted names of all files in the folder and below it that end with `suffix`."""
         return sorted(self.tree_listing(suffix))
 
     def tree_listing(self, suffix: str) -> dict[str, str]:
         """As `tree`, each with its `identity`; S3: one request per 1,000 files."""
         found = self._store.listing(self._path(""), deep=True)
-        return {name: told for name, told in found.items() if name.endswith(suffix)}
+        return {name: identity for name, identity in found.items() if name.endswith(suffix)}
 
     def is_file(self, name: str = "") -> bool:
-        """Whether this is a file."""
+        """Whether there is a file of this name."""
         info = self._store.info(self._path(name))
         return info is not None and info["type"] == "file"
 
@@ -99,7 +103,7 @@ class Folder:
         return self._store.info(self._path(name)) is not None
 
     def identity(self, name: str) -> str:
-        """What changes when the file's content does: its ETag, or its size and time.
+        """Changes when the file's content does: its ETag, or its size and time.
 
         Raises: FileNotFoundError.
         """
@@ -109,21 +113,21 @@ class Folder:
         return identity_of(info)
 
     def version(self, name: str) -> str:
-        """What `writing(over=...)` compares: changes with the file; ABSENT if there is none."""
+        """For `writing(if_version=...)`: changes with the file; ABSENT if there is none."""
         return self._store.version(self._path(name))
 
     # --- reading ----------------------------------------------------------------------------
 
     def open(self, name: str) -> IO[bytes]:
-        """A file for reading. Raises: FileNotFoundError."""
+        """Open a file for reading. Raises: FileNotFoundError."""
         return self._store.open(self._path(name))
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises: FileNotFoundError."""
+        """Read a whole file. Raises: FileNotFoundError."""
         return self._store.read(self._path(name))
 
     def read_tagged(self, name: str) -> tuple[bytes, str]:
-        """A whole file, and the tag of exactly this version of it, for `swap`.
+        """Read a whole file, and the tag of exactly this content, for `swap`.
 
         Raises: FileNotFoundError.
         """
@@ -132,28 +136,30 @@ class Folder:
     # --- writing ----------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, name: str, over: str | None = None) -> Iterator[Path]:
-        """A local path to write; the file appears under its name, whole, when the block ends well.
+    def writing(self, name: str, if_version: str | None = None) -> Iterator[Path]:
+        """A local path to write to; the complete file appears under its name when the block ends.
 
-        over: only if this `version` is there by then (ABSENT: nothing), or else FileExistsError
-        when the block ends.
-        Local folders: a temporary neighbour, which is then given its name. Others: a temporary
-        file here, then an upload, which object stores make visible only when it is complete.
+        If the block raises, nothing appears. In a local folder, the path is a temporary file beside
+        it, which is then renamed. Elsewhere it is a temporary file of this machine, which is then
+        uploaded; object stores make an upload visible only when it is complete.
 
-        Raises: FileExistsError.
+        if_version: the `version` that the file must have when the block ends (ABSENT: no file).
+
+        Raises:
+            FileExistsError: at the end of the block, the file has another version.
         """
         where = self.url(name)
         try:
-            with self._store.writing(self._path(name), over) as path:
+            with self._store.writing(self._path(name), if_version) as path:
                 if not self.is_local:
                     where = str(path)
                 yield path
-        except Taken as error:
-            told = "is there already" if over == ABSENT else "was changed or deleted meanwhile"
-            raise FileExistsError(f"{self.url(name)} {told}") from error
+        except VersionConflict as error:
+            state = "exists already" if if_version == ABSENT else "was changed or deleted meanwhile"
+            raise FileExistsError(f"{self.url(name)} {state}") from error
         except OSError as error:
-            # Of a full disk the system does not tell what was being written.
-            if error.errno in _FULL and error.filename is None:
+            # The system does not say which file was being written when the disk was full.
+            if error.errno in _DISK_FULL and error.filename is None:
                 error.filename = where
             raise
 
@@ -163,33 +169,36 @@ class Folder:
             path.write_bytes(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a whole file only if nothing is there; whether it was written."""
+        """Write a whole file if there is none of this name; returns whether it was written."""
         return self._store.create(self._path(name), content)
 
     def swap(
         self, name: str, content: bytes, tag: str, within_s: float | None = None
     ) -> str | None:
-        """Replace a file only if it is still the version that `tag` names; returns the new tag.
+        """Replace a file if it still has this tag; returns the new tag.
 
-        None: it is another version by now, or gone. In S3 that version can be another's that was
-        made from this one: when the answer to this write was lost and time went by until it was
-        asked for again.
+        Returns None if the file has another tag or is gone. On S3 that can also happen after a
+        write that was done: if the answer to it was lost, and somebody else replaced the file
+        before the write was tried again.
 
-        within_s: S3: no longer than this, tries and pauses together, or else StoreUnavailable; it
-        may have been written, then.
+        within_s: on S3, the limit for all tries and pauses together. Beyond it, StoreUnavailable is
+        raised, and the file may have been written.
         """
         return self._store.swap(self._path(name), content, tag, within_s)
 
     def replace(self, name: str, content: bytes, confirm: Callable[[], None]) -> None:
-        """Write a whole file over what was there before `confirm` was asked, which may raise.
+        """Replace the version of a file that was there before `confirm` was called.
 
-        Raises: FileExistsError, if others keep writing it though `confirm` lets us.
+        confirm: raises if we may not write.
+
+        Raises:
+            FileExistsError: others keep writing the file, though `confirm` does not raise.
         """
         for is_last in (False, True):
-            over = self.version(name)
+            version = self.version(name)
             confirm()
             try:
-                with self.writing(name, over) as path:
+                with self.writing(name, version) as path:
                     path.write_bytes(content)
                 return
             except FileExistsError:
@@ -199,29 +208,44 @@ class Folder:
     def copy(self, name: str, to: Folder, confirm: Callable[[], None] | None = None) -> None:
         """Copy a file to the same name in another folder.
 
-        confirm: asked when it is here; then only what was there before is written over.
+        confirm: raises if we may not write; called after the download. If given, the copy replaces
+        only the version that was there before.
 
         Raises: FileNotFoundError, FileExistsError.
         """
-        with to.writing(name, over=to.version(name) if confirm else None) as copy:
-            self._store.copy_out(self._path(name), copy)
+        with to.writing(name, if_version=to.version(name) if confirm else None) as copy:
+            self._store.download(self._path(name), copy)
             if confirm:
                 confirm()
 
     def delete(self, name: str) -> None:
-        """Delete a file; it is no error if it is gone already."""
+        """Delete a file; a file that does not exist is ignored."""
         self.delete_many([name])
 
     def delete_many(self, names: Sequence[str]) -> None:
-        """Delete files; it is no error if some are gone already. S3: 1,000 a request."""
+        """Delete files; files that do not exist are ignored. S3: 1,000 per request."""
         self._store.delete([self._path(name) for name in names])
 
     def delete_folder(self, name: str) -> None:
-        """Delete a folder with all that is in it; it is no error if it is gone already."""
+        """Delete a folder and its content; a folder that does not exist is ignored."""
         self._store.delete_folder(self._path(name))
 
 
-def absolute(path: str) -> str:
-    """A path or URL in one spelling: local paths absolute, no slash at the end."""
+def absolute_path(path: str) -> str:
+    """Normalize a path or URL: local paths become absolute, a slash at the end is removed."""
     path = path.removeprefix("file://")
     return (path if "://" in path else os.path.abspath(path)).rstrip("/") or "/"
+
+
+def open_store(root: str) -> tuple[Store, str]:
+    """The store of an address, and the path in it.
+
+    Raises:
+        ImportError: the package that reads such addresses is not installed.
+        ValueError: there is no such kind of address.
+    """
+    fs, path = connect(root)
+    if root.partition("://")[0].lower() in S3_SCHEMES:
+        return S3Store(fs), path
+    kind = LocalStore if isinstance(fs, LocalFileSystem) else Store
+    return kind(fs), path.rstrip("/")

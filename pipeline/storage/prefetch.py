@@ -1,4 +1,4 @@
-"""Work on many items in threads, a bounded number ahead of whoever takes the results."""
+"""Maps a function over many items in threads, a bounded number of items ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Result = TypeVar("Result")
 def prefetch_map(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """Results of `work` in the order of the items, as many ahead as there are threads.
+    """Yield `work(item)` in the order of the items, computing as many ahead as there are threads.
 
-    For reading from object storage, which is mostly waiting. Unlike an executor's own `map` it
-    takes items as it goes: memory does not follow their number. An error comes in its turn.
+    For reading from object storage, which is mostly waiting. Unlike `Executor.map` it takes items
+    one by one, so memory does not grow with their number. An error is raised in the item's turn.
     """
     with ThreadPoolExecutor(threads) as pool:
-        coming: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         try:
             for item in items:
-                coming.append(pool.submit(work, item))
-                # One more than there are threads, so that none waits for the one that is taken.
-                if len(coming) > threads:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+                pending.append(pool.submit(work, item))
+                # One more than there are threads, so that none is idle while a result is used.
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in coming:
+            for future in pending:
                 future.cancel()

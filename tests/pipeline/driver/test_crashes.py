@@ -48,8 +48,8 @@ def _count_steps(
 
         return change_or_die
 
-    monkeypatch.setattr("pipeline.storage.stores.os.replace", stepped(os.replace, "write"))
-    monkeypatch.setattr("pipeline.storage.stores.os.link", stepped(os.link, "write"))
+    monkeypatch.setattr("pipeline.storage.local_store.os.replace", stepped(os.replace, "write"))
+    monkeypatch.setattr("pipeline.storage.local_store.os.link", stepped(os.link, "write"))
     monkeypatch.setattr(Folder, "delete_many", stepped(Folder.delete_many, "delete"))
     monkeypatch.setattr(Folder, "delete_folder", stepped(Folder.delete_folder, "delete"))
     run(job, Worker(job.folder, say=say))

@@ -1,7 +1,7 @@
-"""A proxy before an S3 server that does what networks and busy servers do, by rules.
+"""A proxy in front of an S3 server that injects faults of networks and busy servers, by rules.
 
-Requests are signed for the proxy's address; the server accepts them because it gets the Host header
-as the client sent it.
+Requests are signed for the proxy's address. The server accepts them because the proxy forwards the
+Host header as the client sent it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Fault = Literal[
     "slow_down",  # 503, not forwarded
     "too_many",  # 429, not forwarded
     "broken",  # 500, not forwarded
-    "broken_after",  # 500, though the server did it
-    "drop_before",  # no answer, not forwarded
-    "drop_after",  # no answer, though the server did it
-    "drop_within",  # half of the answer
+    "broken_after",  # 500, after the server has done it
+    "drop_before",  # no response, not forwarded
+    "drop_after",  # no response, after the server has done it
+    "drop_within",  # half of the response
     "slow",  # forwarded after `delay_s`
 ]
 FAULTS: tuple[Fault, ...] = Fault.__args__  # type: ignore[attr-defined]
-_ANSWERS = {
+_ERROR_RESPONSES = {
     "slow_down": (503, "SlowDown"),
     "too_many": (429, "TooManyRequests"),
     "broken": (500, "InternalError"),
@@ -42,7 +42,7 @@ _ANSWERS = {
 class Rule:
     """A fault for the first `times` requests of an operation, or for a random share of them.
 
-    operation: as S3 calls it; empty: every one.
+    operation: its name in S3; empty: all operations.
     """
 
     fault: Fault
@@ -52,7 +52,7 @@ class Rule:
     delay_s: float = 0.0
 
     def hits(self, operation: str, dice: random.Random) -> bool:
-        """Whether it is for this request; counts it then."""
+        """Whether the rule applies to this request; if so, one of its `times` is used up."""
         if self.operation not in ("", operation) or self.times <= 0 or dice.random() >= self.share:
             return False
         self.times -= 1
@@ -61,21 +61,21 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """What to do with requests, and what was met."""
+    """The rules for requests, and counts of requests by operation and of faults by kind."""
 
     upstream: str
     address: str = ""
     rules: list[Rule] = field(default_factory=list)
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
     forwarded: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     dice: random.Random = field(default_factory=lambda: random.Random(7))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault_for(self, operation: str) -> Rule | None:
-        """Count a request, and draw what shall happen to it."""
+        """Count a request, and choose the rule that applies to it."""
         with self.lock:
-            self.asked[operation] += 1
+            self.requests[operation] += 1
             for rule in self.rules:
                 if rule.hits(operation, self.dice):
                     self.faults[rule.fault] += 1
@@ -83,16 +83,16 @@ class Proxy:
         return None
 
     def clear(self) -> None:
-        """Forget the rules and the counts."""
+        """Remove all rules and counts."""
         with self.lock:
             self.rules.clear()
-            for counter in (self.asked, self.forwarded, self.faults):
+            for counter in (self.requests, self.forwarded, self.faults):
                 counter.clear()
 
 
 @contextmanager
-def proxying(upstream: str) -> Iterator[Proxy]:
-    """A proxy before the server at `upstream`."""
+def serve_proxy(upstream: str) -> Iterator[Proxy]:
+    """Run a proxy in front of the server at `upstream`."""
     proxy = Proxy(upstream)
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     proxy.address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -112,7 +112,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients hang up; nothing to say."""
+        """Print nothing: clients close connections often."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: Proxy
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         if rule:
             time.sleep(rule.delay_s)
         if fault in ("slow_down", "too_many", "broken"):
-            self._refuse(*_ANSWERS[fault])
+            self._refuse(*_ERROR_RESPONSES[fault])
         elif fault == "drop_before":
             self._hang_up()
         else:
@@ -138,50 +138,50 @@ class _Handler(BaseHTTPRequestHandler):
             with self.proxy.lock:
                 self.proxy.forwarded[operation] += 1
             if fault == "broken_after":
-                self._refuse(*_ANSWERS[fault])
+                self._refuse(*_ERROR_RESPONSES[fault])
             elif fault == "drop_after":
                 self._hang_up()
             else:
-                self._answer(status, headers, content, half=fault == "drop_within")
+                self._respond(status, headers, content, half=fault == "drop_within")
 
     do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        there = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)
+        server = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)
         try:
-            there.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in ("connection", "expect"):
-                    there.putheader(name, value)
-            there.endheaders(body)
-            answer = there.getresponse()
-            return answer.status, answer.getheaders(), answer.read()
+                    server.putheader(name, value)
+            server.endheaders(body)
+            response = server.getresponse()
+            return response.status, response.getheaders(), response.read()
         finally:
-            there.close()
+            server.close()
 
-    def _answer(
+    def _respond(
         self, status: int, headers: list[tuple[str, str]], content: bytes, half: bool
     ) -> None:
         lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, '')}"]
         for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                 lines.append(f"{name}: {value}")
-        told = dict((name.lower(), value) for name, value in headers)
-        length = told.get("content-length", "0") if self.command == "HEAD" else str(len(content))
+        sent = {name.lower(): value for name, value in headers}
+        length = sent.get("content-length", "0") if self.command == "HEAD" else str(len(content))
         if status != 204:
             lines.append(f"Content-Length: {length}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode()
         if half:
-            # Of an answer without a body, half of the head.
+            # Without a body, part of the head.
             self.wfile.write(head + content[: len(content) // 2] if content else head[:20])
             self._hang_up()
         else:
             self.wfile.write(head + content)
 
     def _refuse(self, status: int, code: str) -> None:
-        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>told to</Message></Error>"
+        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
         content = b"" if self.command == "HEAD" else text.encode()
-        self._answer(status, [("Content-Type", "application/xml")], content, half=False)
+        self._respond(status, [("Content-Type", "application/xml")], content, half=False)
 
     def _hang_up(self) -> None:
         self.close_connection = True
@@ -190,11 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def operation_of(method: str, path: str) -> str:
-    """What S3 calls a request."""
+    """Name of an S3 operation, from its HTTP request."""
     url = urlsplit(path)
-    asked = parse_qs(url.query, keep_blank_values=True).keys()
+    query = parse_qs(url.query, keep_blank_values=True).keys()
     of_bucket = "/" not in url.path.strip("/")
-    if method == "GET" and "list-type" in asked:
+    if method == "GET" and "list-type" in query:
         return "ListObjectsV2"
     special = {
         ("PUT", "partNumber"): "UploadPart",
@@ -204,6 +204,6 @@ def operation_of(method: str, path: str) -> str:
         ("POST", "delete"): "DeleteObjects",
     }
     for (verb, word), name in special.items():
-        if verb == method and word in asked:
+        if verb == method and word in query:
             return name
     return method.capitalize() + ("Bucket" if of_bucket else "Object")

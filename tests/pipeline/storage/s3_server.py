@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS on loopback, with ports and a folder of its own."""
+"""Runs a real S3 server for tests: SeaweedFS on loopback, with its own ports and folder."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _READY_S = 60.0
 
 
 def binary() -> str | None:
-    """SeaweedFS's program, beside this Python or on the path."""
+    """Path of the SeaweedFS program, beside this Python or on PATH; None if not installed."""
     return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Run the server on a folder; yields its address, and stops it at the end."""
+def serve_s3(folder: Path) -> Iterator[str]:
+    """Run the server on a folder; yields its address."""
     program = binary()
     assert program is not None
     settings = folder / "s3.json"
@@ -38,7 +38,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def _start(stack: ExitStack, program: str, folder: Path, settings: Path) -> str:
-    """Start the server, which ends with the stack; its address."""
+    """Start the server, which is stopped when the stack is closed; returns its address."""
     for is_last in (False, False, True):
         ports = _free_ports(5)
         with ExitStack() as trial:
@@ -61,7 +61,7 @@ def _start(stack: ExitStack, program: str, folder: Path, settings: Path) -> str:
 
 
 def environment(address: str) -> dict[str, str]:
-    """The AWS variables that lead to the server."""
+    """The AWS variables with which clients find the server."""
     return {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": KEY,
@@ -86,10 +86,10 @@ def _flags(folder: Path, settings: Path, ports: list[int]) -> list[str]:
         *_with_grpc("s3", s3),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        "-s3.autoCreateBucket=false",  # as S3 has it
+        "-s3.autoCreateBucket=false",  # as in S3
         f"-s3.config={settings}",
         f"-metricsPort={metrics}",
-        # Each bucket takes volumes of its own: small ones, and many.
+        # Each bucket gets its own volumes: small ones, and many.
         "-master.volumeSizeLimitMB=64",
         "-volume.max=200",
         "-master.telemetry=false",
@@ -101,7 +101,7 @@ def _with_grpc(part: str, port: int) -> tuple[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, each with the one 10,000 above it (SeaweedFS takes pairs)."""
+    """Ports that are free now, and whose ports + 10,000 are free (SeaweedFS uses both)."""
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as low, socket.socket() as high:
@@ -117,7 +117,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Until the server answers, which may be with an error: it refuses callers without a key."""
+    """Wait until the server responds, even with an error: it refuses callers without a key."""
     end = time.monotonic() + _READY_S
     while time.monotonic() < end:
         if server.poll() is not None:
@@ -125,11 +125,11 @@ def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
             return
-        except urllib.error.HTTPError as answer:
-            answer.close()
-            if answer.code < 500:
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code < 500:
                 return
         except OSError:
             pass
         time.sleep(0.1)
-    raise RuntimeError(f"SeaweedFS did not come up:\n{log.read_text(errors='replace')[-3000:]}")
+    raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text(errors='replace')[-3000:]}")

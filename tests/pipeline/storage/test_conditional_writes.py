@@ -1,4 +1,4 @@
-"""Writes that succeed only if nobody was faster."""
+"""Conditional writes: of several writers at a time, one succeeds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ _MEMORY = "memory"
 
 
 @pytest.fixture(params=["local", _MEMORY, "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
     if request.param == _MEMORY:
         yield Folder(f"memory://{tmp_path.name}/folder")
         MemoryFileSystem.store.clear()
@@ -32,134 +33,135 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
         yield Folder(f"{request.getfixturevalue('s3_folder')}/folder")
 
 
-def test_it_is_told_whether_the_store_keeps_the_promise(storage: Folder) -> None:
-    assert storage.is_conditional == (not storage.root.startswith(_MEMORY))
+def test_is_conditional_says_whether_writes_are_atomic(folder: Folder) -> None:
+    assert folder.is_conditional == (not folder.root.startswith(_MEMORY))
 
 
-def test_only_the_first_creates(storage: Folder) -> None:
-    assert storage.create("a/lease.json", b"first")
-    assert not storage.create("a/lease.json", b"second")
-    assert storage.read("a/lease.json") == b"first"
-    storage.delete("a/lease.json")
-    assert storage.create("a/lease.json", b"third")
-    assert storage.names("a") == ["lease.json"]
+def test_only_the_first_create_succeeds(folder: Folder) -> None:
+    assert folder.create("a/lease.json", b"first")
+    assert not folder.create("a/lease.json", b"second")
+    assert folder.read("a/lease.json") == b"first"
+    folder.delete("a/lease.json")
+    assert folder.create("a/lease.json", b"third")
+    assert folder.names("a") == ["lease.json"]
 
 
-def test_a_swap_needs_the_tag_of_what_is_there(storage: Folder) -> None:
-    storage.write("a", b"1")
-    content, tag = storage.read_tagged("a")
+def test_swap_needs_the_tag_of_the_present_version(folder: Folder) -> None:
+    folder.write("a", b"1")
+    content, tag = folder.read_tagged("a")
     assert content == b"1"
-    new = storage.swap("a", b"2", tag)
+    new = folder.swap("a", b"2", tag)
     assert new is not None
-    assert storage.read_tagged("a") == (b"2", new)
-    assert storage.swap("a", b"3", tag) is None
-    assert storage.read("a") == b"2"
-    storage.delete("a")
-    assert storage.swap("a", b"3", new) is None
-    assert not storage.exists("a")
-    assert storage.swap("no/such", b"3", new) is None
+    assert folder.read_tagged("a") == (b"2", new)
+    assert folder.swap("a", b"3", tag) is None
+    assert folder.read("a") == b"2"
+    folder.delete("a")
+    assert folder.swap("a", b"3", new) is None
+    assert not folder.exists("a")
+    assert folder.swap("no/such", b"3", new) is None
     with pytest.raises(FileNotFoundError):
-        storage.read_tagged("a")
+        folder.read_tagged("a")
 
 
-def test_the_tag_that_create_makes_is_the_one_to_swap(storage: Folder) -> None:
-    storage.create("a", b"1")
-    tag = storage.read_tagged("a")[1]
+def test_swap_accepts_the_tag_of_a_created_file(folder: Folder) -> None:
+    folder.create("a", b"1")
+    tag = folder.read_tagged("a")[1]
     for step in range(3):
-        tag = storage.swap("a", f"{step}".encode(), tag) or ""
+        tag = folder.swap("a", f"{step}".encode(), tag) or ""
         assert tag
-    assert storage.read("a") == b"2"
+    assert folder.read("a") == b"2"
 
 
-def test_a_part_is_not_written_over(storage: Folder) -> None:
-    with storage.writing("a/part", over=ABSENT) as path:
+def test_create_only_write_does_not_replace_a_file(folder: Folder) -> None:
+    with folder.writing("a/chunk", if_version=ABSENT) as path:
         path.write_bytes(b"first")
 
-    def again() -> None:
-        with storage.writing("a/part", over=ABSENT) as path:
+    def write_again() -> None:
+        with folder.writing("a/chunk", if_version=ABSENT) as path:
             path.write_bytes(b"second")
 
-    with pytest.raises(FileExistsError, match=f"{storage.root}/a/part is there already"):
-        again()
-    assert storage.read("a/part") == b"first"
-    assert storage.names("a") == ["part"]
+    with pytest.raises(FileExistsError, match=f"{folder.root}/a/chunk exists already"):
+        write_again()
+    assert folder.read("a/chunk") == b"first"
+    assert folder.names("a") == ["chunk"]
 
 
-def test_an_error_within_a_create_only_write_is_that_error(storage: Folder) -> None:
+def test_error_inside_a_create_only_write_is_raised_unchanged(folder: Folder) -> None:
     def fail() -> None:
-        with storage.writing("a", over=ABSENT):
-            raise FileExistsError("of the caller")
+        with folder.writing("a", if_version=ABSENT):
+            raise FileExistsError("raised inside")
 
-    with pytest.raises(FileExistsError, match="of the caller"):
+    with pytest.raises(FileExistsError, match="raised inside"):
         fail()
-    assert not storage.exists("a")
+    assert not folder.exists("a")
 
 
 # --- races ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["local", "s3"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+def shared_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     place = tmp_path if request.param == "local" else request.getfixturevalue("s3_folder")
     return Folder(f"{place}/folder")
 
 
-def _create(root: str, who: int) -> bool:
-    return Folder(root).create("lease", f"{who}".encode())
+def _create(root: str, writer: int) -> bool:
+    return Folder(root).create("lease", f"{writer}".encode())
 
 
-def _write_part(root: str, who: int) -> bool:
+def _write_new(root: str, writer: int) -> bool:
     try:
-        with Folder(root).writing("part", over=ABSENT) as path:
-            path.write_bytes(f"{who}".encode() * 1000)
+        with Folder(root).writing("new", if_version=ABSENT) as path:
+            path.write_bytes(f"{writer}".encode() * 1000)
     except FileExistsError:
         return False
     return True
 
 
 def _count_up(root: str, times: int) -> int:
-    """Add to a counter by swaps; how many attempts that took."""
-    storage, attempts = Folder(root), 0
+    """Add 1 to a counter by swaps, so many times; returns the number of attempts."""
+    folder, attempts = Folder(root), 0
     for _ in range(times):
         while True:
-            content, tag = storage.read_tagged("counter")
+            content, tag = folder.read_tagged("counter")
             attempts += 1
-            if storage.swap("counter", str(int(content) + 1).encode(), tag):
+            if folder.swap("counter", str(int(content) + 1).encode(), tag):
                 break
     return attempts
 
 
-def test_of_many_threads_one_creates(shared: Folder) -> None:
+def test_of_many_threads_one_creates_the_file(shared_folder: Folder) -> None:
     for name in range(5):
         with ThreadPoolExecutor(12) as pool:
-            won = list(pool.map(lambda who: _create(f"{shared.root}/{name}", who), range(12)))  # noqa: B023
+            create = partial(_create, f"{shared_folder.root}/{name}")
+            won = list(pool.map(create, range(12)))
         assert sum(won) == 1
-        assert (shared / f"{name}").read("lease") == str(won.index(True)).encode()
+        assert (shared_folder / f"{name}").read("lease") == str(won.index(True)).encode()
 
 
-def test_of_many_processes_one_creates(shared: Folder) -> None:
+def test_of_many_processes_one_creates_the_file(shared_folder: Folder) -> None:
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
-        leases = [pool.submit(_create, shared.root, who) for who in range(8)]
-        parts = [pool.submit(_write_part, shared.root, who) for who in range(8)]
+        leases = [pool.submit(_create, shared_folder.root, writer) for writer in range(8)]
+        others = [pool.submit(_write_new, shared_folder.root, writer) for writer in range(8)]
         won = [lease.result() for lease in leases]
-        wrote = [part.result() for part in parts]
+        wrote = [other.result() for other in others]
     assert sum(won) == sum(wrote) == 1
-    assert shared.read("lease") == str(won.index(True)).encode()
-    assert shared.read("part") == str(wrote.index(True)).encode() * 1000
+    assert shared_folder.read("lease") == str(won.index(True)).encode()
+    assert shared_folder.read("new") == str(wrote.index(True)).encode() * 1000
 
 
-def test_swaps_lose_no_update(shared: Folder) -> None:
-    shared.write("counter", b"0")
+def test_swaps_lose_no_update(shared_folder: Folder) -> None:
+    shared_folder.write("counter", b"0")
     with ThreadPoolExecutor(6) as pool:
-        attempts = list(pool.map(lambda _: _count_up(shared.root, 5), range(6)))
-    assert shared.read("counter") == b"30"
+        attempts = list(pool.map(lambda _: _count_up(shared_folder.root, 5), range(6)))
+    assert shared_folder.read("counter") == b"30"
     assert sum(attempts) >= 30
 
 
 # --- local disks ---------------------------------------------------------------------------------
 
 
-def test_disks_without_hard_links_lock_instead(
+def test_file_systems_without_hard_links_use_a_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object) -> None:
@@ -167,135 +169,135 @@ def test_disks_without_hard_links_lock_instead(
 
     monkeypatch.setattr(os, "link", refuse)
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda who: _create(str(tmp_path), who), range(8)))
+        won = list(pool.map(lambda writer: _create(str(tmp_path), writer), range(8)))
     assert sum(won) == 1
     assert Folder(str(tmp_path)).names(suffix=PARTIAL) == []
 
 
-def test_who_is_overtaken_while_it_creates_has_not_created(
+def test_create_fails_if_another_writer_was_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another creates and swaps while we flush ours, and sweeps what is left of dead writers."""
-    storage, flush = Folder(str(tmp_path)), disk.flush
+    """Another creates and swaps the file while we flush ours, and deletes our partial file."""
+    folder, flush = Folder(str(tmp_path)), disk.flush
 
-    def slowly(partial: Path) -> None:
+    def flush_late(partial: Path) -> None:
         monkeypatch.setattr(disk, "flush", flush)
-        assert storage.create("a", b"theirs")
-        assert storage.swap("a", b"theirs, renewed", storage.read_tagged("a")[1])
+        assert folder.create("a", b"theirs")
+        assert folder.swap("a", b"theirs, renewed", folder.read_tagged("a")[1])
         flush(partial)
 
-    monkeypatch.setattr(disk, "flush", slowly)
-    assert not storage.create("a", b"ours")
-    assert storage.read("a") == b"theirs, renewed"
+    monkeypatch.setattr(disk, "flush", flush_late)
+    assert not folder.create("a", b"ours")
+    assert folder.read("a") == b"theirs, renewed"
 
 
-def test_a_disk_that_is_slow_to_swap_holds_nobody_up(
+def test_slow_disk_does_not_block_another_swap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor a process that sleeps there: another swaps meanwhile, and the first has lost."""
-    storage, flush = Folder(str(tmp_path)), disk.flush
-    storage.write("a", b"1")
-    tag = storage.read_tagged("a")[1]
+    """Nor does a suspended process: another writer swaps meanwhile, and the first swap fails."""
+    folder, flush = Folder(str(tmp_path)), disk.flush
+    folder.write("a", b"1")
+    tag = folder.read_tagged("a")[1]
 
-    def slowly(partial: Path) -> None:
+    def flush_late(partial: Path) -> None:
         monkeypatch.setattr(disk, "flush", flush)
-        assert storage.swap("a", b"theirs", tag)
+        assert folder.swap("a", b"theirs", tag)
         flush(partial)
 
-    monkeypatch.setattr(disk, "flush", slowly)
-    assert storage.swap("a", b"ours", tag) is None
-    assert storage.read("a") == b"theirs"
-    assert storage.names(suffix=PARTIAL) == []
+    monkeypatch.setattr(disk, "flush", flush_late)
+    assert folder.swap("a", b"ours", tag) is None
+    assert folder.read("a") == b"theirs"
+    assert folder.names(suffix=PARTIAL) == []
 
 
-def test_what_dead_writers_left_goes_with_the_next_swap(tmp_path: Path) -> None:
-    storage = Folder(str(tmp_path))
-    storage.write("a", b"1")
+def test_next_swap_deletes_partial_files_of_killed_writers(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write("a", b"1")
     (tmp_path / f".a.0123{PARTIAL}").write_bytes(b"half")
-    assert storage.swap("a", b"2", storage.read_tagged("a")[1])
-    assert storage.names(suffix=PARTIAL) == []
+    assert folder.swap("a", b"2", folder.read_tagged("a")[1])
+    assert folder.names(suffix=PARTIAL) == []
 
 
-# --- uploads in parts ----------------------------------------------------------------------------
+# --- multipart uploads ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 takes parts of 5 MiB and more."""
+    """The smallest parts that S3 accepts: 5 MiB."""
     monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_large_parts_are_written_once_and_whole(s3_folder: str, tmp_path: Path) -> None:
-    storage = Folder(f"{s3_folder}/folder")
+def test_large_files_are_written_once_and_complete(s3_folder: str, tmp_path: Path) -> None:
+    folder = Folder(f"{s3_folder}/folder")
     content = os.urandom(27 << 20)
-    with storage.writing("part", over=ABSENT) as path:
+    with folder.writing("new", if_version=ABSENT) as path:
         path.write_bytes(content)
-        assert not storage.exists("part")
-    assert storage.read("part") == content
-    assert storage.identity("part") == storage.listing()["part"] == storage.read_tagged("part")[1]
+        assert not folder.exists("large")
+    assert folder.read("large") == content
+    assert folder.identity("large") == folder.listing()["large"] == folder.read_tagged("large")[1]
 
-    def again() -> None:
-        with storage.writing("part", over=ABSENT) as path:
+    def write_again() -> None:
+        with folder.writing("new", if_version=ABSENT) as path:
             path.write_bytes(b"2" * (11 << 20))
 
-    with pytest.raises(FileExistsError, match="part is there already"):
-        again()
-    assert storage.identity("part") == storage.listing()["part"]
-    storage.copy("part", Folder(str(tmp_path)))
-    assert (tmp_path / "part").read_bytes() == content
-    bucket, _, prefix = storage.root.removeprefix("s3://").partition("/")
+    with pytest.raises(FileExistsError, match="large exists already"):
+        write_again()
+    assert folder.identity("large") == folder.listing()["large"]
+    folder.copy("large", Folder(str(tmp_path)))
+    assert (tmp_path / "large").read_bytes() == content
+    bucket, _, prefix = folder.root.removeprefix("s3://").partition("/")
     uploads = s3_files().call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
     assert "Uploads" not in uploads
-    with storage.writing("part") as path:
+    with folder.writing("large") as path:
         path.write_bytes(b"2" * (11 << 20))
-    assert storage.read("part") == b"2" * (11 << 20)
+    assert folder.read("large") == b"2" * (11 << 20)
 
 
-def test_empty_files_come_and_go(storage: Folder, tmp_path: Path) -> None:
-    storage.write("a", b"")
-    assert storage.read("a") == b""
-    assert storage.create("b", b"")
-    storage.copy("a", Folder(str(tmp_path / "copy")))
+def test_empty_files_are_written_read_and_copied(folder: Folder, tmp_path: Path) -> None:
+    folder.write("a", b"")
+    assert folder.read("a") == b""
+    assert folder.create("b", b"")
+    folder.copy("a", Folder(str(tmp_path / "copy")))
     assert (tmp_path / "copy" / "a").read_bytes() == b""
 
 
-def test_a_file_is_replaced_only_as_the_version_it_was(storage: Folder) -> None:
-    first = storage.version("a/table")
+def test_write_replaces_only_the_given_version(folder: Folder) -> None:
+    first = folder.version("a/table")
     assert first == ABSENT
-    with storage.writing("a/table", over=first) as path:
+    with folder.writing("a/table", if_version=first) as path:
         path.write_bytes(b"1")
-    second = storage.version("a/table")
-    with storage.writing("a/table", over=second) as path:
-        path.write_bytes(b"22")  # another size: clocks of disks tick slowly
-    assert storage.version("a/table") not in (first, second)
+    second = folder.version("a/table")
+    with folder.writing("a/table", if_version=second) as path:
+        path.write_bytes(b"22")  # another size, since timestamps of disks are coarse
+    assert folder.version("a/table") not in (first, second)
     for stale in (first, second):
-        with pytest.raises(FileExistsError), storage.writing("a/table", over=stale) as path:
+        with pytest.raises(FileExistsError), folder.writing("a/table", if_version=stale) as path:
             path.write_bytes(b"late")
-    assert storage.read("a/table") == b"22"
-    latest = storage.version("a/table")
-    storage.delete("a/table")
+    assert folder.read("a/table") == b"22"
+    latest = folder.version("a/table")
+    folder.delete("a/table")
     with pytest.raises(FileExistsError, match="changed or deleted"):
-        _write(storage, "a/table", over=latest)
-    assert storage.names("a") == []
+        _write(folder, "a/table", if_version=latest)
+    assert folder.names("a") == []
 
 
-def _write(storage: Folder, name: str, over: str) -> None:
-    with storage.writing(name, over) as path:
+def _write(folder: Folder, name: str, if_version: str) -> None:
+    with folder.writing(name, if_version) as path:
         path.write_bytes(b"late")
 
 
-def test_an_upload_in_parts_replaces_only_what_it_was(
+def test_multipart_upload_replaces_only_the_given_version(
     s3_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
-    storage, long = Folder(s3_folder), bytes(6 << 20)
-    storage.write("table", b"1")
-    seen = storage.version("table")
-    with storage.writing("table", over=seen) as path:
-        path.write_bytes(long)
-    with pytest.raises(FileExistsError), storage.writing("table", over=seen) as path:
-        path.write_bytes(long)
-    with storage.writing("table", over=storage.version("table")) as path:
+    folder, long_content = Folder(s3_folder), bytes(6 << 20)
+    folder.write("table", b"1")
+    version = folder.version("table")
+    with folder.writing("table", if_version=version) as path:
+        path.write_bytes(long_content)
+    with pytest.raises(FileExistsError), folder.writing("table", if_version=version) as path:
+        path.write_bytes(long_content)
+    with folder.writing("table", if_version=folder.version("table")) as path:
         path.write_bytes(b"2")
-    assert storage.read("table") == b"2"
+    assert folder.read("table") == b"2"

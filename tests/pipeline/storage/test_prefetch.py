@@ -8,7 +8,7 @@ import pytest
 from pipeline.storage.prefetch import prefetch_map
 
 
-def test_results_come_in_order_and_no_item_is_taken_long_before() -> None:
+def test_results_are_in_order_and_items_are_not_taken_far_ahead() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -22,12 +22,12 @@ def test_results_come_in_order_and_no_item_is_taken_long_before() -> None:
     assert len(taken) == 100
 
 
-def test_as_many_at_a_time_as_there_are_threads() -> None:
-    meet = threading.Barrier(3)
-    assert list(prefetch_map(lambda _: meet.wait(20) >= 0, range(6), 3)) == [True] * 6
+def test_all_threads_work_at_a_time() -> None:
+    barrier = threading.Barrier(3)
+    assert list(prefetch_map(lambda _: barrier.wait(20) >= 0, range(6), 3)) == [True] * 6
 
 
-def test_error_comes_in_its_turn_and_ends_the_rest() -> None:
+def test_error_is_raised_in_its_turn_and_stops_the_rest() -> None:
     done: list[int] = []
 
     def work(item: int) -> int:

@@ -1,4 +1,4 @@
-"""How many requests to S3 things cost."""
+"""How many requests to S3 each operation needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.storage.folder import Folder
 from tests.pipeline.storage.faulty_proxy import Proxy
 
 
-def test_listings_cost_one_request_per_thousand(
+def test_listings_need_one_request_per_thousand_files(
     s3_folder: str, proxy: Proxy, s3_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"{index:04}.txt" for index in range(1050)]
@@ -18,28 +18,28 @@ def test_listings_cost_one_request_per_thousand(
         direct.setenv("AWS_ENDPOINT_URL", s3_address)
         filled = Folder(f"{s3_folder}/many")
         list(pool.map(lambda name: filled.write(f"a/{name}", b"1"), names))
-    storage = Folder(filled.root)
-    for list_all in (lambda: storage.names("a"), lambda: [n[2:] for n in storage.tree("")]):
+    folder = Folder(filled.root)
+    for list_all in (lambda: folder.names("a"), lambda: [n[2:] for n in folder.tree("")]):
         proxy.clear()
         assert list_all() == names
-        assert proxy.asked == {"ListObjectsV2": 2}
+        assert proxy.requests == {"ListObjectsV2": 2}
     proxy.clear()
-    storage.delete_many([f"a/{name}" for name in names])
-    assert proxy.asked == {"DeleteObjects": 2}
-    assert storage.tree("") == []
+    folder.delete_many([f"a/{name}" for name in names])
+    assert proxy.requests == {"DeleteObjects": 2}
+    assert folder.tree("") == []
 
 
-def test_single_operations_cost_single_requests(s3_folder: str, proxy: Proxy) -> None:
-    storage = Folder(s3_folder)
-    storage.write("a", b"1")
-    for do, asked in (
-        (lambda: storage.read("a"), {"GetObject": 1}),
-        (lambda: storage.read_tagged("a"), {"GetObject": 1}),
-        (lambda: storage.write("b", b"1"), {"PutObject": 1}),
-        (lambda: storage.create("c", b"1"), {"PutObject": 1}),
-        (lambda: storage.identity("a"), {"HeadObject": 1}),
-        (lambda: storage.names("nothing"), {"ListObjectsV2": 1}),
+def test_single_operations_need_one_request(s3_folder: str, proxy: Proxy) -> None:
+    folder = Folder(s3_folder)
+    folder.write("a", b"1")
+    for operation, requests in (
+        (lambda: folder.read("a"), {"GetObject": 1}),
+        (lambda: folder.read_tagged("a"), {"GetObject": 1}),
+        (lambda: folder.write("b", b"1"), {"PutObject": 1}),
+        (lambda: folder.create("c", b"1"), {"PutObject": 1}),
+        (lambda: folder.identity("a"), {"HeadObject": 1}),
+        (lambda: folder.names("nothing"), {"ListObjectsV2": 1}),
     ):
         proxy.clear()
-        do()
-        assert proxy.asked == asked
+        operation()
+        assert proxy.requests == requests
