@@ -4,7 +4,7 @@
 
 RUN_A and RUN_B are folders of finished runs over the same input. Rows are matched by their order in
 the sorted tables; floats must be equal to the bit. Only `timings` and `code_version`, which change
-with every run, are left out. ExitCode code 0: equal; 1: the differences are printed.
+with every run, are left out. Exit code 0: equal; 1: the differences are printed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The `omnitrace` command: one table of verbs, each loaded when it is called.
 
-ExitCode codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete.
+Exit codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete.
 """
 
 from __future__ import annotations
