@@ -158,7 +158,7 @@ def test_identity_in_an_object_store_is_the_etag() -> None:
 
 
 def test_unknown_kind_of_address_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="no such kind of folder"):
+    with pytest.raises(ConfigError, match="no such kind of storage"):
         Folder("nowhere://x").names()
 
 
