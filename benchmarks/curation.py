@@ -19,8 +19,13 @@ from typing import Literal
 
 import numpy as np
 
-from omnitrace_core.attribution.curation import POS_WEIGHTS, curate, curate_many, unit_kinds
-from omnitrace_core.attribution.curation import Case as Prepared
+from omnitrace_core.attribution.curation import (
+    POS_WEIGHTS,
+    CurationInput,
+    curate,
+    curate_many,
+    unit_kinds,
+)
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import (
     Attribution,
@@ -95,7 +100,7 @@ def spans_per_second(function: Curate, cases: Sequence[Case], options: CurationO
 def spans_per_second_at_once(cases: Sequence[Case], options: CurationOptions) -> float:
     """The same for all cases in one call, the best of five."""
     prepared = [
-        Prepared(fold, unit_kinds([u.kind for u in units], [u.modality for u in units]), cut)
+        CurationInput(fold, unit_kinds([u.kind for u in units], [u.modality for u in units]), cut)
         for fold, units, cut in cases
     ]
     best = 0.0

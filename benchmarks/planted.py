@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.planted_cases import GROUPS, Case, answer
 from benchmarks.planted_reference import leave_one_out
 from omnitrace_core.attribution.curation import POS_WEIGHTS, Projection, curate
-from omnitrace_core.attribution.scores import Item, bootstrap, f1
+from omnitrace_core.attribution.scores import Fact, bootstrap, f1
 from omnitrace_core.options import (
     CurationOptions,
     DecodeOptions,
@@ -54,7 +54,7 @@ CAUSAL_SHARE = 0.3
 CONTENT = frozenset(pos for pos, weight in POS_WEIGHTS.items() if weight >= 0.8)
 
 # (evidence of an ask, its place among the asks, its span) -> F1
-Method = Callable[[Sequence[Item], int, int], float]
+Method = Callable[[Sequence[Fact], int, int], float]
 
 
 class Board:
@@ -247,7 +247,7 @@ def _without_nan(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _mean_f1(units: Sequence[int], evidence: Sequence[Item]) -> float:
+def _mean_f1(units: Sequence[int], evidence: Sequence[Fact]) -> float:
     return float(np.mean([f1({unit}, evidence) for unit in units]))
 
 

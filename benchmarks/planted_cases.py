@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnitrace_core.attribution.scores import Item, evidence_items, match_statements
+from omnitrace_core.attribution.scores import Fact, evidence_facts, match_statements
 from omnitrace_core.errors import SampleError
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
@@ -64,7 +64,7 @@ class Case:
     trace: TokenTrace
     segmentation: Segmentation
     spans: tuple[int | None, ...]
-    evidence: tuple[tuple[Item, ...], ...]
+    evidence: tuple[tuple[Fact, ...], ...]
 
     @property
     def candidates(self) -> list[int]:
@@ -125,7 +125,7 @@ def _as_case(
     )
 
 
-def evidence_units(ask: Ask, units: Sequence[SourceUnit]) -> tuple[Item, ...]:
+def evidence_units(ask: Ask, units: Sequence[SourceUnit]) -> tuple[Fact, ...]:
     """The units that an answer rests on; of a video, those of the stream its evidence is in."""
     streams = {
         sound: [unit for unit in units if (unit.kind in SOUND_KINDS) == sound]
@@ -134,7 +134,7 @@ def evidence_units(ask: Ask, units: Sequence[SourceUnit]) -> tuple[Item, ...]:
     return tuple(
         item
         for sound, of_stream in streams.items()
-        for item in evidence_items(
+        for item in evidence_facts(
             [piece.label for piece in ask.evidence if piece.sound == sound], of_stream
         )
     )

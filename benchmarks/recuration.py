@@ -21,8 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.curation import TOKENS_PER_SPAN, WORKLOADS, Case, Workload, make_case
-from omnitrace_core.attribution.curation import Case as Prepared
-from omnitrace_core.attribution.curation import curate_many, unit_kinds
+from omnitrace_core.attribution.curation import CurationInput, curate_many, unit_kinds
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import Segmentation, TokenTrace
 from pipeline.driver.run import run
@@ -92,7 +91,7 @@ def _trace(case: Case) -> TokenTrace:
 def in_memory(cases: Sequence[Case], options: CurationOptions) -> float:
     """Spans per second of curation alone."""
     prepared = [
-        Prepared(fold, unit_kinds([u.kind for u in units], [u.modality for u in units]), cut)
+        CurationInput(fold, unit_kinds([u.kind for u in units], [u.modality for u in units]), cut)
         for fold, units, cut in cases
     ]
     started = time.process_time()

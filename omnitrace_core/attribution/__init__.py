@@ -1,1 +1,1 @@
-"""From folds to what supports a span: votes, curation, heat maps, scores."""
+"""Find the sources of each span from folds: curation, heat maps, and scores against references."""

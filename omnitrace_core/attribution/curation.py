@@ -1,19 +1,19 @@
-"""From a token-by-unit fold to the sources of each span (paper: Algorithm 1, line 8, and A.1).
+"""Find the sources of each span from a fold of tokens by units (paper: Algorithm 1, line 8; A.1).
 
 Symbols, as in the paper:
-    t, j            a token of the response; a source unit, whose index is its column in a fold
-    M[t,j], K[t,j]  summed and largest signal of unit j at token t
+    t, j            a token of the response; a source unit, which is a column of the fold
+    M[t,j], K[t,j]  mass and peak: summed and largest signal of unit j at token t
     w_t             weight of the token's part of speech
     ŝ(t), c_t       the unit the token votes for, and its confidence
     v_t             the vote: w_t * max(c_t, 0) ** gamma
     p_j, r_j        share of a unit, and of its largest contiguous run, in a set of votes
 
-Units compete for a token's vote within a pool, and votes are counted within a set. `joint` has one
-pool and one set. `per_modality` has the pools {text, image}, {audio}, {video frames} and {video
-sound}, and counts each modality as a set of its own, as the published release does: the tokens that
-chose another modality are not in the set, so they do not interrupt its runs.
+A token votes for one unit of each pool. Votes are counted, and shares computed, within a vote set.
+`joint` has one pool and one set. `per_modality` has the pools {text, image}, {audio}, {video
+frames} and {video sound}, and counts each modality in a separate set, as the published release
+does: tokens that voted for another modality are not in the set, so they do not interrupt its runs.
 
-Sums are float64 and taken in token order, so stored traces give the same bytes again.
+Sums are float64 and are added in token order, so stored traces give the same bytes again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omnitrace_core.attribution.votes import NOBODY, Ballots, Tally, count
+from omnitrace_core.attribution.votes import NONE, ChosenSources, SampleVotes, choose_sources
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import (
@@ -41,11 +41,12 @@ from omnitrace_core.records import (
 )
 
 Float64 = NDArray[np.float64]
-Index = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Projection = Literal["mass", "peak"]
 Instructions = Literal["exclude", "include"]
 
-# Paper, A.1. ANY is a word read without a tagger (see `language`): all such words weigh the same.
+# Paper, A.1. ANY is a word of a language without a tagger (see `text.language`): all such words
+# have the same weight.
 POS_WEIGHTS: Mapping[str, float] = {
     **dict.fromkeys(("NOUN", "PROPN", "NUM", "ANY"), 1.0),
     "VERB": 0.9,
@@ -64,22 +65,23 @@ _POOLS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "joint": (_STREAMS,),
     "per_modality": (("text", "image"), ("audio",), ("video",), ("sound",)),
 }
-_POOL_OF_STREAM: Mapping[str, Index] = {
+_POOL_OF_STREAM: Mapping[str, Indices] = {
     name: np.array([next(i for i, pool in enumerate(pools) if s in pool) for s in _STREAMS])
     for name, pools in _POOLS.items()
 }
-# The bucket of a unit's mass, by its stream and by whether it instructs; sound counts as video.
-_BUCKET_OF_STREAM: Index = np.array([[0, 4], [1, 4], [2, 4], [3, 4], [3, 4]], dtype=np.intp)
+# The bucket of a unit's mass, by its stream (row) and by whether it is an instruction (column). The
+# sound of a video counts as video.
+_BUCKET_OF_STREAM: Indices = np.array([[0, 4], [1, 4], [2, 4], [3, 4], [3, 4]], dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitKinds:
-    """All that curation has to know of a sample's units, [n_units] each.
+    """What curation needs to know of a sample's units, [n_units] each.
 
-    stream: index in text, image, audio, video, sound. instructs: whether it is an instruction.
+    stream: index in (text, image, audio, video, sound). instructs: whether it is an instruction.
     """
 
-    stream: Index
+    stream: Indices
     instructs: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -90,8 +92,8 @@ class UnitKinds:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One sample to be curated."""
+class CurationInput:
+    """One sample to curate: one signal's fold, the units, and the spans with tags."""
 
     fold: Fold
     units: UnitKinds
@@ -99,16 +101,16 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Curated:
-    """What became of the S spans of some samples, in their order.
+class CurationResult:
+    """The result for the S spans of several samples, in their order.
 
-    supported, confidence: [S]. masses: [S, 7], in the order of BUCKETS. tally: the sources.
+    supported, confidence: [S]. masses: [S, 7], in the order of BUCKETS. chosen: the sources.
     """
 
     supported: NDArray[np.bool_]
     confidence: Float64
     masses: Float64
-    tally: Tally
+    chosen: ChosenSources
 
 
 def curate(
@@ -119,89 +121,92 @@ def curate(
     projection: Projection = "mass",
     instructions: Instructions = "exclude",
 ) -> tuple[Attribution, ...]:
-    """The sources of each span of a response (DESIGN section 2).
+    """The sources of each span of a response.
 
-    `Source.rank` counts from 1 by falling mass. Ties go to the lower unit index everywhere.
-    A token without mass on a pool casts no vote there, whatever the switches say. A span without a
-    weighty token (punctuation alone) has no votes, confidence 0, and plain means for masses. A
-    supported span may name no source: its votes too scattered for the filter, its pools too faint.
+    `Source.rank` counts from 1 by falling mass. Ties always go to the lower unit index. A token
+    without mass on a pool casts no vote there, whatever the options are. A span whose tokens all
+    have weight 0 (punctuation only) has no votes, confidence 0, and unweighted means as masses. A
+    supported span may have no source: if its votes are too scattered for the filter, or its pools
+    have too little mass.
 
     Raises:
         TraceError: the fold, the units and the tags do not describe the same sample.
     """
     kinds = unit_kinds([unit.kind for unit in units], [unit.modality for unit in units])
-    case = Case(fold, kinds, segmentation)
-    found = curate_many([case], options, projection, instructions)
-    sources = _sources(found.tally, units)
+    sample = CurationInput(fold, kinds, segmentation)
+    result = curate_many([sample], options, projection, instructions)
+    sources = _sources(result.chosen, units)
     return tuple(
         Attribution(
             span=span,
-            outcome="supported" if found.supported[i] else "unsupported",
-            confidence=float(found.confidence[i]),
-            masses=dict(zip(BUCKETS, found.masses[i].tolist(), strict=True)),
-            sources=tuple(next(sources) for _ in range(found.tally.n_sources[i])),
+            outcome="supported" if result.supported[i] else "unsupported",
+            confidence=float(result.confidence[i]),
+            masses=dict(zip(BUCKETS, result.masses[i].tolist(), strict=True)),
+            sources=tuple(next(sources) for _ in range(result.chosen.n_sources[i])),
         )
         for i, span in enumerate(segmentation.spans)
     )
 
 
-def _sources(tally: Tally, units: Sequence[SourceUnit]) -> Iterator[Source]:
-    columns = (tally.unit, tally.mass, tally.share, tally.run, tally.score)
+def _sources(chosen: ChosenSources, units: Sequence[SourceUnit]) -> Iterator[Source]:
+    columns = (chosen.unit, chosen.mass, chosen.share, chosen.run, chosen.score)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    for n_sources in tally.n_sources:
+    for n_sources in chosen.n_sources:
         for rank in range(1, n_sources + 1):
             j, mass, share, run, score = next(rows)
             yield Source(units[j], mass, share, run, score, rank)
 
 
 def curate_many(
-    cases: Sequence[Case],
+    samples: Sequence[CurationInput],
     options: CurationOptions,
     projection: Projection = "mass",
     instructions: Instructions = "exclude",
-) -> Curated:
-    """As `curate`, for many samples at once and without an object per source.
+) -> CurationResult:
+    """Like `curate`, for many samples at once and without an object per source.
 
-    What comes out for a sample is the same, to the last bit, whatever samples are beside it.
+    The result for a sample is the same, to the last bit, whatever other samples are curated with
+    it.
 
     Raises:
-        TraceError: the fold, the units and the tags of a case do not describe the same sample.
+        TraceError: the fold, the units and the tags of an input do not describe the same sample.
     """
-    ballots, rest, certainty = [], [np.zeros((0, 2))], [np.zeros(0)]
-    for case in cases:
-        _check_shapes(case)
-        weights = pos_weights(case.segmentation.pos, options.pos_weighting)
-        signal = case.fold.mass if projection == "mass" else case.fold.peak
-        pool_of = _pools(case.units, options.pools, instructions)
-        chosen, confidence = _project(signal, pool_of, len(_POOLS[options.pools]))
-        spans, m = case.segmentation.spans, len(case.units)
-        means = span_means(_side_by_side(case.fold, confidence), weights, spans)
-        rest.append(means[:, m : m + 2])
-        certainty.append(means[:, m + 2 :].max(axis=1, initial=0.0))
-        ballots.append(
-            Ballots(
-                unit=chosen,
+    votes, other_masses, confidences = [], [np.zeros((0, 2))], [np.zeros(0)]
+    for sample in samples:
+        _check_shapes(sample)
+        weights = pos_weights(sample.segmentation.pos, options.pos_weighting)
+        signal = sample.fold.mass if projection == "mass" else sample.fold.peak
+        pool_of = _pools(sample.units, options.pools, instructions)
+        unit, confidence = _project(signal, pool_of, len(_POOLS[options.pools]))
+        spans, m = sample.segmentation.spans, len(sample.units)
+        means = span_means(_side_by_side(sample.fold, confidence), weights, spans)
+        other_masses.append(means[:, m : m + 2])
+        confidences.append(means[:, m + 2 :].max(axis=1, initial=0.0))
+        instructs = sample.units.instructs.astype(int)
+        votes.append(
+            SampleVotes(
+                unit=unit,
                 confidence=confidence,
                 weight=weights,
                 spans=spans,
                 mass=means[:, :m],
-                set_of=case.units.stream if options.pools == "per_modality" else 0 * pool_of,
+                set_of=sample.units.stream if options.pools == "per_modality" else 0 * pool_of,
                 pool_of=pool_of,
-                bucket_of=_BUCKET_OF_STREAM[case.units.stream, case.units.instructs.astype(int)],
+                bucket_of=_BUCKET_OF_STREAM[sample.units.stream, instructs],
             )
         )
-    tally = count(ballots, options)
-    sure = np.where(tally.voted, np.concatenate(certainty), 0.0)
-    return Curated(
-        supported=tally.voted & (sure >= options.min_confidence),
-        confidence=sure,
-        masses=np.hstack([tally.masses, np.concatenate(rest)]),
-        tally=tally,
+    chosen = choose_sources(votes, options)
+    span_confidence = np.where(chosen.voted, np.concatenate(confidences), 0.0)
+    return CurationResult(
+        supported=chosen.voted & (span_confidence >= options.min_confidence),
+        confidence=span_confidence,
+        masses=np.hstack([chosen.masses, np.concatenate(other_masses)]),
+        chosen=chosen,
     )
 
 
 def unit_kinds(kinds: Sequence[str], modalities: Sequence[str]) -> UnitKinds:
-    """What curation has to know of units, from their kinds and modalities."""
+    """The `UnitKinds` of units, from the kind and the modality of each."""
     streams = [
         _STREAMS.index("sound" if kind in SOUND_KINDS else modality)
         for kind, modality in zip(kinds, modalities, strict=True)
@@ -220,12 +225,12 @@ def pos_weights(pos: Sequence[str], weighted: bool = True) -> Float64:
 def span_means(values: NDArray[np.floating], weights: Float64, spans: Sequence[Span]) -> Float64:
     """Weighted mean of each column over each span's tokens: Σ_t w_t x_t / Σ_t w_t.
 
-    values: [n_gen, n_columns]; weights: [n_gen]. Returns [n_spans, n_columns] float64: the plain
-    mean for a span whose tokens all weigh 0, zeros for one without tokens.
+    values: [n_gen, n_columns]; weights: [n_gen]. Returns [n_spans, n_columns] float64: the
+    unweighted mean for a span whose tokens all have weight 0, zeros for a span without tokens.
     """
     n_gen, n_columns = values.shape
-    # The weights are summed as one more column; the last row is for spans that end with the last
-    # token, whose end has to be a row.
+    # The weights are summed in an extra column. The extra row lets reduceat take n_gen as an index,
+    # for spans that end with the last token.
     weighted = np.zeros((n_gen + 1, n_columns + 1))
     np.multiply(weights[:, None], values, out=weighted[:n_gen, :n_columns])
     weighted[:n_gen, n_columns] = weights
@@ -243,39 +248,39 @@ def span_means(values: NDArray[np.floating], weights: Float64, spans: Sequence[S
     return means
 
 
-def _check_shapes(case: Case) -> None:
-    tags, units = len(case.segmentation.pos), len(case.units)
-    if case.fold.mass.shape != (tags, units):
+def _check_shapes(sample: CurationInput) -> None:
+    tags, units = len(sample.segmentation.pos), len(sample.units)
+    if sample.fold.mass.shape != (tags, units):
         raise TraceError(
-            f"the fold is {list(case.fold.mass.shape)} (tokens x units), but there are {tags} "
-            f"tagged tokens and {units} units; take the fold, the tags and the units of one and "
-            "the same trace"
+            f"the fold is {list(sample.fold.mass.shape)} (tokens x units), but there are {tags} "
+            f"tagged tokens and {units} units; take the fold, the tags and the units from the same "
+            "trace"
         )
 
 
-def _pools(units: UnitKinds, pooling: str, instructions: str) -> Index:
-    """The pool each unit competes in, [n_units], NOBODY for none.
+def _pools(units: UnitKinds, pooling: str, instructions: str) -> Indices:
+    """The pool in which each unit competes, [n_units], NONE if it cannot be a source.
 
-    Instructions compete as text, if they are included at all.
+    Instructions compete as text if they are included.
     """
     pool_of = _POOL_OF_STREAM[pooling][units.stream]
-    return pool_of if instructions == "include" else np.where(units.instructs, NOBODY, pool_of)
+    return pool_of if instructions == "include" else np.where(units.instructs, NONE, pool_of)
 
 
-def _project(signal: Float32, pool_of: Index, n_pools: int) -> tuple[Index, Float64]:
-    """The unit with the largest signal in each pool, and its signal, [n_pools, n_gen] both.
+def _project(signal: Float32, pool_of: Indices, n_pools: int) -> tuple[Indices, Float64]:
+    """The unit with the largest signal in each pool, and that signal; both [n_pools, n_gen].
 
     Paper, Algorithm 1, lines 7-8.
     """
     tokens = np.arange(len(signal))
-    unit = np.full((n_pools, len(tokens)), NOBODY, dtype=np.intp)
+    unit = np.full((n_pools, len(tokens)), NONE, dtype=np.intp)
     confidence = np.zeros(unit.shape)
     for pool in range(n_pools):
-        rivals = np.flatnonzero(pool_of == pool)
-        if len(rivals):
-            of_pool = signal if len(rivals) == len(pool_of) else signal[:, rivals]
+        members = np.flatnonzero(pool_of == pool)
+        if len(members):
+            of_pool = signal if len(members) == len(pool_of) else signal[:, members]
             best = of_pool.argmax(axis=1)
-            unit[pool], confidence[pool] = rivals[best], of_pool[tokens, best]
+            unit[pool], confidence[pool] = members[best], of_pool[tokens, best]
     return unit, confidence
 
 

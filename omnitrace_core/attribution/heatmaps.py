@@ -1,8 +1,10 @@
-"""Heat maps: how much each place of an image, or of a video's frames, supports a span.
+"""Heat maps: how much each patch of an image, or of a video's frames, supports a span.
 
-They are drawn from a signal's rows over prompt positions (`Positions`); stored ones do as well.
+They are computed from a signal's rows over prompt positions (`Positions`), new or stored.
 
-Symbols: P prompt positions, n_gen response tokens, n positions of one picture.
+Symbols: P prompt positions, n_gen response tokens. A picture is an image or one temporal step of a
+video's frames, and has n positions. A patch is a cell of the regular grid that a heat map has over
+a picture.
 """
 
 from __future__ import annotations
@@ -20,22 +22,23 @@ from omnitrace_core.positions import PromptMap, Stream
 from omnitrace_core.records import Float32, Segmentation
 
 Float64 = NDArray[np.float64]
-Index = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
-# Part of a cell by which float32 boxes may miss a grid line they are meant to lie on.
+# Boxes are float32. Edges that miss a grid line by less than this share of a patch lie on it.
 _SNAP = 1e-3
-# More patches than any model has positions: boxes that ask for them are not in pixels.
-_MAX_CELLS = 1_000_000
+# No model has so many positions for a picture. Boxes that need more patches are not in pixels.
+_MAX_PATCHES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """One span's weight over one image, or over one temporal step of a video's frames.
+    """One span's heat map over one image, or over one temporal step of a video's frames.
 
-    values: [rows, columns] float32, the POS-weighted mean of the signal over the span's tokens at
-    each patch, so values.sum() is the span's mass on that picture; patch (r, c) covers
+    values: [rows, columns] float32, the signal at each patch: its mean over the span's tokens,
+    weighted by part of speech. values.sum() is the span's mass on the picture. Patch (r, c) covers
     [c*width/columns, r*height/rows, (c+1)*width/columns, (r+1)*height/rows] in pixels of the
-    original. step: temporal step, 0 for images; start_s, end_s: its time, None for images.
+    original. step: temporal step, 0 for images. start_s, end_s: the time of the step, None for
+    images.
     """
 
     span_index: int
@@ -52,41 +55,42 @@ class HeatMap:
 def span_heatmaps(
     rows: Float32, prompt: PromptMap, segmentation: Segmentation, *, pos_weighting: bool = True
 ) -> tuple[HeatMap, ...]:
-    """The maps of every span over every picture of a sample, by span, part and step.
+    """The heat maps of every span over every picture of a sample, by span, part and step.
 
-    rows: [n_gen, P], one signal's rows over the prompt. A span whose tokens all weigh nothing
-    (punctuation alone) gets plain means.
+    rows: [n_gen, P], one signal's rows over the prompt. A span whose tokens all have weight 0
+    (punctuation only) gets unweighted means.
 
-    The patches of a picture are as large as its smallest position. What a larger position got (one
-    of an overview laid over finer tiles, say) is spread over the patches it covers, by area, so
-    nothing is lost; positions that tile a regular grid are one patch each, unchanged.
+    The patches of a picture are as large as its smallest position. The signal of a larger position
+    (of an overview image, say, whose tiles are positions too) is distributed over the patches it
+    covers, by area, so no mass is lost. Positions that form a regular grid are one patch each.
 
     Raises:
-        TraceError: the rows, prompt and tags are not those of one trace, or the positions of a
-            picture have boxes that are no areas of it.
+        TraceError: the rows, the prompt and the tags do not belong to one trace, or a position of a
+            picture has an invalid box.
     """
     if rows.shape != (len(segmentation.pos), len(prompt.part)):
         raise TraceError(
             f"the rows are {list(rows.shape)} (tokens x positions), but there are "
             f"{len(segmentation.pos)} tagged tokens and {len(prompt.part)} prompt positions; take "
-            "the rows, the tags and the prompt of one and the same trace"
+            "the rows, the tags and the prompt from the same trace"
         )
     weights = pos_weights(segmentation.pos, pos_weighting)
     spans = segmentation.spans
-    drawn: list[list[HeatMap]] = [[] for _ in spans]
+    by_span: list[list[HeatMap]] = [[] for _ in spans]
     for picture in _pictures(prompt):
-        # In C order, whatever the rows' layout: the order of summation depends on it.
-        seen = np.take(rows, picture.where, axis=1)
-        values = picture.canvas.paint(span_means(seen, weights, spans))
+        # Always in C order: the order of summation, and so the rounding, depends on the layout.
+        of_picture = np.take(rows, picture.positions, axis=1)
+        values = picture.grid.distribute(span_means(of_picture, weights, spans))
         for i, span in enumerate(spans):
-            drawn[i].append(picture.heat_map(span.index, values[i]))
-    return tuple(heat for of_span in drawn for heat in of_span)
+            by_span[i].append(picture.heat_map(span.index, values[i]))
+    return tuple(heat for heats in by_span for heat in heats)
 
 
 def pack(values: Float32) -> tuple[NDArray[np.uint8], float]:
-    """A map in one byte per patch: ([rows * columns] uint8, row by row, scale).
+    """A heat map as one byte per patch: ([rows * columns] uint8, row by row, scale).
 
-    `packed * scale` is at most half a scale away from the values, whose maximum is 255 scales.
+    `packed * scale` differs from the values by at most scale / 2. The largest value is packed as
+    255.
     """
     scale = float(values.max(initial=0.0)) / 255.0
     if scale == 0.0:
@@ -98,7 +102,7 @@ def pack(values: Float32) -> tuple[NDArray[np.uint8], float]:
 def unpack(
     packed: NDArray[np.uint8] | bytes | memoryview, scale: float, n_rows: int, n_columns: int
 ) -> Float32:
-    """The values of a packed map, [n_rows, n_columns] float32.
+    """The values of a packed heat map, [n_rows, n_columns] float32.
 
     Raises:
         TraceError: there are not n_rows x n_columns bytes.
@@ -106,15 +110,18 @@ def unpack(
     levels = np.frombuffer(packed, dtype=np.uint8)
     if levels.size != n_rows * n_columns:
         raise TraceError(
-            f"a packed map of {levels.size} bytes is not {n_rows} x {n_columns} patches; take its "
-            "rows and columns from the same record"
+            f"a packed heat map of {levels.size} bytes does not have {n_rows} x {n_columns} "
+            "patches; take its rows and columns from the same record"
         )
     values = levels.astype(np.float64) * scale
     return values.astype(np.float32).reshape(n_rows, n_columns)
 
 
 def upscale(heat: HeatMap, height: int, width: int) -> Float32:
-    """The map at the size of a picture: [height, width] float32, each pixel its patch's value."""
+    """The heat map at the size of a picture: [height, width] float32, each pixel its patch's value.
+
+    height, width: in pixels.
+    """
     n_rows, n_columns = heat.values.shape
     rows = (np.arange(height) * 2 + 1) * n_rows // (2 * height)
     columns = (np.arange(width) * 2 + 1) * n_columns // (2 * width)
@@ -123,30 +130,33 @@ def upscale(heat: HeatMap, height: int, width: int) -> Float32:
 
 
 @dataclass(frozen=True, slots=True)
-class _Canvas:
-    """A picture's patches, and how its positions fill them.
+class _Grid:
+    """The patches of a picture, and how its positions overlap them.
 
-    owner, cell, share: one entry per position and patch that overlap: `share` of what position
-    `owner` got belongs to patch `cell`.
+    shape: rows and columns. position, patch, share: one entry per position and patch that overlap:
+    `share` of the signal at position `position` belongs to patch `patch`.
     """
 
     shape: tuple[int, int]
-    owner: Index
-    cell: Index
+    position: Indices
+    patch: Indices
     share: Float64
 
-    def paint(self, means: Float64) -> Float32:
-        """means: [n_spans, n]. Returns [n_spans, rows, columns] float32."""
-        n_cells = self.shape[0] * self.shape[1]
-        painted = np.zeros((len(means), n_cells), dtype=np.float32)
+    def distribute(self, means: Float64) -> Float32:
+        """Values at positions as values at patches.
+
+        means: [n_spans, n]. Returns [n_spans, rows, columns] float32.
+        """
+        n_patches = self.shape[0] * self.shape[1]
+        values = np.zeros((len(means), n_patches), dtype=np.float32)
         for i, of_span in enumerate(means):
-            painted[i] = np.bincount(self.cell, of_span[self.owner] * self.share, n_cells)
-        return painted.reshape(-1, *self.shape)
+            values[i] = np.bincount(self.patch, of_span[self.position] * self.share, n_patches)
+        return values.reshape(-1, *self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """An image or one temporal step of frames: `where` its positions lie in the prompt, [n]."""
+    """An image or one temporal step of frames. positions: [n], their indices in the prompt."""
 
     part_index: int
     modality: Literal["image", "video"]
@@ -155,8 +165,8 @@ class _Picture:
     end_s: float | None
     width: int
     height: int
-    where: NDArray[np.intp]
-    canvas: _Canvas
+    positions: NDArray[np.intp]
+    grid: _Grid
 
     def heat_map(self, span_index: int, values: Float32) -> HeatMap:
         return HeatMap(
@@ -179,71 +189,77 @@ def _pictures(prompt: PromptMap) -> Iterator[_Picture]:
         of_part = visible & (prompt.part == part)
         frames = np.flatnonzero(of_part & (prompt.stream == Stream.FRAMES))
         if frames.size == 0:
-            where = np.flatnonzero(of_part)
-            size, canvas = _canvas(prompt.box[where], part)
-            yield _Picture(part, "image", 0, None, None, *size, where, canvas)
+            positions = np.flatnonzero(of_part)
+            size, grid = _grid(prompt.box[positions], part)
+            yield _Picture(part, "image", 0, None, None, *size, positions, grid)
             continue
         times = np.stack([prompt.lo[frames], prompt.hi[frames]], axis=1)
         steps, step_of = np.unique(times, axis=0, return_inverse=True)
         for step, (start_s, end_s) in enumerate(steps.tolist()):
-            where = frames[step_of.ravel() == step]
-            size, canvas = _canvas(prompt.box[where], part)
-            yield _Picture(part, "video", step, start_s, end_s, *size, where, canvas)
+            positions = frames[step_of.ravel() == step]
+            size, grid = _grid(prompt.box[positions], part)
+            yield _Picture(part, "video", step, start_s, end_s, *size, positions, grid)
 
 
-def _canvas(box: Float32, part: int) -> tuple[tuple[int, int], _Canvas]:
+def _grid(box: Float32, part: int) -> tuple[tuple[int, int], _Grid]:
     """Width and height of a picture in pixels, and its patches.
 
-    box: [n, 4], of all its positions.
+    box: [n, 4], the boxes of all its positions. part: index of the part, for messages.
     """
     boxes = box.astype(np.float64)
     width, height = float(boxes[:, 2].max()), float(boxes[:, 3].max())
     rows, columns = shape = _shape(boxes, width, height, part)
-    x_lo, x_hi = _on_grid(boxes[:, 0], width, columns), _on_grid(boxes[:, 2], width, columns)
-    y_lo, y_hi = _on_grid(boxes[:, 1], height, rows), _on_grid(boxes[:, 3], height, rows)
+    x_lo, x_hi = _in_patches(boxes[:, 0], width, columns), _in_patches(boxes[:, 2], width, columns)
+    y_lo, y_hi = _in_patches(boxes[:, 1], height, rows), _in_patches(boxes[:, 3], height, rows)
     left, wide = _touched(x_lo, x_hi)
     top, high = _touched(y_lo, y_hi)
     counts = wide * high
-    owner = np.repeat(np.arange(len(boxes)), counts)
-    nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    row, column = top[owner] + nth // wide[owner], left[owner] + nth % wide[owner]
-    share = _share(x_lo[owner], x_hi[owner], column) * _share(y_lo[owner], y_hi[owner], row)
+    position = np.repeat(np.arange(len(boxes)), counts)
+    nth = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
+    row = top[position] + nth // wide[position]
+    column = left[position] + nth % wide[position]
+    share_x = _share(x_lo[position], x_hi[position], column)
+    share = share_x * _share(y_lo[position], y_hi[position], row)
     size = max(1, round(width)), max(1, round(height))
-    return size, _Canvas(shape, owner, row * columns + column, share)
+    return size, _Grid(shape, position, row * columns + column, share)
 
 
 def _shape(boxes: Float64, width: float, height: float, part: int) -> tuple[int, int]:
     """Rows and columns of patches as large as the smallest box. Raises: TraceError."""
     wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    real = (wide > 0) & (high > 0) & (boxes.min(axis=1) >= 0) & np.isfinite(boxes).all(axis=1)
-    if not real.all():
+    valid = (wide > 0) & (high > 0) & (boxes.min(axis=1) >= 0) & np.isfinite(boxes).all(axis=1)
+    if not valid.all():
         raise TraceError(
-            f"part {part}: a position of its picture has the box {boxes[~real][0].tolist()}, which "
-            "is no area; its backend has to give [x0, y0, x1, y1] in pixels of the original"
+            f"part {part}: a position of its picture has the box {boxes[~valid][0].tolist()}, "
+            "which is not a valid box; the backend must return [x0, y0, x1, y1] in pixels of the "
+            "original"
         )
     rows, columns = round(height / high.min()), round(width / wide.min())
-    if rows * columns > _MAX_CELLS:
+    if rows * columns > _MAX_PATCHES:
         raise TraceError(
-            f"part {part}: its smallest position asks for {rows} x {columns} patches on {width:g} "
-            f"x {height:g} pixels; its backend has to give boxes in pixels of the original"
+            f"part {part}: its smallest position needs {rows} x {columns} patches on {width:g} x "
+            f"{height:g} pixels; the backend must return boxes in pixels of the original"
         )
     return rows, columns
 
 
-def _on_grid(edges: Float64, length: float, n_cells: int) -> Float64:
-    """Edges in pixels as edges in cells; those close to a grid line lie on it."""
-    cells = edges * (n_cells / length)
-    lines = np.rint(cells)
-    return np.where(np.abs(cells - lines) < _SNAP, lines, cells)
+def _in_patches(edges: Float64, length: float, n_patches: int) -> Float64:
+    """Convert edges from pixels to patches; an edge close to a grid line is moved onto it.
+
+    length, n_patches: of the picture, along this axis.
+    """
+    scaled = edges * (n_patches / length)
+    lines = np.rint(scaled)
+    return np.where(np.abs(scaled - lines) < _SNAP, lines, scaled)
 
 
-def _touched(lo: Float64, hi: Float64) -> tuple[Index, Index]:
-    """The first cell of each interval, and how many it touches."""
+def _touched(lo: Float64, hi: Float64) -> tuple[Indices, Indices]:
+    """The first patch of each interval, and how many patches it touches."""
     first = np.floor(lo).astype(np.int64)
     return first, np.ceil(hi).astype(np.int64) - first
 
 
-def _share(lo: Float64, hi: Float64, cell: Index) -> Float64:
-    """The part of each interval [lo, hi) that lies in its cell [cell, cell + 1)."""
-    shares: Float64 = (np.minimum(hi, cell + 1) - np.maximum(lo, cell)) / (hi - lo)
+def _share(lo: Float64, hi: Float64, patch: Indices) -> Float64:
+    """The share of each interval [lo, hi) that lies in its patch [patch, patch + 1)."""
+    shares: Float64 = (np.minimum(hi, patch + 1) - np.maximum(lo, patch)) / (hi - lo)
     return shares

@@ -1,7 +1,7 @@
-"""Scores of chosen sources against reference evidence.
+"""Score chosen sources against reference evidence.
 
-Evidence is a list of items; an item is the set of units that carry it, any of which will do. So
-units that state one fact twice are one item, and naming one of them is enough.
+Reference evidence is a list of facts. A fact is represented by the set of units that carry it; one
+of them is enough. So if two units state the same fact, a source that is either of them finds it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from numpy.typing import NDArray
 
 from omnitrace_core.records import LabelSource, SourceUnit
 
-Item = frozenset[int]
+# The indices of the units that carry a fact; see the module docstring.
+Fact = frozenset[int]
 
 
-def evidence_items(sources: Sequence[LabelSource], units: Sequence[SourceUnit]) -> tuple[Item, ...]:
-    """The units behind pieces of reference evidence; pieces of one `group` are one item."""
-    items: dict[object, set[int]] = {}
+def evidence_facts(sources: Sequence[LabelSource], units: Sequence[SourceUnit]) -> tuple[Fact, ...]:
+    """The facts that label sources stand for; label sources of one `group` are one fact."""
+    facts: dict[object, set[int]] = {}
     for number, source in enumerate(sources):
         key = ("alone", number) if source.group is None else ("group", source.group)
-        found = {unit.unit_id for unit in units if carries(unit, source)}
-        items.setdefault(key, set()).update(found)
-    return tuple(frozenset(item) for item in items.values())
+        carriers = {unit.unit_id for unit in units if carries(unit, source)}
+        facts.setdefault(key, set()).update(carriers)
+    return tuple(frozenset(fact) for fact in facts.values())
 
 
 def carries(unit: SourceUnit, source: LabelSource) -> bool:
-    """Whether a unit carries a piece of evidence.
+    """Whether a unit carries a piece of reference evidence.
 
-    Of the same part: a text that shares a character with it; an interval or box of which more than
-    half is shared, the half of the smaller of both. Where the evidence names no place, or the unit
-    has none, the part is enough.
+    Both must lie in the same part, and the unit must not be an instruction. Texts must share a
+    character. Of two intervals or boxes, more than half of the smaller one must be shared. If the
+    evidence or the unit has no place within the part, being in the same part is enough.
     """
     if unit.kind == "instruction" or unit.part_index != source.part_index:
         return False
@@ -57,19 +58,19 @@ def _shared(one: tuple[float, float], other: tuple[float, float]) -> float:
     return max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
 
 
-def precision_recall(chosen: Collection[int], evidence: Sequence[Item]) -> tuple[float, float]:
-    """Share of chosen units that carry evidence, and share of items that were found.
+def precision_recall(chosen: Collection[int], evidence: Sequence[Fact]) -> tuple[float, float]:
+    """Precision: share of the chosen units that carry a fact. Recall: share of facts found.
 
-    Precision of nothing chosen, and recall of no evidence, are 0.
+    Without chosen units the precision is 0; without evidence the recall is 0.
     """
-    wanted = frozenset().union(*evidence)
-    precision = len(wanted.intersection(chosen)) / len(chosen) if chosen else 0.0
-    found = sum(not item.isdisjoint(chosen) for item in evidence)
+    carriers = frozenset().union(*evidence)
+    precision = len(carriers.intersection(chosen)) / len(chosen) if chosen else 0.0
+    found = sum(not fact.isdisjoint(chosen) for fact in evidence)
     return precision, found / len(evidence) if evidence else 0.0
 
 
-def f1(chosen: Collection[int], evidence: Sequence[Item]) -> float:
-    """Harmonic mean of precision and recall; 0 if both are."""
+def f1(chosen: Collection[int], evidence: Sequence[Fact]) -> float:
+    """Harmonic mean of precision and recall; 0 if both are 0."""
     precision, recall = precision_recall(chosen, evidence)
     total = precision + recall
     return 2 * precision * recall / total if total else 0.0
@@ -81,10 +82,10 @@ def bootstrap(
     seed: int = 0,
     quantiles: tuple[float, float] = (0.025, 0.975),
 ) -> tuple[float, float, float]:
-    """Mean of all scores, and the ends of its percentile interval.
+    """Mean of all scores, and the ends of its bootstrap percentile interval.
 
-    groups: scores that depend on each other (those of one sample) are drawn together. Without any
-    score all three are NaN.
+    groups: scores that depend on each other (those of one sample) form a group and are drawn
+    together. draws: number of bootstrap resamples. If there are no scores, all three are NaN.
     """
     sums = np.array([sum(group) for group in groups], dtype=np.float64)
     sizes = np.array([len(group) for group in groups], dtype=np.float64)
@@ -101,12 +102,12 @@ def bootstrap(
 
 
 def normalised(statement: str) -> str:
-    """A statement without what does not change it: case, white space, full stops at its end."""
+    """A statement in lower case, with single spaces and without full stops at its end."""
     return " ".join(statement.lower().split()).rstrip(".")
 
 
 def match_statements(statements: Sequence[str], spans: Sequence[str]) -> list[int | None]:
-    """For each reference statement the first span of the same text, each span used once."""
+    """For each reference statement the index of the first unused span of the same text, or None."""
     free: dict[str, list[int]] = {}
     for index, span in enumerate(spans):
         free.setdefault(normalised(span), []).append(index)

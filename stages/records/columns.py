@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from omnitrace_core.attribution.curation import BUCKETS, Curated
+from omnitrace_core.attribution.curation import BUCKETS, CurationResult
 from omnitrace_core.attribution.heatmaps import HeatMap, pack
-from omnitrace_core.attribution.votes import Tally
+from omnitrace_core.attribution.votes import ChosenSources
 from omnitrace_core.options import TraceOptions
 from stages.arrow.columns import Columns, Index, lists, offsets, owners, structs, take
 from stages.arrow.schema import (
@@ -57,7 +57,7 @@ def record_columns(
 
 
 def _span_column(
-    rows: pa.StructArray, finished: Mapping[int, Finished], curated: Curated, signal: str
+    rows: pa.StructArray, finished: Mapping[int, Finished], curated: CurationResult, signal: str
 ) -> pa.ListArray:
     counts = {i: len(item.segmentation.spans) for i, item in finished.items()}
     owner = owners(counts)
@@ -74,26 +74,26 @@ def _span_column(
         "confidence": curated.confidence,
         **{f"mass_{name}": curated.masses[:, BUCKETS.index(name)] for name in MASS_BUCKETS},
         "signal": [signal] * len(spans),
-        "sources": _source_column(rows.field("units"), owner, curated.tally),
+        "sources": _source_column(rows.field("units"), owner, curated.chosen),
     }
     return lists(counts, len(rows), structs(SPANS_ROW, columns, len(spans)))
 
 
-def _source_column(units: pa.ListArray, owner: Index, tally: Tally) -> pa.ListArray:
+def _source_column(units: pa.ListArray, owner: Index, chosen: ChosenSources) -> pa.ListArray:
     """The sources of each span as SOURCE structs; `owner` is the sample of each span."""
-    n_sources = tally.n_sources
+    n_sources = chosen.n_sources
     first = units.offsets.to_numpy()[np.repeat(owner, n_sources)]
-    unit = units.values.take(pa.array(first + tally.unit))
+    unit = units.values.take(pa.array(first + chosen.unit))
     begin = np.cumsum(n_sources) - n_sources
     columns: Columns = {
         **{field.name: unit.field(field.name) for field in UNIT},
-        "mass": tally.mass,
-        "share": tally.share,
-        "run": tally.run,
-        "score": tally.score,
-        "rank": np.arange(1, len(tally.unit) + 1) - np.repeat(begin, n_sources),
+        "mass": chosen.mass,
+        "share": chosen.share,
+        "run": chosen.run,
+        "score": chosen.score,
+        "rank": np.arange(1, len(chosen.unit) + 1) - np.repeat(begin, n_sources),
     }
-    source = structs(SOURCE, columns, len(tally.unit))
+    source = structs(SOURCE, columns, len(chosen.unit))
     return pa.ListArray.from_arrays(offsets(n_sources), source)
 
 

@@ -9,7 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from omnitrace_core.attribution.curation import Case, Curated, curate_many, unit_kinds
+from omnitrace_core.attribution.curation import (
+    CurationInput,
+    CurationResult,
+    curate_many,
+    unit_kinds,
+)
 from omnitrace_core.attribution.heatmaps import HeatMap, span_heatmaps
 from omnitrace_core.options import CurationOptions, TraceOptions, UnitOptions
 from omnitrace_core.records import Fold, Segmentation
@@ -38,7 +43,7 @@ class Curation:
     """What became of some samples, and the sources of all spans of those that were finished."""
 
     outcomes: Sequence[Outcome]
-    curated: Curated
+    curated: CurationResult
 
     @property
     def finished(self) -> dict[int, Finished]:
@@ -50,7 +55,7 @@ class Curation:
 class _Started:
     """A sample that is ready to be curated."""
 
-    case: Case
+    case: CurationInput
     heatmaps: tuple[HeatMap, ...]
     wall_s: float
 
@@ -114,11 +119,11 @@ class Curator:
         if not self._trace.enabled:
             return _Started(_NOTHING, (), 0.0)
         segmentation = self._segment(row)
-        case = Case(row.fold(self._trace.signals[0]), row.unit_kinds, segmentation)
+        case = CurationInput(row.fold(self._trace.signals[0]), row.unit_kinds, segmentation)
         heatmaps = self._draw(row, segmentation) if self._trace.heatmaps else ()
         return _Started(case, heatmaps, time.perf_counter() - started)
 
-    def _together(self, done: Mapping[int, _Started | RowError]) -> Curated:
+    def _together(self, done: Mapping[int, _Started | RowError]) -> CurationResult:
         return self._curate([item.case for item in done.values() if isinstance(item, _Started)])
 
     def _draw(self, row: StateRow, segmentation: Segmentation) -> tuple[HeatMap, ...]:
@@ -139,11 +144,11 @@ def _outcome(item: _Started | RowError | None, share_s: float) -> Outcome:
     return Finished(item.case.segmentation, item.heatmaps, item.wall_s + share_s)
 
 
-def _nothing() -> Case:
+def _nothing() -> CurationInput:
     """A sample without tokens."""
     none = np.zeros(0, np.float32)
     fold = Fold(none.reshape(0, 0), none.reshape(0, 0), none, none)
-    return Case(fold, unit_kinds((), ()), Segmentation((), ()))
+    return CurationInput(fold, unit_kinds((), ()), Segmentation((), ()))
 
 
 _NOTHING = _nothing()

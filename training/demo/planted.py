@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from omnitrace_core.attribution.scores import carries, evidence_items, f1, match_statements
+from omnitrace_core.attribution.scores import carries, evidence_facts, f1, match_statements
 from omnitrace_core.records import LabelSource, SourceUnit
 
 Record: TypeAlias = Mapping[str, Any]  # a Parquet row as pyarrow gives it
@@ -75,7 +75,7 @@ def score_statements(sample: Record, spans: Sequence[Record]) -> Iterator[Scored
             was_said=match is not None,
             pairs=tuple(_pairs(chosen, planted, units)),
             modality=modalities.pop() if len(modalities) == 1 else "mixed",
-            f1=f1([source["unit_id"] for source in chosen], evidence_items(planted, units)),
+            f1=f1([source["unit_id"] for source in chosen], evidence_facts(planted, units)),
         )
 
 

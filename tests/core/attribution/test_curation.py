@@ -10,7 +10,7 @@ import pytest
 from omnitrace_core.attribution.curation import (
     BUCKETS,
     POS_WEIGHTS,
-    Case,
+    CurationInput,
     curate,
     curate_many,
     pos_weights,
@@ -357,28 +357,30 @@ def test_equals_the_reference_on_random_cases(projection: str, instructions: str
 def test_many_samples_at_once_are_what_each_is_alone(seed: int) -> None:
     rng = np.random.default_rng([3, seed])
     cases, options = [random_case(rng) for _ in range(40)], random_options(rng)
-    found = curate_many([as_case(*case) for case in cases], options, "peak")
+    found = curate_many([curation_input(*case) for case in cases], options, "peak")
     alone = [result for case in cases for result in curate(*case, options, "peak")]
     assert len(alone) > 50
     assert found.supported.tolist() == [result.outcome == "supported" for result in alone]
     assert found.confidence.tolist() == [result.confidence for result in alone]
     assert found.masses.tolist() == [list(result.masses.values()) for result in alone]
-    tally, sources = found.tally, [source for result in alone for source in result.sources]
-    assert tally.n_sources.tolist() == [len(result.sources) for result in alone]
-    columns = (tally.unit, tally.mass, tally.share, tally.run, tally.score)
+    chosen, sources = found.chosen, [source for result in alone for source in result.sources]
+    assert chosen.n_sources.tolist() == [len(result.sources) for result in alone]
+    columns = (chosen.unit, chosen.mass, chosen.share, chosen.run, chosen.score)
     for row, source in zip(zip(*columns, strict=True), sources, strict=True):
         assert row == (source.unit_id, source.mass, source.share, source.run, source.score)
 
 
-def as_case(fold: Fold, units: tuple[SourceUnit, ...], segmentation: Segmentation) -> Case:
+def curation_input(
+    fold: Fold, units: tuple[SourceUnit, ...], segmentation: Segmentation
+) -> CurationInput:
     kinds = unit_kinds([unit.kind for unit in units], [unit.modality for unit in units])
-    return Case(fold, kinds, segmentation)
+    return CurationInput(fold, kinds, segmentation)
 
 
 def test_no_samples() -> None:
     for options in (DEFAULT, PAPER):
         found = curate_many([], options)
-        assert (len(found.supported), found.masses.shape, len(found.tally.unit)) == (0, (0, 7), 0)
+        assert (len(found.supported), found.masses.shape, len(found.chosen.unit)) == (0, (0, 7), 0)
 
 
 def test_masses_add_up_and_spans_do_not_depend_on_each_other() -> None:

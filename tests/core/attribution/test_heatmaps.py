@@ -284,15 +284,15 @@ def test_what_does_not_fit_is_said() -> None:
 @pytest.mark.parametrize(
     "box", [(5, 0, 5, 10), (0, 10, 10, 0), (-1, 0, 5, 10), (0, 0, float("nan"), 10)]
 )
-def test_a_box_that_is_no_area_is_said(box: Box) -> None:
+def test_an_invalid_box_is_refused(box: Box) -> None:
     prompt = picture([(0, 0, 10, 10), box], part=3)
-    with pytest.raises(TraceError, match=r"part 3: .* has the box \[.*\], which is no area"):
+    with pytest.raises(TraceError, match=r"part 3: .* the box \[.*\], which is not a valid box"):
         span_heatmaps(np.ones((1, 4), np.float32), prompt, ONE_NOUN)
 
 
 def test_a_map_beyond_reason_is_said() -> None:
     prompt = picture([(0, 0, 640, 480), (0, 0, 0.1, 0.1)])
-    with pytest.raises(TraceError, match=r"asks for 4800 x 6400 patches on 640 x 480 pixels"):
+    with pytest.raises(TraceError, match=r"needs 4800 x 6400 patches on 640 x 480 pixels"):
         span_heatmaps(np.ones((1, 4), np.float32), prompt, ONE_NOUN)
 
 
@@ -324,8 +324,8 @@ def test_a_faint_map_packs_like_a_strong_one() -> None:
     assert unpack(packed, scale, 1, 3)[0, 0] == values[0, 0]
 
 
-def test_a_packed_map_of_another_size_is_said() -> None:
-    with pytest.raises(TraceError, match="packed map of 6 bytes is not 2 x 4 patches"):
+def test_a_packed_map_of_another_size_is_refused() -> None:
+    with pytest.raises(TraceError, match="packed heat map of 6 bytes does not have 2 x 4 patches"):
         unpack(bytes(6), 1.0, 2, 4)
 
 

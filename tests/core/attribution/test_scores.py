@@ -7,10 +7,10 @@ import math
 import pytest
 
 from omnitrace_core.attribution.scores import (
-    Item,
+    Fact,
     bootstrap,
     carries,
-    evidence_items,
+    evidence_facts,
     f1,
     match_statements,
     precision_recall,
@@ -35,7 +35,7 @@ ONE, TWO, EITHER = frozenset({1}), frozenset({2}), frozenset({3, 4})
     ],
 )
 def test_scores(
-    chosen: set[int], evidence: list[Item], precision: float, recall: float, score: float
+    chosen: set[int], evidence: list[Fact], precision: float, recall: float, score: float
 ) -> None:
     assert precision_recall(chosen, evidence) == (precision, recall)
     assert f1(chosen, evidence) == pytest.approx(score)
@@ -69,7 +69,7 @@ def test_interchangeable_pieces_are_one_item() -> None:
         LabelSource("audio", 0, start_s=2.0, end_s=3.0, group=7),
         LabelSource("audio", 0, start_s=3.0, end_s=4.0),
     ]
-    assert set(evidence_items(pieces, units)) == {frozenset({0, 2}), frozenset({3})}
+    assert set(evidence_facts(pieces, units)) == {frozenset({0, 2}), frozenset({3})}
 
 
 def test_statements_match_by_their_words() -> None:
