@@ -28,7 +28,7 @@ from pipeline.driver.run import run
 from pipeline.graph import plan_row
 from pipeline.planning.plan import Chunk, CommittedChunk
 from pipeline.recuration.plan import plan_recuration
-from pipeline.recuration.run import recurate
+from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
 from stages.arrow.chunk import StateRow, rows_of, views, with_rows
@@ -102,7 +102,7 @@ def from_storage(job: Job, folder: Path) -> float:
     """Spans per second of the verb, in this process."""
     again = plan_recuration(job.folder.root, str(folder), CHANGE)
     started = time.process_time()
-    return recurate(again, workers=1).n_spans / (time.process_time() - started)
+    return run_recuration(again, workers=1).n_spans / (time.process_time() - started)
 
 
 def main() -> None:

@@ -248,17 +248,17 @@ def _positive(text: str) -> int:
 def _curate(arguments: Arguments) -> int:
     from pipeline.commands.summary import config_text, recuration_text, verdict_text
     from pipeline.recuration.plan import plan_recuration
-    from pipeline.recuration.run import recurate
+    from pipeline.recuration.run import run_recuration
     from pipeline.run_folder.verdict import is_finished
 
-    job = plan_recuration(arguments.run_folder, arguments.dest, arguments.overrides)
+    recuration = plan_recuration(arguments.run_folder, arguments.dest, arguments.overrides)
     if arguments.dry_run:
-        say(f"{config_text(job.config)}\n\n{recuration_text(job)}")
+        say(f"{config_text(recuration.config)}\n\n{recuration_text(recuration)}")
         return 0
-    nothing_to_do = is_finished(job)
-    say("this run is finished: nothing to do" if nothing_to_do else recuration_text(job))
-    verdict = recurate(job, arguments.workers, take_lease=arguments.break_lease)
-    say(verdict_text(job.folder, verdict))
+    nothing_to_do = is_finished(recuration)
+    say("this run is finished: nothing to do" if nothing_to_do else recuration_text(recuration))
+    verdict = run_recuration(recuration, arguments.workers, take_lease=arguments.break_lease)
+    say(verdict_text(recuration.folder, verdict))
     return int(verdict.exit_code or 0)
 
 

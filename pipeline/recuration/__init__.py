@@ -1,1 +1,1 @@
-"""`omnitrace curate`: a published run curated again."""
+"""`omnitrace curate`: curate a published run again."""

@@ -1,4 +1,4 @@
-"""What may be asked of a published run: settings behind the model, of which it stored enough."""
+"""Check that a published run can be curated with other settings, and that DEST can be used."""
 
 from __future__ import annotations
 
@@ -17,27 +17,34 @@ from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.schema import TABLES
 from stages.recurate import Change
 
-# Before and now, by key.
+# The old and the new value, by key.
 Changed = Mapping[str, tuple[object, object]]
 
-# It judges records and does not shape them.
-JUDGES = "run.max_error_fraction"
-_BEHIND_THE_MODEL = (
+# Decides on the exit code, and affects no record.
+ERROR_LIMIT = "run.max_error_fraction"
+# Settings that take effect after the model.
+_AFTER_THE_MODEL = (
     *("curation.", "spans.", "units.instructions"),
     *("trace.signals", "trace.projection", "trace.store", "trace.heatmaps"),
 )
-_OF_POSITIONS = ("units.", "asr.")
+# Settings that can change only if the run kept the rows over prompt positions.
+_NEED_POSITIONS = ("units.", "asr.")
+# Settings that stored heat maps depend on.
 _OF_HEATMAPS = ("spans.", "curation.pos_weighting")
 
 
 def check_places(run_path: str, run: StoredRun, dest: str) -> None:
-    """A destination of its own. Raises: ConfigError."""
-    mine = _real(dest)
-    for taken in (_real(run_path), _real(run.folder.root)):
-        if f"{mine}/".startswith(f"{taken}/") or f"{taken}/".startswith(f"{mine}/"):
+    """Check that neither of the run and the destination lies inside the other.
+
+    Raises:
+        ConfigError: one does.
+    """
+    destination = _real(dest)
+    for source in (_real(run_path), _real(run.folder.root)):
+        if f"{destination}/".startswith(f"{source}/") or f"{source}/".startswith(f"{destination}/"):
             raise ConfigError(
-                f"DEST {dest!r} and the run in {taken} lie one inside the other, so that a reader "
-                "of the outer folder would see spans twice; give DEST a folder elsewhere"
+                f"DEST {dest!r} and the run in {source} lie one inside the other, so that a reader "
+                "of the outer folder would see spans twice; give a DEST elsewhere"
             )
 
 
@@ -47,62 +54,62 @@ def _real(path: str) -> str:
 
 
 def check_dest(run: StoredRun, dest: Folder) -> None:
-    """Nothing is in the destination but what an earlier curation of this run left there.
+    """Check that the destination is empty, or holds an earlier curation of the same run.
 
     Raises:
-        ConfigError: something else is.
+        ConfigError: it holds something else, or is a file.
     """
     if dest.is_file():
         raise ConfigError(f"DEST {dest.root!r} is a file; give a folder")
     try:
-        told = json.loads(dest.read(RUN_JSON))
+        content = json.loads(dest.read(RUN_JSON))
     except FileNotFoundError:
         if any(dest.names(place) for place in (*TABLES, MANIFESTS)):
             raise ConfigError(
-                f"DEST {dest.root!r} holds tables that no run.json speaks of; give an empty folder"
+                f"DEST {dest.root!r} holds tables without a run.json; give an empty folder"
             ) from None
         return
     except ValueError as error:
         raise ConfigError(
             f"{dest.url(RUN_JSON)} is not JSON ({error}); delete the folder or give another"
         ) from error
-    source = told.get("curated_from") or {}
+    source = content.get("curated_from") or {}
     if (source.get("run_id"), source.get("run_date")) != (run.run_id, run.run_date):
         raise ConfigError(
-            f"DEST {dest.root!r} holds the run {told.get('run_id')}, which was not curated from "
+            f"DEST {dest.root!r} holds the run {content.get('run_id')}, which was not curated from "
             f"{run.run_id} of {run.run_date}; give an empty folder"
         )
 
 
 def check_traces(run: StoredRun) -> None:
-    """The run has traces/. Raises: ConfigError."""
+    """Check that the run kept traces/. Raises: ConfigError."""
     trace = run.config.trace
     if trace.enabled and trace.store != "none":
         return
     reason = "trace.store=none" if trace.enabled else "trace.enabled=false"
     raise ConfigError(
-        f"{run.folder.root} keeps no traces ({reason}), and nothing can be curated again without; "
+        f"{run.folder.root} has no traces ({reason}), and curation starts from them; "
         "run it with trace.enabled=true and trace.store=units or positions"
     )
 
 
 def check_changes(run: StoredRun, config: RunConfig, changed: Changed) -> None:
-    """Only what comes behind the model changes, and what it needs was stored.
+    """Check that the changed settings take effect after the model, and that their data was stored.
 
     Raises:
-        ConfigError: a new run is needed; names the key.
+        ConfigError: a change needs a new run; the message names the key.
     """
     kept = run.config.trace.store
     for key, (old, new) in changed.items():
-        if key == JUDGES or key.startswith(_BEHIND_THE_MODEL):
+        if key == ERROR_LIMIT or key.startswith(_AFTER_THE_MODEL):
             continue
-        said = f"{key}={new!r} (the run had {old!r})"
-        if not key.startswith(_OF_POSITIONS):
-            raise ConfigError(f"{said} needs a new run: curation begins behind the model")
+        change = f"{key}={new!r} (the run had {old!r})"
+        if not key.startswith(_NEED_POSITIONS):
+            raise ConfigError(f"{change} needs a new run: curation begins after the model")
         if kept != "positions":
             raise ConfigError(
-                f"{said} needs a new run, with trace.store=positions: this one kept "
-                f"trace.store={kept}, and units cannot be cut again from that"
+                f"{change} needs a new run, with trace.store=positions: this one kept "
+                f"trace.store={kept}, from which units cannot be cut again"
             )
     missing = [name for name in config.trace.signals if name not in run.config.trace.signals]
     if missing:
@@ -115,7 +122,7 @@ def check_changes(run: StoredRun, config: RunConfig, changed: Changed) -> None:
 
 
 def _check_without_positions(old: TraceOptions, new: TraceOptions, changed: Changed) -> None:
-    """Heat maps can be dropped or taken over, but not drawn."""
+    """Heat maps can be dropped or copied, but not drawn again. Raises: ConfigError."""
     if new.store == "positions":
         raise ConfigError(
             f"trace.store=positions needs a new run: this one kept trace.store={old.store}"
@@ -125,21 +132,21 @@ def _check_without_positions(old: TraceOptions, new: TraceOptions, changed: Chan
     if not old.heatmaps:
         raise ConfigError(
             "trace.heatmaps=true needs a new run, with it or with trace.store=positions: this one "
-            f"kept trace.store={old.store}, and heat maps cannot be drawn from that"
+            f"kept trace.store={old.store}, from which heat maps cannot be drawn"
         )
     others = [key for key in changed if key.startswith(_OF_HEATMAPS)]
     if new.signals[0] != old.signals[0]:
         others.append("trace.signals")
     if others:
         raise ConfigError(
-            f"the stored heat maps do not go with another {', '.join(others)}, and without "
-            "positions they cannot be drawn again; set trace.heatmaps=false, or run again with "
+            f"the stored heat maps do not fit another {', '.join(others)}, and without positions "
+            "they cannot be drawn again; set trace.heatmaps=false, or run again with "
             "trace.store=positions"
         )
 
 
 def check_tools(change: Change) -> None:
-    """What the settings name can be loaded, if it is needed. Raises: ConfigError."""
+    """Check that the pipelines and engines that are needed can be loaded. Raises: ConfigError."""
     try:
         if change.segments or change.folds:
             load_lean_language(change.new.spans.pipeline)

@@ -1,10 +1,10 @@
-"""What `omnitrace curate` is to do: a published run, other settings, and the plan."""
+"""Plan a recuration: a published run, the settings to curate it with, and its shards."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from omnitrace_core.errors import ConfigError
@@ -12,7 +12,8 @@ from omnitrace_core.options import CurationOptions
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.planning.plan import Plan, Shard
 from pipeline.recuration.checks import (
-    JUDGES,
+    ERROR_LIMIT,
+    Changed,
     check_changes,
     check_dest,
     check_places,
@@ -29,41 +30,45 @@ from stages.recurate import Change, Settings
 
 @dataclass(frozen=True, slots=True)
 class Recuration:
-    """A published run, the settings to curate it with, and what is already published in `folder`.
+    """A published run, the settings to curate it with, and what is published of it so far.
 
-    changed: by key, what the run was told and what is told now.
+    run: the source. folder: the destination. changed: value in the run's settings and new value, by
+    key. manifests: of the destination, by the name of the input shard.
     """
 
     run: StoredRun
     folder: Folder
     config: RunConfig
-    changed: Mapping[str, tuple[object, object]]
+    changed: Changed
     plan: Plan
     manifests: dict[str, Manifest]
 
     @property
     def run_id(self) -> str:
-        """Name of what comes out; the same command gives the same one."""
+        """Id of the resulting run; the same command gives the same id."""
         return f"c{_hash(self.run.run_id, self.plan.fingerprint)[:12]}"
 
     @property
     def change(self) -> Change:
-        """The settings that matter, before and now."""
+        """The settings that affect curation, of the run and new."""
         return Change(_settings(self.run.config), _settings(self.config))
 
     def is_published(self, shard: Shard) -> bool:
-        """Whether the shard's records are final as the plan wants them."""
+        """Whether the shard is published as the plan wants it."""
         manifest = self.manifests.get(shard.name)
         return manifest is not None and manifest.key == shard.key
 
 
 def plan_recuration(run_path: str, dest: str, overrides: Sequence[str] = ()) -> Recuration:
-    """Find the run, and check that it can be curated so; writes nothing.
+    """Find the run, and check that it can be curated with these settings; writes nothing.
+
+    run_path: the run's folder, or one above it. dest: folder of the resulting run. overrides:
+    `key=value` changes of the run's settings.
 
     Raises:
         ConfigError: there is no such run, its traces do not hold what the settings need, or the
             destination cannot be used.
-        RunError: a manifest of either cannot be read.
+        RunError: a manifest of the run or of the destination cannot be read.
     """
     run, folder = find_run(run_path), Folder(dest)
     check_places(run_path, run, dest)
@@ -72,61 +77,69 @@ def plan_recuration(run_path: str, dest: str, overrides: Sequence[str] = ()) -> 
     changed = dict(_differences(run.config, config))
     check_changes(run, config, changed)
     check_dest(run, folder)
-    shaping = {key: new for key, (_, new) in changed.items() if key != JUDGES}
-    fingerprint = run.fingerprint
-    if shaping:
-        fingerprint = _hash(run.fingerprint, sorted(shaping.items()))[:16]
-    plan = _plan(run, fingerprint)
-    job = Recuration(run, folder, config, changed, plan, read_manifests(folder))
-    if not is_finished(job):
-        check_tools(job.change)
-    return job
+    plan = _plan(run, _fingerprint(run, changed))
+    recuration = Recuration(run, folder, config, changed, plan, read_manifests(folder))
+    if not is_finished(recuration):
+        check_tools(recuration.change)
+    return recuration
+
+
+def _fingerprint(run: StoredRun, changed: Changed) -> str:
+    """Hash of all that affects the records: as of the run, and the changes to it."""
+    affecting = {key: new for key, (_, new) in changed.items() if key != ERROR_LIMIT}
+    if not affecting:
+        return run.fingerprint
+    return _hash(run.fingerprint, sorted(affecting.items()))[:16]
 
 
 def _plan(run: StoredRun, fingerprint: str) -> Plan:
-    """The run's own shards and numbers, with keys of what is to be made of them."""
+    """The shards of the run under their numbers, with the keys of the new records."""
     shards = tuple(
         Shard(
-            number=item.number,
-            name=item.shard,
-            uri=item.uri,
-            identity=item.identity,
-            n_rows=item.n_rows,
-            key=_hash("curate", item.key, fingerprint, SCHEMA_VERSION),
+            number=manifest.number,
+            name=manifest.shard,
+            uri=manifest.uri,
+            identity=manifest.identity,
+            n_rows=manifest.n_rows,
+            key=_hash("curate", manifest.key, fingerprint, SCHEMA_VERSION),
             duplicates=(),
         )
-        for _, item in sorted(run.manifests.items())
+        for _, manifest in sorted(run.manifests.items())
     )
     return Plan(shards, fingerprint, run.config.run.chunk_samples)
 
 
 def _config(run: StoredRun, dest: str, overrides: Sequence[str]) -> RunConfig:
-    """The run's settings with the overrides, and with `dest` as their output."""
-    tree: Tree = {**run.settings, "curation": _chosen(run.config.curation)}
+    """The run's settings with the overrides, and with `dest` as `output.path`."""
+    tree: Tree = {**run.settings, "curation": _without_preset_values(run.config.curation)}
     if any(override.startswith("output.") for override in overrides):
-        raise ConfigError("output.path is what DEST says; leave it out")
+        raise ConfigError("output.path is set by DEST; leave the override out")
     output = f"output.path={json.dumps(absolute_path(dest))}"
     return make_config(tree, [*overrides, output], "the run's configuration with your changes")
 
 
-def _chosen(curation: CurationOptions) -> Tree:
-    """Without what its preset filled in, so that another preset fills it in its own way."""
-    filled = CurationOptions(preset=curation.preset).model_dump(mode="json")
-    told = curation.model_dump(mode="json")
-    return {key: value for key, value in told.items() if key == "preset" or value != filled[key]}
+def _without_preset_values(curation: CurationOptions) -> Tree:
+    """The settings without those that the preset set, so that another preset can set them."""
+    preset = CurationOptions(preset=curation.preset).model_dump(mode="json")
+    values = curation.model_dump(mode="json")
+    return {key: value for key, value in values.items() if key == "preset" or value != preset[key]}
 
 
 def _differences(old: RunConfig, new: RunConfig) -> Iterator[tuple[str, tuple[object, object]]]:
-    before, now = (dict(_flat(item.model_dump(mode="json"))) for item in (old, new))
-    for key, value in now.items():
-        if value != before[key] and key != "output.path":
-            yield key, (before[key], value)
+    """Keys whose values differ, with the old and the new value."""
+    old_values, new_values = (
+        dict(_flattened(config.model_dump(mode="json"))) for config in (old, new)
+    )
+    for key, value in new_values.items():
+        if value != old_values[key] and key != "output.path":
+            yield key, (old_values[key], value)
 
 
-def _flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flattened(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and values of a tree of settings."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flattened(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -142,5 +155,5 @@ def _settings(config: RunConfig) -> Settings:
     )
 
 
-def _hash(*told: object) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+def _hash(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]

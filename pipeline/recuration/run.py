@@ -1,32 +1,23 @@
-"""A published run curated again: its shards one after another, or in processes side by side."""
+"""Curate a published run again: its shards one after another, or in worker processes."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import multiprocessing
 import os
-import platform
-import signal
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, replace
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
 
-from omnitrace_core.errors import LeaseLost, RunError
+from omnitrace_core.errors import LeaseLost
+from pipeline.driver.failure import record_failure
 from pipeline.driver.prepare import check_writable
 from pipeline.driver.progress import Progress
-from pipeline.driver.run import installed_versions, tell_broken
+from pipeline.driver.run_description import installed_versions, utc_now
 from pipeline.driver.stop_signals import stopping_on_signals
-from pipeline.planning.plan import CommittedChunk, Shard
 from pipeline.recuration.plan import Recuration
-from pipeline.recuration.shard import Report, recurate_shard
+from pipeline.recuration.shard import recurate_shard
+from pipeline.recuration.worker_processes import recurate_in_processes
 from pipeline.run_folder.lease import Lease, hold_lease
-from pipeline.run_folder.lease_file import Claim
-from pipeline.run_folder.manifests import Manifest, manifest_name, read_manifests
+from pipeline.run_folder.manifests import manifest_name, read_manifests
 from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
 from pipeline.run_folder.stored_run import RUN_JSON
 from pipeline.run_folder.verdict import (
@@ -40,14 +31,14 @@ from pipeline.run_folder.verdict import (
 )
 from stages.arrow.schema import SCHEMA_VERSION
 
-_POLL_S = 0.2
 
-
-def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = False) -> Verdict:
-    """Finish the job: what is published already is left alone.
+def run_recuration(
+    recuration: Recuration, workers: int | None = None, *, take_lease: bool = False
+) -> Verdict:
+    """Curate the shards that are not published yet, and return the verdict.
 
     workers: processes, at most one per shard; 1 works in this process, None takes one per CPU.
-    take_lease: take the destination over from whoever works on it.
+    take_lease: take the destination over at once, even if another process works on it.
 
     Raises:
         ConfigError: the destination cannot be written.
@@ -55,167 +46,111 @@ def recurate(job: Recuration, workers: int | None = None, *, take_lease: bool = 
         LeaseLost: another process took it over.
         RunError: the run cannot be read back, or rows were lost; what was published stays.
     """
-    if is_finished(job):
-        return _judge(job)
-    check_writable(job.folder, "DEST ")
-    held = hold_lease(job.folder, job.config.run.lease_s, take_over=take_lease)
-    with stopping_on_signals(), held as lease:
-        job.manifests.update(invalidate_missing_files(job.folder, read_manifests(job.folder)))
-        return _recurate(job, lease, workers or os.cpu_count() or 1)
+    if is_finished(recuration):
+        return _verdict(recuration)
+    folder = recuration.folder
+    check_writable(folder, "DEST ")
+    lease_s = recuration.config.run.lease_s
+    with stopping_on_signals(), hold_lease(folder, lease_s, take_over=take_lease) as lease:
+        recuration.manifests.update(invalidate_missing_files(folder, read_manifests(folder)))
+        return _drive(recuration, lease, workers or os.cpu_count() or 1)
 
 
-def _recurate(job: Recuration, lease: Lease, workers: int) -> Verdict:
-    stopped, told = None, VerdictFile(job.folder, lease.epoch)
+def _drive(recuration: Recuration, lease: Lease, workers: int) -> Verdict:
+    stopped, verdict_file = None, VerdictFile(recuration.folder, lease.epoch)
     try:
-        _begin(job, lease, told)
-        _work(job, lease, workers)
+        _begin(recuration, lease, verdict_file)
+        _work(recuration, lease, workers)
     except KeyboardInterrupt:
         stopped = StopReason(
             ExitCode.INCOMPLETE, "interrupted; the same command does what is missing"
         )
     except LeaseLost:
+        # Another process has the folder, and writes the verdict.
         raise
     except Exception as error:
-        tell_broken(job, lease, told, error)
+        record_failure(recuration, lease, verdict_file, error)
         raise
-    verdict = _judge(job, stopped)
+    verdict = _verdict(recuration, stopped)
     if verdict.finished:
-        _sweep(job, lease)
+        _delete_stale_files(recuration, lease)
     lease.confirm()
-    return told.write(verdict)
+    return verdict_file.write(verdict)
 
 
-def _judge(job: Recuration, stopped: StopReason | None = None) -> Verdict:
-    """As of any run; but what was made of an unfinished run is not finished either."""
-    verdict = make_verdict(job, stopped)
-    if job.run.finished or not verdict.finished:
-        return verdict
-    reason = f"{job.run.folder.root} is not finished; when it is, the same command does the rest"
-    return replace(
-        make_verdict(job, stopped or StopReason(ExitCode.INCOMPLETE, reason)), finished=False
-    )
-
-
-def _begin(job: Recuration, lease: Lease, told: VerdictFile) -> None:
-    """From here on the folder says what it is and that it is going on, and holds nothing stale."""
-    about = json.dumps(describe(job), indent=1).encode()
-    job.folder.replace(RUN_JSON, about, lease.confirm)
-    told.write(unfinished_verdict(_judge(job)))
-    # What other settings made goes first: were it replaced bit by bit, a crash could leave files of
-    # these beside a manifest of those.
-    for shard in job.plan.shards:
-        if shard.name in job.manifests and not job.is_published(shard):
+def _begin(recuration: Recuration, lease: Lease, verdict_file: VerdictFile) -> None:
+    """Write to the folder which run it is and that it is going on, and delete stale files."""
+    folder, manifests = recuration.folder, recuration.manifests
+    description = json.dumps(describe_recuration(recuration), indent=1).encode()
+    folder.replace(RUN_JSON, description, lease.confirm)
+    verdict_file.write(unfinished_verdict(_verdict(recuration)))
+    # Manifests of other settings are deleted before any file is replaced: otherwise a crash could
+    # leave files of these settings beside a manifest of the others.
+    for shard in recuration.plan.shards:
+        if shard.name in manifests and not recuration.is_published(shard):
             lease.confirm()
-            job.folder.delete(manifest_name(job.manifests.pop(shard.name).number))
-    _sweep(job, lease)
+            folder.delete(manifest_name(manifests.pop(shard.name).number))
+    _delete_stale_files(recuration, lease)
 
 
-def _sweep(job: Recuration, lease: Lease) -> None:
-    for name in delete_stale_files(job.folder, job.manifests, job.plan, lease.confirm):
-        del job.manifests[name]
-
-
-def _work(job: Recuration, lease: Lease, workers: int) -> None:
-    shards = [shard for shard in job.plan.shards if not job.is_published(shard)]
+def _work(recuration: Recuration, lease: Lease, workers: int) -> None:
+    shards = [shard for shard in recuration.plan.shards if not recuration.is_published(shard)]
     if not shards:
         return
-    n_chunks = sum(len(job.run.manifests[shard.name].chunk_keys) for shard in shards)
+    source = recuration.run.manifests
+    n_chunks = sum(len(source[shard.name].chunk_keys) for shard in shards)
+    workers = min(workers, len(shards))
     with closing(Progress(n_chunks, sum(shard.n_rows for shard in shards))) as progress:
-        if min(workers, len(shards)) > 1:
-            _in_processes(job, lease, shards, min(workers, len(shards)), progress.update)
+        if workers > 1:
+            recurate_in_processes(recuration, lease, shards, workers, progress.update)
             return
         for shard in shards:
-            job.manifests[shard.name] = recurate_shard(job, shard, progress.update, lease.claim)
+            manifest = recurate_shard(recuration, shard, progress.update, lease.claim)
+            recuration.manifests[shard.name] = manifest
 
 
-def describe(job: Recuration) -> dict[str, object]:
-    """What run.json says: as that of any run, and what was changed against which run."""
-    run = job.run
+def _verdict(recuration: Recuration, stopped: StopReason | None = None) -> Verdict:
+    """The verdict as of any run, but never finished while the source run is not finished."""
+    verdict = make_verdict(recuration, stopped)
+    run = recuration.run
+    if run.finished or not verdict.finished:
+        return verdict
+    reason = f"{run.folder.root} is not finished; when it is, the same command does the rest"
+    stopped = stopped or StopReason(ExitCode.INCOMPLETE, reason)
+    return replace(make_verdict(recuration, stopped), finished=False)
+
+
+def _delete_stale_files(recuration: Recuration, lease: Lease) -> None:
+    folder, manifests = recuration.folder, recuration.manifests
+    for name in delete_stale_files(folder, manifests, recuration.plan, lease.confirm):
+        del manifests[name]
+
+
+def describe_recuration(recuration: Recuration) -> dict[str, object]:
+    """The content of run.json: as of any run, and what was changed against the source run."""
+    run, plan = recuration.run, recuration.plan
     return {
-        "run_id": job.run_id,
+        "run_id": recuration.run_id,
         "run_date": run.run_date,
-        "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "fingerprint": job.plan.fingerprint,
+        "started_at": utc_now(),
+        "fingerprint": plan.fingerprint,
         "schema_version": SCHEMA_VERSION,
         "curated_from": {
             "run": run.folder.root,
             "run_id": run.run_id,
             "run_date": run.run_date,
             "fingerprint": run.fingerprint,
-            "changed": {key: {"from": old, "to": new} for key, (old, new) in job.changed.items()},
+            "changed": {
+                key: {"from": old, "to": new} for key, (old, new) in recuration.changed.items()
+            },
         },
         "plan": {
-            "digest": job.plan.digest,
-            "n_shards": len(job.plan.shards),
-            "n_chunks": sum(len(item.chunk_keys) for item in run.manifests.values()),
-            "n_rows": job.plan.n_rows,
+            "digest": plan.digest,
+            "n_shards": len(plan.shards),
+            "n_chunks": sum(len(manifest.chunk_keys) for manifest in run.manifests.values()),
+            "n_rows": plan.n_rows,
         },
-        "config": job.config.model_dump(mode="json"),
+        "config": recuration.config.model_dump(mode="json"),
         "media_rules": asdict(run.rules) if run.rules else None,
-        "versions": {"python": platform.python_version(), **dict(installed_versions())},
+        "versions": installed_versions(),
     }
-
-
-# --- processes ---------------------------------------------------------------------------------
-
-
-def _in_processes(
-    job: Recuration, lease: Lease, shards: Sequence[Shard], workers: int, report: Report
-) -> None:
-    # One core each: threads of maths libraries would only be in each other's way.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Spawned, not forked: Arrow's and the tagger's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    told, stop = context.SimpleQueue(), context.Event()
-    with ProcessPoolExecutor(workers, context, _join, (job, told, stop, lease.claim)) as pool:
-        waiting = {pool.submit(_shard_here, shard) for shard in shards}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, _POLL_S, FIRST_COMPLETED)
-                _pass_on(told, report)
-                lease.check()
-                for manifest in (future.result() for future in done):
-                    job.manifests[manifest.shard] = manifest
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a worker process died, perhaps for lack of memory; the same command with fewer "
-                "--workers does what is missing"
-            ) from error
-        finally:
-            stop.set()
-            for future in waiting:
-                future.cancel()
-            # Nobody may be left waiting for room in the queue.
-            _pass_on(told, report)
-
-
-def _pass_on(told: SimpleQueue[CommittedChunk], report: Report) -> None:
-    while not told.empty():
-        report(told.get())
-
-
-class _Stopped(Exception):
-    """The driver wants no more of this shard."""
-
-
-# Of a worker process, which does shards of one job.
-_here: tuple[Recuration, SimpleQueue[CommittedChunk], Event, Claim] | None = None
-
-
-def _join(job: Recuration, told: SimpleQueue[CommittedChunk], stop: Event, claim: Claim) -> None:
-    """Begin a worker process. The driver alone hears Ctrl-C, and tells the others."""
-    global _here
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _here = (job, told, stop, claim)
-
-
-def _shard_here(shard: Shard) -> Manifest:
-    assert _here is not None
-    job, told, stop, claim = _here
-
-    def report(committed: CommittedChunk) -> None:
-        if stop.is_set():
-            raise _Stopped
-        told.put(committed)
-
-    return recurate_shard(job, shard, report, claim)

@@ -1,4 +1,4 @@
-"""One shard of a published run curated again, in whatever process."""
+"""Curate one shard of a published run again, and publish it."""
 
 from __future__ import annotations
 
@@ -20,57 +20,65 @@ from stages.arrow.schema import SCHEMA_VERSION
 from stages.records.columns import kept_tables
 from stages.recurate import Recurate
 
-# More samples at once are curated no faster.
-_QUICK_SAMPLES = 512
+# A larger batch of samples is not curated faster per sample.
+_FAST_BATCH_SAMPLES = 512
 
-# Told of each chunk that is done.
-Report: TypeAlias = Callable[[CommittedChunk], None]
+# Called with each chunk when it is done.
+OnChunkDone: TypeAlias = Callable[[CommittedChunk], None]
 
 
-def recurate_shard(job: Recuration, shard: Shard, report: Report, claim: Claim) -> Manifest:
+def recurate_shard(
+    recuration: Recuration, shard: Shard, on_chunk_done: OnChunkDone, claim: Claim
+) -> Manifest:
     """Curate and publish a shard; returns its manifest.
 
-    claim: of the driver, checked before each step that others see. Memory: one batch of chunks, and
-    one row group of each table.
+    claim: of the driver; checked before each step whose effect others see. Memory: one batch of
+    chunks, and one row group of each table.
 
     Raises:
         RunError: what the run published cannot be read back, or rows were lost.
         LeaseLost: the folder has another driver.
-        FileExistsError: others write the shard's files, though the folder is ours.
+        FileExistsError: others write the shard's files, though this driver has the lease.
     """
-    confirm = partial(check_claim, job.folder, claim)
+    confirm = partial(check_claim, recuration.folder, claim)
     try:
-        return _recurate(job, shard, report, claim, confirm)
+        return _recurate(recuration, shard, on_chunk_done, claim, confirm)
     except FileExistsError:
-        # Written late by a driver before us, if the folder is still ours.
+        # An earlier driver wrote late; try again if the folder is still ours.
         confirm()
-        return _recurate(job, shard, _ignore, claim, confirm)
+        return _recurate(recuration, shard, _report_nothing, claim, confirm)
 
 
 def _recurate(
-    job: Recuration, shard: Shard, report: Report, claim: Claim, confirm: Confirm
+    recuration: Recuration,
+    shard: Shard,
+    on_chunk_done: OnChunkDone,
+    claim: Claim,
+    confirm: Confirm,
 ) -> Manifest:
-    tables = kept_tables(job.config.trace)
-    source = job.run.manifests[shard.name]
-    same = not job.change.rewrites_traces and source.schema_version == SCHEMA_VERSION
-    copied = ["traces"] if same and "traces" in tables else []
-    done = _write(job, shard, [name for name in tables if name not in copied], report, confirm)
-    if copied and done.errors.total() > source.n_error:
-        # Samples that are errors now have no traces any more.
+    run, folder, change = recuration.run, recuration.folder, recuration.change
+    tables = kept_tables(recuration.config.trace)
+    source = run.manifests[shard.name]
+    traces_unchanged = not change.rewrites_traces and source.schema_version == SCHEMA_VERSION
+    copied = ["traces"] if traces_unchanged and "traces" in tables else []
+    written = [name for name in tables if name not in copied]
+    writer = _write(recuration, shard, written, on_chunk_done, confirm)
+    if copied and writer.errors.total() > source.n_error:
+        # Samples that became errors must have no rows in traces/, so it cannot be copied.
         copied = []
-        done = _write(job, shard, tables, _ignore, confirm)
-    n_rows = done.n_rows
+        writer = _write(recuration, shard, tables, _report_nothing, confirm)
+    n_rows = writer.n_rows
     for name in copied:
         file = table_name(name, shard.number)
-        job.run.folder.copy(file, job.folder, confirm)
+        run.folder.copy(file, folder, confirm)
         n_rows[name] = source.files[file]
     return write_shard_manifest(
-        job.folder,
+        folder,
         shard,
         {name: n_rows[name] for name in tables},
-        done.errors,
-        fingerprint=job.plan.fingerprint,
-        chunk_samples=cut_of(job.run, source),
+        writer.errors,
+        fingerprint=recuration.plan.fingerprint,
+        chunk_samples=chunk_samples_of(run, source),
         chunk_keys=source.chunk_keys,
         epoch=claim.epoch,
         confirm=confirm,
@@ -78,44 +86,53 @@ def _recurate(
 
 
 def _write(
-    job: Recuration, shard: Shard, tables: Sequence[str], report: Report, confirm: Confirm
+    recuration: Recuration,
+    shard: Shard,
+    tables: Sequence[str],
+    on_chunk_done: OnChunkDone,
+    confirm: Confirm,
 ) -> ShardWriter:
-    """Curate a shard and write its files in `tables`, chunk by chunk as the run did."""
-    source, change = job.run.manifests[shard.name], job.change
-    cut = cut_of(job.run, source)
+    """Curate a shard and write its files in `tables`, in the chunks of the run."""
+    run, change = recuration.run, recuration.change
+    source = run.manifests[shard.name]
+    chunk_samples = chunk_samples_of(run, source)
     traces = "traces" in tables
-    rules = job.run.rules or MediaRules()
-    work = Recurate(change, rules, job.plan.fingerprint, traces=traces)
+    rules = run.rules or MediaRules()
+    recurate = Recurate(change, rules, recuration.plan.fingerprint, traces=traces)
     columns = change.columns(traces=traces)
-    # Slow work goes chunk by chunk, so that it can be watched and stopped.
-    at_once = cut if change.segments or change.folds or change.draws else _QUICK_SAMPLES
+    # Slow work is done chunk by chunk, so that progress is visible and the work can be stopped.
+    is_slow = change.segments or change.folds or change.draws
+    batch_samples = chunk_samples if is_slow else _FAST_BATCH_SAMPLES
     keys, first_row = iter(source.chunk_keys), 0
-    with writing_shard(job.folder, shard.number, tables) as files:
-        for batch in read_shard(job.run.folder, source, cut, columns, at_once):
-            records = work(batch)
-            for start in range(0, len(records), cut):
-                part = records.slice(start, cut)
-                check_chunk_rows(part, shard.name, first_row, min(cut, len(records) - start))
-                files.add(part)
-                first_row += len(part)
-                n_error = count_by_status(part)["error"]
-                report(CommittedChunk(next(keys), shard.name, len(part), n_error))
+    with writing_shard(recuration.folder, shard.number, tables) as writer:
+        for batch in read_shard(run.folder, source, chunk_samples, columns, batch_samples):
+            records = recurate(batch)
+            for start in range(0, len(records), chunk_samples):
+                chunk = records.slice(start, chunk_samples)
+                n_expected = min(chunk_samples, len(records) - start)
+                check_chunk_rows(chunk, shard.name, first_row, n_expected)
+                writer.add(chunk)
+                first_row += len(chunk)
+                n_error = count_by_status(chunk)["error"]
+                on_chunk_done(CommittedChunk(next(keys), shard.name, len(chunk), n_error))
         confirm()
-    return files
+    return writer
 
 
-def _ignore(committed: CommittedChunk) -> None:
-    """It was reported the first time."""
+def _report_nothing(chunk: CommittedChunk) -> None:
+    """In place of `on_chunk_done` where each chunk was reported before."""
 
 
-def cut_of(run: StoredRun, manifest: Manifest) -> int:
-    """Rows of a shard's chunks, so that its files can be written as they were the first time.
+def chunk_samples_of(run: StoredRun, manifest: Manifest) -> int:
+    """Rows of each of a shard's chunks but the last, so that its files are cut as the run cut them.
 
-    It need not be `run.chunk_samples`, which another start of the same run may have changed.
-    Manifests of old runs do not tell; any cut into as many chunks serves for those.
+    This may differ from the run's `run.chunk_samples`, which a later start of the run can change.
+    Manifests of old runs do not record it; then any size serves that gives as many chunks.
     """
     configured = run.config.run.chunk_samples
     n_chunks = len(manifest.chunk_keys)
-    if manifest.chunk_samples or -(-manifest.n_rows // configured) == n_chunks:
-        return manifest.chunk_samples or configured
+    if manifest.chunk_samples:
+        return manifest.chunk_samples
+    if -(-manifest.n_rows // configured) == n_chunks:
+        return configured
     return -(-manifest.n_rows // n_chunks)

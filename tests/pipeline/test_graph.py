@@ -22,7 +22,7 @@ from pipeline.graph import replica_model
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.identity import utc_today
 from pipeline.recuration.plan import plan_recuration
-from pipeline.recuration.run import recurate
+from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.verdict import Verdict, is_finished
 from stages.arrow.schema import MASS_BUCKETS
@@ -115,7 +115,7 @@ def test_curating_it_again_gives_the_same_bytes(
 ) -> None:
     job, verdict = finished
     again = plan_recuration(job.identity.output.root, str(tmp_path / "again"))
-    done = recurate(again, workers=1)
+    done = run_recuration(again, workers=1)
     assert (done.n_ok, done.n_error, done.by_code) == (
         verdict.n_ok,
         verdict.n_error,
@@ -136,7 +136,7 @@ def test_cells_of_a_picture_have_the_mass_of_the_whole(
     job, _ = finished
     grid = ["units.image=grid", "units.grid=[2, 2]", "trace.heatmaps=false"]
     again = plan_recuration(job.folder.root, str(tmp_path / "grid"), grid)
-    recurate(again, workers=1)
+    run_recuration(again, workers=1)
     units = [unit for row in rows(again.folder, "samples") for unit in row["units"] or ()]
     assert {unit["kind"] for unit in units if unit["modality"] == "image"} == {"image_cell"}
     for old, new in zip(rows(job.folder, "spans"), rows(again.folder, "spans"), strict=True):

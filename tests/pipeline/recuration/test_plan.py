@@ -15,7 +15,7 @@ from omnitrace_core.errors import ConfigError
 from pipeline.cli import main
 from pipeline.commands.summary import recuration_text
 from pipeline.recuration.plan import plan_recuration
-from pipeline.recuration.run import recurate
+from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.job import Job
 from stages.arrow.schema import TABLES
 from tests.pipeline.made_runs import rows
@@ -30,20 +30,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 REFUSED: dict[str, str] = {
-    "model.path=elsewhere": r"model\.path='elsewhere' .* needs a new run: curation begins behind",
+    "model.path=elsewhere": r"model\.path='elsewhere' .* needs a new run: curation begins after",
     "decode.max_new_tokens=3": r"decode\.max_new_tokens=3 \(the run had 256\) needs a new run",
     "media.video_fps=1": r"media\.video_fps=1\.0 .* needs a new run",
     "input.path=elsewhere": r"input\.path='elsewhere' .* needs a new run",
     "run.chunk_samples=7": r"run\.chunk_samples=7 .* needs a new run",
     "trace.enabled=false": r"heatmaps needs traces; set trace\.enabled=true",
-    "output.path=elsewhere": r"output\.path is what DEST says",
+    "output.path=elsewhere": r"output\.path is set by DEST",
     "trace.signals=[attmean, attnorm]": r"did not trace attnorm, .*stored: attmean, attraw",
     "units.image=grid": r"units\.image='grid' .* needs a new run, with trace\.store=positions",
     "asr.engine=given": r"asr\.engine='given' .* kept trace\.store=units",
     "trace.store=positions": r"trace\.store=positions needs a new run",
-    "spans.level=clause": r"stored heat maps do not go with another spans\.level.*heatmaps=false",
-    "curation.pos_weighting=false": r"do not go with another curation\.pos_weighting",
-    "trace.signals=[attraw]": r"do not go with another trace\.signals",
+    "spans.level=clause": r"stored heat maps do not fit another spans\.level.*heatmaps=false",
+    "curation.pos_weighting=false": r"do not fit another curation\.pos_weighting",
+    "trace.signals=[attraw]": r"do not fit another trace\.signals",
     "curation.gama=1": r"curation\.gama: unknown key; did you mean gamma\?",
     "curation.gamma": r"is not of the form key=value",
 }
@@ -87,7 +87,7 @@ def test_presets_can_be_changed_both_ways(made: Job, tmp_path: Path) -> None:
         made.folder.root, str(tmp_path / "paper"), ["curation.preset=paper", "curation.alpha=0.5"]
     )
     assert (paper.config.curation.pools, paper.config.curation.pool_min) == ("per_modality", 0)
-    recurate(paper, workers=1)
+    run_recuration(paper, workers=1)
     back = plan_recuration(
         str(tmp_path / "paper"), str(tmp_path / "back"), ["curation.preset=default"]
     )
@@ -105,7 +105,7 @@ def test_run_may_be_named_by_a_folder_above(made: Job, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no run \(no run\.json\); give a run's folder"):
         plan_recuration(str(tmp_path / "nowhere"), str(tmp_path / "dest"))
     for name in ("one", "two"):
-        recurate(plan_recuration(output, str(tmp_path / "both" / name)), workers=1)
+        run_recuration(plan_recuration(output, str(tmp_path / "both" / name)), workers=1)
     with pytest.raises(ConfigError, match=r"holds 2 runs; name one of them:\n.*both/one\n.*two"):
         plan_recuration(str(tmp_path / "both"), str(tmp_path / "dest"))
 
@@ -123,18 +123,18 @@ def test_destinations_that_are_refused(made: Job, tmp_path: Path) -> None:
         plan_recuration(run, str(tmp_path / "file"))
     (tmp_path / "full" / "spans").mkdir(parents=True)
     (tmp_path / "full" / "spans" / "mine.parquet").write_text("")
-    with pytest.raises(ConfigError, match=r"holds tables that no run\.json speaks of"):
+    with pytest.raises(ConfigError, match=r"holds tables without a run\.json"):
         plan_recuration(run, str(tmp_path / "full"))
     locked = tmp_path / "file" / "below"
     with pytest.raises(ConfigError, match=r"DEST .* cannot be written"):
-        recurate(plan_recuration(run, str(locked)))
+        run_recuration(plan_recuration(run, str(locked)))
 
 
 def test_destination_that_is_another_run(made: Job, tmp_path: Path) -> None:
     other = traced_run(tmp_path)
     for dest in (other.folder.root, str(tmp_path / "of_other")):
         if dest != other.folder.root:
-            recurate(plan_recuration(other.folder.root, dest), workers=1)
+            run_recuration(plan_recuration(other.folder.root, dest), workers=1)
         with pytest.raises(ConfigError, match=r"was not curated from r\w+ of 2026-01-31"):
             plan_recuration(made.folder.root, dest)
 
@@ -142,7 +142,7 @@ def test_destination_that_is_another_run(made: Job, tmp_path: Path) -> None:
 @pytest.mark.parametrize("trace", [{"store": "none"}, {"enabled": False}])
 def test_run_without_traces(tmp_path: Path, trace: dict[str, Any]) -> None:
     job = traced_run(tmp_path, trace=trace)
-    with pytest.raises(ConfigError, match=r"keeps no traces \(trace\.\w+=\w+\).*run it with"):
+    with pytest.raises(ConfigError, match=r"has no traces \(trace\.\w+=\w+\).*run it with"):
         plan_recuration(job.folder.root, str(tmp_path / "dest"))
 
 
@@ -179,7 +179,7 @@ def test_run_of_the_first_version(tmp_path: Path) -> None:
     del told["media_rules"]
     job.folder.write("run.json", json.dumps({**told, "schema_version": 1}).encode())
     done = plan_recuration(job.folder.root, str(tmp_path / "dest"))
-    assert recurate(done, workers=1).n_ok == 8
+    assert run_recuration(done, workers=1).n_ok == 8
     for table in ("spans", "traces"):
         assert (
             rows(done.folder, table)

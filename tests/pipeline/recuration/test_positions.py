@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.driver.run import run
 from pipeline.recuration.plan import Recuration, plan_recuration
-from pipeline.recuration.run import recurate
+from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.job import Job
 from tests.pipeline.made_runs import config_for, job_for, rows
 from tests.pipeline.traced_runs import stages_of, traced_run
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def _again(job: Job | Recuration, dest: Path, *overrides: str) -> Recuration:
     done = plan_recuration(job.folder.root, str(dest), overrides)
-    assert recurate(done, workers=1).exit_code == 0
+    assert run_recuration(done, workers=1).exit_code == 0
     return done
 
 

@@ -17,7 +17,7 @@ from omnitrace_core.errors import RunError
 from pipeline.commands.summary import recuration_text
 from pipeline.driver.run import run
 from pipeline.recuration.plan import Recuration, plan_recuration
-from pipeline.recuration.run import recurate
+from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.manifests import read_manifests, write_manifest
 from pipeline.run_folder.verdict import ExitCode, is_finished
@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def _again(job: Job, dest: Path, *overrides: str) -> Recuration:
     """Curate a run again, here."""
     done = plan_recuration(job.folder.root, str(dest), overrides)
-    assert recurate(done, workers=1).exit_code == 0
+    assert run_recuration(done, workers=1).exit_code == 0
     return done
 
 
@@ -99,7 +99,7 @@ def test_again_and_back_again(made: Job, tmp_path: Path) -> None:
     second = plan_recuration(
         first.folder.root, str(tmp_path / "two"), ["curation.gamma=2", "spans.level=sentence"]
     )
-    recurate(second, workers=1)
+    run_recuration(second, workers=1)
     for table in ("spans", "traces"):
         assert _bytes(second.folder, table) == _bytes(made.folder, table)
 
@@ -180,7 +180,7 @@ def test_second_time_does_nothing(made: Job, tmp_path: Path) -> None:
     before = _state(tmp_path / "dest")
     again = plan_recuration(made.folder.root, str(tmp_path / "dest"))
     assert is_finished(again)
-    assert recurate(again) == recurate(first)
+    assert run_recuration(again) == run_recuration(first)
     assert _state(tmp_path / "dest") == before
 
 
@@ -208,7 +208,7 @@ def test_interrupted(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.recuration.run.recurate_shard", interrupt)
-        verdict = recurate(job, workers=1)
+        verdict = run_recuration(job, workers=1)
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "the same command does what is missing" in verdict.reason
     _again(made, tmp_path / "dest")
@@ -234,9 +234,9 @@ def test_crash_while_other_settings_replace_it(
 
     other = plan_recuration(made.folder.root, str(tmp_path / "dest"), ["spans.level=clause"])
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.recuration.shard.declare", die)
+        patch.setattr("pipeline.recuration.shard.write_shard_manifest", die)
         with pytest.raises(OSError, match="disk full"):
-            recurate(other, workers=1)
+            run_recuration(other, workers=1)
     # A file of the other settings is there, but nothing says that it is final.
     assert first.folder.names("_manifests") == []
     assert _bytes(_again(made, tmp_path / "dest").folder, "spans") == spans
@@ -249,7 +249,7 @@ def test_run_that_is_not_finished(tmp_path: Path) -> None:
     run(job, lambda chunks: execute(chunks[:2]))
     half = plan_recuration(job.folder.root, str(tmp_path / "dest"))
     assert "the run is not finished" in recuration_text(half)
-    verdict = recurate(half, workers=1)
+    verdict = run_recuration(half, workers=1)
     assert (verdict.exit_code, verdict.finished, verdict.n_rows) == (4, False, 4)
     assert "is not finished; when it is, the same command does the rest" in verdict.reason
     run(job, execute)
@@ -270,7 +270,7 @@ def test_shard_that_is_being_replaced_is_left_out(tmp_path: Path) -> None:
 
 def test_processes_give_the_same(made: Job, tmp_path: Path) -> None:
     job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
-    assert recurate(job, workers=2).exit_code == 0
+    assert run_recuration(job, workers=2).exit_code == 0
     assert _bytes(job.folder, "spans") == _bytes(made.folder, "spans")
     assert read_manifests(job.folder) == job.manifests
 
@@ -280,7 +280,7 @@ def test_object_store_gives_the_same(made: Job, tmp_path: Path) -> None:
     for name in made.folder.tree(""):
         remote.write(name, made.folder.read(name))
     job = plan_recuration(remote.root, "memory://recurate/dest", ["curation.gamma=1"])
-    assert recurate(job, workers=1).exit_code == 0
+    assert run_recuration(job, workers=1).exit_code == 0
     here = _again(made, tmp_path / "dest", "curation.gamma=1")
     for table in ("spans", "traces"):
         assert _bytes(job.folder, table) == _bytes(here.folder, table)
@@ -323,7 +323,7 @@ def test_sample_that_fails_now_is_an_error_and_no_other_row_is_lost(
 
     monkeypatch.setattr("stages.records.curator.curate_many", break_on_long)
     job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
-    verdict = recurate(job, workers=1)
+    verdict = run_recuration(job, workers=1)
     before = {row["row_key"]: row for row in rows(made.folder, "samples")}
     failed = {row["row_key"] for row in before.values() if len(row["response"] or "") > 60}
     assert len(failed) == 3
@@ -353,7 +353,7 @@ def test_file_that_is_gone(copied: Callable[[], Recuration], tmp_path: Path) -> 
     (tmp_path / "run/traces/shard-00001.parquet").unlink()
     # Also in another process.
     with pytest.raises(RunError, match=r"traces/shard-00001\.parquet is missing, though its"):
-        recurate(copied(), workers=2)
+        run_recuration(copied(), workers=2)
     told = json.loads((tmp_path / "dest/verdict.json").read_text())
     assert (told["exit_code"], told["finished"]) == (1, False)
     assert not list((tmp_path / "dest").rglob("*.partial"))
@@ -363,4 +363,4 @@ def test_files_of_different_shards(copied: Callable[[], Recuration], tmp_path: P
     folder = tmp_path / "run/spans"
     shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
     with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ lacks"):
-        recurate(copied(), workers=1)
+        run_recuration(copied(), workers=1)

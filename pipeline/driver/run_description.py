@@ -1,0 +1,52 @@
+"""Describe a run for run.json: its settings, its plan in numbers, and the versions in use."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+
+from omnitrace_core import __version__
+from pipeline.run_folder.job import Job
+from stages.arrow.schema import SCHEMA_VERSION
+
+# Other versions of these may change the records.
+_PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "decord")
+
+
+def describe_run(job: Job) -> dict[str, object]:
+    """The content of run.json."""
+    return {
+        "run_id": job.identity.run_id,
+        "run_date": job.identity.date.isoformat(),
+        "started_at": utc_now(),
+        "fingerprint": job.identity.fingerprint,
+        "schema_version": SCHEMA_VERSION,
+        "plan": {
+            "digest": job.plan.digest,
+            "n_shards": len(job.plan.shards),
+            "n_chunks": job.plan.n_chunks,
+            "n_rows": job.plan.n_rows,
+            "n_duplicate_ids": sum(len(shard.duplicates) for shard in job.plan.shards),
+        },
+        "config": job.config.model_dump(mode="json"),
+        "media_rules": asdict(job.rules),
+        "versions": installed_versions(),
+    }
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601 with seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python, of omnitrace, and of the packages that affect the records."""
+    versions = {"python": platform.python_version(), "omnitrace": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
