@@ -362,5 +362,5 @@ def test_file_that_is_gone(copied: Callable[[], Recuration], tmp_path: Path) -> 
 def test_files_of_different_shards(copied: Callable[[], Recuration], tmp_path: Path) -> None:
     folder = tmp_path / "run/spans"
     shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
-    with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ lacks"):
+    with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ does not have"):
         run_recuration(copied(), workers=1)
