@@ -18,7 +18,12 @@ import subprocess
 import sys
 import time
 
-from omnitrace_core.text.language import BUILTIN, Language, load_language, load_lean_language
+from omnitrace_core.text.language import (
+    BUILTIN,
+    Language,
+    load_language,
+    load_language_without_torch,
+)
 from training.world.records import Text
 from training.world.tasks import make_sample
 
@@ -36,7 +41,11 @@ def measure(way: str, n_samples: int, rounds: int) -> dict[str, float | str]:
     """One way, in this process."""
     begun = time.process_time()
     # Not the one that this process may know: it is changed.
-    loaded = load_lean_language(BUILTIN) if way == "lean" else load_language.__wrapped__(BUILTIN)
+    loaded = (
+        load_language_without_torch(BUILTIN)
+        if way == "lean"
+        else load_language.__wrapped__(BUILTIN)
+    )
     if way == "blis":
         _with_blis(loaded)
     load_s = time.process_time() - begun
@@ -47,8 +56,8 @@ def measure(way: str, n_samples: int, rounds: int) -> dict[str, float | str]:
         language = Language(loaded.name, loaded.nlp)
         begun = time.process_time()
         if way in ("together", "lean"):
-            language.read_ahead(asked)
-        found = [language.read(text) for text in asked]
+            language.analyse_batch(asked)
+        found = [language.analyse(text) for text in asked]
         taken.append(time.process_time() - begun)
     digest = hashlib.sha256(repr(found).encode()).hexdigest()
     read_ms = 1e3 * min(taken) / n_samples

@@ -169,7 +169,7 @@ class SampleReader:
         """Read the texts of samples together, which `ready` is given next; that is faster."""
         if self.options.units.text == "sentence":
             parts = (part for sample in samples for part in sample.parts if part.evidence)
-            self._language.read_ahead(part.text for part in parts if part.text.strip())
+            self._language.analyse_batch(part.text for part in parts if part.text.strip())
 
     def cut_units(
         self, sample: Sample, extents: Mapping[int, Extent], speech: SpeechByPart

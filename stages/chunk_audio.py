@@ -12,7 +12,7 @@ import pyarrow as pa
 from omnitrace_core.errors import Quarantined, SpeechError
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
-from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.units.cut import SpeechByPart
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
@@ -63,7 +63,7 @@ class ChunkAudio:
         with loading:
             # Here, so that the first sample does not pay for it, nor is blamed.
             self._reader.load()
-            load_lean_language(options.spans.pipeline)
+            load_language_without_torch(options.spans.pipeline)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One chunk: fills `speech`, `units`, `notes` and `speech_s`.

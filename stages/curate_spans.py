@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from omnitrace_core.options import CurationOptions, SpanOptions, TraceOptions, UnitOptions
 from omnitrace_core.records import Segmentation
-from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import StateRow, rows_of, views, with_rows
 from stages.records.assemble import Provenance, assemble
@@ -26,10 +26,10 @@ class CurateSpans:
         units: UnitOptions,
         provenance: Provenance,
     ) -> None:
-        load_lean_language(spans.pipeline)
+        load_language_without_torch(spans.pipeline)
         self._segmenter = Segmenter(spans)
         self._curator = Curator(
-            STAGE, self._segment, curation, trace, units, self._segmenter.read_ahead
+            STAGE, self._segment, curation, trace, units, self._segmenter.analyse_batch
         )
         self._trace = trace
         self._provenance = provenance

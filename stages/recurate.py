@@ -22,7 +22,7 @@ from omnitrace_core.options import (
 )
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Segmentation
-from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import StateRow, error_row, views
 from stages.arrow.columns import lists, replaced, take
@@ -131,7 +131,7 @@ class Recurate:
         self._change = change
         self._fingerprint = fingerprint
         if change.segments or change.folds:
-            load_lean_language(new.spans.pipeline)
+            load_language_without_torch(new.spans.pipeline)
         self._segmenter = Segmenter(new.spans) if change.segments else None
         # What is made anew: heat maps and traces may be taken over as they are stored.
         made = {"heatmaps": change.draws, "store": new.trace.store if traces else "none"}
@@ -158,7 +158,7 @@ class Recurate:
             _check_signals(chunk.signals(row.index), new.trace.signals)
             return self._segment(stored, row)
 
-        read_ahead = self._segmenter.read_ahead if self._segmenter else None
+        read_ahead = self._segmenter.analyse_batch if self._segmenter else None
         curator = Curator(STAGE, segment, new.curation, self._trace, new.units, read_ahead)
         curation = curator(views(rows))
         columns = record_columns(rows, curation, self._trace)

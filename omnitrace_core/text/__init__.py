@@ -1,1 +1,1 @@
-"""Reading text with spaCy: sentences, parts of speech, spans of a response."""
+"""Analysis of texts with spaCy: sentences, parts of speech, spans of a response."""

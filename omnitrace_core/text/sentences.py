@@ -1,7 +1,7 @@
-"""Cutting text into sentences, and an input text into its units: sentences and answer options.
+"""Cuts a text into sentences, and an input text into its units: sentences and answer options.
 
-All functions give ranges [start, end) in order, without white space at the edges, that together
-hold every character that is not white space exactly once.
+All functions return ranges [start, end) in order, without white space at their edges. Together the
+ranges hold every character that is not white space exactly once.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from omnitrace_core.text.language import Language, Reading
+from omnitrace_core.text.analysis import TextAnalysis
+from omnitrace_core.text.language import Language
 
 Range = tuple[int, int]
 
 _BREAKS = r"\n\r\v\f\x85\u2028\u2029"
 _NEWLINE = re.compile(rf"\r\n|[{_BREAKS}]")
-# A list marker standing alone: "-", "*", bullets, dashes; "##"; "1.", "12)", "(3)", "a.", "**b.**",
-# if need be with nothing but marks behind it: "1. **", "- [ ]".
+# A list marker alone: "-", "*", bullets, dashes; "##"; "1.", "12)", "(3)", "a.", "**b.**".
+# Other marks may follow: "1. **", "- [ ]".
 _LIST_MARKER = re.compile(
     r"(?:[-*+\u2022\u2023\u25aa\u25e6\u00b7\u2013\u2014]|#{1,6}"
     r"|[*_]*\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{2,5})[.):][*_]*)"
@@ -40,7 +41,7 @@ _OPENS_LINE = re.compile(rf"(?:^|[{_BREAKS}])\s*$")
 _OPENS_CLAUSE = re.compile(rf"(?:^|[{_BREAKS}{_CLAUSE_MARKS}])\s*$")
 _ASKS = re.compile(r"[?:\uff1f\uff1a]\s*$")
 _LISTS_NAMES = re.compile(r"(?:[,&]|\b(?:and|or|by))\s*$")
-_LOOK_BACK = 80  # characters before an option's letter that tell whether it may stand there
+_LOOK_BACK = 80  # characters before an option's letter that are checked for what precedes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,14 @@ def text_units(
 ) -> list[TextSpan]:
     """The units of an input text (DESIGN section 2): answer options, and sentences around them.
 
-    level: `part` makes one unit of the whole text. A text of white space has no units.
+    level: `part` makes one unit of the whole text. A text of white space
+    only has no units.
     """
     if level == "part":
         return [TextSpan(start, end, "text_part") for start, end in trim(text, 0, len(text))]
     if not text.strip():
         return []
-    starts = language.read(text).sentence_starts
+    starts = language.analyse(text).sentence_starts
     units: list[TextSpan] = []
     done = 0
     for option_start, option_end in [*find_options(text), (len(text), len(text))]:
@@ -75,18 +77,18 @@ def text_units(
     return units
 
 
-def split_sentences(text: str, reading: Reading) -> list[Range]:
-    """The sentences of `text`, split at newlines, with bare list markers joined to what follows."""
-    return _cut(text, 0, len(text), reading.sentence_starts)
+def split_sentences(text: str, analysis: TextAnalysis) -> list[Range]:
+    """The sentences of `text`, also split at newlines; a list marker alone joins what follows."""
+    return _cut(text, 0, len(text), analysis.sentence_starts)
 
 
 def find_options(text: str) -> list[Range]:
     """The options of a multiple-choice question: `A.`, `(A)` or `A)`, then B, and so on.
 
-    Letters at line starts win; failing those, letters within a line count if the first one opens a
-    clause ("Which one? (A) this (B) that"). Fewer than two letters, or letters that do not begin at
-    A, are no options: neither initials ("A. Smith") nor a numeral ("I.") make one. An option ends
-    at its line's end, or where the next begins.
+    Letters at line starts are preferred. If there are none, letters within a line count if the
+    first one opens a clause ("Which one? (A) this (B) that"). There must be at least two letters,
+    and the first must be A, so that initials ("A. Smith") and numerals ("I.") are not taken for
+    options. An option ends at the end of its line, or where the next option begins.
     """
     for style in _OPTION_STYLES:
         letters = list(style.finditer(text))
@@ -98,7 +100,7 @@ def find_options(text: str) -> list[Range]:
 
 
 def _lettered_runs(letters: Iterable[re.Match[str]]) -> list[list[re.Match[str]]]:
-    """Runs A, B, ... of at least two letters; letters out of sequence are passed over."""
+    """Runs A, B, ... of at least two letters; letters out of sequence are skipped."""
     runs: list[list[re.Match[str]]] = []
     for letter in letters:
         if letter[1] == "A":
@@ -118,7 +120,7 @@ def _inline_runs(text: str, letters: Iterable[re.Match[str]]) -> list[list[re.Ma
             else letter[0][-1] == ")" or not _follows(_LISTS_NAMES, text, letter)
         )
     )
-    # "A. Smith met B. Jones": two letters with full stops are initials unless something was asked.
+    # "A. Smith met B. Jones": two letters with full stops are initials unless a question precedes.
     return [
         run for run in runs if run[0][0][-1] != "." or len(run) > 2 or _follows(_ASKS, text, run[0])
     ]
@@ -141,7 +143,7 @@ def _option_ranges(text: str, run: Sequence[re.Match[str]]) -> list[Range]:
 
 
 def _cut(text: str, start: int, end: int, sentence_starts: Iterable[int]) -> list[Range]:
-    """Cut text[start:end] at line and sentence starts, then join what should not stand alone."""
+    """Cut text[start:end] at line and sentence starts, then join pieces that belong together."""
     line_starts = (newline.end() for newline in _NEWLINE.finditer(text, start, end))
     inside = {cut for cut in (*line_starts, *sentence_starts) if start < cut < end}
     ranges: list[Range] = []
@@ -155,8 +157,11 @@ def _cut(text: str, start: int, end: int, sentence_starts: Iterable[int]) -> lis
 
 
 def _belong_together(text: str, left: Range, right: Range) -> bool:
-    """Whether `right` continues `left`: after a bare list marker, also on the next line; and on one
-    line if either is without letters and digits (a closing quote, an emoji, a stray bracket)."""
+    """Whether `right` continues `left`.
+
+    It does after a list marker alone, also on the next line; and on the same line if one of them
+    has no letters or digits (a closing quote, an emoji, a single bracket).
+    """
     newlines = len(_NEWLINE.findall(text, left[1], right[0]))
     if _LIST_MARKER.fullmatch(text, *left):
         return newlines <= 1
@@ -168,7 +173,7 @@ def _has_word(text: str, part: Range) -> bool:
 
 
 def trim(text: str, start: int, end: int) -> list[Range]:
-    """[start, end) without white space at its edges, in a list that is empty if nothing is left."""
+    """[start, end) without white space at its edges: a list of one range, or of none."""
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     length = len(piece.strip())

@@ -1,9 +1,9 @@
-"""Cutting a response into spans, and giving each model token a span and a part of speech.
+"""Cuts a response into spans, and gives each model token a span and a part of speech.
 
-Model tokens and words do not line up: a token may hold a space and a word, half a word, a full stop
-with the newline behind it, or some of a character's bytes. One rule (`owners`) serves spans and
-parts of speech alike: a token belongs to what holds most of its characters, white space aside, and
-ties go to the first.
+Model tokens and words have different borders: a token may hold a space and a word, half a word, a
+full stop with the newline after it, or some bytes of a character. Spans and parts of speech follow
+the same rule (`owners`): a token belongs to the range that holds most of its characters, white
+space not counted; the first of several such ranges wins.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from itertools import pairwise
 
 from omnitrace_core.options import SpanOptions
 from omnitrace_core.records import Segmentation, Span
-from omnitrace_core.text.language import SPACE, TaggedWord, load_language
+from omnitrace_core.text.analysis import SPACE, TaggedWord
+from omnitrace_core.text.language import load_language
 from omnitrace_core.text.sentences import Range, split_sentences, trim
 
-NOBODY = -1
+NO_OWNER = -1
 
 _VERBS = frozenset({"VERB", "AUX"})
 _SEMICOLONS = frozenset(";\uff1b")  # ASCII and full-width
@@ -27,45 +28,53 @@ class Segmenter:
     """Cuts responses into sentences or clauses, with a part-of-speech tag per model token."""
 
     def __init__(self, options: SpanOptions) -> None:
-        """Load the pipeline. Raises: ConfigError if it cannot be loaded."""
+        """Load the pipeline.
+
+        Raises:
+            ConfigError: the pipeline cannot be loaded, or sets no parts of speech or sentences.
+        """
         self.level = options.level
         self.language = load_language(options.pipeline)
 
-    def read_ahead(self, responses: Iterable[str]) -> None:
-        """Read responses together, which `segment` is given next; that is faster."""
-        self.language.read_ahead(text for text in responses if text.strip())
+    def analyse_batch(self, responses: Iterable[str]) -> None:
+        """Analyse responses in batches, which makes later calls of `segment` faster."""
+        self.language.analyse_batch(text for text in responses if text.strip())
 
     def segment(self, response: str, char_spans: Sequence[tuple[int, int]]) -> Segmentation:
         """Spans of `response`, and a part of speech for each of the n_gen tokens.
 
         char_spans: [start, end) of each token in the response, in order; empty for a token that
-        completes no character, which then belongs where it stands.
+        completes no character.
 
-        Every span has at least one token and token ranges do not overlap. A token of white space
-        between two spans belongs to neither; inside a span it is part of it, tagged SPACE.
+        Every span has at least one token, and token ranges do not overlap. A token of white space
+        inside a span belongs to it and is tagged SPACE; between two spans it belongs to neither.
         """
         if not response.strip():
             return Segmentation((), (SPACE,) * len(char_spans))
-        reading = self.language.read(response)
-        ranges = split_sentences(response, reading)
+        analysis = self.language.analyse(response)
+        ranges = split_sentences(response, analysis)
         if self.level == "clause":
-            ranges = [part for whole in ranges for part in clauses(response, whole, reading.words)]
-        words = [(word.start, word.end) for word in reading.words]
+            ranges = [
+                clause
+                for sentence in ranges
+                for clause in clauses(response, sentence, analysis.words)
+            ]
+        words = [(word.start, word.end) for word in analysis.words]
         pos = tuple(
-            SPACE if word == NOBODY else reading.words[word].pos
+            SPACE if word == NO_OWNER else analysis.words[word].pos
             for word in owners(response, char_spans, words)
         )
         spans = _with_tokens(response, ranges, owners(response, char_spans, ranges))
-        return Segmentation(spans, pos, (reading.note,) if reading.note else ())
+        return Segmentation(spans, pos, (analysis.note,) if analysis.note else ())
 
 
 def owners(text: str, tokens: Sequence[Range], ranges: Sequence[Range]) -> list[int]:
-    """For each token the index of the range that holds most of its characters, or NOBODY.
+    """For each token the index of the range that holds most of its characters, or NO_OWNER.
 
-    tokens: [start, end) in text, an empty one counts as the character it stands before.
-    ranges: [start, end) in text, in order, not overlapping. White space belongs to nobody.
+    tokens: [start, end) in text; an empty one counts as the character after it.
+    ranges: [start, end) in text, in order, not overlapping. White space has no owner.
     """
-    owner_of = [NOBODY] * len(text)
+    owner_of = [NO_OWNER] * len(text)
     for index, (start, end) in enumerate(ranges):
         for position in range(start, end):
             if not text[position].isspace():
@@ -74,11 +83,11 @@ def owners(text: str, tokens: Sequence[Range], ranges: Sequence[Range]) -> list[
 
 
 def clauses(text: str, sentence: Range, words: Sequence[TaggedWord]) -> list[Range]:
-    """Split a sentence before coordinators and behind semicolons that have a verb on both sides.
+    """Split a sentence before coordinators and after semicolons that have a verb on both sides.
 
-    Every clause has a verb of its own: a coordinator between nouns, or one whose left side was
-    already cut down to a verbless rest, splits nothing. Words read by rule are no verbs, so a
-    sentence in another language stays whole.
+    Every clause has a verb: a coordinator between nouns does not split, and neither does one
+    without a verb between it and the split before it. An analysis by rule tags no verbs, so a
+    sentence that was analysed by rule stays whole.
     """
     start, end = sentence
     inside = [word for word in words if start <= word.start < end]
@@ -99,11 +108,11 @@ def clauses(text: str, sentence: Range, words: Sequence[TaggedWord]) -> list[Ran
 def _with_tokens(
     text: str, ranges: Sequence[Range], token_owners: Sequence[int]
 ) -> tuple[Span, ...]:
-    """Number the ranges as spans; a range that owns no token joins the one before it (or after)."""
+    """Number the ranges as spans; a range without tokens joins the previous one (or the next)."""
     tokens_of: dict[int, list[int]] = {}
     for token, owner in enumerate(token_owners):
         tokens_of.setdefault(owner, []).append(token)
-    tokens_of.pop(NOBODY, None)
+    tokens_of.pop(NO_OWNER, None)
     owning = sorted(tokens_of)
     spans = []
     for index, (owner, following) in enumerate(pairwise([*owning, len(ranges)])):
@@ -115,8 +124,8 @@ def _with_tokens(
 
 
 def _most_frequent(labels: Sequence[int]) -> int:
-    """labels: ascending, but for NOBODY among them."""
-    found = [label for label in labels if label != NOBODY]
+    """The most frequent label but NO_OWNER, which may stand anywhere; the others are ascending."""
+    found = [label for label in labels if label != NO_OWNER]
     if not found or found[0] == found[-1]:
-        return found[0] if found else NOBODY
+        return found[0] if found else NO_OWNER
     return Counter(found).most_common(1)[0][0]

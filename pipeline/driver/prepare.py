@@ -6,7 +6,7 @@ from omnitrace_core.asr import SpeechChunker, engine_factory, load_engine
 from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from pipeline.config import RunConfig
 from pipeline.planning.identified_run import IdentifiedRun
@@ -63,7 +63,7 @@ def _check_names(config: RunConfig) -> MediaRules:
         signals = {name: load_signal(name) for name in config.trace.signals}
         check_head_weights(signals, decoder_shape(config.model))
         _check_speech(config)
-        load_lean_language(config.spans.pipeline)
+        load_language_without_torch(config.spans.pipeline)
         rules = media_rules(config.model)
     except (BackendError, UnknownName) as error:
         raise ConfigError(str(error)) from error

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from omnitrace_core.asr import SpeechChunker, load_engine
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.options import TraceOptions
-from omnitrace_core.text.language import load_lean_language
+from omnitrace_core.text.language import load_language_without_torch
 from pipeline.config import RunConfig
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
@@ -149,7 +149,7 @@ def check_tools(change: Change) -> None:
     """Check that the pipelines and engines that are needed can be loaded. Raises: ConfigError."""
     try:
         if change.segments or change.folds:
-            load_lean_language(change.new.spans.pipeline)
+            load_language_without_torch(change.new.spans.pipeline)
         if change.listens:
             load_engine(change.new.asr)
             SpeechChunker(change.new.asr)

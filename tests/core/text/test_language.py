@@ -1,26 +1,21 @@
 # ruff: noqa: RUF001 (text in other scripts)
-"""Loading pipelines, telling English from other languages, and reading by rule."""
+"""Loading of pipelines, detection of languages that are not English, and analysis by rule."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
 
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.text.language import (
-    ANY_WORD,
-    PUNCT,
-    Language,
-    Reading,
-    load_language,
-    read_by_rule,
-    why_not_english,
-)
+from omnitrace_core.text.analysis import ANY_WORD, PUNCT, TextAnalysis, analyse_by_rule
+from omnitrace_core.text.english import reason_not_english
+from omnitrace_core.text.language import Language, load_language
 
 ENGLISH = "The picture shows a man who crosses the street with a dog, and it is raining."
 FRENCH = "La voiture est dans la rue et les enfants jouent avec le chien pour une heure."
@@ -38,15 +33,15 @@ def blank() -> Language:
     return Language("blank", nlp)
 
 
-def sentences(text: str, reading: Reading) -> list[str]:
-    ends = (*reading.sentence_starts[1:], len(text))
-    pairs = zip(reading.sentence_starts, ends, strict=True)
+def sentences(text: str, analysis: TextAnalysis) -> list[str]:
+    ends = (*analysis.sentence_starts[1:], len(text))
+    pairs = zip(analysis.sentence_starts, ends, strict=True)
     return [text[start:end].strip() for start, end in pairs]
 
 
 @pytest.mark.parametrize("text", [FRENCH, GERMAN, SPANISH, POLISH, VIETNAMESE, CHINESE])
-def test_other_languages_are_told_from_english(text: str) -> None:
-    assert why_not_english(text) != ""
+def test_other_languages_are_detected(text: str) -> None:
+    assert reason_not_english(text) != ""
 
 
 @pytest.mark.parametrize(
@@ -59,17 +54,17 @@ def test_other_languages_are_told_from_english(text: str) -> None:
         "Sword, axe, gun, spear, bow, arrow, shield, lance, club, dagger",
         "Las Vegas, Los Angeles, San Jose, El Paso and La Mesa are far from the sea.",
         "Café Zoë serves crème brûlée, jalapeño poppers, piña coladas and it is the best.",
-        "Où est le chat ?",  # French, but too short to tell
+        "Où est le chat ?",  # French, but too short to decide
         "She said 'la vie est belle' and that the French for dog is 'le chien'.",
     ],
 )
-def test_in_doubt_it_is_english(text: str) -> None:
-    assert why_not_english(text) == ""
+def test_in_doubt_a_text_is_english(text: str) -> None:
+    assert reason_not_english(text) == ""
 
 
-def test_mostly_decides_between_scripts() -> None:
-    assert why_not_english("The word 你好 means hello.") == ""
-    assert "not Latin" in why_not_english("你好 hi 我们去公园")
+def test_the_script_of_most_letters_decides() -> None:
+    assert reason_not_english("The word 你好 means hello.") == ""
+    assert "not Latin" in reason_not_english("你好 hi 我们去公园")
 
 
 @pytest.mark.parametrize(
@@ -93,32 +88,32 @@ def test_mostly_decides_between_scripts() -> None:
     ],
 )
 def test_sentences_by_rule(text: str, expected: list[str]) -> None:
-    assert sentences(text, read_by_rule(text, "")) == expected
+    assert sentences(text, analyse_by_rule(text, "")) == expected
 
 
-def test_words_by_rule_weigh_the_same_but_for_punctuation() -> None:
+def test_words_by_rule_get_one_tag_and_marks_another() -> None:
     text = "Le prix : 3,50 € — हिन्दी « ok »."
-    reading = read_by_rule(text, "why")
-    tags = {text[word.start : word.end]: word.pos for word in reading.words}
-    assert reading.note == "why"
+    analysis = analyse_by_rule(text, "why")
+    tags = {text[word.start : word.end]: word.pos for word in analysis.words}
+    assert analysis.note == "why"
     assert {mark for mark, pos in tags.items() if pos == PUNCT} == {":", ",", "—", "«", "»", "."}
     assert {pos for mark, pos in tags.items() if mark.isalnum()} == {ANY_WORD}
     assert tags["€"] == ANY_WORD
-    covered = "".join(text[word.start : word.end] for word in reading.words)
+    covered = "".join(text[word.start : word.end] for word in analysis.words)
     assert covered == text.replace(" ", "")
 
 
-def test_an_english_pipeline_hands_other_languages_over(blank: Language) -> None:
-    reading = blank.read(CHINESE)
-    assert reading.note.startswith("fallback: most letters are not Latin")
-    assert {word.pos for word in reading.words} == {ANY_WORD, PUNCT}
-    assert blank.read(ENGLISH).note == ""
+def test_an_english_pipeline_analyses_other_languages_by_rule(blank: Language) -> None:
+    analysis = blank.analyse(CHINESE)
+    assert analysis.note.startswith("fallback: most letters are not Latin")
+    assert {word.pos for word in analysis.words} == {ANY_WORD, PUNCT}
+    assert blank.analyse(ENGLISH).note == ""
 
 
-def test_another_pipeline_is_trusted_with_its_language() -> None:
+def test_other_pipelines_are_not_second_guessed() -> None:
     nlp = spacy.blank("xx")
     nlp.add_pipe("sentencizer")
-    assert Language("xx", nlp).read(CHINESE).note == ""
+    assert Language("xx", nlp).analyse(CHINESE).note == ""
 
 
 @pytest.mark.parametrize(
@@ -134,24 +129,24 @@ def test_another_pipeline_is_trusted_with_its_language() -> None:
         ("Dr. Theodor and J. Itoh.", ["Dr. Theodor and J. Itoh."]),
     ],
 )
-def test_words_that_open_sentences(text: str, expected: list[str]) -> None:
+def test_words_that_start_sentences(text: str, expected: list[str]) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer", config={"punct_chars": ["?"]})
-    assert sentences(text, Language("no stops", nlp).read(text)) == expected
+    assert sentences(text, Language("no stops", nlp).analyse(text)) == expected
 
 
-def test_long_text_is_read_in_pieces() -> None:
+def test_long_texts_are_analysed_in_pieces() -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     nlp.max_length = 64
     text = "\n".join(f"Line {i} is here. It ends." for i in range(40)) + "\n" + "x" * 300
-    reading = Language("short", nlp).read(text)
-    words = [text[word.start : word.end] for word in reading.words]
+    analysis = Language("short", nlp).analyse(text)
+    words = [text[word.start : word.end] for word in analysis.words]
     assert "".join(words) == "".join(text.split())
     assert words[:10] == ["Line", "0", "is", "here", ".", "It", "ends", ".", "Line", "1"]
-    found = [sentence for sentence in sentences(text, reading) if sentence]
+    found = [sentence for sentence in sentences(text, analysis) if sentence]
     assert found[:80] == [s for i in range(40) for s in (f"Line {i} is here.", "It ends.")]
-    assert list(reading.sentence_starts) == sorted(set(reading.sentence_starts))
+    assert list(analysis.sentence_starts) == sorted(set(analysis.sentence_starts))
 
 
 def test_pipeline_that_cannot_be_loaded_is_a_config_error(tmp_path: Path) -> None:
@@ -168,62 +163,64 @@ def test_pipeline_without_tags_is_a_config_error(blank: Language, tmp_path: Path
         load_language(str(tmp_path))
 
 
-def test_builtin_pipeline_reads_english() -> None:
+def test_the_builtin_pipeline_tags_english() -> None:
     language = load_language("builtin")
     assert load_language("builtin") is language, "loaded once per process"
     text = "The red car stopped. Two dogs barked loudly at Anna."
-    reading = language.read(text)
-    tags = {text[word.start : word.end]: word.pos for word in reading.words}
-    assert sentences(text, reading) == ["The red car stopped.", "Two dogs barked loudly at Anna."]
+    analysis = language.analyse(text)
+    tags = {text[word.start : word.end]: word.pos for word in analysis.words}
+    assert sentences(text, analysis) == ["The red car stopped.", "Two dogs barked loudly at Anna."]
     expected = {"The": "DET", "red": "ADJ", "car": "NOUN", "stopped": "VERB", "Two": "NUM"}
     expected |= {"dogs": "NOUN", "loudly": "ADV", "at": "ADP", "Anna": "PROPN", ".": "PUNCT"}
     assert {word: tags[word] for word in expected} == expected
 
 
-def test_texts_read_together_are_read_as_one_by_one() -> None:
+def test_a_batch_gives_the_same_analyses_as_one_by_one() -> None:
     alone, together = (Language("builtin", load_language("builtin").nlp) for _ in range(2))
     texts = [ENGLISH, FRENCH, "", "It rains. " * 400, ENGLISH, "word " * 30_000, "Is it? A. B."]
-    together.read_ahead(texts)
+    together.analyse_batch(texts)
     for text in texts:
-        assert together.read(text) == alone.read(text)
-    assert together.read(ENGLISH) is together.read(ENGLISH), "remembered"
+        assert together.analyse(text) == alone.analyse(text)
+    assert together.analyse(ENGLISH) is together.analyse(ENGLISH), "it is cached"
 
 
-def test_no_text_is_read_twice_for_being_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_makes_no_text_be_analysed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     language = Language("builtin", load_language("builtin").nlp)
     texts = [f"Sentence {number} is here. " * 300 for number in range(150)]
-    read: list[str] = []
-    real = Language._read
+    analysed: list[str] = []
+    real = language.nlp.pipe
 
-    def counted(self: Language, some: Sequence[str]) -> list[Reading]:
-        read.extend(some)
-        return real(self, some)
+    def record(texts: Iterable[Any], *, as_tuples: bool = False, **options: Any) -> Any:
+        batch = list(texts)
+        # spaCy calls itself once more without the tuples.
+        if as_tuples:
+            analysed.extend(text for text, _ in batch)
+        return real(batch, as_tuples=as_tuples, **options)
 
-    monkeypatch.setattr(Language, "_read", counted)
-    language.read_ahead(texts)
-    assert len(read) > 50
+    monkeypatch.setattr(language.nlp, "pipe", record)
+    language.analyse_batch(texts)
+    assert len(analysed) > 50
     for text in texts:
-        language.read(text)
-    assert sorted(read) == sorted(texts)
+        language.analyse(text)
+    assert sorted(analysed) == sorted(texts)
 
 
-def test_readings_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("omnitrace_core.text.language._KNOWN_CHARS", 40)
-    language = Language("builtin", load_language("builtin").nlp)
+def test_the_least_recently_used_analyses_are_dropped() -> None:
+    language = Language("builtin", load_language("builtin").nlp, cache_chars=40)
     first, second, third = "The first.", "The second sentence.", "The third one of all."
-    known = [language.read(text) for text in (first, second)]
-    assert language.read(first) is known[0]
-    language.read(third)
-    assert language.read(first) is known[0], "it was read after the second"
-    assert language.read(second) is not known[1]
-    assert language.read(second) == known[1]
+    first_two = [language.analyse(text) for text in (first, second)]
+    assert language.analyse(first) is first_two[0]
+    language.analyse(third)
+    assert language.analyse(first) is first_two[0], "it was used after the second"
+    assert language.analyse(second) is not first_two[1]
+    assert language.analyse(second) == first_two[1]
 
 
-def test_texts_are_read_without_torch() -> None:
-    """In a process of its own: this one has torch, and spaCy knows of it."""
+def test_texts_are_analysed_without_torch() -> None:
+    """In a new process, as this one has imported torch."""
     program = (
-        "import sys; from omnitrace_core.text.language import load_lean_language as load;"
-        "assert len(load('builtin').read('It rains.').words) == 3;"
+        "import sys; from omnitrace_core.text.language import load_language_without_torch as load;"
+        "assert len(load('builtin').analyse('It rains.').words) == 3;"
         "assert 'torch' not in sys.modules; import torch; torch.ones(1)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -232,6 +229,6 @@ def test_texts_are_read_without_torch() -> None:
 def test_builtin_pipeline_can_be_loaded_by_path() -> None:
     path = Path(load_language("builtin").nlp.path or "")
     assert (
-        load_language(str(path)).read("It rains.").words
-        == load_language("builtin").read("It rains.").words
+        load_language(str(path)).analyse("It rains.").words
+        == load_language("builtin").analyse("It rains.").words
     )

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import spacy
 
-from omnitrace_core.text.language import Language, Reading, read_by_rule
+from omnitrace_core.text.analysis import TextAnalysis, analyse_by_rule
+from omnitrace_core.text.language import Language
 from omnitrace_core.text.sentences import TextSpan, find_options, split_sentences, text_units
 
 
 @pytest.fixture(scope="module")
 def language() -> Language:
-    """Punctuation alone decides: what is tested here is what we add to a pipeline."""
+    """A pipeline that splits at punctuation only: these tests are about what is added to it."""
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     return Language("blank", nlp)
@@ -61,7 +62,7 @@ def assert_partition(text: str, ranges: list[tuple[int, int]]) -> None:
 )
 def test_sentences(text: str, expected: list[str], language: Language) -> None:
     assert cut(text, language) == expected
-    assert [text[a:b] for a, b in split_sentences(text, language.read(text))] == expected
+    assert [text[a:b] for a, b in split_sentences(text, language.analyse(text))] == expected
 
 
 @pytest.mark.parametrize(
@@ -73,11 +74,11 @@ def test_sentences(text: str, expected: list[str], language: Language) -> None:
         (["1. ", "** ", "Note.\n", "👍"], ["1. ** Note.", "👍"]),
     ],
 )
-def test_marks_do_not_stand_alone(pieces: list[str], expected: list[str]) -> None:
-    """However a pipeline cuts, a piece without a word joins its neighbour on the line."""
+def test_marks_alone_join_their_neighbour(pieces: list[str], expected: list[str]) -> None:
+    """A piece without a word joins its neighbour on the line, wherever the pipeline cuts."""
     text = "".join(pieces)
     starts = tuple(len("".join(pieces[:i])) for i in range(len(pieces)))
-    assert [text[a:b] for a, b in split_sentences(text, Reading((), starts))] == expected
+    assert [text[a:b] for a, b in split_sentences(text, TextAnalysis((), starts))] == expected
 
 
 @pytest.mark.parametrize(
@@ -119,11 +120,11 @@ def test_options(text: str, expected: list[str]) -> None:
         "The answer is A.\nB is wrong.",
     ],
 )
-def test_what_only_looks_like_options(text: str) -> None:
+def test_texts_that_only_look_like_options(text: str) -> None:
     assert options(text) == []
 
 
-def test_options_stand_between_sentences(language: Language) -> None:
+def test_options_and_sentences_of_one_text(language: Language) -> None:
     text = "Look. Which one?\n(A) This. Or that. (B) None\nSay why. Be brief."
     assert text_units(text, language) == [
         TextSpan(0, 5, "sentence"),
@@ -151,8 +152,8 @@ def test_every_character_is_in_one_unit(language: Language) -> None:
     rng = random.Random(3)
     for _ in range(400):
         text = "".join(rng.choices(pieces, k=rng.randrange(40)))
-        for reader in (language.read, lambda t: read_by_rule(t, "")):
-            assert_partition(text, split_sentences(text, reader(text)))
+        for analyse in (language.analyse, lambda t: analyse_by_rule(t, "")):
+            assert_partition(text, split_sentences(text, analyse(text)))
         assert_partition(text, [(span.start, span.end) for span in text_units(text, language)])
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (text in other scripts)
-"""Responses cut into spans, with a span and a part of speech for each model token."""
+"""Responses cut into spans; each model token gets a span and a part of speech."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import spacy
 
 from omnitrace_core.options import SpanOptions
 from omnitrace_core.records import Segmentation
-from omnitrace_core.text.spans import NOBODY, Segmenter, owners
+from omnitrace_core.text.spans import NO_OWNER, Segmenter, owners
 
 LEXICON = {
     "NOUN": "dog cat man car bone fish",
@@ -29,7 +29,7 @@ LEXICON = {
 
 @pytest.fixture(scope="module")
 def lexicon(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a pipeline whose tags are the lexicon's, PROPN for all other words."""
+    """The path of a pipeline that tags words as LEXICON does, and all other words PROPN."""
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     ruler = nlp.add_pipe("attribute_ruler")
@@ -45,7 +45,7 @@ def lexicon(tmp_path_factory: pytest.TempPathFactory) -> str:
 def segment(
     pipeline: str, tokens: Sequence[str], level: Literal["sentence", "clause"] = "sentence"
 ) -> Segmentation:
-    """Segment the response that these tokens make up."""
+    """Segment the response that consists of these tokens."""
     char_spans = list(pairwise(accumulate(map(len, tokens), initial=0)))
     options = SpanOptions(pipeline=pipeline, level=level)
     return Segmenter(options).segment("".join(tokens), char_spans)
@@ -83,7 +83,7 @@ def test_ties_go_to_the_first_word(lexicon: str) -> None:
     assert segment(lexicon, ["a dog"]).pos == ("NOUN",)
 
 
-def test_white_space_between_spans_belongs_to_none(lexicon: str) -> None:
+def test_white_space_between_spans_belongs_to_no_span(lexicon: str) -> None:
     found = segment(lexicon, ["\n", "The", "  ", "dog", ".", " ", "\n\n", "A", " cat", " \n"])
     assert spans_of(found) == [("The  dog.", 1, 5), ("A cat", 7, 9)]
     assert found.pos == (
@@ -100,7 +100,7 @@ def test_list_markers_join_what_follows(lexicon: str) -> None:
     ]
 
 
-def test_bytes_of_a_character_stand_with_it(lexicon: str) -> None:
+def test_tokens_with_some_bytes_of_a_character_belong_to_it(lexicon: str) -> None:
     response = "A cat. 😀 dog sleeps"
     char_spans = [
         (0, 1),
@@ -165,7 +165,7 @@ def test_clauses(lexicon: str, response: str, clauses: list[str]) -> None:
     assert "".join(tokens[found.spans[0].token_start : found.spans[0].token_end]) == clauses[0]
 
 
-def test_another_language_is_read_by_rule_and_noted(lexicon: str) -> None:
+def test_another_language_is_analysed_by_rule_and_noted(lexicon: str) -> None:
     found = segment(lexicon, ["我们", "去公园", "。", "天气", "很好", "！"], "clause")
     assert spans_of(found) == [("我们去公园。", 0, 3), ("天气很好！", 3, 6)]
     assert found.pos == ("ANY", "ANY", "PUNCT", "ANY", "ANY", "PUNCT")
@@ -177,12 +177,12 @@ def test_owners() -> None:
     text = "ab cd  ef"
     ranges = [(0, 2), (3, 5), (7, 9)]
     tokens = [(0, 1), (1, 4), (0, 9), (2, 3), (4, 8), (5, 7), (3, 3), (9, 9), (2, 9)]
-    assert owners(text, tokens, ranges) == [0, 0, 0, NOBODY, 1, NOBODY, 1, NOBODY, 1]
+    assert owners(text, tokens, ranges) == [0, 0, 0, NO_OWNER, 1, NO_OWNER, 1, NO_OWNER, 1]
     assert owners("abc d   e", [(0, 8)], [(0, 3), (4, 9)]) == [0], "spaces do not count"
 
 
-def test_random_tokens_keep_the_promises(lexicon: str) -> None:
-    """Spans in order, with tokens of their own, holding every visible character of the response."""
+def test_random_tokens(lexicon: str) -> None:
+    """Spans are in order, have at least one token, and hold every visible character."""
     segmenters = [
         Segmenter(SpanOptions(pipeline=lexicon, level=level)) for level in ("sentence", "clause")
     ]
