@@ -21,7 +21,7 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
     """
     folder = run.identity.folder
     verdict = _stored_verdict(folder)
-    if verdict is None or not verdict.finished or verdict.inputs != run.inputs:
+    if verdict is None or not verdict.finished or verdict.inputs != run.inputs_digest:
         return None
     if len(folder.names(MANIFESTS, suffix=".json")) != verdict.n_shards:
         return None

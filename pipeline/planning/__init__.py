@@ -1,1 +1,1 @@
-"""What there is to do: the input, the run's identity, its chunks."""
+"""Planning a run: its input, its identity, and its chunks."""

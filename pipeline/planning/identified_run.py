@@ -1,4 +1,4 @@
-"""The first step of every command on a run: find out which run it is, and list its input."""
+"""The first step of every command on a run: identify the run and list its input."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipeline.planning.plan import digest_inputs
 
 @dataclass(frozen=True, slots=True)
 class IdentifiedRun:
-    """A run that is identified and not yet planned: no shard and no manifest was opened."""
+    """A run that is identified and not yet planned; no shard and no manifest was opened."""
 
     config: RunConfig
     identity: RunIdentity
     listing: InputListing
 
     @property
-    def inputs(self) -> str:
-        """Hash of the listed input and of what shapes the records; equals `Plan.inputs`."""
+    def inputs_digest(self) -> str:
+        """Hash of the listed input and the settings; equals `Plan.inputs_digest`."""
         fingerprint, chunk_samples = self.identity.fingerprint, self.config.run.chunk_samples
         return digest_inputs(self.listing.shards, fingerprint, chunk_samples)
 
@@ -30,8 +30,8 @@ def identify_run(config: RunConfig, today: Today = utc_today) -> IdentifiedRun:
 
     Raises:
         InputSchemaError: there is no input.
-        ConfigError: the model is neither a directory nor a pinned hub id.
-        RunError: the record of the run's first day cannot be read.
+        ConfigError: the model is neither a directory nor a hub id with a pinned revision.
+        RunError: the record of the run's date cannot be read.
     """
     listing = list_input(config.input.path)
     return IdentifiedRun(config, identify(config, today), listing)

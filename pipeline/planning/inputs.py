@@ -1,4 +1,4 @@
-"""The input as it stands: its shards, whether they can be read as samples, and repeated ids."""
+"""Lists the input's shards, checks that they hold samples, and finds repeated sample_ids."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from stages.read_samples import row_key
 
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
 SCAN_THREADS = 8
-# A place in the input: the shard's number, then the row.
+# A place in the input is one integer: the shard's number, then 40 bits for the row.
 _ROW_BITS = 40
-_ROWS = (1 << _ROW_BITS) - 1
+_ROW_MASK = (1 << _ROW_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A row whose sample_id an earlier row has."""
+    """A row of a shard whose sample_id an earlier row of the input has."""
 
     row: int
     first_row_key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """One input shard.
+class ShardScan:
+    """An input shard after its footer and its sample_ids were read.
 
-    name: its path within the input, which stays when other shards come and go. duplicates: the rows
-    whose sample_id stands earlier in the input, in order; a missing id repeats none.
+    name: its path within the input; it does not change when other shards are added or removed.
+    duplicates: the rows whose sample_id is that of an earlier row of the input, in order. Missing
+    ids are not compared.
     """
 
     name: str
@@ -49,20 +50,20 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class InputListing:
-    """The shards of the input, before any of them is opened.
+    """The shards of the input, none of which is opened.
 
-    folder: where they lie. shards: identity by name, in the order of the names.
+    folder: of the input. shards: identity of each shard by its name, in the order of the names.
     """
 
     folder: Folder
     shards: dict[str, str]
 
 
-def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[Scan]:
+def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[ShardScan]:
     """Read every shard's footer and sample_id column, in the order of the shards' names.
 
-    budget_bytes: of hashes of ids in memory, as in `RepeatedIds`. What else grows is a `Scan` per
-    shard, and a `Duplicate` per repeated row.
+    budget_bytes: memory for hashes of ids, as in `RepeatedIds`. Besides, memory grows by a
+    `ShardScan` per shard and a `Duplicate` per repeated row.
 
     Raises:
         InputSchemaError: a shard cannot be read as samples.
@@ -70,8 +71,9 @@ def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[
     folder, shards = listing.folder, listing.shards
     with RepeatedIds(budget_bytes) as ids:
 
-        def scan(numbered: tuple[int, str]) -> Scan:
-            return _scan(folder, numbered[1], shards[numbered[1]], numbered[0], ids)
+        def scan(numbered_name: tuple[int, str]) -> ShardScan:
+            number, name = numbered_name
+            return _scan(folder, name, shards[name], number, ids)
 
         scans = list(prefetch_map(scan, enumerate(shards), SCAN_THREADS))
         return _with_duplicates(scans, *ids.repeats())
@@ -81,29 +83,29 @@ def list_input(path: str) -> InputListing:
     """List the shards of the input. In an object store: one request per 1,000 files.
 
     Raises:
-        InputSchemaError: nothing is there, or no shard is.
+        InputSchemaError: there is no such file or folder, or it holds no shard.
     """
-    storage = Folder(path)
-    if storage.is_file():
-        parent, _, name = storage.root.rpartition("/")
+    folder = Folder(path)
+    if folder.is_file():
+        parent, _, name = folder.root.rpartition("/")
         folder = Folder(parent)
         return InputListing(folder, {name: folder.identity(name)})
-    found = storage.tree_listing(".parquet")
-    shards = {name: found[name] for name in sorted(found) if not _hidden(name)}
+    found = folder.tree_listing(".parquet")
+    shards = {name: found[name] for name in sorted(found) if not _is_hidden(name)}
     if not shards:
-        state = "holds no .parquet shard" if storage.exists() else "does not exist"
+        state = "holds no .parquet shard" if folder.exists() else "does not exist"
         raise InputSchemaError(f"input.path={path!r} {state}; {REMEDY}")
-    return InputListing(storage, shards)
+    return InputListing(folder, shards)
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in name.split("/"))
+def _is_hidden(name: str) -> bool:
+    return any(step.startswith(("_", ".")) for step in name.split("/"))
 
 
-def _scan(storage: Folder, name: str, identity: str, number: int, ids: RepeatedIds) -> Scan:
-    uri = storage.url(name)
+def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedIds) -> ShardScan:
+    uri = folder.url(name)
     try:
-        with storage.open(name) as file, pq.ParquetFile(file) as shard:
+        with folder.open(name) as file, pq.ParquetFile(file) as shard:
             if problems := schema_problems(shard.schema_arrow):
                 raise InputSchemaError(
                     f"{uri} cannot be read as samples: {'; '.join(problems)}; {REMEDY}"
@@ -118,11 +120,11 @@ def _scan(storage: Folder, name: str, identity: str, number: int, ids: RepeatedI
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error
-    return Scan(name, uri, identity, first_row)
+    return ShardScan(name, uri, identity, first_row)
 
 
 def add_ids(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> None:
-    """Add the ids of rows `first_row` and on of a shard; a missing one is none."""
+    """Add a shard's sample_ids from `first_row` on; missing ids are left out."""
     hashed, rows = bytearray(), []
     for row, sample_id in enumerate(_texts(column), start=first_row):
         if sample_id and sample_id.strip():
@@ -133,23 +135,28 @@ def add_ids(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> N
 
 
 def _texts(column: pa.Array) -> list[str | None]:
-    """A column's texts; what is not UTF-8 is none (reading its row makes that an error)."""
+    """A column's texts; None for one that is not UTF-8, whose row becomes an error row later."""
     try:
         texts: list[str | None] = column.cast(pa.string()).to_pylist()
     except (UnicodeDecodeError, pa.ArrowInvalid):
-        return [None if raw is None else _text(raw) for raw in column.cast(pa.binary()).to_pylist()]
+        return [
+            None if raw is None else _decode(raw) for raw in column.cast(pa.binary()).to_pylist()
+        ]
     return texts
 
 
-def _text(raw: bytes) -> str | None:
+def _decode(raw: bytes) -> str | None:
     try:
         return raw.decode()
     except UnicodeDecodeError:
         return None
 
 
-def _with_duplicates(scans: Sequence[Scan], places: Places, firsts: Places) -> list[Scan]:
-    """The scans, each with its rows among the places of repeated ids. places: ascending."""
+def _with_duplicates(scans: Sequence[ShardScan], places: Places, firsts: Places) -> list[ShardScan]:
+    """The scans, each with its duplicates.
+
+    places: of repeated ids, ascending. firsts: for each, the first place of the same id.
+    """
     shards = (places >> np.uint64(_ROW_BITS)).astype(np.int64)
     ends = np.searchsorted(shards, np.arange(len(scans)), side="right")
     starts = [0, *ends[:-1]]
@@ -159,7 +166,7 @@ def _with_duplicates(scans: Sequence[Scan], places: Places, firsts: Places) -> l
     ]
 
 
-def _duplicates(scans: Sequence[Scan], places: Places, firsts: Places) -> Iterator[Duplicate]:
+def _duplicates(scans: Sequence[ShardScan], places: Places, firsts: Places) -> Iterator[Duplicate]:
     for place, first in zip(places.tolist(), firsts.tolist(), strict=True):
-        first_row_key = row_key(scans[first >> _ROW_BITS].name, first & _ROWS)
-        yield Duplicate(place & _ROWS, first_row_key)
+        first_row_key = row_key(scans[first >> _ROW_BITS].name, first & _ROW_MASK)
+        yield Duplicate(place & _ROW_MASK, first_row_key)

@@ -1,4 +1,4 @@
-"""Which model a run uses, as far as can be told without loading it."""
+"""Identifies a run's models by their files, and checks that the files are complete."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _NEEDED = {
 _INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".bin", ".pt")
-_WHOLE_BYTES = 64 * 1024**2
+WHOLE_BYTES = 64 * 1024**2  # larger files of weights are hashed in samples
 _PROBES = 64
 _PROBE_BYTES = 4096
 
 
 def model_identity(options: ModelOptions) -> str:
-    """What changes when the model's content does; part of a run's fingerprint.
+    """Identifies the content of a model; part of a run's fingerprint.
 
-    A local directory: a hash of its files, of which large weights are probed at 64 evenly spaced
-    places. A hub id: its pinned commit.
+    For a local directory, a hash of its files; of weights above 64 MiB, 64 evenly spaced blocks of
+    4 KiB are hashed. For a hub id, the id and its pinned commit.
 
     Raises:
-        ConfigError: no such directory, and as a hub id it is not pinned.
+        ConfigError: there is no such directory, and the path is not a pinned hub id.
     """
     folder = Path(model_location(options.path))
     if folder.is_dir():
@@ -39,16 +39,16 @@ def model_identity(options: ModelOptions) -> str:
     if options.revision is None or not _COMMIT.fullmatch(options.revision):
         raise ConfigError(
             f"model.path={options.path!r} is not a local directory, and as a hub id it needs "
-            f"model.revision, the 40-digit commit to use (met: {options.revision!r}); "
+            f"model.revision, the 40-digit commit to use (now: {options.revision!r}); "
             "give a directory, or pin the commit shown on the model's page"
         )
     return f"{options.path}@{options.revision}"
 
 
 def speech_identity(options: AsrOptions) -> list[str]:
-    """What changes when the content of a local speech or embedding model does.
+    """Hashes of the local speech and embedding models.
 
-    Models of a hub are pinned by their names.
+    Hub models have none: their names identify them.
     """
     paths = [getattr(options, key) for key in SPEECH_MODELS]
     return [_hash_folder(Path(path)) for path in paths if path is not None and Path(path).is_dir()]
@@ -60,7 +60,7 @@ def _hash_folder(folder: Path) -> str:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
         with file.open("rb") as content:
-            if file.suffix not in _WEIGHTS or size <= _WHOLE_BYTES:
+            if file.suffix not in _WEIGHTS or size <= WHOLE_BYTES:
                 digest.update(content.read())
                 continue
             for probe in range(_PROBES):
@@ -70,10 +70,10 @@ def _hash_folder(folder: Path) -> str:
 
 
 def check_model_files(options: ModelOptions) -> None:
-    """Whether a local directory has the files that loading will ask for.
+    """Check that a local model directory has the files that loading it needs.
 
     Raises:
-        ConfigError: some of them are missing; the message names them.
+        ConfigError: files are missing; the message names them.
     """
     folder = Path(model_location(options.path))
     if not folder.is_dir():

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.planning.inputs import Duplicate, Scan
+from pipeline.planning.inputs import Duplicate, ShardScan
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def digest_inputs(identities: Mapping[str, str], fingerprint: str, chunk_samples
 
 
 def make_plan(
-    scans: Sequence[Scan],
+    scans: Sequence[ShardScan],
     fingerprint: str,
     chunk_samples: int,
     published: Mapping[str, int],

@@ -1,8 +1,8 @@
-"""Which ids of a corpus came before, in memory that does not grow with the corpus.
+"""Finds repeated ids of a corpus, in memory that does not grow with the corpus.
 
-Each id is kept as 24 bytes: 128 bits of its hash, and its place. They wait in memory up to a
-budget; then they go, by the first bits of the hash, to files in a temporary folder, so that all
-repeats of an id lie in one file, and each file is sorted alone.
+Each id is stored as 24 bytes: 128 bits of its hash, and its place. The entries are held in memory
+up to a budget. Beyond it they are written to files in a temporary folder, one per value of the
+first bits of the hash, so that all repeats of an id are in one file. Each file is sorted alone.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places = NDArray[np.uint64]
-# high, low: the two halves of the hash. place: rises in the order of the input.
+# high, low: the two halves of the hash. place: ascending in the order of the input.
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
 
 BUDGET_BYTES = 64 * 1024**2
 _BUCKET_BITS = 8
-_HASH_BITS = 64  # of those that choose a bucket
-_ARRAY_BYTES = 200  # what an array takes beside its entries; small shards make many
+_HASH_BITS = 64  # of the half that selects a bucket
+_ARRAY_BYTES = 200  # memory of an array besides its entries; small shards add many arrays
 
 
 class RepeatedIds:
-    """Takes entries in any order and from any thread, then tells the repeats.
+    """Collects ids, in any order and from any thread, and then finds the repeated ones.
 
-    budget_bytes: of entries in memory; about three times as much is used while they are sorted.
-    Beyond it, 24 bytes per id lie in a temporary folder (in TMPDIR) until the block ends.
+    budget_bytes: of entries in memory; sorting them needs about three times as much. Beyond the
+    budget, 24 bytes per id are in a temporary folder (in TMPDIR) until the `with` block ends.
     """
 
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self._budget_bytes = budget_bytes
         self._spool = _Spool(budget_bytes, 0)
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> RepeatedIds:
         return self
@@ -51,50 +51,50 @@ class RepeatedIds:
 
     @property
     def spilled_bytes(self) -> int:
-        """What lies in the temporary folder."""
+        """Size of the files in the temporary folder."""
         return self._spool.spilled_bytes
 
     def add(self, digests: NDArray[np.uint64], places: Places) -> None:
-        """Take some ids. digests: [n, 2], their hashes; places: [n], each another one."""
+        """Add ids. digests: [n, 2], the halves of their hashes; places: [n], all different."""
         entries = np.empty(len(places), ENTRY)
         entries["high"], entries["low"] = digests[:, 0], digests[:, 1]
         entries["place"] = places
-        with self._guard:
+        with self._lock:
             self._spool.add(entries)
 
     def repeats(self) -> tuple[Places, Places]:
-        """Places of ids that stand at an earlier place too, ascending, and the first of each."""
-        found = [_repeats_in(bucket) for bucket in _buckets(self._spool, self._budget_bytes)]
+        """Places of ids that have an earlier place too, ascending; and the first place of each."""
+        found = [repeats_in(bucket) for bucket in _buckets(self._spool, self._budget_bytes)]
         places, firsts = (np.concatenate(half) for half in zip(*found, strict=True))
         order = np.argsort(places)
         return places[order], firsts[order]
 
 
 class _Spool:
-    """Entries in memory, or from a budget on in one file per bucket.
+    """Entries in memory, or beyond the budget in one file per bucket.
 
-    shift: how many of the hash's first bits are the same in all of them.
+    shift: number of leading bits of the hash that all entries have in common.
     """
 
     def __init__(self, budget_bytes: int, shift: int) -> None:
         self.shift = shift
         self._budget_bytes = budget_bytes
-        self._waiting: list[NDArray[np.void]] = []
-        self._waiting_bytes = 0
+        self._pending: list[NDArray[np.void]] = []
+        self._pending_bytes = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.spilled_bytes = 0
 
     def add(self, entries: NDArray[np.void]) -> None:
-        self._waiting.append(entries)
-        self._waiting_bytes += entries.nbytes + _ARRAY_BYTES
-        if self._waiting_bytes > self._budget_bytes:
+        self._pending.append(entries)
+        self._pending_bytes += entries.nbytes + _ARRAY_BYTES
+        if self._pending_bytes > self._budget_bytes:
             self._spill()
 
     def in_memory(self) -> NDArray[np.void] | None:
-        """All of them, if nothing went to files."""
+        """All entries; None if some are in files."""
         if self._folder is not None:
             return None
-        return np.concatenate([np.empty(0, ENTRY), *self._waiting])
+        return np.concatenate([np.empty(0, ENTRY), *self._pending])
 
     def files(self) -> Iterator[Path]:
         """The files of all buckets that have entries."""
@@ -103,15 +103,15 @@ class _Spool:
         yield from sorted(Path(self._folder.name).iterdir())
 
     def close(self) -> None:
-        self._waiting = []
+        self._pending = []
         if self._folder is not None:
             self._folder.cleanup()
 
     def _spill(self) -> None:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="omnitrace-ids-")
-        entries = np.concatenate([np.empty(0, ENTRY), *self._waiting])
-        self._waiting, self._waiting_bytes = [], 0
+        entries = np.concatenate([np.empty(0, ENTRY), *self._pending])
+        self._pending, self._pending_bytes = [], 0
         self.spilled_bytes += entries.nbytes
         kept = np.uint64(_HASH_BITS - self.shift - _BUCKET_BITS)
         buckets = (entries["high"] >> kept).astype(np.uint8)
@@ -124,9 +124,9 @@ class _Spool:
 
 
 def _buckets(spool: _Spool, budget_bytes: int) -> Iterator[NDArray[np.void]]:
-    """All entries, those of one hash together, in arrays within the budget.
+    """All entries, in arrays within the budget; those of one hash are in the same array.
 
-    An id that repeats more often than the budget holds is the exception: nothing can part it.
+    An array is above the budget only if an id repeats more often than the budget has entries.
     """
     entries = spool.in_memory()
     if entries is not None:
@@ -154,8 +154,8 @@ def _split(file: Path, shift: int, budget_bytes: int) -> Iterator[NDArray[np.voi
         smaller.close()
 
 
-def _repeats_in(entries: NDArray[np.void]) -> tuple[Places, Places]:
-    """Places of all entries but the first of each hash, and the place of that first one."""
+def repeats_in(entries: NDArray[np.void]) -> tuple[Places, Places]:
+    """Places of all entries but the first of each hash; and for each, that first place."""
     order = np.lexsort((entries["place"], entries["low"], entries["high"]))
     ranked = entries[order]
     repeated = np.zeros(len(ranked), dtype=bool)

@@ -1,1 +1,1 @@
-"""What lies in a run's folder: lease, parts, attempts, manifests, tables, verdict."""
+"""The files of a run's folder: lease, chunk files, attempts, tables, manifests, verdict."""

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError
-from omnitrace_core.storage.s3 import RetryingS3
 from pipeline.planning.inputs import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.schema import SAMPLE
 from tests.pipeline.made_runs import write_input
+from tests.pipeline.storage.faulty_proxy import Proxy
 
 
 def _duplicates(folder: Path) -> dict[str, tuple[Duplicate, ...]]:
@@ -36,16 +36,16 @@ def test_shards_are_scanned_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert scans[3].uri == str(tmp_path / "in" / "sub" / "d.parquet")
 
 
-def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
+def test_links_count_as_what_they_lead_to(tmp_path: Path) -> None:
     write_input(tmp_path / "real", b=["2"], c=["3"])
     write_input(tmp_path / "in", a=["1"])
     (tmp_path / "in" / "b.parquet").symlink_to("../real/b.parquet")
     (tmp_path / "in" / "more").symlink_to(tmp_path / "real")
-    # In circles, from here and from the folder behind the link.
+    # Links that form circles, in the input and in the folder behind a link.
     (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
     (tmp_path / "real" / "up").symlink_to(tmp_path / "real")
     listing = list_input(str(tmp_path / "in"))
-    # The first of them is `more/b.parquet` as well, and its rows are to come once.
+    # b.parquet is also more/b.parquet, and its rows must be listed once.
     assert list(listing.shards) == ["a.parquet", "b.parquet", "more/c.parquet"]
     assert listing.shards == {name: listing.folder.identity(name) for name in listing.shards}
     assert [scan.n_rows for scan in scan_input(list_input(str(tmp_path / "in")))] == [1] * 3
@@ -54,19 +54,19 @@ def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
         scan_input(list_input(str(tmp_path / "in")))
 
 
-def test_links_between_folders_of_an_input_repeat_nothing(tmp_path: Path) -> None:
+def test_links_between_folders_of_an_input_list_each_file_once(tmp_path: Path) -> None:
     write_input(tmp_path / "day1", a=["1"])
     write_input(tmp_path / "day2" / "below", b=["2"])
     (tmp_path / "latest").symlink_to("day2")
     (tmp_path / "below").symlink_to("day2/below")
-    # To each other, in a circle.
+    # Two links that form a circle.
     (tmp_path / "day1" / "next").symlink_to("../day2")
     (tmp_path / "day2" / "last").symlink_to("../day1")
     listing = list_input(str(tmp_path))
     assert list(listing.shards) == ["day1/a.parquet", "day2/below/b.parquet"]
 
 
-def test_one_file_is_an_input_too(tmp_path: Path) -> None:
+def test_input_may_be_one_file(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1"], b=["2"])
     (scan,) = scan_input(list_input(str(tmp_path / "b.parquet")))
     assert (scan.name, scan.uri) == ("b.parquet", str(tmp_path / "b.parquet"))
@@ -87,7 +87,7 @@ def test_repeats_are_found_across_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
-def test_ids_that_are_not_utf_8_repeat_nothing(tmp_path: Path, kind: pa.DataType) -> None:
+def test_ids_that_are_not_utf_8_are_not_compared(tmp_path: Path, kind: pa.DataType) -> None:
     raw = pa.array([b"a", b"caf\xe9", b"caf\xe9", b"a", None], pa.binary())
     ids = raw if kind == pa.binary() else raw.view(pa.string()).cast(kind)
     messages = pa.nulls(5, SAMPLE.field("messages").type)
@@ -112,38 +112,27 @@ def test_repeats_equal_the_obvious_search(tmp_path: Path) -> None:
                 seen[sample_id] = f"{name}.parquet:{row}"
     found = _duplicates(tmp_path)
     assert found == {name: tuple(items) for name, items in expected.items()}
-    # As found in files of a few ids each.
+    # The same result from files of a few ids each.
     assert scan_input(list_input(str(tmp_path)), budget_bytes=100) == scan_input(
         list_input(str(tmp_path))
     )
 
 
-def test_ids_of_a_shard_of_pictures_are_read_without_the_pictures(
-    s3_folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ids_of_a_shard_are_read_without_its_media(s3_folder: str, proxy: Proxy) -> None:
     data = np.random.default_rng(0).bytes(6 * 2**20)
     part = {"type": "image", "data": data}
     row = {"messages": [{"role": "user", "content": [part]}]}
     table = pa.Table.from_pylist([{**row, "sample_id": str(i)} for i in range(4)], SAMPLE)
     with Folder(s3_folder).writing("a.parquet") as path:
         pq.write_table(table, path, row_group_size=1, compression="none", use_dictionary=False)
-    lengths: list[int] = []
-    call = RetryingS3._call_s3
-
-    async def counting(fs: RetryingS3, method: str, *more: object, **kwargs: object) -> object:
-        answer = await call(fs, method, *more, **kwargs)
-        if method == "get_object":
-            lengths.append(answer["ContentLength"])
-        return answer
-
-    monkeypatch.setattr(RetryingS3, "_call_s3", counting)
+    proxy.clear()
     (scan,) = scan_input(list_input(s3_folder))
     assert scan.n_rows == 4
-    assert 4 <= len(lengths) <= 8
-    assert sum(lengths) < 6 * 2**20 < len(data) * 4
+    assert 4 <= proxy.requests["GetObject"] <= 8
+    assert proxy.response_bytes["GetObject"] < 6 * 2**20 < len(data) * 4
 
 
-def test_input_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_input(tmp_path: Path) -> None:
     with pytest.raises(InputSchemaError, match=r"does not exist; `omnitrace ingest"):
         scan_input(list_input(str(tmp_path / "none")))
     (tmp_path / "empty").mkdir()
@@ -151,7 +140,7 @@ def test_input_that_is_not_there(tmp_path: Path) -> None:
         scan_input(list_input(str(tmp_path / "empty")))
 
 
-def test_file_that_is_not_parquet(tmp_path: Path) -> None:
+def test_file_in_another_format(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"{}")
     with pytest.raises(InputSchemaError, match=r"a\.parquet is not a readable Parquet file"):
         scan_input(list_input(str(tmp_path)))

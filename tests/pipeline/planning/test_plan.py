@@ -25,7 +25,7 @@ def test_chunks_cover_each_row_once(tmp_path: Path) -> None:
         assert plan.n_rows == 6
 
 
-def test_same_input_same_plan(tmp_path: Path) -> None:
+def test_equal_inputs_give_equal_plans(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1", "2", "1"])
     assert _plan(tmp_path) == _plan(tmp_path)
     assert _plan(tmp_path).digest == _plan(tmp_path).digest
@@ -51,7 +51,7 @@ def test_another_chunk_size_keeps_finished_shards(tmp_path: Path) -> None:
 
 
 def test_new_duplicate_changes_only_the_chunk_it_is_in(tmp_path: Path) -> None:
-    """A shard that comes to stand before others can turn their rows into repeats."""
+    """A new shard that sorts before others can turn rows of theirs into duplicates."""
     write_input(tmp_path, b=["1", "2", "3", "4"])
     before = _plan(tmp_path)
     write_input(tmp_path, a=["3"])
@@ -63,7 +63,7 @@ def test_new_duplicate_changes_only_the_chunk_it_is_in(tmp_path: Path) -> None:
     assert after.shards[1].key != before.shards[0].key
 
 
-def test_numbers_of_an_unchanged_input_never_move() -> None:
+def test_numbers_of_an_unchanged_input_never_change() -> None:
     names = ["a", "b", "c", "d"]
     fresh = assign_numbers(names, {})
     assert fresh == {"a": 0, "b": 1, "c": 2, "d": 3}
@@ -71,18 +71,18 @@ def test_numbers_of_an_unchanged_input_never_move() -> None:
         assert assign_numbers(names, {name: fresh[name] for name in published}) == fresh
 
 
-def test_numbers_when_shards_come_and_go() -> None:
+def test_numbers_when_shards_are_added_and_removed() -> None:
     published = {"b": 0, "c": 1, "e": 2}
     assert assign_numbers(["a", "b", "c", "d", "e"], published) == {
         **published,
         "a": 3,
         "d": 4,
     }
-    # c is gone: its number is free for the next one that needs one.
+    # c is removed: its number is free for a new shard.
     assert assign_numbers(["a", "b", "e"], published) == {"b": 0, "e": 2, "a": 1}
 
 
-def test_digest_tells_plans_apart(tmp_path: Path) -> None:
+def test_digests_of_different_plans_differ(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1"], b=["2"])
     plan = _plan(tmp_path)
     renumbered = tuple(replace(shard, number=shard.number + 1) for shard in plan.shards)

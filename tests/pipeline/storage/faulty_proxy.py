@@ -61,7 +61,10 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """The rules for requests, and counts of requests by operation and of faults by kind."""
+    """The rules for requests, and counts of requests by operation and of faults by kind.
+
+    response_bytes: bytes of the server's responses by operation.
+    """
 
     upstream: str
     address: str = ""
@@ -69,6 +72,7 @@ class Proxy:
     requests: Counter[str] = field(default_factory=Counter)
     forwarded: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    response_bytes: Counter[str] = field(default_factory=Counter)
     dice: random.Random = field(default_factory=lambda: random.Random(7))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,7 +90,7 @@ class Proxy:
         """Remove all rules and counts."""
         with self.lock:
             self.rules.clear()
-            for counter in (self.requests, self.forwarded, self.faults):
+            for counter in (self.requests, self.forwarded, self.faults, self.response_bytes):
                 counter.clear()
 
 
@@ -137,6 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, content = self._forward(body)
             with self.proxy.lock:
                 self.proxy.forwarded[operation] += 1
+                self.proxy.response_bytes[operation] += len(content)
             if fault == "broken_after":
                 self._refuse(*_ERROR_RESPONSES[fault])
             elif fault == "drop_after":
