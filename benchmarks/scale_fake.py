@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from omnitrace_core.errors import SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
+from omnitrace_core.tracing.batch_tracer import TracedBy
 from pipeline.graph import plan_row
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder.commit import commit_chunk
@@ -115,16 +116,23 @@ class FakeTraceDecode(TraceDecode):
         attempts: AttemptLog | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        told = {"model": model.path, "revision": "", "dtype": "", "attention": "", "device": "cpu"}
-        self._take(FakeTracer(trace.signals), told, attempts, timeout_s)
+        super().__init__(model, decode, trace, attempts, timeout_s, load=_load)
+
+
+def _load(model: ModelOptions, decode: DecodeOptions, trace: TraceOptions) -> FakeTracer:
+    return FakeTracer(model.path, trace.signals)
 
 
 class FakeTracer:
     """Gives every sample the same answer, and random masses over its units."""
 
-    def __init__(self, signals: Sequence[str]) -> None:
+    def __init__(self, model: str, signals: Sequence[str]) -> None:
         self._signals = signals
         self.replay_s = 0.0
+        self.traced_by = TracedBy(model, revision="", dtype="", attention="", device="cpu")
+
+    def warm_up(self) -> None:
+        """Nothing to warm up."""
 
     def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
         """Nothing to make."""

@@ -87,12 +87,20 @@ def _whole_run(counting: _Counting) -> Counts:
     return dict(counting.counts)
 
 
+class _LocalAttempts(StoredAttempts):
+    """Attempts of a process that is not a Ray actor."""
+
+    @property
+    def worker(self) -> str:
+        return "benchmark"
+
+
 def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
     """The stages of the graph one after another, the model's made up."""
     config = job.config
     reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, "benchmark")
-    attempts = StoredAttempts(job.folder, claim)
+    attempts = _LocalAttempts(job.folder, claim)
     stages = [
         read_samples,
         DecodeMedia(reading),

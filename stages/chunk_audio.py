@@ -1,4 +1,4 @@
-"""Third stage: speech in the sound tracks, and with it the source units of each sample."""
+"""Third stage: find speech in sounds, and cut each sample into its source units."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.units.cut import SpeechByPart
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
-from stages.guards.attempts import Attempt, AttemptLog, Attempts, Loading
+from stages.guards.attempts import Attempt, AttemptLog, Attempts, CountedLoad
 from stages.guards.deadline import deadline
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "chunk_audio"
-# Most bytes of decoded media that wait for each other: an hour of sound at 16 kHz is 220 MiB.
-_MOST_BYTES = 256 * 1024**2
+# Decoded media of samples that are processed together; an hour of sound at 16 kHz is 220 MiB.
+_MAX_GROUP_BYTES = 256 * 1024**2
+
+Results = dict[int, Fields | RowError]  # by row index
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
+    """A sample in Python. read_s: seconds spent on the texts of this sample."""
+
     row: StateRow
     sample: Sample
     media: Mapping[int, DecodedMedia]
@@ -38,12 +42,12 @@ class _Loaded:
 
 
 class ChunkAudio:
-    """Finds speech where units.audio asks for it, and cuts every sample into its source units.
+    """Finds speech if `units.audio` is chunks, and cuts every sample into its source units.
 
-    attempts: where attempts at a chunk with speech to find are counted before they begin, as a
-    sound can kill the process that its model runs in. timeout_s: sounds that the engine hears
-    together (from the third attempt on: those of a sample) for longer end the process, as if they
-    had killed it.
+    attempts: counts attempts at a chunk in which speech is looked for, because a sound can kill the
+    process that runs the speech model. timeout_s: the process ends if the engine takes longer for
+    the sounds it gets at once (from the third attempt on: the sounds of one sample); that counts as
+    a death.
     """
 
     def __init__(
@@ -53,44 +57,43 @@ class ChunkAudio:
         timeout_s: float | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        counted = attempts if options.units.audio == "chunks" else None
-        self._attempts = Attempts(STAGE, counted)
+        log = attempts if options.units.audio == "chunks" else None
+        self._attempts = Attempts(STAGE, log)
         self._reader = SampleReader(options)
-        loading = Loading(f"asr.engine={options.asr.engine}", counted)
-        self._given_up = loading.given_up
-        if self._given_up:
+        load = CountedLoad(f"asr.engine={options.asr.engine}", log)
+        self._refusal = load.refusal
+        if self._refusal:
             return
-        with loading:
-            # Here, so that the first sample does not pay for it, nor is blamed.
+        with load:
+            # Now, so that the first sample neither pays for it nor is blamed for its failure.
             self._reader.load()
             load_language_without_torch(options.spans.pipeline)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One chunk: fills `speech`, `units`, `notes` and `speech_s`.
+        """Fill `speech`, `units`, `notes` and `speech_s` of a chunk.
 
-        An engine that hears in batches is given the sounds of several samples at once.
+        An engine that works in batches gets the sounds of several samples at once.
         """
-        if self._given_up:
-            raise self._given_up
+        if self._refusal:
+            raise self._refusal
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
         attempt = self._attempts.begin(table.column("chunk_key")[0].as_py()) if todo else None
-        results = self._work(todo, attempt) if attempt else {}
+        results = self._process(todo, attempt) if attempt else {}
         fields = ("speech", "units", "notes", "speech_s")
-        heard = with_results(table, [results.get(row.index) for row in rows], fields=fields)
+        filled = with_results(table, [results.get(row.index) for row in rows], fields=fields)
         if attempt:
-            attempt.done()
-        return heard
+            attempt.finish()
+        return filled
 
-    def _work(self, rows: Sequence[StateRow], attempt: Attempt) -> dict[int, Fields | RowError]:
-        """What becomes of the samples, by row."""
-        samples, read_s = self._read_ahead(rows)
-        results: dict[int, Fields | RowError] = {}
+    def _process(self, rows: Sequence[StateRow], attempt: Attempt) -> Results:
+        samples, read_s = self._read_texts(rows)
+        results: Results = {}
         group: list[_Loaded] = []
-        together = self._reader.hears_together and not attempt.one_by_one
+        in_groups = self._reader.hears_together and not attempt.one_by_one
         for row in rows:
             try:
-                attempt.row(row.row_key)
+                attempt.announce(row.row_key)
             except Quarantined as error:
                 results[row.index] = as_row_error(STAGE, error)
                 continue
@@ -99,44 +102,47 @@ class ChunkAudio:
                 results[row.index] = loaded
                 continue
             group.append(loaded)
-            if not together or sum(item.n_bytes for item in group) >= _MOST_BYTES:
-                results |= self._cut(group)
+            if not in_groups or sum(item.n_bytes for item in group) >= _MAX_GROUP_BYTES:
+                results |= self._process_group(group)
                 group = []
-        return results | self._cut(group)
+        return results | self._process_group(group)
 
-    def _read_ahead(self, rows: Sequence[StateRow]) -> tuple[dict[int, Sample], float]:
-        """The samples by row, their texts read together; and the seconds that took for each."""
+    def _read_texts(self, rows: Sequence[StateRow]) -> tuple[dict[int, Sample], float]:
+        """The samples by row index, their texts analysed in one batch; and seconds per sample."""
         started = time.perf_counter()
-        # The first stage has parsed them before.
         samples = {row.index: row.sample for row in rows}
-        # What goes wrong here goes wrong again for the sample that is to blame.
+        # A failure here is raised again by the sample that causes it.
         guarded(STAGE, "reading ahead", partial(self._reader.read_ahead, samples.values()))
         return samples, (time.perf_counter() - started) / max(len(samples), 1)
 
-    def _cut(self, group: Sequence[_Loaded]) -> dict[int, Fields | RowError]:
-        """What becomes of some samples, by row."""
+    def _process_group(self, group: Sequence[_Loaded]) -> Results:
+        """Find the speech of some samples at once, then cut the units of each."""
         if not group:
             return {}
         started = time.perf_counter()
         keys = ", ".join(item.row.row_key for item in group)
-        asked = [(item.sample, item.media) for item in group]
-        with deadline(self._timeout_s, f"the sounds of {len(group)} samples"):
-            found = guarded(STAGE, keys, partial(self._reader.speech_of, asked))
+        inputs = [(item.sample, item.media) for item in group]
+        with deadline(self._timeout_s, f"finding speech in {len(group)} samples"):
+            found = guarded(STAGE, keys, partial(self._reader.speech_of, inputs))
         if isinstance(found, RowError):
             if len(group) == 1:
                 return {group[0].row.index: found}
-            # Nobody foresaw it, so nobody can say whose fault it is: one by one.
-            return {index: made for item in group for index, made in self._cut([item]).items()}
-        share_s = (time.perf_counter() - started) / len(group)
+            # An unexpected error does not say which sample caused it: try them one by one.
+            return {
+                index: result
+                for item in group
+                for index, result in self._process_group([item]).items()
+            }
+        speech_s = (time.perf_counter() - started) / len(group)
         return {
             item.row.index: guarded(
-                STAGE, item.row.row_key, partial(self._fields, item, speech, share_s)
+                STAGE, item.row.row_key, partial(self._fields, item, speech, speech_s)
             )
             for item, speech in zip(group, found, strict=True)
         }
 
-    def _fields(self, item: _Loaded, speech: SpeechByPart | SpeechError, heard_s: float) -> Fields:
-        """The new columns of a sample. Raises: SpeechError, its own."""
+    def _fields(self, item: _Loaded, speech: SpeechByPart | SpeechError, speech_s: float) -> Fields:
+        """The new columns of a sample. Raises: SpeechError, if the engine failed on its sound."""
         started = time.perf_counter()
         if isinstance(speech, SpeechError):
             raise speech
@@ -145,7 +151,7 @@ class ChunkAudio:
             "speech": codec.encode_speech(speech),
             "units": codec.encode_units(ready.units),
             "notes": list(ready.notes),
-            "speech_s": item.read_s + heard_s + time.perf_counter() - started,
+            "speech_s": item.read_s + speech_s + time.perf_counter() - started,
         }
 
 

@@ -1,4 +1,4 @@
-"""Last stage before the commit: token traces -> spans with their sources, and finished records."""
+"""Fifth stage: curate token traces to spans with their sources, and build the finished records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAGE = "curate_spans"
 
 
 class CurateSpans:
-    """Cuts responses into spans, curates the first signal, and lays out what the tables hold."""
+    """Cuts responses into spans, curates the first signal, and builds the rows of all tables."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class CurateSpans:
         self._provenance = provenance
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One chunk of STATE rows in, the same samples as RECORD rows out."""
+        """A chunk of STATE rows to a chunk of RECORD rows, one for each sample."""
         rows = rows_of(table)
         curation = self._curator(views(rows))
         return with_rows(table, assemble(rows, curation, self._trace, self._provenance))

@@ -1,4 +1,4 @@
-"""Second stage: media by address or inline bytes -> frames, pixels and waveforms."""
+"""Second stage: decode media, given by address or inline, to frames, pixels and waveforms."""
 
 from __future__ import annotations
 
@@ -28,53 +28,42 @@ STAGE = "decode_media"
 
 
 class DecodeMedia:
-    """Decodes each sample's media; what travels on is what the model will see, not the files.
+    """Decodes each sample's media to what the model will see; the files themselves stay behind.
 
-    Decoders run in a child process of the actor: one that hangs or crashes costs its sample.
-    attempts: where attempts at a chunk with media are counted before they begin, as what is decoded
-    for all of its samples can be more than the actor's memory holds.
+    Decoders run in a child process of the actor: one that hangs or crashes costs only its sample.
+
+    attempts: counts attempts at a chunk that has media, because the decoded media of all its
+    samples together can exceed the actor's memory.
     """
 
-    def __init__(
-        self,
-        options: ReadingOptions,
-        attempts: AttemptLog | None = None,
-    ) -> None:
+    def __init__(self, options: ReadingOptions, attempts: AttemptLog | None = None) -> None:
         self._attempts = attempts
         self._reader = SampleReader(options, isolate=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One chunk: fills `media`, `media_info` and `decode_s`; drops inline media bytes."""
+        """Fill `media`, `media_info` and `decode_s` of a chunk, and drop its inline media bytes."""
         rows = [row for row in state_rows(table) if not row.failed]
-        # Texts alone cannot kill a process.
-        counted = self._attempts if has_media(rows_of(table).field("sample")) else None
-        attempts = Attempts(STAGE, counted)
-        attempt = attempts.begin(table.column("chunk_key")[0].as_py())
-        results = {row.index: self._outcome(row, attempt) for row in rows}
+        # Text alone cannot kill the process.
+        log = self._attempts if has_media(rows_of(table).field("sample")) else None
+        attempt = Attempts(STAGE, log).begin(table.column("chunk_key")[0].as_py())
+        results = {row.index: self._decode(row, attempt) for row in rows}
         decoded = with_results(
             table,
             [results.get(index) for index in range(len(rows_of(table)))],
             fields=("media", "media_info", "decode_s"),
         )
-        made = self._without_files(decoded)
-        attempt.done()
-        return made
+        without_files = self._without_files(decoded)
+        attempt.finish()
+        return without_files
 
-    def _outcome(self, row: StateRow, attempt: Attempt) -> Fields | RowError:
+    def _decode(self, row: StateRow, attempt: Attempt) -> Fields | RowError:
         try:
-            attempt.row(row.row_key)
+            attempt.announce(row.row_key)
         except Quarantined as error:
             return as_row_error(STAGE, error)
-        return guarded(STAGE, row.row_key, partial(self._decode, row))
+        return guarded(STAGE, row.row_key, partial(self._fields, row))
 
-    def _without_files(self, decoded: pa.Table) -> pa.Table:
-        rows = rows_of(decoded)
-        columns = {name: rows.field(name) for name in STATE.names}
-        columns["sample"] = without_inline_data(columns["sample"])
-        stripped = pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE))
-        return with_rows(decoded, stripped)
-
-    def _decode(self, row: StateRow) -> Fields:
+    def _fields(self, row: StateRow) -> Fields:
         started = time.perf_counter()
         sample = row.sample
         media = self._reader.decode(sample)
@@ -83,3 +72,10 @@ class DecodeMedia:
             "media_info": media_codec.media_info(sample.parts, media, self._reader.options.rules),
             "decode_s": time.perf_counter() - started,
         }
+
+    def _without_files(self, decoded: pa.Table) -> pa.Table:
+        rows = rows_of(decoded)
+        columns = {name: rows.field(name) for name in STATE.names}
+        columns["sample"] = without_inline_data(columns["sample"])
+        stripped = pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE))
+        return with_rows(decoded, stripped)

@@ -1,4 +1,4 @@
-"""First stage: the rows of a planned chunk, read from their Parquet shard and checked."""
+"""First stage: read the rows of a planned chunk from their Parquet shard, and check them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from omnitrace_core.errors import DuplicateSampleId, RunError
 from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
-from stages.arrow.chunk import error_row, with_rows
+from stages.arrow.chunk import error_fields, with_rows
 from stages.arrow.input_schema import conform
 from stages.arrow.python_values import python_values
 from stages.arrow.schema import SAMPLE, STATE
@@ -20,19 +20,20 @@ _CHANGED = "it changed while the run was reading it; start the run again"
 
 
 def read_samples(plan: pa.Table) -> pa.Table:
-    """A one-row CHUNK_PLAN table to the chunk itself, as STATE rows.
+    """A one-row CHUNK_PLAN table to the chunk it plans, as STATE rows.
 
-    Rows that are not samples, have no `sample_id`, or one that an earlier row has, become errors.
+    A row becomes an error row if it is not a valid sample, has no `sample_id`, or has the
+    `sample_id` of an earlier row. Later stages build samples from the other rows unchecked.
 
     Raises:
-        RunError: the shard is not the one that was planned.
-        StoreUnavailable: the object store does not answer.
+        RunError: the shard has changed since it was planned.
+        StoreUnavailable: the object store does not respond.
     """
     chunk = plan.to_pylist()[0]
     samples, misfits = conform(_read_rows(chunk["uri"], chunk["first_row"], chunk["n_rows"]))
-    # After the rows are read: then they are of the shard as it was planned.
+    # Checked after reading, so that the rows that were read are those of the planned shard.
     if chunk["identity"] is not None and identity_at(chunk["uri"]) != chunk["identity"]:
-        raise RunError(f"{chunk['uri']} is another file than was planned: {_CHANGED}")
+        raise RunError(f"{chunk['uri']} is not the file that was planned: {_CHANGED}")
     repeats = {item["row"]: item["first_row_key"] for item in chunk["duplicates"]}
     row_keys, errors = [], []
     for index, sample in enumerate(python_values(samples)):
@@ -43,7 +44,7 @@ def read_samples(plan: pa.Table) -> pa.Table:
             if index in misfits
             else _check(sample, row_keys[-1], repeats.get(row))
         )
-        errors.append(error and error_row(error))
+        errors.append(error and error_fields(error))
     columns = {
         "row_key": pa.array(row_keys, pa.string()),
         "sample": samples,
@@ -61,7 +62,7 @@ def read_samples(plan: pa.Table) -> pa.Table:
 
 
 def row_key(shard: str, row: int) -> str:
-    """Identity of an input row: its shard's name within the input, and its row number."""
+    """The key of an input row: its shard's name within the input, and its row number."""
     return f"{shard}:{row}"
 
 
@@ -95,5 +96,5 @@ def _read_rows(uri: str, first_row: int, n_rows: int) -> pa.Table:
             )
         columns = [name for name in shard.schema_arrow.names if name in SAMPLE.names]
         rows = shard.read_row_groups(wanted, columns=columns, use_threads=False)
-    # Taken, not sliced: a slice would keep the whole row group alive behind the chunk.
+    # `take`, because a slice would keep the whole row group in memory.
     return rows.take(pa.array(range(first_row - skipped, first_row - skipped + n_rows)))

@@ -24,7 +24,7 @@ from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Segmentation
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
-from stages.arrow.chunk import StateRow, error_row, views
+from stages.arrow.chunk import StateRow, error_fields, views
 from stages.arrow.columns import lists, replaced, take
 from stages.arrow.schema import CHUNK_FILE, HEATMAPS, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
 from stages.arrow.stored_chunk import StoredChunk
@@ -187,7 +187,7 @@ class Recurate:
         errors = rows.field("error").to_pylist()
         for i, item in results.items():
             if isinstance(item, RowError):
-                errors[i] = error_row(item)
+                errors[i] = error_fields(item)
         return replaced(rows, {"error": errors}), refolded
 
     def _samples(

@@ -1,4 +1,4 @@
-"""Fourth stage: the model answers or replays each sample; its signals are folded into units."""
+"""Fourth stage: the model generates or replays each response; its signals are folded into units."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -20,33 +20,65 @@ from omnitrace_core.records import ReadySample, TokenTrace
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
 from stages.arrow.schema import STATE
-from stages.guards.attempts import Attempt, AttemptLog, Attempts, Loading
+from stages.guards.attempts import Attempt, AttemptLog, Attempts, CountedLoad
 from stages.guards.deadline import deadline
 from stages.guards.row_guard import RowError, as_row_error, guarded
-from stages.guards.turns import Turns
+from stages.guards.shared_lock import SharedLock
+
+if TYPE_CHECKING:
+    from omnitrace_core.tracing.batch_tracer import TracedBy
 
 STAGE = "trace_decode"
-BROKEN_DEVICE = 70  # exit status
-Outcome = TokenTrace | SampleError | RowError
+BROKEN_DEVICE_EXIT = 70  # exit status
 log = logging.getLogger(__name__)
+
+Results = Mapping[int, TokenTrace | SampleError | RowError]  # by row index
 
 
 class Tracer(Protocol):
-    """What this stage needs of `omnitrace_core.tracing.batch_tracer.BatchTracer`."""
+    """The interface this stage uses of `omnitrace_core.tracing.batch_tracer.BatchTracer`."""
 
     replay_s: float
 
+    @property
+    def traced_by(self) -> TracedBy: ...
+    def warm_up(self) -> None: ...
     def encode(self, ready: Sequence[ReadySample]) -> Sequence[Any]: ...
     def trace_encoded(self, encoded: Sequence[Any]) -> Sequence[TokenTrace | SampleError]: ...
 
 
-class TraceDecode:
-    """Holds the model; one per replica. Batching and sorting by length are the core's.
+LoadTracer = Callable[[ModelOptions, DecodeOptions, TraceOptions], Tracer]
 
-    Two threads may call it: while one traces, the other makes the next chunk's inputs. attempts:
-    where attempts at a chunk are counted before they begin. timeout_s: a chunk whose inputs
-    take longer, or that the model is at for longer (from the third attempt on: a sample), ends the
-    process, as if it had killed it.
+
+def load_batch_tracer(model: ModelOptions, decode: DecodeOptions, trace: TraceOptions) -> Tracer:
+    """Load the model with its signals. Raises: BackendError, ConfigError, UnknownName."""
+    from omnitrace_core.tracing.batch_tracer import BatchTracer
+
+    return BatchTracer(model, decode, trace)
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Seconds: of tracing in all, and of its replays."""
+
+    trace_s: float = 0.0
+    replay_s: float = 0.0
+
+    def __add__(self, other: _Times) -> _Times:
+        return _Times(self.trace_s + other.trace_s, self.replay_s + other.replay_s)
+
+    def divided(self, n: int) -> _Times:
+        return _Times(self.trace_s / n, self.replay_s / n)
+
+
+class TraceDecode:
+    """Holds the model; one per replica. The core sorts samples by length and batches them.
+
+    Two threads may call it: while one uses the device, the other encodes the next chunk.
+
+    attempts: counts attempts at a chunk before they begin. timeout_s: the process ends if encoding
+    a chunk, or tracing it, takes longer (from the third attempt on: a sample); that counts as a
+    death. load: loads the tracer.
     """
 
     def __init__(
@@ -56,141 +88,123 @@ class TraceDecode:
         trace: TraceOptions,
         attempts: AttemptLog | None = None,
         timeout_s: float | None = None,
+        load: LoadTracer = load_batch_tracer,
     ) -> None:
-        from omnitrace_core.tracing.batch_tracer import BatchTracer
-
-        loading = Loading(f"model.path={model.path}", attempts)
-        self._given_up = loading.given_up
-        if self._given_up:
-            return
-        with loading:
-            tracer = BatchTracer(model, decode, trace)
-            # A device that cannot work ends the run here, before samples are blamed for it.
-            tracer.warm_up()
-        self._take(tracer, asdict(tracer.traced_by), attempts, timeout_s)
-
-    def _take(
-        self,
-        tracer: Tracer,
-        traced_by: Mapping[str, str],
-        attempts: AttemptLog | None,
-        timeout_s: float | None = None,
-    ) -> None:
-        self._tracer, self._traced_by = tracer, traced_by
-        self._given_up = None
         self._timeout_s = timeout_s
         self._attempts = Attempts(STAGE, attempts)
-        self._turns = Turns()
+        self._process = SharedLock()  # held alone by a chunk that is done sample by sample
         self._device = threading.Lock()
+        counted = CountedLoad(f"model.path={model.path}", attempts)
+        self._refusal = counted.refusal
+        if self._refusal:
+            return
+        with counted:
+            self._tracer = load(model, decode, trace)
+            # A device that cannot work ends the run here, before samples are blamed for it.
+            self._tracer.warm_up()
+        self._traced_by = asdict(self._tracer.traced_by)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One chunk: fills `trace`, `traced_by`, times and `attempts`; drops the decoded media."""
-        if self._given_up:
-            raise self._given_up
+        """Fill `trace`, `traced_by`, the times and `attempts` of a chunk; drop decoded media."""
+        if self._refusal:
+            raise self._refusal
         rows = state_rows(table)
         todo = [row for row in rows if not row.failed]
         if not todo:
-            return self._filled(table, rows)
-        # Counted before anything is done with a sample: making its inputs can be deadly, too.
+            return self._filled(table, rows, {}, _Times(), attempt_number=1)
+        # Counted before anything is done with a sample: encoding can kill the process, too.
         attempt = self._attempts.begin(table.column("chunk_key")[0].as_py())
-        # One by one: alone in the process, so that it dies of no other chunk than this.
-        turn = self._turns.alone() if attempt.one_by_one else self._turns.together()
-        # The attempt is over, in either way, before the turn is: else the chunk that waits for it
-        # begins on a sample, and one of the two is blamed for the other's death.
-        with turn:
+        # Sample by sample, the chunk has the process to itself: only its own samples can kill it.
+        lock = self._process.exclusive() if attempt.one_by_one else self._process.shared()
+        # The attempt ends while the lock is held. Otherwise a waiting chunk could announce a sample
+        # before this chunk's record is gone, and one would be blamed for the other's death.
+        with lock:
             if attempt.one_by_one:
-                outcomes, spent_s = self._one_by_one(todo, attempt)
+                results, times = self._trace_one_by_one(todo, attempt)
             else:
-                outcomes, spent_s = self._at_once(todo)
-            shares_s = (spent_s[0] / len(todo), spent_s[1] / len(todo))
-            traced = self._filled(table, rows, outcomes, attempt.number, *shares_s)
-            attempt.done()
+                results, times = self._trace_together(todo)
+            share = times.divided(len(todo))
+            traced = self._filled(table, rows, results, share, attempt_number=attempt.number)
+            attempt.finish()
         return traced
 
     def _filled(
         self,
         table: pa.Table,
         rows: Sequence[StateRow],
-        outcomes: Mapping[int, Outcome] | None = None,
-        number: int = 1,
-        trace_s: float = 0.0,
-        replay_s: float = 0.0,
+        results: Results,
+        share: _Times,
+        *,
+        attempt_number: int,
     ) -> pa.Table:
-        """The chunk with what came of its rows. number: of the attempt; the times are per row."""
-        outcomes = outcomes or {}
-        results = [
-            self._result(outcomes[row.index], trace_s, replay_s) if row.index in outcomes else None
-            for row in rows
-        ]
-        counted = pa.array([number if row.index in outcomes else None for row in rows])
+        """The chunk with its results. share: the times of one row."""
+        attempts = [attempt_number if row.index in results else None for row in rows]
         return with_results(
             table,
-            results,
+            [self._fields(results, row.index, share) for row in rows],
             fields=("trace", "traced_by", "trace_s", "replay_s"),
             drop=("media", "speech"),
-            columns_too={"attempts": counted.cast(STATE.field("attempts").type)},
+            columns={"attempts": pa.array(attempts, STATE.field("attempts").type)},
         )
 
-    def _one_by_one(
+    def _fields(self, results: Results, index: int, share: _Times) -> Fields | RowError | None:
+        result = results.get(index)
+        if isinstance(result, SampleError):
+            return as_row_error(STAGE, result)
+        if result is None or isinstance(result, RowError):
+            return result
+        return {
+            "trace": codec.encode_trace(result),
+            "traced_by": self._traced_by,
+            "trace_s": share.trace_s,
+            "replay_s": share.replay_s,
+        }
+
+    def _trace_one_by_one(
         self, rows: Sequence[StateRow], attempt: Attempt
-    ) -> tuple[dict[int, Outcome], tuple[float, float]]:
-        outcomes: dict[int, Outcome] = {}
-        wall_s = replay_s = 0.0
+    ) -> tuple[Results, _Times]:
+        results: dict[int, TokenTrace | SampleError | RowError] = {}
+        total = _Times()
         for row in rows:
             try:
-                attempt.row(row.row_key)
+                attempt.announce(row.row_key)
             except SampleError as error:
-                outcomes[row.index] = error
+                results[row.index] = error
                 continue
-            made, spent_s = self._at_once([row])
-            outcomes.update(made)
-            wall_s, replay_s = wall_s + spent_s[0], replay_s + spent_s[1]
-        return outcomes, (wall_s, replay_s)
+            result, times = self._trace_together([row])
+            results.update(result)
+            total += times
+        return results, total
 
-    def _at_once(self, rows: Sequence[StateRow]) -> tuple[dict[int, Outcome], tuple[float, float]]:
-        ready = {row.index: guarded(STAGE, row.row_key, partial(_ready, row)) for row in rows}
-        samples = {i: item for i, item in ready.items() if isinstance(item, ReadySample)}
-        outcomes: dict[int, Outcome] = {
-            index: item for index, item in ready.items() if isinstance(item, RowError)
-        }
-        doing = f"{len(samples)} samples"
-        with _ending_with_its_device(), deadline(self._timeout_s, f"the inputs of {doing}"):
+    def _trace_together(self, rows: Sequence[StateRow]) -> tuple[Results, _Times]:
+        loaded = {row.index: guarded(STAGE, row.row_key, partial(_ready, row)) for row in rows}
+        samples = {i: item for i, item in loaded.items() if isinstance(item, ReadySample)}
+        errors = {i: item for i, item in loaded.items() if isinstance(item, RowError)}
+        count = f"{len(samples)} samples"
+        with _ends_with_its_device(), deadline(self._timeout_s, f"encoding {count}"):
             encoded = self._tracer.encode(list(samples.values()))
-        # One chunk at a time has the device; the other thread makes the next one's inputs. It must
-        # not get one that is broken.
-        with self._device, _ending_with_its_device(), deadline(self._timeout_s, doing):
+        # One chunk at a time uses the device, while the other thread encodes the next. If the
+        # device breaks, the process ends before the lock is released to that chunk.
+        with self._device, _ends_with_its_device(), deadline(self._timeout_s, f"tracing {count}"):
             started, replayed_s = time.perf_counter(), self._tracer.replay_s
             traced = self._tracer.trace_encoded(encoded) if samples else []
-            spent_s = (time.perf_counter() - started, self._tracer.replay_s - replayed_s)
-        outcomes.update(zip(samples, traced, strict=True))
-        return outcomes, spent_s
-
-    def _result(self, outcome: Outcome, trace_s: float, replay_s: float) -> Fields | RowError:
-        if isinstance(outcome, SampleError):
-            return as_row_error(STAGE, outcome)
-        if isinstance(outcome, RowError):
-            return outcome
-        return {
-            "trace": codec.encode_trace(outcome),
-            "traced_by": self._traced_by,
-            "trace_s": trace_s,
-            "replay_s": replay_s,
-        }
+            times = _Times(time.perf_counter() - started, self._tracer.replay_s - replayed_s)
+        return {**errors, **dict(zip(samples, traced, strict=True))}, times
 
 
 @contextmanager
-def _ending_with_its_device() -> Iterator[None]:
-    """End the process where the device is broken.
+def _ends_with_its_device() -> Iterator[None]:
+    """End the process if the device breaks in this block.
 
-    Ray gives a dead actor's work to a new one; an exception would end the run.
+    Ray gives the work of a dead actor to a new one; an exception would end the run.
     """
     try:
         yield
     except DeviceBroken:
         log.critical("the device is broken; this process ends", exc_info=True)
-        os._exit(BROKEN_DEVICE)
+        os._exit(BROKEN_DEVICE_EXIT)
 
 
 def _ready(row: StateRow) -> ReadySample:
-    # Without the notes so far: the row keeps them, and a trace repeats those of its sample.
+    # Without the row's notes: the row keeps them, and a trace would repeat those of its sample.
     return ReadySample(sample=row.sample, media=row.media, units=row.units)

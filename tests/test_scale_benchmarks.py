@@ -244,7 +244,7 @@ def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
     with counting_requests() as requests, hold_lease(Folder(str(tmp_path)), 60.0) as lease:
         attempts = Attempts("chunk_audio", StoredAttempts(folder, lease.claim))
         with requests.labelled("attempt"):
-            attempts.begin("chunk").done()
+            attempts.begin("chunk").finish()
     counted = requests.counts["attempt"]
     assert counted["put"] == capacity_measured.ATTEMPT_PUTS
     # The store is asked for what was counted before, which is not there: that is not counted here.

@@ -1,8 +1,8 @@
-"""A chunk of work as a one-row Arrow table, and the samples in it.
+"""Access to a chunk, the unit of work, as a one-row Arrow table that holds its samples.
 
-Stages see only this file's view of a chunk: `state_rows` are its samples, and `with_results` puts
-what a stage made of each into the samples' columns. Columns that a stage does not name pass through
-as they are, without a detour through Python.
+Stages use a chunk only through this module: `state_rows` gives a view of each sample, and
+`with_results` puts a stage's results into the samples' columns. Columns that a stage does not name
+are passed on without a conversion to Python.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ INLINE_URI = "inline"
 
 
 class _Columns:
-    """The columns of a chunk, and what is decoded for all of its samples at once."""
+    """The columns of a chunk; some are decoded for all of its samples at once."""
 
     def __init__(self, rows: pa.StructArray) -> None:
         self._rows = rows
-        self._known: dict[str, pa.Array] = {}
+        self._cache: dict[str, pa.Array] = {}
 
     def __getitem__(self, name: str) -> pa.Array:
-        if name not in self._known:
-            self._known[name] = self._rows.field(name)
-        return self._known[name]
+        if name not in self._cache:
+            self._cache[name] = self._rows.field(name)
+        return self._cache[name]
 
     @cached_property
     def sample_rows(self) -> list[SampleRow]:
@@ -60,12 +60,12 @@ class _Columns:
 
     @cached_property
     def unit_kinds(self) -> list[UnitKinds]:
-        """What curation has to know of them; much less than to decode them."""
+        """The kinds and modalities of the units: enough for curation, and cheaper to decode."""
         return codec.decode_unit_kinds(self["units"])
 
 
 class StateRow:
-    """One sample of a chunk; each property decodes its column when asked."""
+    """A view of one sample of a chunk; each property decodes its column when it is read."""
 
     def __init__(self, columns: _Columns, index: int) -> None:
         self._columns = columns
@@ -81,12 +81,12 @@ class StateRow:
 
     @property
     def failed(self) -> bool:
-        """Whether an earlier stage recorded an error."""
+        """Whether an earlier stage recorded an error for this sample."""
         return bool(self._value("error").is_valid)
 
     @property
     def sample_id(self) -> str:
-        """The input row's own id."""
+        """The id that the input row gives."""
         return str(self._value("sample")["sample_id"].as_py())
 
     @property
@@ -116,7 +116,7 @@ class StateRow:
 
     @property
     def unit_kinds(self) -> UnitKinds:
-        """What curation has to know of the units."""
+        """The kinds and modalities of the units."""
         return self._columns.unit_kinds[self.index]
 
     @property
@@ -131,27 +131,27 @@ class StateRow:
 
     @property
     def trace(self) -> TokenTrace:
-        """What the model did."""
+        """The token trace."""
         return codec.decode_trace(self._value("trace"), len(self.units))
 
     @property
     def response(self) -> str:
-        """What the model said."""
+        """The response, generated or replayed."""
         return str(self._value("trace")["response"].as_py())
 
     @property
     def char_spans(self) -> list[tuple[int, int]]:
-        """Where each token stands in the response."""
+        """[start, end) of each token in the response, in characters."""
         trace = self._value("trace")
         return list(zip(trace["char_starts"].as_py(), trace["char_ends"].as_py(), strict=True))
 
     def fold(self, signal: str) -> Fold:
-        """What a signal gives each unit. Raises: TraceError if it was not traced."""
+        """A signal folded into the units. Raises: TraceError if it was not traced."""
         return codec.decode_fold(self._value("trace"), signal, len(self.unit_kinds))
 
     @property
     def positions(self) -> Positions | None:
-        """What the signals give each prompt position, if that is kept."""
+        """The signals over the prompt's positions, if they are kept."""
         return codec.decode_positions(self._value("trace"))
 
 
@@ -159,20 +159,20 @@ def rows_of(table: pa.Table) -> pa.StructArray:
     """The samples of a one-chunk table.
 
     Raises:
-        RunError: the table is not exactly one whole chunk: something split or merged chunks.
+        RunError: the table is not exactly one whole chunk, because chunks were split or merged.
     """
     if len(table) != 1:
-        raise RunError(f"a stage was handed {len(table)} chunks where it takes exactly one")
+        raise RunError(f"a stage received {len(table)} chunks; it takes exactly one")
     rows = combined(table.column("samples")).flatten()
     expected = table.column("n_rows")[0].as_py()
     if len(rows) != expected:
         key = table.column("chunk_key")[0].as_py()
-        raise RunError(f"chunk {key} holds {len(rows)} samples where {expected} were planned")
+        raise RunError(f"chunk {key} holds {len(rows)} samples; {expected} were planned")
     return rows
 
 
 def with_rows(table: pa.Table, rows: pa.StructArray) -> pa.Table:
-    """The same chunk with other samples (of any struct type)."""
+    """The same chunk with these samples, of any struct type."""
     samples = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
     columns = [table.column(name) for name in ("chunk_key", "shard", "first_row", "n_rows")]
     return pa.table([*columns, samples], schema=chunk_schema(rows.type))
@@ -195,29 +195,30 @@ def with_results(
     *,
     fields: Sequence[str],
     drop: Sequence[str] = (),
-    columns_too: Mapping[str, pa.Array] | None = None,
+    columns: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
     """Put one result per sample into the chunk; None leaves the sample's error as it is.
 
-    columns_too: whole columns, which samples in error have as well.
+    fields: the STATE fields that a result fills; null for samples with an error. drop: fields that
+    become null for all samples. columns: whole columns, for samples with an error too.
     """
     rows = rows_of(table)
-    columns = {name: rows.field(name) for name in STATE.names}
+    filled = {name: rows.field(name) for name in STATE.names}
     for name in fields:
         values = [result[name] if isinstance(result, Mapping) else None for result in results]
-        columns[name] = pa.array(values, type=STATE.field(name).type)
+        filled[name] = pa.array(values, type=STATE.field(name).type)
     for name in drop:
-        columns[name] = pa.nulls(len(rows), STATE.field(name).type)
-    columns.update(columns_too or {})
+        filled[name] = pa.nulls(len(rows), STATE.field(name).type)
+    filled.update(columns or {})
     errors = [
-        error_row(result) if isinstance(result, RowError) else old
-        for result, old in zip(results, columns["error"].to_pylist(), strict=True)
+        error_fields(result) if isinstance(result, RowError) else earlier
+        for result, earlier in zip(results, filled["error"].to_pylist(), strict=True)
     ]
-    columns["error"] = pa.array(errors, type=STATE.field("error").type)
-    return with_rows(table, pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE)))
+    filled["error"] = pa.array(errors, type=STATE.field("error").type)
+    return with_rows(table, pa.StructArray.from_arrays(list(filled.values()), fields=list(STATE)))
 
 
-def error_row(error: RowError) -> Fields:
+def error_fields(error: RowError) -> Fields:
     """An error as an ERROR struct."""
     return {"stage": error.stage, "code": error.code, "message": error.message}
 
@@ -230,7 +231,7 @@ def has_media(samples: pa.StructArray) -> bool:
 
 
 def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
-    """Input rows whose parts no longer carry media bytes; their uri then says `inline`."""
+    """Input rows without the bytes of inline media, whose uri becomes `inline`."""
     messages = samples.field("messages")
     message = messages.flatten()
     content = message.field("content")
@@ -245,6 +246,7 @@ def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
 
 
 def _restruct(like: pa.StructArray, columns: Mapping[str, pa.Array]) -> pa.StructArray:
+    """Structs of these columns, of the type of `like` and null where it is."""
     return pa.StructArray.from_arrays(
         list(columns.values()), fields=list(like.type), mask=like.is_null()
     )

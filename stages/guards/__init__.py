@@ -1,1 +1,1 @@
-"""Keeping one sample's failure from costing more than that sample."""
+"""Limit the cost of one sample's failure to that sample."""

@@ -1,14 +1,14 @@
-"""Attempts at a chunk, counted where they outlive the process that makes them.
+"""Count attempts at a chunk in a log that outlives the process which makes them.
 
-A stage that can be killed by a sample (a model, on a device) says what it is about to do before it
-does it. From the third attempt at a chunk on, it does the chunk sample by sample and says which, so
-that a sample that has killed two processes becomes an error row instead of a loop without end.
+A sample can kill the process that works on it, for example inside a model. So a stage records each
+attempt before it begins. From the third attempt at a chunk on, the stage works sample by sample and
+first records which; a sample that has killed two processes then becomes an error row instead of an
+endless loop.
 
-A process that dies together with its driver (a machine that goes down) may have died of that, and
-not of the sample: such a death counts half.
+A process that dies together with its driver may have died of that (a machine went down) and not of
+the sample: such a death counts half.
 
-What a worker loads before it can work is counted too: Ray starts one that dies of it again, for
-ever.
+Loading a model is counted too: Ray restarts a worker that dies while it loads, without a limit.
 """
 
 from __future__ import annotations
@@ -23,45 +23,46 @@ from typing import Protocol
 
 from omnitrace_core.errors import BackendError, Quarantined
 
-ONE_BY_ONE_FROM = 3
-DEADLY = 2.0
-LOADS = 5  # more than samples get: machines can be lost while their models load
+FIRST_ONE_BY_ONE = 3  # the first attempt that works sample by sample
+MAX_DEATHS = 2.0  # of one sample
+MAX_LOADS = 5  # more than a sample gets: machines can be lost while their models load
 
 log = logging.getLogger(__name__)
 
 
 class AttemptLog(Protocol):
-    """Small files in the run's folder."""
+    """Small named records that outlive a process, for example files in the run's folder."""
 
     @property
     def epoch(self) -> int:
-        """Which driver of the run the process works for."""
+        """The epoch of the driver this process works for."""
         ...
 
     @property
     def worker(self) -> str:
-        """Which of its workers this is; one that dies and is started anew stays the same."""
+        """The id of this worker; it stays the same when Ray restarts a worker that died."""
         ...
 
     def read(self, name: str) -> bytes | None:
-        """What was written last, if anything was."""
+        """The record of this name; None if there is none."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace it as a whole."""
+        """Replace the record of this name."""
         ...
 
     def delete(self, name: str) -> None:
-        """Forget it."""
+        """Delete the record of this name."""
         ...
 
 
 @dataclass(slots=True)
-class Record:
-    """What is known of a chunk that is not done.
+class AttemptRecord:
+    """The attempts at a chunk that is not finished.
 
-    number: attempts so far, this one included. current: row key of the sample at work, when they
-    are done one by one. deaths: by row key; a half for each that the driver died, too.
+    epoch: of the driver of the last attempt. number: attempts so far, the present one included.
+    current: row key of the sample in work, when a chunk is done sample by sample. deaths: by row
+    key, a half for each death in which the driver died too.
     """
 
     epoch: int
@@ -71,48 +72,51 @@ class Record:
 
 
 class Attempt:
-    """One attempt at a chunk; `row` is asked before each sample, `done` ends it."""
+    """One attempt at a chunk: call `announce` before each sample and `finish` at the end.
 
-    def __init__(self, record: Record, keep: Callable[[Record | None], None]) -> None:
+    save: stores the record, or deletes it if it is None.
+    """
+
+    def __init__(self, record: AttemptRecord, save: Callable[[AttemptRecord | None], None]) -> None:
         self._record = record
-        self._keep = keep
-        keep(record)
+        self._save = save
+        save(record)
 
     @property
     def number(self) -> int:
-        """1 for the first."""
+        """1 for the first attempt."""
         return self._record.number
 
     @property
     def one_by_one(self) -> bool:
-        """Whether to do the chunk's samples one after another, each announced by `row`."""
-        return self.number >= ONE_BY_ONE_FROM
+        """Whether to do the chunk's samples one after another."""
+        return self.number >= FIRST_ONE_BY_ONE
 
-    def row(self, row_key: str) -> None:
-        """Say that work on this sample begins, where they are done one by one.
+    def announce(self, row_key: str) -> None:
+        """Record that work on this sample begins, if samples are done one by one.
 
         Raises:
-            Quarantined: it is deadly.
+            Quarantined: the sample has killed too many processes.
         """
         if not self.one_by_one:
             return
         deaths = self._record.deaths.get(row_key, 0.0)
-        if deaths >= DEADLY:
+        if deaths >= MAX_DEATHS:
             raise Quarantined(
                 f"{row_key}: the process that worked on it died {self.number - 1} times, and on "
                 "this sample alone as often as is allowed; look for it in Ray's logs (where memory "
                 "ran out, lower run.chunk_samples), and do it again in a run of another run.id"
             )
         self._record.current = row_key
-        self._keep(self._record)
+        self._save(self._record)
 
-    def done(self) -> None:
-        """All of the chunk is done: its attempts no longer matter."""
-        self._keep(None)
+    def finish(self) -> None:
+        """Forget the attempts at the chunk: all of it is done."""
+        self._save(None)
 
 
 class Attempts:
-    """Counts one stage's attempts at chunks; without a log every attempt is the first."""
+    """Counts the attempts of one stage at its chunks; without a log, every attempt is the first."""
 
     def __init__(self, stage: str, log: AttemptLog | None) -> None:
         self._stage, self._log = stage, log
@@ -121,16 +125,16 @@ class Attempts:
         """Count an attempt at this chunk before it begins. Raises: OSError of the storage."""
         store = self._log
         if store is None:
-            return Attempt(Record(0, 1), lambda record: None)
+            return Attempt(AttemptRecord(epoch=0, number=1), lambda record: None)
         name = f"{chunk_key}.{self._stage}.json"
 
-        def keep(record: Record | None) -> None:
+        def save(record: AttemptRecord | None) -> None:
             if record is None:
                 store.delete(name)
             else:
                 store.write(name, json.dumps(asdict(record)).encode())
 
-        record = _known(store.read(name)) or Record(store.epoch)
+        record = _parse(store.read(name)) or AttemptRecord(store.epoch)
         if record.number:
             log.warning("%s: attempt %d (%s)", chunk_key, record.number + 1, self._stage)
         if record.current is not None:
@@ -138,30 +142,30 @@ class Attempts:
             record.deaths[record.current] = record.deaths.get(record.current, 0.0) + weight
         record.epoch, record.current = store.epoch, None
         record.number += 1
-        return Attempt(record, keep)
+        return Attempt(record, save)
 
 
-class Loading:
-    """A block in which a worker loads what it needs, counted before it begins.
+class CountedLoad:
+    """A block in which a worker loads its models, counted before it begins.
 
-    given_up: why not to enter it, where the worker's process died in it too often. It is for the
-    first chunk to raise: what an actor's constructor raises makes Ray try another actor.
+    refusal: set if the process died in this block too often; then do not enter it, and raise it at
+    the first chunk. (If an actor's constructor raised it, Ray would start another actor.)
 
     Raises: OSError of the storage; LeaseLost.
     """
 
     def __init__(self, what: str, log: AttemptLog | None) -> None:
-        self.given_up: BackendError | None = None
+        self.refusal: BackendError | None = None
         self._attempt = Attempts("load", log).begin("" if log is None else log.worker)
-        if self._attempt.number > LOADS:
-            self.given_up = BackendError(
-                f"the process that loads {what} died {LOADS} times in a row before it was done; "
-                "look for it in Ray's logs: most often its machine has too little memory"
+        if self._attempt.number > MAX_LOADS:
+            self.refusal = BackendError(
+                f"the process that loads {what} died {MAX_LOADS} times in a row before it was "
+                "done; look for it in Ray's logs: most often its machine has too little memory"
             )
-            self._attempt.done()
+            self._attempt.finish()
 
     def __enter__(self) -> None:
-        assert self.given_up is None
+        assert self.refusal is None
 
     def __exit__(
         self,
@@ -169,16 +173,16 @@ class Loading:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # What it raises is of no interest where the block has raised.
+        # An error of the block matters more than one of the storage.
         with nullcontext() if error is None else suppress(Exception):
-            self._attempt.done()
+            self._attempt.finish()
 
 
-def _known(content: bytes | None) -> Record | None:
+def _parse(content: bytes | None) -> AttemptRecord | None:
     if content is None:
         return None
     try:
-        return Record(**json.loads(content))
+        return AttemptRecord(**json.loads(content))
     except (ValueError, TypeError):
-        # Not ours to judge: counting begins anew.
+        # Damaged, or written by another version: counting starts again.
         return None

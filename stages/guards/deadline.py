@@ -1,4 +1,4 @@
-"""Ending a process whose model hangs: Ray sees one that is alive, and waits."""
+"""End a process whose model hangs: Ray sees a process that is alive, and would wait forever."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-HUNG = 71  # exit status
+HANGING_EXIT = 71  # exit status
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def deadline(timeout_s: float | None, doing: str) -> Iterator[None]:
-    """End this process if the block takes longer; None: it may take as long as it likes.
+def deadline(timeout_s: float | None, work: str) -> Iterator[None]:
+    """End this process if the block takes longer than `timeout_s`; None sets no limit.
 
-    doing: what the log says it was at. Work that is counted (`stages.guards.attempts`) is then
-    done again elsewhere, and left alone in the end.
+    work: what the block does, for the log. Work that is counted (`stages.guards.attempts`) is then
+    tried again in another process; after too many deaths its sample becomes an error row.
     """
     if timeout_s is None:
         yield
         return
 
     def end() -> None:
-        log.critical("at %s for %g s; this process ends", doing, timeout_s)
-        os._exit(HUNG)
+        log.critical("%s took longer than %g s; this process ends", work, timeout_s)
+        os._exit(HANGING_EXIT)
 
     timer = threading.Timer(timeout_s, end)
     timer.daemon = True

@@ -1,4 +1,4 @@
-"""The row guard: one sample's failure becomes that sample's error, never the chunk's."""
+"""Turn a sample's failure into an error of that sample, so that its chunk goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERNAL = "internal"
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why a row could not be done: the stage it failed in, a stable code, and the message."""
+    """Why a sample failed: the stage it failed in, a stable code, and the message."""
 
     stage: str
     code: str
@@ -25,13 +25,13 @@ class RowError:
 
 
 def guarded(stage: str, row_key: str, work: Callable[[], T]) -> T | RowError:
-    """Do `work` for one row; its failure is returned as a value.
+    """Call `work` for one sample and return its result, or its failure as a RowError.
 
-    A SampleError keeps its code. Any other exception is a fault of ours: it is logged with its
-    traceback and recorded under the code `internal`, so that one odd row cannot cost the run.
+    A SampleError keeps its code. Any other exception is a fault of this program: it is logged with
+    its traceback and recorded with the code `internal`, so that one sample cannot end the run.
 
     Raises:
-        FatalError: this process or run cannot go on; no row is to blame.
+        FatalError: this process or run cannot go on; no sample is the cause.
     """
     try:
         return work()
@@ -39,11 +39,11 @@ def guarded(stage: str, row_key: str, work: Callable[[], T]) -> T | RowError:
         raise
     except SampleError as error:
         return as_row_error(stage, error)
-    except Exception as error:  # the row guard, and the only place to be this broad
+    except Exception as error:  # the row guard is the only place that catches everything
         log.exception("%s: unexpected error in stage %s", row_key, stage)
         return RowError(stage, INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def as_row_error(stage: str, error: SampleError) -> RowError:
-    """The row error of a sample error that was handed over as a value."""
+    """The RowError of a sample error that was returned instead of raised."""
     return RowError(stage, error.code, str(error))

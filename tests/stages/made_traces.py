@@ -1,4 +1,4 @@
-"""A tracer that needs no model: its numbers are made up, their shapes and sums are right."""
+"""A tracer without a model: its numbers are random, their shapes and sums are right."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import pyarrow as pa
 
 from omnitrace_core.errors import SampleError
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.options import TraceOptions
+from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
+from omnitrace_core.tracing.batch_tracer import TracedBy
 from omnitrace_core.tracing.refold import refold
 from omnitrace_core.units.cut import assign_units, empty_unit_notes
 from omnitrace_core.units.extents import Extent, extent_of
 from stages.guards.attempts import AttemptLog
 from stages.trace_decode import TraceDecode
 
-TRACED_BY = {
-    "model": "made-up",
-    "revision": "",
-    "dtype": "float32",
-    "attention": "sdpa",
-    "device": "cpu",
-}
+TRACED_BY = TracedBy("made-up", revision="", dtype="float32", attention="sdpa", device="cpu")
 NOWHERE = (0.0, 0.0, 0.0, 0.0)
 Place = tuple[int, int, float, float, tuple[float, float, float, float]]
 
@@ -125,21 +120,25 @@ def _places(index: int, extent: Extent) -> Iterator[Place]:
 
 
 class MadeTracer:
-    """Remembers what it was asked to trace. faults: the exception to raise or return, by id."""
+    """Traces without a model, and keeps its inputs. faults: exceptions by sample id."""
+
+    traced_by = TRACED_BY
 
     def __init__(self, trace: TraceOptions | None = None, **faults: Exception) -> None:
         self.options = trace
         self.replay_s = 0.0
         self.faults = faults
-        self.asked: list[ReadySample] = []
+        self.inputs: list[ReadySample] = []
         self.calls: list[int] = []
+
+    def warm_up(self) -> None: ...
 
     def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
         return ready
 
     def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
         self.calls.append(len(ready))
-        self.asked += ready
+        self.inputs += ready
         self.replay_s += 0.25 * len(ready)
         return [self._one(item) for item in ready]
 
@@ -156,9 +155,8 @@ def trace_stage(
     tracer: MadeTracer, attempts: AttemptLog | None = None, timeout_s: float | None = None
 ) -> TraceDecode:
     """The trace stage around a made-up tracer, without loading a model."""
-    stage = TraceDecode.__new__(TraceDecode)
-    stage._take(tracer, TRACED_BY, attempts, timeout_s)
-    return stage
+    model, trace = ModelOptions(path=TRACED_BY.model), tracer.options or TraceOptions()
+    return TraceDecode(model, DecodeOptions(), trace, attempts, timeout_s, lambda *_: tracer)
 
 
 def samples_of(table: pa.Table) -> list[dict[str, object]]:

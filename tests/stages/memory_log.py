@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MemoryLog:
-    """A log in memory; `at(epoch)` is the same log as a later driver's processes see it."""
+    """An attempt log in memory; `at(epoch)` is the same log for the processes of a later driver."""
 
     worker = "worker"
 

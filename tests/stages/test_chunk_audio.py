@@ -22,8 +22,8 @@ from stages import chunk_audio
 from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
-from stages.guards.attempts import LOADS, AttemptLog
-from stages.guards.deadline import HUNG
+from stages.guards.attempts import MAX_LOADS, AttemptLog
+from stages.guards.deadline import HANGING_EXIT
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
 from tests.stages.conftest import Exits
 from tests.stages.made_traces import samples_of
@@ -137,7 +137,7 @@ def test_a_model_that_cannot_be_loaded_is_fatal(
 
 
 def test_memory_bounds_how_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_audio, "_MOST_BYTES", 2 * 6 * 64_000)
+    monkeypatch.setattr(chunk_audio, "_MAX_GROUP_BYTES", 2 * 6 * 64_000)
     ear, table = heard(tmp_path, monkeypatch, [5], [6], [7], [8], [9])
     assert codes_of(table) == [None] * 5
     assert ear.asked == [2, 2, 1]
@@ -174,15 +174,15 @@ def test_models_load_with_the_actor_and_blame_no_sound(
 
     log, seen = Dying(), list[list[str]]()
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Heavy())
-    for _ in range(LOADS):
+    for _ in range(MAX_LOADS):
         with pytest.raises(Killed):
             ChunkAudio(READING, log)
-    assert seen == [["worker.load.json"]] * LOADS
+    assert seen == [["worker.load.json"]] * MAX_LOADS
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
     decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
     with pytest.raises(BackendError, match=r"that loads asr\.engine=whisper died 5 times"):
         ChunkAudio(READING, log)(decoded)
-    assert len(seen) == LOADS
+    assert len(seen) == MAX_LOADS
 
 
 def test_chunk_is_done_when_its_table_is_built(
@@ -215,7 +215,7 @@ def test_engine_that_hangs_ends_its_process(
     log = MemoryLog()
     with pytest.raises(Killed):
         ChunkAudio(READING, log, 0.2)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
-    assert exits.codes == [HUNG]
+    assert exits.codes == [HANGING_EXIT]
     assert list(log.kept) == ["key.chunk_audio.json"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_samples_row_says_where_it_comes_from(traced: pa.Table) -> None:
     assert (sample["finish_reason"], sample["n_generated_tokens"]) == ("stop", 9)
     assert sample["response_token_ids"] == list(range(9))
     assert (sample["fingerprint"], sample["code_version"]) == ("f00", "1.2.3")
-    assert sample["traced_by"] == TRACED_BY
+    assert sample["traced_by"] == asdict(TRACED_BY)
     assert sample["metadata"] == [("site", "x")]
     assert sample["reference_answer"] == "hall"
     assert sample["messages"][0]["content"][0]["text"] == TEXT

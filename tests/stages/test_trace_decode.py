@@ -1,4 +1,4 @@
-"""The trace stage around a made-up tracer."""
+"""The trace stage with a tracer that needs no model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from omnitrace_core.records import ReadySample, SourceUnit, TokenTrace
 from stages.arrow.chunk import Fields, StateRow, state_rows
 from stages.arrow.codec import encode_units
 from stages.arrow.media_codec import encode_media
-from stages.guards.deadline import HUNG
-from stages.trace_decode import BROKEN_DEVICE, TraceDecode
+from stages.guards.deadline import HANGING_EXIT
+from stages.trace_decode import BROKEN_DEVICE_EXIT, TraceDecode
 from tests.core.ready_samples import video
 from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, run_rows, text_row
 from tests.stages.conftest import Exits
@@ -48,24 +49,29 @@ def test_traces_land_on_their_rows(chunk: pa.Table) -> None:
     tracer = MadeTracer(BOTH)
     done = trace_stage(tracer)(chunk)
     assert tracer.calls == [3]
-    assert [item.sample.sample_id for item in tracer.asked] == ["a", "c", "d"]
-    assert all(set(item.media) == {0} and len(item.units) == 2 for item in tracer.asked)
-    # Theirs are on the row already; a trace repeats those it is handed.
-    assert all(item.notes == () for item in tracer.asked)
+    assert [item.sample.sample_id for item in tracer.inputs] == ["a", "c", "d"]
+    assert all(set(item.media) == {0} and len(item.units) == 2 for item in tracer.inputs)
+    # The row keeps its notes; a trace would repeat those of its sample.
+    assert all(item.notes == () for item in tracer.inputs)
     assert samples_of(done)[0]["notes"] == ["n"]
     assert codes_of(done) == [None, "missing_sample_id", None, None]
-    for row, asked in zip([0, 2, 3], tracer.asked, strict=True):
-        back, made = state_rows(done)[row].trace, make_trace(asked, BOTH)
+    for row, ready in zip([0, 2, 3], tracer.inputs, strict=True):
+        back, made = state_rows(done)[row].trace, make_trace(ready, BOTH)
         assert back.token_ids == made.token_ids
         assert list(back.folds) == ["attmean", "attraw"]
         np.testing.assert_array_equal(back.folds["attraw"].mass, made.folds["attraw"].mass)
     rows = samples_of(done)
-    assert [row["traced_by"] for row in rows] == [TRACED_BY, None, TRACED_BY, TRACED_BY]
+    assert [row["traced_by"] for row in rows] == [
+        asdict(TRACED_BY),
+        None,
+        asdict(TRACED_BY),
+        asdict(TRACED_BY),
+    ]
     assert [row["replay_s"] for row in rows] == [0.25, None, 0.25, 0.25]
     assert rows[1]["trace"] is None
 
 
-def test_decoded_media_do_not_travel_on(chunk: pa.Table) -> None:
+def test_decoded_media_are_dropped(chunk: pa.Table) -> None:
     done = trace_stage(MadeTracer())(chunk)
     assert [row["media"] for row in samples_of(done)] == [None] * 4
     assert done.nbytes < chunk.nbytes / 10
@@ -84,7 +90,7 @@ def test_fatal_error_stops_the_stage(chunk: pa.Table) -> None:
 
 
 def test_device_that_cannot_work_blames_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a GPU that this torch has no kernels for: the weights go there without a word."""
+    """For example a GPU for which torch has no kernels: loading the weights onto it succeeds."""
 
     class Sick:
         traced_by = None
@@ -117,7 +123,7 @@ def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
             trace_stage(killer, log)(chunk)
         assert list(log.kept) == [f"{chunk['chunk_key'][0]}.trace_decode.json"]
         assert killer.calls == ([3], [3, 3], [3, 3, 1, 1], [3, 3, 1, 1, 1, 1])[number - 1]
-    # A new process: one by one, and never again the one that kills.
+    # A new process works one by one, and leaves out the sample that kills.
     tracer = MadeTracer()
     done = trace_stage(tracer, log)(chunk)
     assert tracer.calls == [1, 1]
@@ -151,18 +157,25 @@ def test_first_attempt_is_one(chunk: pa.Table) -> None:
 
 def test_broken_device_ends_the_process(chunk: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
+    pool = ThreadPoolExecutor(1)
 
     def leave(code: int) -> None:
-        assert stage._device.locked(), "another chunk could have the broken device"
         codes.append(code)
+        if len(codes) == 1:
+            others.append(pool.submit(stage, chunk))
+            time.sleep(0.2)
+            assert tracer.calls == [3], "another chunk got the broken device"
         raise Killed
 
     monkeypatch.setattr("stages.trace_decode.os._exit", leave)
     log = MemoryLog()
-    stage = trace_stage(MadeTracer(c=DeviceBroken("CUDA error: misaligned address")), log)
-    with pytest.raises(Killed):
+    tracer = MadeTracer(c=DeviceBroken("CUDA error: misaligned address"))
+    stage = trace_stage(tracer, log)
+    others: list[Future[pa.Table]] = []
+    with pool, pytest.raises(Killed):
         stage(chunk)
-    assert codes == [BROKEN_DEVICE]
+    assert isinstance(others[0].exception(), Killed)
+    assert codes == [BROKEN_DEVICE_EXIT] * 2
     assert len(log.kept) == 1
 
 
@@ -174,7 +187,7 @@ def test_device_that_breaks_while_inputs_are_made_ends_the_process(
             raise DeviceBroken("CUDA error: misaligned address")
 
     def leave(code: int) -> None:
-        assert code == BROKEN_DEVICE
+        assert code == BROKEN_DEVICE_EXIT
         raise Killed
 
     monkeypatch.setattr("stages.trace_decode.os._exit", leave)
@@ -190,7 +203,7 @@ def test_inputs_that_take_too_long_end_the_process(chunk: pa.Table, exits: Exits
 
     with pytest.raises(Killed):
         trace_stage(Hanging(), MemoryLog(), timeout_s=0.1)(chunk)
-    assert exits.codes == [HUNG]
+    assert exits.codes == [HANGING_EXIT]
 
 
 def test_chunk_is_done_when_its_table_is_built(
@@ -207,7 +220,7 @@ def test_chunk_is_done_when_its_table_is_built(
 
 
 class Crowded(MadeTracer):
-    """Its first call waits for a second chunk to begin; each notes which chunks would be blamed."""
+    """The first call waits for a second chunk to begin; each call notes which chunks are blamed."""
 
     def __init__(self, log: MemoryLog, **faults: Exception) -> None:
         super().__init__(**faults)
@@ -215,14 +228,14 @@ class Crowded(MadeTracer):
         self.blamed: list[list[str]] = []
 
     def note(self) -> None:
-        """Which chunks' attempts name a sample that is at work."""
+        """Note the chunks whose records name a sample in work: a death would be blamed on it."""
         kept = {name: json.loads(record) for name, record in dict(self.log.kept).items()}
         self.blamed.append([name for name in kept if kept[name]["current"]])
 
     def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
-        end = time.monotonic() + 60
+        end_s = time.monotonic() + 60
         while not self.calls and any(b'"number": 2' in one for one in self.log.kept.values()):
-            assert time.monotonic() < end, "the second chunk does not begin"
+            assert time.monotonic() < end_s, "the second chunk does not begin"
             time.sleep(0.01)
         self.note()
         return super().trace_encoded(ready)
@@ -243,7 +256,7 @@ def test_chunk_that_waits_is_not_blamed_for_a_broken_device(
     tracer = Crowded(log, a=DeviceBroken("CUDA error: misaligned address"))
 
     def leave(code: int) -> None:
-        time.sleep(0.2)  # for the chunk that waits, should it no longer have to
+        time.sleep(0.2)  # the waiting chunk could begin now, if it no longer waited
         tracer.note()
         raise Killed
 
@@ -252,7 +265,7 @@ def test_chunk_that_waits_is_not_blamed_for_a_broken_device(
     with ThreadPoolExecutor(2) as pool:
         ends = [pool.submit(stage, one) for one in twice(chunk, log)]
         assert all(isinstance(end.exception(), Killed) for end in ends)
-    # As the second was at work, and as the first ended; then the other, which has its turn here.
+    # While the second chunk waited, and when the first ended; then the second has its own turn.
     assert [len(names) for names in tracer.blamed[:2]] == [1, 1]
 
 
@@ -271,7 +284,7 @@ def test_chunk_that_is_done_is_not_blamed_for_the_next(chunk: pa.Table) -> None:
 
 
 def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> None:
-    """So that the attempts at its chunk count, and another process goes on."""
+    """The attempt at its chunk counts, and another process does the chunk."""
 
     class Hanging(MadeTracer):
         def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
@@ -281,20 +294,20 @@ def test_model_that_hangs_ends_its_process(chunk: pa.Table, exits: Exits) -> Non
     log = MemoryLog()
     with pytest.raises(Killed):
         trace_stage(Hanging(), log, timeout_s=0.1)(chunk)
-    assert exits.codes == [HUNG]
+    assert exits.codes == [HANGING_EXIT]
     assert len(log.kept) == 1
     done = trace_stage(MadeTracer(), log, timeout_s=600)(chunk)
     for timer in [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
         timer.join(20)
-        assert not timer.is_alive(), "who is done in time is left alone"
-    assert exits.codes == [HUNG]
+        assert not timer.is_alive(), "work that ended in time has a running deadline"
+    assert exits.codes == [HANGING_EXIT]
     assert codes_of(done) == [None, "missing_sample_id", None, None]
 
 
 def test_inputs_are_made_while_the_model_works(chunk: pa.Table) -> None:
     """The first chunk holds the model until the second one's inputs are made."""
     prepared = threading.Semaphore(0)
-    at_work: list[int] = []
+    with_model: list[int] = []
 
     class Slow(MadeTracer):
         def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
@@ -302,12 +315,12 @@ def test_inputs_are_made_while_the_model_works(chunk: pa.Table) -> None:
             return ready
 
         def trace_encoded(self, ready: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
-            at_work.append(1)
-            assert len(at_work) == 1, "two chunks have the model"
+            with_model.append(1)
+            assert len(with_model) == 1, "two chunks use the model"
             if not self.calls:
                 assert prepared.acquire(timeout=20)
                 assert prepared.acquire(timeout=20)
-            at_work.pop()
+            with_model.pop()
             return super().trace_encoded(ready)
 
     stage = trace_stage(Slow(), MemoryLog())

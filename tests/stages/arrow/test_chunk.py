@@ -51,9 +51,9 @@ def test_dropped_fields_are_null(tmp_path: Path) -> None:
 
 def test_split_or_merged_chunks_are_refused(tmp_path: Path) -> None:
     chunk = read_chunk(tmp_path, [text_row("a"), text_row("b")])
-    with pytest.raises(RunError, match="handed 2 chunks"):
+    with pytest.raises(RunError, match="received 2 chunks"):
         rows_of(pa.concat_tables([chunk, chunk]))
-    with pytest.raises(RunError, match="holds 1 samples where 2 were planned"):
+    with pytest.raises(RunError, match="holds 1 samples; 2 were planned"):
         rows_of(with_rows(chunk, rows_of(chunk).slice(0, 1)))
 
 

@@ -1,11 +1,11 @@
-"""Attempts at chunks, counted through deaths of processes."""
+"""Attempts at chunks, counted across the deaths of processes."""
 
 from __future__ import annotations
 
 import pytest
 
 from omnitrace_core.errors import BackendError, Quarantined
-from stages.guards.attempts import LOADS, Attempt, Attempts, Loading
+from stages.guards.attempts import MAX_LOADS, Attempt, Attempts, CountedLoad
 from tests.stages.memory_log import MemoryLog
 
 
@@ -18,17 +18,17 @@ def die_at(log: MemoryLog, row: str) -> None:
     attempt = begin(log)
     for key in "abc":
         if attempt.one_by_one:
-            attempt.row(key)
+            attempt.announce(key)
         if key == row:
             return
 
 
-def test_what_is_done_leaves_nothing() -> None:
+def test_finished_chunk_leaves_no_record() -> None:
     log = MemoryLog()
     attempt = begin(log)
     assert (attempt.number, attempt.one_by_one) == (1, False)
     assert list(log.kept) == ["chunk.trace.json"]
-    attempt.done()
+    attempt.finish()
     assert log.kept == {}
     assert begin(log).number == 1
 
@@ -42,21 +42,21 @@ def test_third_attempt_goes_one_by_one() -> None:
     assert numbers == [(1, False), (2, False), (3, True), (4, True)]
 
 
-def test_two_deaths_on_a_sample_alone_are_its_end() -> None:
+def test_sample_that_killed_two_processes_is_quarantined() -> None:
     log = MemoryLog()
     for _ in range(4):
         die_at(log, "b")
     attempt = begin(log)
     assert attempt.number == 5
-    attempt.row("a")
+    attempt.announce("a")
     with pytest.raises(Quarantined, match=r"^b: the process that worked on it died 4 times"):
-        attempt.row("b")
-    attempt.row("c")
-    attempt.done()
+        attempt.announce("b")
+    attempt.announce("c")
+    attempt.finish()
     assert log.kept == {}
 
 
-def test_several_deadly_samples_end_too() -> None:
+def test_several_deadly_samples_are_quarantined() -> None:
     log = MemoryLog()
     for _ in range(20):
         attempt = begin(log)
@@ -64,7 +64,7 @@ def test_several_deadly_samples_end_too() -> None:
         for key in "abc":
             try:
                 if attempt.one_by_one:
-                    attempt.row(key)
+                    attempt.announce(key)
             except Quarantined:
                 quarantined.append(key)
             else:
@@ -81,46 +81,46 @@ def test_deaths_with_the_driver_count_half() -> None:
     for epoch in range(1, 6):
         die_at(log.at(epoch), "b")
     # The first two were of the whole chunk; three on this sample, each together with its driver.
-    begin(log.at(6)).row("b")
+    begin(log.at(6)).announce("b")
     attempt = begin(log.at(7))
     with pytest.raises(Quarantined):
-        attempt.row("b")
+        attempt.announce("b")
 
 
 def test_loads_that_kill_their_worker_are_bounded() -> None:
     log = MemoryLog()
-    for _ in range(LOADS):
+    for _ in range(MAX_LOADS):
         # A process that dies never leaves the block.
-        loading = Loading("a model", log)
-        assert loading.given_up is None
+        loading = CountedLoad("a model", log)
+        assert loading.refusal is None
         loading.__enter__()
-    given_up = Loading("a model", log).given_up
-    assert "that loads a model died 5 times in a row" in str(given_up)
+    refusal = CountedLoad("a model", log).refusal
+    assert "that loads a model died 5 times in a row" in str(refusal)
     assert log.kept == {}
 
 
 def test_loads_that_fail_or_succeed_are_forgotten() -> None:
     log = MemoryLog()
-    for _ in range(2 * LOADS):
-        Loading("a model", log).__enter__()
-        with Loading("a model", log):
+    for _ in range(2 * MAX_LOADS):
+        CountedLoad("a model", log).__enter__()
+        with CountedLoad("a model", log):
             assert list(log.kept) == ["worker.load.json"]
         assert log.kept == {}
-        with pytest.raises(KeyError), Loading("a model", log):
+        with pytest.raises(KeyError), CountedLoad("a model", log):
             raise KeyError
         assert log.kept == {}
-    with Loading("a model", None):
+    with CountedLoad("a model", None):
         pass
 
 
-def test_error_of_a_load_is_told_though_the_store_fails() -> None:
+def test_error_of_a_load_is_raised_though_the_store_fails() -> None:
     class Broken(MemoryLog):
         def delete(self, name: str) -> None:
             raise OSError("503")
 
-    with pytest.raises(BackendError, match="no such model"), Loading("a model", Broken()):
+    with pytest.raises(BackendError, match="no such model"), CountedLoad("a model", Broken()):
         raise BackendError("no such model")
-    with pytest.raises(OSError, match="503"), Loading("a model", Broken()):
+    with pytest.raises(OSError, match="503"), CountedLoad("a model", Broken()):
         pass
 
 
@@ -132,7 +132,7 @@ def test_stages_and_chunks_count_apart() -> None:
     assert begin(log).number == 2
 
 
-def test_spoilt_record_counts_anew() -> None:
+def test_damaged_record_starts_the_count_again() -> None:
     log = MemoryLog()
     for content in (b"{", b"[]", b'{"wrong": 1}'):
         log.kept["chunk.trace.json"] = content
@@ -144,5 +144,5 @@ def test_without_a_log_nothing_is_counted() -> None:
     for _ in range(3):
         attempt = attempts.begin("chunk")
         assert attempt.number == 1
-        attempt.row("a")
-    attempt.done()
+        attempt.announce("a")
+    attempt.finish()
