@@ -1,4 +1,4 @@
-"""The former address of what one's own signals import; `omnitrace_core` itself exports it now."""
+"""The old import path of the names for writing a signal; import them from `omnitrace_core`."""
 
 from omnitrace_core.tracing.signals import (
     LayerView,

@@ -24,6 +24,7 @@ from omnitrace_core import (
     UnitOptions,
     UnknownName,
 )
+from omnitrace_core.release import audio_call
 from tests.core.media_files import DATA, beep, write_clip
 
 SPEECH = str(DATA / "two_sentences.flac")
@@ -368,3 +369,63 @@ def test_texts_and_images(tmp_path: Path, tracer: OmniTracer) -> None:
     assert [part.type for part in result.sample.parts] == ["text", "text", "image", "text"]
     kinds = [unit.kind for unit in result.units]
     assert kinds == ["instruction", "sentence", "image", "sentence"]
+
+
+# --- settings of speech -------------------------------------------------------------------------
+
+
+def speech_options(
+    asr: AsrOptions, asr_model: str, config: ChunkerConfig | None = None
+) -> AsrOptions:
+    """The options that a call of `trace_audio` reads its speech with."""
+    return audio_call(
+        PROMPT,
+        SPEECH,
+        audio_chunk_mode="semantic",
+        bin_size=1.0,
+        asr_model=asr_model,
+        semantic_chunks=None,
+        chunker_config=config,
+        units=UnitOptions(),
+        asr=asr,
+    ).asr
+
+
+def test_the_tracers_own_settings_of_an_engine_count() -> None:
+    for engine in ("whisper", "paraformer"):
+        own = AsrOptions(engine=engine, model="models/mine", min_chunk_s=3.0, threads=2)
+        assert speech_options(own, engine) == own
+    own = AsrOptions(engine="scribe", base_url="http://localhost:1", language="de")
+    assert speech_options(own, "scribe_v2") == own.model_copy(update={"model": "scribe_v2"})
+
+
+def test_settings_of_one_engine_are_not_passed_to_another() -> None:
+    own = AsrOptions(
+        engine="whisper", model="models/mine", language="de", embedding="models/e", batch_s=9.0
+    )
+    assert speech_options(own, "scribe_v2") == AsrOptions(
+        engine="scribe", model="scribe_v2", embedding="models/e", batch_s=9.0
+    )
+
+
+def test_the_chunkers_settings_have_their_places() -> None:
+    config = ChunkerConfig(
+        asr_model="scribe_v1",
+        language_code="en",
+        embedding_model="models/e",
+        min_chunk_duration=2.0,
+        max_chunk_duration=30.0,
+        device="cuda:0",
+    )
+    wanted = AsrOptions(
+        engine="scribe",
+        model="scribe_v1",
+        language="en",
+        embedding="models/e",
+        min_chunk_s=2.0,
+        max_chunk_s=30.0,
+        device="cuda:0",
+    )
+    assert speech_options(AsrOptions(), "scribe_v2", config) == wanted
+    # The chunker's model is a model of Scribe, whatever the engine.
+    assert speech_options(AsrOptions(), "vad", config).model is None
