@@ -192,7 +192,7 @@ def _validate(arguments: Arguments) -> int:
 
 
 def _run(arguments: Arguments) -> int:
-    from pipeline.commands.summary import config_text, plan_text, verdict_text
+    from pipeline.commands.summary import config_text, plan_text, verdict_blocks
     from pipeline.config import load_config
     from pipeline.driver.finished_run import finished_verdict
     from pipeline.driver.prepare import prepare
@@ -213,7 +213,7 @@ def _run(arguments: Arguments) -> int:
             return 0
         say(plan_text(job))
         verdict = run(job, take_lease=arguments.break_lease)
-    say(verdict_text(identified.identity.folder, verdict))
+    show(verdict_blocks(identified.identity.folder, verdict))
     return int(verdict.exit_code or 0)
 
 
@@ -246,7 +246,7 @@ def _positive(text: str) -> int:
 
 
 def _curate(arguments: Arguments) -> int:
-    from pipeline.commands.summary import config_text, recuration_text, verdict_text
+    from pipeline.commands.summary import config_text, recuration_text, verdict_blocks
     from pipeline.recuration.plan import plan_recuration
     from pipeline.recuration.run import run_recuration
     from pipeline.run_folder.verdict import is_finished
@@ -258,7 +258,7 @@ def _curate(arguments: Arguments) -> int:
     nothing_to_do = is_finished(recuration)
     say("this run is finished: nothing to do" if nothing_to_do else recuration_text(recuration))
     verdict = run_recuration(recuration, arguments.workers, take_lease=arguments.break_lease)
-    say(verdict_text(recuration.folder, verdict))
+    show(verdict_blocks(recuration.folder, verdict))
     return int(verdict.exit_code or 0)
 
 

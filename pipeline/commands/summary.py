@@ -1,16 +1,17 @@
-"""What the commands print about a plan and a verdict."""
+"""Describe a plan and a verdict for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import yaml
 
 from omnitrace_core.printable import printable_message
+from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.verdict import Verdict
+from pipeline.run_folder.verdict import VERDICT, Verdict
 from pipeline.storage.folder import Folder
 from stages.records.columns import kept_tables
 from stages.recurate import Change
@@ -70,25 +71,31 @@ def _read(change: Change) -> list[str]:
     return [name + positions * (name == "traces") for name in columns]
 
 
-def verdict_text(folder: Folder, verdict: Verdict) -> str:
-    """How the run ended, its error rows by code, and the files it wrote."""
-    lines = [
-        f"run {verdict.run_id}: {verdict.reason}",
-        f"{verdict.n_rows} samples: {verdict.n_ok} ok, {verdict.n_error} errors; "
-        f"{verdict.n_spans} spans; {verdict.n_published} of {verdict.n_shards} shards published",
+def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
+    """How the run ended, its errors by code and by stage, and the tables it published."""
+    blocks: list[Block] = [
+        _text(
+            [
+                f"run {verdict.run_id}: {verdict.reason}",
+                f"{verdict.n_rows} samples: {verdict.n_ok} ok, {verdict.n_error} errors; "
+                f"{verdict.n_spans} spans; "
+                f"{verdict.n_published} of {verdict.n_shards} shards published",
+            ]
+        )
     ]
-    lines += [f"  error {code}: {count}" for code, count in verdict.by_code.items()]
-    lines += [f"  errors in stage {stage}: {count}" for stage, count in verdict.by_stage.items()]
-    lines += [f"  {line}" for line in _files(folder, verdict)]
-    return _text(lines)
+    for name, counts in (("error code", verdict.by_code), ("stage", verdict.by_stage)):
+        if counts:
+            blocks += ["", _count_table(name, counts)]
+    if verdict.tables:
+        rows = [(name, str(n["files"]), str(n["rows"])) for name, n in verdict.tables.items()]
+        columns = ("table", "files", "rows")
+        blocks += ["", Table(columns, rows, right=frozenset(columns[1:]))]
+    return [*blocks, "", _text([f"in {folder.root}; {VERDICT} there says how the run stands"])]
 
 
-def _files(folder: Folder, verdict: Verdict) -> list[str]:
-    tables = [
-        f"{folder.url(table)}/*.parquet  ({told['files']} files, {told['rows']} rows)"
-        for table, told in verdict.tables.items()
-    ]
-    return [*tables, folder.url("verdict.json")]
+def _count_table(name: str, counts: Mapping[str, int]) -> Table:
+    rows = [(key, str(count)) for key, count in counts.items()]
+    return Table((name, "errors"), rows, right=frozenset({"errors"}))
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TextIO, TypeAlias
 
 from omnitrace_core.printable import printable, printable_message
@@ -24,7 +25,7 @@ _MIN_WIDTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under their columns' names; a cell may have several lines.
+    """Rows of cells under their columns' names; newlines in a cell are printed as escapes.
 
     title: a line above the table. right: names of the columns whose cells are flush right.
     """
@@ -32,7 +33,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
-    right: frozenset[str] = field(default_factory=frozenset)
+    right: frozenset[str] = frozenset()
 
 
 Block: TypeAlias = str | Table
@@ -74,32 +75,25 @@ def plain(blocks: Iterable[Block]) -> str:
 
 def _plain_lines(table: Table) -> Iterator[str]:
     """The table's title, its head and its rows, at most WIDTH wide."""
-    cells = [table.columns, *table.rows]
-    widths = _widths([[_lines(cell) for cell in row] for row in cells])
     if table.title:
         yield from textwrap.wrap(printable(table.title), WIDTH)
-    for row in cells:
+    rows = [[printable(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = _widths(rows)
+    for row in rows:
         wrapped = [
-            [piece for line in _lines(cell) for piece in textwrap.wrap(line, width) or [""]]
-            for cell, width in zip(row, widths, strict=True)
+            textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)
         ]
-        for k in range(max(map(len, wrapped))):
+        for lines in zip_longest(*wrapped, fillvalue=""):
             texts = [
-                f"{lines[k] if k < len(lines) else '':{'>' if name in table.right else '<'}{width}}"
-                for name, lines, width in zip(table.columns, wrapped, widths, strict=True)
+                line.rjust(width) if name in table.right else line.ljust(width)
+                for name, line, width in zip(table.columns, lines, widths, strict=True)
             ]
             yield _GAP.join(texts).rstrip()
 
 
-def _lines(cell: str) -> list[str]:
-    return [printable(line) for line in cell.split("\n")]
-
-
-def _widths(rows: Sequence[Sequence[Sequence[str]]]) -> list[int]:
-    """Widths of the columns: as wide as their longest line, the widest cut until all fit."""
-    widths = [
-        max(len(line) for cell in column for line in cell) for column in zip(*rows, strict=True)
-    ]
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Widths of the columns: as wide as their longest cell, the widest cut until all fit."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     room = WIDTH - len(_GAP) * (len(widths) - 1)
     while sum(widths) > room and max(widths) > _MIN_WIDTH:
         widths[widths.index(max(widths))] -= 1
@@ -125,7 +119,7 @@ def _draw(blocks: Iterable[Block], stream: TextIO) -> None:
                 Text(name), justify="right" if name in block.right else "left", overflow="fold"
             )
         for row in block.rows:
-            drawn.add_row(*(Text("\n".join(_lines(cell))) for cell in row))
+            drawn.add_row(*(Text(printable(cell)) for cell in row))
         console.print(drawn)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
@@ -28,7 +29,7 @@ class Progress:
         stream: TextIO | None = None,
     ) -> None:
         self._stream = stream if stream is not None else sys.stderr
-        self._live = self._stream.isatty()
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._n_chunks, self._n_rows, self._n_replicas = n_chunks, n_rows, n_replicas
         self._chunks = self._rows = self._errors = self._tokens = 0
         self._trace_s = 0.0
