@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A subcommand: how its arguments look, and what runs it (returning the exit code)."""
+    """A subcommand: its arguments, and the function that runs it and returns the exit code."""
 
     name: str
     summary: str
@@ -87,7 +87,7 @@ def _parse(argv: Sequence[str] | None) -> Arguments:
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser(chosen=next((item for item in argv if not item.startswith("-")), None))
     arguments, rest = parser.parse_known_args(argv)
-    # argparse does not see key=value behind an option; here they may stand anywhere.
+    # argparse does not collect key=value after an option; here it may stand anywhere.
     if rest and ("overrides" not in arguments or any(item.startswith("-") for item in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -96,7 +96,7 @@ def _parse(argv: Sequence[str] | None) -> Arguments:
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser; only the chosen verb is asked for its arguments, which may load its module."""
+    """The parser; only the chosen verb adds its arguments, which may load its module."""
     parser = _Parser(
         prog="omnitrace",
         description="Which parts of the input made the model say that?",
@@ -122,8 +122,10 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="JSON, JSONL or Parquet: a file, a folder, a URL or a glob")
     parser.add_argument("dest", help="folder for the shards")
-    parser.add_argument("--media-root", help="what relative media paths start at")
-    parser.add_argument("--shard-rows", type=int, default=1024, help="samples per shard (1024)")
+    parser.add_argument("--media-root", help="folder that relative media paths start from")
+    parser.add_argument(
+        "--shard-rows", type=int, default=1024, help="samples per shard (default: 1024)"
+    )
     parser.add_argument(
         "--inline-media", action="store_true", help="embed the bytes of local media files"
     )
@@ -166,7 +168,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print the resolved config and the plan; do nothing"
     )
     parser.add_argument(
-        "--address", help="Ray cluster to run on: auto or an address, as ray.address in the config"
+        "--address", help="Ray cluster to join: auto or HOST:PORT; overrides ray.address"
     )
     _break_lease_argument(parser)
 
@@ -175,7 +177,7 @@ def _break_lease_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--break-lease",
         action="store_true",
-        help="take the run over at once, even if another driver is at work on it",
+        help="take the run over at once, even if another driver works on it",
     )
 
 
@@ -222,7 +224,7 @@ def _run(arguments: Arguments) -> int:
 
 def _curate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run's folder, or one above it")
-    parser.add_argument("dest", metavar="DEST", help="folder for the run that comes out")
+    parser.add_argument("dest", metavar="DEST", help="folder for the resulting run")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -230,10 +232,13 @@ def _curate_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the run, such as curation.pools=per_modality",
     )
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="processes (one per CPU, at most per shard)"
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="worker processes (default: one per CPU, at most one per shard)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the settings and what changes; do nothing"
+        "--dry-run", action="store_true", help="print the settings and their changes; do nothing"
     )
     _break_lease_argument(parser)
 
@@ -241,7 +246,7 @@ def _curate_arguments(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number
 
 

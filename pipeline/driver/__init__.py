@@ -1,1 +1,1 @@
-"""One run, from plan to verdict."""
+"""Drive one run from its plan to its verdict."""

@@ -24,12 +24,12 @@ def prepare(run: IdentifiedRun) -> Job:
     Raises:
         ConfigError: a setting, the model or the output cannot be used.
         InputSchemaError: the input cannot be read as samples.
-        RunError: what an earlier run of this id left cannot be read.
+        RunError: a manifest of an earlier run with this id cannot be read.
     """
     config, identity = run.config, run.identity
     _check_places(config)
     _check_device(config)
-    rules = _check_names(config)
+    rules = _check_loadable(config)
     scans = scan_input(run.listing)
     manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
@@ -38,27 +38,33 @@ def prepare(run: IdentifiedRun) -> Job:
 
 
 def _check_places(config: RunConfig) -> None:
+    """Check that the output is a folder outside the input. Raises: ConfigError."""
     source, dest = absolute_path(config.input.path), absolute_path(config.output.path)
     if f"{dest}/".startswith(f"{source}/"):
         raise ConfigError(
             f"output.path={dest!r} lies inside input.path={source!r}, so that the next run would "
-            "read this one's output as samples; give it a folder of its own"
+            "read this output as samples; give another folder"
         )
     if Folder(dest).is_file():
         raise ConfigError(f"output.path={dest!r} is a file; give a folder")
 
 
 def _check_device(config: RunConfig) -> None:
+    """Check that a model on a GPU has one reserved. Raises: ConfigError."""
     model = config.model
     if model.device not in ("auto", "cpu") and not model.gpus_per_replica:
         raise ConfigError(
-            f"model.device={model.device!r} and model.gpus_per_replica=0: a replica uses only GPUs "
-            "that it owns; set model.gpus_per_replica=1, or model.device=cpu"
+            f"model.device={model.device!r} and model.gpus_per_replica=0: a replica uses only "
+            "GPUs that are reserved for it; set model.gpus_per_replica=1, or model.device=cpu"
         )
 
 
-def _check_names(config: RunConfig) -> MediaRules:
-    """What the stages would trip over when they load."""
+def _check_loadable(config: RunConfig) -> MediaRules:
+    """Check everything that the stages load; returns the media rules of the model.
+
+    Raises:
+        ConfigError: a signal, model, engine or pipeline cannot be loaded.
+    """
     try:
         signals = {name: load_signal(name) for name in config.trace.signals}
         check_head_weights(signals, decoder_shape(config.model))
@@ -72,7 +78,7 @@ def _check_names(config: RunConfig) -> MediaRules:
 
 
 def _check_speech(config: RunConfig) -> None:
-    """The engine and its models are there, where it is used; its name is valid in any case."""
+    """Check the engine's name, and if the run uses it, that it and its models can be loaded."""
     if config.units.audio != "chunks":
         engine_factory(config.asr.engine)
         return
@@ -81,18 +87,18 @@ def _check_speech(config: RunConfig) -> None:
     if config.asr.device not in ("auto", "cpu") and not config.ray.audio_gpus:
         raise ConfigError(
             f"asr.device={config.asr.device!r} and ray.audio_gpus=0: an actor uses only GPUs that "
-            "it owns; set ray.audio_gpus (a share will do), or asr.device=cpu"
+            "are reserved for it; set ray.audio_gpus (a fraction is enough), or asr.device=cpu"
         )
 
 
-def check_writable(output: Folder, called: str = "output.path=") -> None:
-    """Write and delete a small file. called: the folder in messages. Raises: ConfigError."""
+def check_writable(folder: Folder, name: str = "output.path=") -> None:
+    """Write and delete a small file. name: names the folder in messages. Raises: ConfigError."""
     probe = ".writable"
     try:
-        output.write(probe, b"")
-        output.delete(probe)
+        folder.write(probe, b"")
+        folder.delete(probe)
     except OSError as error:
         raise ConfigError(
-            f"{called}{output.root!r} cannot be written ({error}); "
+            f"{name}{folder.root!r} cannot be written ({error}); "
             "give a folder or bucket that this user may write to"
         ) from error

@@ -132,7 +132,7 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ),
         (
             ["units.audio=chunks", "asr.device=cuda"],
-            "asr.device='cuda' and ray.audio_gpus=0: an actor uses only GPUs that it owns",
+            "asr.device='cuda' and ray.audio_gpus=0: an actor uses only GPUs that are reserved",
         ),
         ("spans.pipeline=/no/such/pipe", "spans.pipeline='/no/such/pipe' cannot be loaded"),
         ("model.path=/no/such/model", "model.path='/no/such/model' is not a local directory"),
