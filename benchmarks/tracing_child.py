@@ -17,7 +17,7 @@ from benchmarks.tracing_cases import Case, Parity, Result, Settings, job_from_js
 from benchmarks.tracing_memory import Memory, eager_bytes, free_bytes
 from benchmarks.tracing_model import N_UNITS, SIZES, Prompt, build_model, make_prompt
 from omnitrace_core.backends.base import PrefilledPrompt
-from omnitrace_core.backends.caches import whole_cache
+from omnitrace_core.backends.caches import growing_cache
 from omnitrace_core.tracing.folding import fold_rows
 from omnitrace_core.tracing.replay.run import ReplaySlice, replay
 from omnitrace_core.tracing.signals import load_signal
@@ -171,7 +171,7 @@ class Runner:
         self.model.set_attn_implementation("sdpa")
         with torch.no_grad():
             filled = self.model.model(
-                **prompt.inputs, use_cache=True, past_key_values=whole_cache()
+                **prompt.inputs, use_cache=True, past_key_values=growing_cache()
             )
         slices = self._replay(prompt, filled.past_key_values, responses, [signal])
         rows = torch.cat([part.rows[signal][0] for part in slices])

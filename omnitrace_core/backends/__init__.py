@@ -1,4 +1,4 @@
-"""The table of model families, and how a model's own config finds its backend."""
+"""The table of backends (model families), and how a model's config.json selects one."""
 
 from __future__ import annotations
 
@@ -46,37 +46,47 @@ def list_backends() -> tuple[str, ...]:
 def load_backend(options: ModelOptions, reader: SampleReader | None = None) -> Backend:
     """Load the model and its processor.
 
+    reader: reads the samples that `Backend.prepare` takes; by default one with default options.
+
     Raises:
-        BackendError: there is no model at `options.path`, or it is of no family we know.
-        UnknownName: `options.backend` is in no table.
+        BackendError: there is no model at `options.path`, no backend supports it, or it cannot be
+            loaded.
+        UnknownName: no backend has the name `options.backend`.
     """
-    module = import_module(_module_of(options))
+    module = import_module(_module_name(options))
     backend: Backend = module.load(options, reader)
     return backend
 
 
 def media_rules(options: ModelOptions) -> MediaRules:
-    """The family's media rules, read from the model's JSON files alone. Raises: BackendError."""
-    rules: MediaRules = import_module(_module_of(options)).media_rules(json_reader(options))
+    """How the model needs its media resized and sampled; reads only the model's JSON files.
+
+    Raises:
+        BackendError, UnknownName: see `load_backend`.
+    """
+    rules: MediaRules = import_module(_module_name(options)).media_rules(json_reader(options))
     return rules
 
 
 def decoder_shape(options: ModelOptions) -> SimpleNamespace:
-    """num_hidden_layers and num_attention_heads of the text decoder by the model's config.json.
+    """num_hidden_layers and num_attention_heads of the text decoder, from the model's config.json.
 
-    None where it does not tell. Raises: BackendError.
+    A number that config.json does not contain is None. Raises: BackendError.
     """
     config: object = json_reader(options)("config.json") or {}
     for section in ("thinker_config", "text_config"):
         if isinstance(config, Mapping) and isinstance(config.get(section), Mapping):
             config = config[section]
-    told = config if isinstance(config, Mapping) else {}
+    decoder = config if isinstance(config, Mapping) else {}
     names = ("num_hidden_layers", "num_attention_heads")
-    return SimpleNamespace(**{name: told.get(name) for name in names})
+    return SimpleNamespace(**{name: decoder.get(name) for name in names})
 
 
 def json_reader(options: ModelOptions) -> ReadJson:
-    """A function from a file name to that JSON file of the model (None if it has no such file)."""
+    """A function that loads a JSON file of the model by its name; None if there is no such file.
+
+    The function raises BackendError if the model cannot be found or the file is not a JSON object.
+    """
 
     def read(name: str) -> Mapping[str, object] | None:
         path = _model_file(options, name)
@@ -85,10 +95,11 @@ def json_reader(options: ModelOptions) -> ReadJson:
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise BackendError(f"{path} is not JSON ({error}); fetch the model again") from error
+            raise BackendError(f"{path} is not JSON ({error}); download the model again") from error
         if not isinstance(loaded, dict):
             raise BackendError(
-                f"{path} holds {type(loaded).__name__}, not an object; fetch it again"
+                f"{path} contains a {type(loaded).__name__}, not a JSON object; download the model "
+                "again"
             )
         return loaded
 
@@ -109,13 +120,13 @@ def _model_file(options: ModelOptions, name: str) -> Path | None:
         return None
     except (OSError, ValueError) as error:
         raise BackendError(
-            f"model.path={options.path!r}: no such directory, and as a hub id it cannot be read "
-            f"({type(error).__name__}); give a local directory, a "
-            f"reachable hub id, or one of {sorted(SHIPPED)}"
+            f"model.path={options.path!r}: there is no such directory, and it cannot be read as a "
+            f"hub id ({type(error).__name__}); give a local directory, a hub id that can be "
+            f"reached, or one of {sorted(SHIPPED)}"
         ) from error
 
 
-def _module_of(options: ModelOptions) -> str:
+def _module_name(options: ModelOptions) -> str:
     name = options.backend if options.backend != "auto" else _detect(options)
     modules = {**_plugins(), **BACKENDS}
     if name not in modules:
@@ -129,13 +140,17 @@ def _plugins() -> dict[str, str]:
 
 
 def _detect(options: ModelOptions) -> str:
+    """The name of the backend for the model's `model_type`."""
     config = json_reader(options)("config.json")
     if config is None:
-        raise BackendError(f"model.path={options.path!r} has no config.json; is it a model?")
+        raise BackendError(
+            f"model.path={options.path!r} has no config.json; give the directory or hub id of a "
+            "transformers model"
+        )
     model_type = str(config.get("model_type"))
     if model_type not in MODEL_TYPES:
         raise BackendError(
-            f"model.path={options.path!r} is of type {model_type!r}, which no backend traces; "
-            f"known types: {sorted(MODEL_TYPES)} (or name a plug-in in model.backend)"
+            f"model.path={options.path!r} is of type {model_type!r}, which no backend supports; "
+            f"supported types: {sorted(MODEL_TYPES)} (or name a plug-in in model.backend)"
         )
     return MODEL_TYPES[model_type]

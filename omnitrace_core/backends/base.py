@@ -1,8 +1,10 @@
-"""What a model family must offer to be traced.
+"""The `Backend` protocol: what a model family must implement to be traced.
 
-A backend turns ready samples into left-padded model inputs, knows where every prompt position lies
-in the sample's own coordinates, and generates. Everything after that (replay, signals, folding) is
-common to all families and lives in `replay`.
+A backend turns ready samples into left-padded model inputs, records which part of the sample each
+prompt position comes from, and generates responses. What follows (replay, signals, folding) is the
+same for all families; see the package `tracing`.
+
+Symbols: B samples, P padded prompt positions, K cache slots, D model width, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedSample:
     """One sample as model inputs, not yet padded or batched.
 
-    input_ids: [n_prompt] long. features: the family's own media tensors, to be joined along their
-    first dimension; sounds: [n_mels, n_frames] each, to be padded to the longest.
-    unit_index: [n_prompt], the unit of each position, -1 for none.
-    sound_in_video: whether its videos carry their sound inside (None: no video).
+    input_ids: [n_prompt] long. features: media tensors of this family, concatenated along their
+    first dimension in a batch. sounds: [n_mels, n_frames] each, padded to the longest in a batch.
+    prompt: where each position lies in the sample. unit_index: [n_prompt], the unit of each
+    position, -1 for none. sound_in_video: whether the sound of videos is interleaved with their
+    frames (None: the sample has no video).
     """
 
     ready: ReadySample
@@ -46,19 +49,19 @@ class Encoded:
 
     @property
     def n_prompt(self) -> int:
-        """Prompt positions, padding apart."""
+        """Number of prompt positions, without padding."""
         return int(self.input_ids.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A batch ready for the model.
+class PreparedBatch:
+    """A batch of model inputs.
 
-    inputs: keyword arguments of the model's forward, left-padded, on its device.
+    inputs: keyword arguments of the model's forward, left-padded, on the model's device.
     unit_index: [B, P] long on the CPU, the unit of each prompt position, -1 for none.
     """
 
-    encoded: tuple[Encoded, ...]
+    encoded: tuple[EncodedSample, ...]
     inputs: Mapping[str, object]
     unit_index: Tensor
 
@@ -77,12 +80,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class PrefilledPrompt:
-    """What the replay starts from.
+    """The state of the model after the prompt, from which the replay starts.
 
     cache: keys and values of at least the first P - 1 prompt positions, all layers.
-    attention_mask: [B, P] long, 1 for real positions. last_embedding: [B, 1, D], the embedding of
-    the last prompt token, as the decoder takes it.
-    position_delta: [B, 1] long, what is added to a text position to get its rotary position.
+    attention_mask: [B, P] long, 1 for real positions. last_embedding: [B, 1, D], the decoder's
+    input embedding of the last prompt token.
+    position_delta: [B, 1] long, is added to a text position to get its rotary position.
     """
 
     cache: Cache
@@ -93,10 +96,10 @@ class PrefilledPrompt:
 
 @dataclass(frozen=True, slots=True)
 class DecodingRules:
-    """How the next token is chosen, as `generate` would with the same settings.
+    """How `generate` chooses the next token, for a caller with a loop of its own.
 
     processors: (token ids so far [B, K] long, logits [B, V]) -> scores [B, V]. sample: whether the
-    token is drawn from them; otherwise the largest wins.
+    token is drawn from the softmax of the scores; otherwise it is the largest.
     """
 
     processors: Callable[[Tensor, Tensor], Tensor]
@@ -105,14 +108,20 @@ class DecodingRules:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """New token ids [B, n] (padded after each sample's end) and the state of the prompt."""
+    """New token ids [B, n] (padded after each sample's end), and the state after the prompt."""
 
     token_ids: Tensor
     prompt: PrefilledPrompt
 
 
 class Backend(Protocol):
-    """One model family. Add a model: a file with this, a line in the table, an oracle test."""
+    """One model family.
+
+    To add one: write a module with `load` and `media_rules`, add it to the tables in
+    `backends/__init__.py`, and write an oracle test like that of the replay.
+
+    rules: how media are resized and sampled for the model. end_ids: tokens that end a response.
+    """
 
     name: str
     model: PreTrainedModel
@@ -122,7 +131,7 @@ class Backend(Protocol):
 
     @property
     def decoder(self) -> nn.Module:
-        """The text decoder: takes input_ids, attention_mask, position_ids, past_key_values."""
+        """The text decoder: takes inputs_embeds, attention_mask, position_ids, past_key_values."""
         ...
 
     @property
@@ -130,29 +139,29 @@ class Backend(Protocol):
         """Maps the decoder's last hidden state to logits."""
         ...
 
-    def encode(self, ready: ReadySample) -> Encoded:
-        """Tokenize one sample and compute its media tensors. Raises: SampleError."""
+    def encode(self, ready: ReadySample) -> EncodedSample:
+        """Tokenize one sample and compute its media tensors, on the CPU. Raises: SampleError."""
         ...
 
-    def collate(self, encoded: Sequence[Encoded]) -> Prepared:
-        """Left-pad and join encoded samples that agree on `sound_in_video`."""
+    def collate(self, encoded: Sequence[EncodedSample]) -> PreparedBatch:
+        """Left-pad encoded samples to one batch; they must agree on `sound_in_video`."""
         ...
 
-    def prepare(self, samples: SampleInput | Sequence[SampleInput]) -> Prepared:
+    def prepare(self, samples: SampleInput | Sequence[SampleInput]) -> PreparedBatch:
         """Read, encode and collate what `OmniTracer.trace` takes. Raises: SampleError."""
         ...
 
-    def generate(self, prepared: Prepared, decode: DecodeOptions) -> Generated:
-        """Generate responses, keeping the cache."""
+    def generate(self, prepared: PreparedBatch, decode: DecodeOptions) -> Generated:
+        """Generate responses, and keep the key cache."""
         ...
 
-    def decoding_rules(self, prepared: Prepared, decode: DecodeOptions) -> DecodingRules:
-        """What `generate` does with the logits of each step, for a loop of our own."""
+    def decoding_rules(self, prepared: PreparedBatch, decode: DecodeOptions) -> DecodingRules:
+        """How `generate` would choose the next token with these options."""
         ...
 
-    def prefill(self, prepared: Prepared, cache: Cache | None = None) -> PrefilledPrompt:
-        """Run the prompt alone, for a response that is already known.
+    def prefill(self, prepared: PreparedBatch, cache: Cache | None = None) -> PrefilledPrompt:
+        """Run only the prompt, for a response that is already known.
 
-        cache: an empty one to fill; by default one that keeps every key of every layer.
+        cache: an empty cache to fill; by default one that keeps every key of every layer.
         """
         ...

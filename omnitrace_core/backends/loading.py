@@ -1,4 +1,7 @@
-"""Loading weights and processors: local directory or pinned hub revision, safetensors only."""
+"""Load a model's weights and processor from a local directory or a hub revision.
+
+Weights must be safetensors files.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 
 def load_processor(options: ModelOptions) -> Any:
-    """The model's processor. Raises: BackendError."""
+    """Load the model's processor.
+
+    Raises:
+        BackendError: a file of the processor or tokenizer is missing or invalid.
+    """
     enable_transformers_vision()
     from transformers import AutoProcessor
 
@@ -22,18 +29,19 @@ def load_processor(options: ModelOptions) -> Any:
         )
     except (OSError, ValueError, ImportError) as error:
         raise BackendError(
-            f"model.path={options.path!r}: its processor cannot be loaded ({error}); the directory "
-            "needs the processor and tokenizer files beside the weights"
+            f"model.path={options.path!r}: the processor cannot be loaded ({error}); the directory "
+            "must contain the processor and tokenizer files beside the weights"
         ) from error
 
 
 def load_model(class_name: str, options: ModelOptions) -> Any:
-    """The model in evaluation mode, frozen, on its device.
+    """Load the model in evaluation mode onto its device, with frozen parameters.
 
-    class_name: a model class of transformers. Parameters are frozen: tracing never trains.
+    class_name: a model class of transformers.
 
     Raises:
-        BackendError: weights are missing, not safetensors, or of another architecture.
+        BackendError: the weights are missing, not safetensors, or of another architecture; or a
+            package for `options.attention` is not installed.
     """
     enable_transformers_vision()
     import transformers
@@ -50,12 +58,12 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
         )
     except ImportError as error:
         raise BackendError(
-            f"model.attention={options.attention!r} cannot be had here ({error}); install what it "
-            "needs, or set model.attention=sdpa"
+            f"model.attention={options.attention!r} is not available here ({error}); install what "
+            "it needs, or set model.attention=sdpa"
         ) from error
     except (OSError, ValueError) as error:
         raise BackendError(
-            f"model.path={options.path!r}: its weights cannot be loaded as {class_name} ({error}); "
+            f"model.path={options.path!r}: the weights cannot be loaded as {class_name} ({error}); "
             "give a directory or hub id with safetensors weights of this architecture"
         ) from error
     return model.to(device).eval().requires_grad_(False)

@@ -1,8 +1,9 @@
-"""Qwen2.5-Omni: the thinker alone (no talker weights, no talker memory).
+"""The backend for Qwen2.5-Omni. It loads only the thinker, not the talker, which makes speech.
 
-Media reach this file already sampled and resized by the family's rules, so the official processors
-only normalise and cut patches. Sound inside a video is interleaved with its frames, as the official
-processor does; the flag for it is batch-wide in the model, so batches are uniform in it.
+Media are already sampled and resized by the family's rules (`media_rules`), so the official
+processors only normalise them and cut patches. The sound of a video is interleaved with its frames,
+as in the official processor. The model takes one flag for that per batch, so all samples of a batch
+must agree on it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from omnitrace_core.backends import ReadJson, json_reader
 from omnitrace_core.backends.base import (
     DecodingRules,
-    Encoded,
+    EncodedSample,
     Generated,
     PrefilledPrompt,
-    Prepared,
+    PreparedBatch,
 )
-from omnitrace_core.backends.caches import whole_cache
+from omnitrace_core.backends.caches import growing_cache
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
 from omnitrace_core.errors import TraceError
@@ -42,7 +43,7 @@ def load(options: ModelOptions, reader: SampleReader | None) -> Qwen25OmniBacken
 
 
 def media_rules(read_json: ReadJson) -> MediaRules:
-    """The model's own pixel limits; the sampling rules are the family's (qwen-omni-utils)."""
+    """The model's pixel limits from its JSON files; frame rate rules from qwen-omni-utils."""
     nested = read_json("processor_config.json") or {}
     image = _section(nested, "image_processor") or read_json("preprocessor_config.json") or {}
     video = _section(nested, "video_processor") or read_json("video_preprocessor_config.json") or {}
@@ -62,7 +63,7 @@ def media_rules(read_json: ReadJson) -> MediaRules:
 
 
 class Qwen25OmniBackend:
-    """The Qwen2.5-Omni thinker in transformers, traced from outside."""
+    """The Qwen2.5-Omni thinker of transformers, unmodified."""
 
     name = "qwen2_5_omni"
 
@@ -90,7 +91,7 @@ class Qwen25OmniBackend:
         head: nn.Module = self.model.lm_head
         return head
 
-    def encode(self, ready: ReadySample) -> Encoded:
+    def encode(self, ready: ReadySample) -> EncodedSample:
         """Tokenize one sample and compute its media tensors.
 
         Raises:
@@ -99,12 +100,12 @@ class Qwen25OmniBackend:
         """
         import torch
 
-        sounding = [
+        have_sound = [
             m.sound is not None for m in ready.media.values() if isinstance(m, DecodedVideo)
         ]
-        inside = all(sounding) if sounding else None
+        inside = all(have_sound) if have_sound else None
         notes: tuple[str, ...] = ()
-        if any(sounding) and not inside:
+        if any(have_sound) and not inside:
             notes = ("only some videos have sound: their tracks follow as audio on the same clock",)
         media = QwenMedia(self.processor, ready, sound_inside=inside is True)
         placeholders = {
@@ -117,7 +118,7 @@ class Qwen25OmniBackend:
         )
         unit_index = assign_units(prompt, ready.units)
         notes += empty_unit_notes(unit_index, ready.units)
-        return Encoded(
+        return EncodedSample(
             ready=ready,
             input_ids=torch.tensor(token_ids, dtype=torch.long),
             features=media.features(),
@@ -128,7 +129,7 @@ class Qwen25OmniBackend:
             notes=notes,
         )
 
-    def prepare(self, samples: SampleInput | Sequence[SampleInput]) -> Prepared:
+    def prepare(self, samples: SampleInput | Sequence[SampleInput]) -> PreparedBatch:
         """Read, encode and collate samples in one go: one or several, in any accepted form.
 
         Raises:
@@ -143,12 +144,12 @@ class Qwen25OmniBackend:
         ]
         return self.collate([self.encode(item) for item in ready])
 
-    def collate(self, encoded: Sequence[Encoded]) -> Prepared:
-        """Left-pad and join encoded samples.
+    def collate(self, encoded: Sequence[EncodedSample]) -> PreparedBatch:
+        """Left-pad encoded samples to one batch.
 
         Raises:
-            TraceError: some have the sound inside their videos and some beside.
-            ValueError: there are none.
+            TraceError: the samples do not agree on `sound_in_video`.
+            ValueError: there are no samples.
         """
         import torch
 
@@ -173,18 +174,18 @@ class Qwen25OmniBackend:
         tensors = {"input_ids": input_ids, "attention_mask": mask, **_join_features(encoded)}
         inputs: dict[str, object] = {key: self._place(key, t) for key, t in tensors.items()}
         inputs["use_audio_in_video"] = True in flags
-        return Prepared(encoded=tuple(encoded), inputs=inputs, unit_index=unit_index)
+        return PreparedBatch(encoded=tuple(encoded), inputs=inputs, unit_index=unit_index)
 
-    def generate(self, prepared: Prepared, decode: DecodeOptions) -> Generated:
-        """Generate responses with the model's own attention, keeping the cache.
+    def generate(self, prepared: PreparedBatch, decode: DecodeOptions) -> Generated:
+        """Generate responses with the model's own attention, and keep the key cache.
 
-        The checkpoint's own generation config holds (suppressed tokens, repetition penalty), with
-        `decode` on top; its sampling settings count only when sampling.
+        The checkpoint's generation config applies (suppressed tokens, repetition penalty), and
+        `decode` overrides it. Its sampling settings apply only with `decode.do_sample`.
         """
         import torch
 
         device = self.model.device
-        # The caller's own random numbers stay as they are.
+        # The state of the caller's random numbers is restored.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(decode.seed)
             output = self.model.generate(
@@ -193,13 +194,13 @@ class Qwen25OmniBackend:
         token_ids = output.sequences[:, prepared.input_ids.shape[1] :]
         return Generated(token_ids, self._prompt_state(prepared, output.past_key_values))
 
-    def decoding_rules(self, prepared: Prepared, decode: DecodeOptions) -> DecodingRules:
-        """What `generate` does with the logits of each step, for a loop of our own."""
+    def decoding_rules(self, prepared: PreparedBatch, decode: DecodeOptions) -> DecodingRules:
+        """How `generate` would choose the next token with these options."""
 
         def rules(model: Any, input_ids: Tensor, logits_processor: Any, **_: Any) -> DecodingRules:
             return DecodingRules(logits_processor, decode.do_sample)
 
-        # `generate` prepares its processors, and hands them to us in place of its own loop.
+        # `generate` prepares its processors and passes them to `rules` instead of its own loop.
         found: DecodingRules = self.model.generate(
             prepared.input_ids,
             attention_mask=prepared.attention_mask,
@@ -208,16 +209,16 @@ class Qwen25OmniBackend:
         )
         return found
 
-    def prefill(self, prepared: Prepared, cache: Cache | None = None) -> PrefilledPrompt:
-        """Run the prompt alone (no logits), for a response that is already known."""
+    def prefill(self, prepared: PreparedBatch, cache: Cache | None = None) -> PrefilledPrompt:
+        """Run only the prompt, without logits, for a response that is already known."""
         import torch
 
-        # Not inference_mode: tensors made in it could not be cropped, filled or differentiated.
+        # Not inference_mode: its tensors cannot be cropped, filled or differentiated later.
         with torch.no_grad():
             output = self.model.model(
                 **prepared.inputs,
                 use_cache=True,
-                past_key_values=whole_cache() if cache is None else cache,
+                past_key_values=growing_cache() if cache is None else cache,
             )
         return self._prompt_state(prepared, output.past_key_values)
 
@@ -238,12 +239,12 @@ class Qwen25OmniBackend:
             config.update(temperature=None, top_k=None, top_p=None)
         return config
 
-    def _prompt_state(self, prepared: Prepared, cache: Any) -> PrefilledPrompt:
+    def _prompt_state(self, prepared: PreparedBatch, cache: Any) -> PrefilledPrompt:
         return PrefilledPrompt(
             cache=cache,
             attention_mask=prepared.attention_mask,
             last_embedding=self.model.get_input_embeddings()(prepared.input_ids[:, -1:]),
-            # The model keeps the offset of its last prompt on itself; taken at once, nothing mixes.
+            # The model stores the offset of its last prompt on itself; copied before the next one.
             position_delta=self.model.model.rope_deltas.clone(),
         )
 
@@ -255,13 +256,13 @@ class Qwen25OmniBackend:
         return self.reader
 
     def _place(self, key: str, tensor: Tensor) -> Tensor:
-        # Seconds per grid set rotary positions: they stay in float32.
+        # video_second_per_grid determines rotary positions, so it stays in float32.
         cast = tensor.is_floating_point() and key != "video_second_per_grid"
         return tensor.to(self.model.device, self.model.dtype if cast else tensor.dtype)
 
 
-def _join_features(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-    """Media tensors of a batch, in the order in which the samples' prompts name them."""
+def _join_features(encoded: Sequence[EncodedSample]) -> dict[str, Tensor]:
+    """Media tensors of a batch, in the order of the samples and of their prompts."""
     import torch
 
     joined: dict[str, list[Tensor]] = {}
@@ -292,7 +293,10 @@ def _number(config: Mapping[str, object], key: str, default: int) -> int:
 
 
 def _pixel_limits(config: Mapping[str, object], least: int, most: int) -> tuple[int, int]:
-    """Pixel limits of a processor, under the old keys or as the newer `size` edges (in pixels)."""
+    """Pixel limits of a processor: `min_pixels` and `max_pixels`, or the edges in newer `size`.
+
+    Those edges are numbers of pixels too, despite their names.
+    """
     size = _section(config, "size")
     lower = _number(config, "min_pixels", _number(size, "shortest_edge", least))
     upper = _number(config, "max_pixels", _number(size, "longest_edge", most))

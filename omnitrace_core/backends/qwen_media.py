@@ -1,7 +1,7 @@
-"""Media of one sample as Qwen2.5-Omni takes them: tensors, and tokens with their places.
+"""Prepare the media of one sample for Qwen2.5-Omni: tensors, and tokens with their places.
 
-The official processors cut patches and mel frames; where each resulting token lies (which pixels,
-which seconds) is worked out here.
+The official processors compute patches and mel frames. This module computes the place of each
+resulting token: its pixels or its seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnitrace_core.backends.prompt import Placed
+from omnitrace_core.backends.prompt import PlacedTokens
 from omnitrace_core.errors import MediaEmpty
 from omnitrace_core.positions import Stream
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
@@ -21,8 +21,8 @@ from omnitrace_core.units.extents import frame_bins, sound_end
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Seconds of sound behind one audio token: 10 ms mel frames, halved by the encoder's convolution and
-# again by its pooling.
+# Seconds of sound in one audio token: mel frames of 10 ms, whose number the encoder halves twice,
+# by its convolution and by its pooling.
 TOKEN_S = 0.04
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
@@ -31,7 +31,7 @@ class QwenMedia:
     """Places a sample's media in its prompt and collects their tensors, in prompt order.
 
     processor: the official Qwen2_5OmniProcessor. sound_inside: whether the sound of videos is
-    interleaved with their frames (else it follows the video as audio on the same clock).
+    interleaved with their frames; otherwise it follows the video as audio with the same times.
     """
 
     def __init__(self, processor: Any, ready: ReadySample, sound_inside: bool) -> None:
@@ -41,7 +41,7 @@ class QwenMedia:
         self._tensors: dict[str, list[Tensor]] = {}
         self._audio: list[Tensor] = []
 
-    def place(self, index: int, part: Part) -> Placed:
+    def place(self, index: int, part: Part) -> PlacedTokens:
         """Tokens that replace the placeholder of the media part at `index`.
 
         Raises:
@@ -55,7 +55,7 @@ class QwenMedia:
         return self._place_video(media)
 
     def features(self) -> dict[str, Tensor]:
-        """Media tensors, joined along their first dimension; sounds apart, see `sounds`."""
+        """Media tensors by the model's names, except sounds; concatenated in prompt order."""
         import torch
 
         return {key: torch.cat(parts) for key, parts in self._tensors.items()}
@@ -69,29 +69,29 @@ class QwenMedia:
         for key, value in tensors.items():
             self._tensors.setdefault(key, []).append(value)
 
-    def _place_image(self, image: DecodedImage) -> Placed:
+    def _place_image(self, image: DecodedImage) -> PlacedTokens:
         processor = self._processor.image_processor
         output = processor(
             images=[_channels_first(image.pixels)], do_resize=False, return_tensors="pt"
         )
         grid = output["image_grid_thw"]
         self._keep({"pixel_values": output["pixel_values"], "image_grid_thw": grid})
-        boxes = _cells(grid, processor.merge_size, image.width, image.height)
+        boxes = _token_boxes(grid, processor.merge_size, image.width, image.height)
         n = len(boxes)
         zeros = [0.0] * n
         token_id = self._processor.image_token_id
-        return Placed([token_id] * n, [Stream.IMAGE] * n, zeros, zeros, boxes)
+        return PlacedTokens([token_id] * n, [Stream.IMAGE] * n, zeros, zeros, boxes)
 
-    def _place_sound(self, sound: DecodedAudio, stream: int) -> Placed:
+    def _place_sound(self, sound: DecodedAudio, stream: int) -> PlacedTokens:
         features, n = sound_features(self._processor.feature_extractor, sound)
         self._audio.append(features)
         end = sound_end(sound)
         lo = [sound.start_s + k * TOKEN_S for k in range(n)]
         hi = [min(start + TOKEN_S, end) for start in lo]
         token_id = self._processor.audio_token_id
-        return Placed([token_id] * n, [stream] * n, lo, hi, [_NO_BOX] * n)
+        return PlacedTokens([token_id] * n, [stream] * n, lo, hi, [_NO_BOX] * n)
 
-    def _place_video(self, video: DecodedVideo) -> Placed:
+    def _place_video(self, video: DecodedVideo) -> PlacedTokens:
         frames, grid, second_per_grid = self._place_frames(video)
         if video.sound is None:
             return frames
@@ -100,7 +100,7 @@ class QwenMedia:
             return self._interleave(frames, sound, grid, second_per_grid)
         tokenizer = self._processor.tokenizer
         begin, end = tokenizer.audio_bos_token_id, tokenizer.audio_eos_token_id
-        return Placed(
+        return PlacedTokens(
             frames.token_ids,
             frames.stream,
             frames.lo,
@@ -109,7 +109,7 @@ class QwenMedia:
             after=_enclosed(begin, sound, end),
         )
 
-    def _place_frames(self, video: DecodedVideo) -> tuple[Placed, Tensor, Tensor]:
+    def _place_frames(self, video: DecodedVideo) -> tuple[PlacedTokens, Tensor, Tensor]:
         import torch
 
         processor = self._processor.video_processor
@@ -129,10 +129,10 @@ class QwenMedia:
                 "video_second_per_grid": second_per_grid,
             }
         )
-        cells = _cells(grid, processor.merge_size, video.width, video.height)
+        cells = _token_boxes(grid, processor.merge_size, video.width, video.height)
         places = [(lo, hi, box) for lo, hi in frame_bins(video, factor) for box in cells]
         n = len(places)
-        placed = Placed(
+        placed = PlacedTokens(
             [self._processor.video_token_id] * n,
             [Stream.FRAMES] * n,
             [lo for lo, _, _ in places],
@@ -142,9 +142,9 @@ class QwenMedia:
         return placed, grid, second_per_grid
 
     def _interleave(
-        self, frames: Placed, sound: Placed, grid: Tensor, second_per_grid: Tensor
-    ) -> Placed:
-        """Frames and sound in the official order: chunk by chunk, between audio markers."""
+        self, frames: PlacedTokens, sound: PlacedTokens, grid: Tensor, second_per_grid: Tensor
+    ) -> PlacedTokens:
+        """Frames and sound in the official order: time chunk by time chunk, in audio markers."""
         text = self._processor.replace_video_with_audio_token(
             {"video_grid_thw": grid.numpy(), "video_second_per_grid": second_per_grid.numpy()},
             0,
@@ -155,25 +155,27 @@ class QwenMedia:
         )
         order = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         of_frames, of_sound = iter(range(len(frames.token_ids))), iter(range(len(sound.token_ids)))
-        rows: list[tuple[int, int, float, float, Sequence[float]]] = []
+        # token id, stream, lo, hi, box
+        tokens: list[tuple[int, int, float, float, Sequence[float]]] = []
         for token_id in order:
             if token_id == self._processor.video_token_id:
                 k = next(of_frames)
-                rows.append((token_id, frames.stream[k], frames.lo[k], frames.hi[k], frames.box[k]))
+                place = (frames.stream[k], frames.lo[k], frames.hi[k], frames.box[k])
+                tokens.append((token_id, *place))
             elif token_id == self._processor.audio_token_id:
                 k = next(of_sound)
-                rows.append((token_id, sound.stream[k], sound.lo[k], sound.hi[k], _NO_BOX))
+                tokens.append((token_id, sound.stream[k], sound.lo[k], sound.hi[k], _NO_BOX))
             else:
-                rows.append((token_id, Stream.NONE, 0.0, 0.0, _NO_BOX))
-        ids, stream, lo, hi, boxes = (list(column) for column in zip(*rows, strict=True))
-        return Placed(ids, stream, lo, hi, boxes)
+                tokens.append((token_id, Stream.NONE, 0.0, 0.0, _NO_BOX))
+        ids, stream, lo, hi, boxes = (list(column) for column in zip(*tokens, strict=True))
+        return PlacedTokens(ids, stream, lo, hi, boxes)
 
 
 def sound_features(extractor: Any, sound: DecodedAudio) -> tuple[Tensor, int]:
     """Log-mel frames [n_mels, n_frames] of a sound, and its number of audio tokens.
 
-    The same numbers as the official processor's, which pads every clip to 300 s first: a second of
-    silence after the clip already isolates its last frames. Nothing is cut off at 300 s.
+    The values equal those of the official processor, which pads every clip to 300 s; one second of
+    silence after the clip is enough for that. Unlike there, nothing is cut off at 300 s.
 
     Raises:
         MediaEmpty: the sound is shorter than one audio token.
@@ -183,7 +185,7 @@ def sound_features(extractor: Any, sound: DecodedAudio) -> tuple[Tensor, int]:
     if n_tokens < 1:
         raise MediaEmpty(
             f"a sound of {len(sound.waveform) / sound.sample_rate:.3f} s is shorter than one audio "
-            f"token ({TOKEN_S} s); leave it out or pad it with silence"
+            f"token ({TOKEN_S} s); leave it out, or add silence"
         )
     output = extractor(
         np.pad(sound.waveform, (0, extractor.sampling_rate)),
@@ -196,12 +198,12 @@ def sound_features(extractor: Any, sound: DecodedAudio) -> tuple[Tensor, int]:
     return features, n_tokens
 
 
-def _cells(
+def _token_boxes(
     grid: Tensor, merge_size: int, width: int, height: int
 ) -> list[tuple[float, float, float, float]]:
     """The box of each token of one picture, row by row, in pixels of the original.
 
-    grid: [1, 3], steps, rows and columns of patches, of which a token merges a square.
+    grid: [1, 3], steps, rows and columns of patches; a token merges a square of merge_size patches.
     """
     rows, columns = (int(n) // merge_size for n in grid[0, 1:])
     wide, high = width / columns, height / rows
@@ -212,9 +214,9 @@ def _cells(
     ]
 
 
-def _enclosed(begin: int, placed: Placed, end: int) -> Placed:
+def _enclosed(begin: int, placed: PlacedTokens, end: int) -> PlacedTokens:
     """The same tokens between two markup tokens."""
-    return Placed(
+    return PlacedTokens(
         [begin, *placed.token_ids, end],
         [Stream.NONE, *placed.stream, Stream.NONE],
         [0.0, *placed.lo, 0.0],

@@ -1,4 +1,4 @@
-"""Models that come with the package, by name."""
+"""Models that are shipped with the package, by name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ SHIPPED = {"omnitrace-tiny": _ASSETS / "omnitrace-tiny"}
 
 
 def model_location(path: str) -> str:
-    """Where a model's files are: the folder of a shipped one, else `path` as it is.
+    """The folder of a shipped model if `path` is its name, else `path` unchanged.
 
-    The name means the shipped model even beside a folder of that name; `./NAME` means the folder.
+    The name means the shipped model even if the working directory has a folder of that name; write
+    `./NAME` for the folder.
 
     Raises:
-        BackendError: the package was installed without it.
+        BackendError: the files of the shipped model are not installed.
     """
     folder = SHIPPED.get(path)
     if folder is None:
         return path
     if not (folder / "config.json").is_file():
-        raise BackendError(f"{path} should lie in {folder} and does not; install the package again")
+        raise BackendError(
+            f"the files of {path} are missing from {folder}; install the package again"
+        )
     return str(folder)

@@ -32,7 +32,7 @@ from omnitrace_core.tracing.streaming import StreamedToken, stream_tokens
 from omnitrace_core.units.cut import candidate_units
 
 if TYPE_CHECKING:
-    from omnitrace_core.backends.base import Backend, Encoded, PrefilledPrompt, Prepared
+    from omnitrace_core.backends.base import Backend, EncodedSample, PrefilledPrompt, PreparedBatch
     from omnitrace_core.reader import SampleReader
 
 log = logging.getLogger(__name__)
@@ -255,7 +255,9 @@ class BatchTracer:
             )
         ]
 
-    def _generate(self, prepared: Prepared) -> tuple[list[ResponseTokens], PrefilledPrompt | None]:
+    def _generate(
+        self, prepared: PreparedBatch
+    ) -> tuple[list[ResponseTokens], PrefilledPrompt | None]:
         """The generated responses, and the state of the prompt if the replay can start from it."""
         generated = self.backend.generate(prepared, self.decode)
         end_ids = self.backend.end_ids
@@ -266,7 +268,7 @@ class BatchTracer:
 
     def _replay(
         self,
-        prepared: Prepared,
+        prepared: PreparedBatch,
         prompt: PrefilledPrompt | None,
         responses: Sequence[Sequence[int]],
     ) -> list[SampleFolds]:
@@ -295,7 +297,7 @@ class BatchTracer:
         return folds
 
     def _token_trace(
-        self, encoded: Encoded, response: ResponseTokens, folds: SampleFolds | None
+        self, encoded: EncodedSample, response: ResponseTokens, folds: SampleFolds | None
     ) -> TokenTrace:
         n_gen = len(response.token_ids)
         text, char_spans = decode_response(self.backend.tokenizer, response.token_ids)

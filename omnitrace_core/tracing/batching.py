@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omnitrace_core.tracing.responses import ResponseTokens
 
 if TYPE_CHECKING:
-    from omnitrace_core.backends.base import Encoded
+    from omnitrace_core.backends.base import EncodedSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class TraceInput:
     """
 
     index: int
-    encoded: Encoded
+    encoded: EncodedSample
     response: ResponseTokens | None
     n_tokens: int
 

@@ -18,7 +18,7 @@ from omnitrace_core.records import Float32, Fold
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from omnitrace_core.backends.base import Encoded
+    from omnitrace_core.backends.base import EncodedSample
     from omnitrace_core.tracing.replay.run import ReplaySlice
 
 
@@ -29,7 +29,7 @@ class SampleFolds:
     """
 
     def __init__(
-        self, encoded: Encoded, unit_index: Tensor, n_gen: int, options: TraceOptions
+        self, encoded: EncodedSample, unit_index: Tensor, n_gen: int, options: TraceOptions
     ) -> None:
         self._encoded = encoded
         self._unit_index = unit_index

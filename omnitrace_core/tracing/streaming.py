@@ -22,7 +22,7 @@ from omnitrace_core.tracing.signals.base import Signal
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from omnitrace_core.backends.base import Backend, DecodingRules, Encoded
+    from omnitrace_core.backends.base import Backend, DecodingRules, EncodedSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class StreamedToken:
 
 def stream_tokens(
     backend: Backend,
-    encoded: Encoded,
+    encoded: EncodedSample,
     signals: Mapping[str, Signal],
     decode: DecodeOptions,
     trace: TraceOptions,

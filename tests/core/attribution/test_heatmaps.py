@@ -8,7 +8,7 @@ import pytest
 from omnitrace_core.attribution.curation import pos_weights, span_means
 from omnitrace_core.attribution.heatmaps import HeatMap, pack, span_heatmaps, unpack, upscale
 from omnitrace_core.backends import load_backend
-from omnitrace_core.backends.base import Backend, Encoded
+from omnitrace_core.backends.base import Backend, EncodedSample
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.positions import PromptMap, Stream
@@ -84,7 +84,9 @@ def backend(tiny_model: str) -> Backend:
     return load_backend(ModelOptions(path=tiny_model, device="cpu"))
 
 
-def weight_on_what_differs(one: Encoded, other: Encoded, key: str, stream: int) -> Float32:
+def weight_on_what_differs(
+    one: EncodedSample, other: EncodedSample, key: str, stream: int
+) -> Float32:
     """A row with all its weight on the tokens whose pixels differ between two prompts.
 
     Which tokens these are is read from the model's own inputs: four patches make one token.

@@ -12,9 +12,9 @@ from transformers import DynamicCache, StaticCache
 from omnitrace_core.backends.base import Generated, PrefilledPrompt
 from omnitrace_core.backends.caches import (
     can_keep_prompt,
+    growing_cache,
     keep_prompt,
     preallocated_cache,
-    whole_cache,
 )
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
@@ -128,7 +128,7 @@ def filled(cache: Any, batch: int, slots: int) -> Any:
     return cache
 
 
-@pytest.mark.parametrize("make", [whole_cache, lambda: preallocated_cache(2, 9)])
+@pytest.mark.parametrize("make", [growing_cache, lambda: preallocated_cache(2, 9)])
 def test_keep_prompt(make: Any) -> None:
     cache = filled(make(), 2, 7)
     assert can_keep_prompt(cache, 2, 5)
@@ -136,7 +136,7 @@ def test_keep_prompt(make: Any) -> None:
     assert not can_keep_prompt(cache, 2, 8)
     keep_prompt(cache, 5)
     assert int(cache.get_seq_length()) == 5
-    with pytest.raises(BackendError, match="holds 5 slots where the prompt needs 6"):
+    with pytest.raises(BackendError, match="has 5 slots, but the prompt needs 6"):
         keep_prompt(cache, 6)
     keep_prompt(cache, 0)
     assert int(cache.get_seq_length()) == 0
