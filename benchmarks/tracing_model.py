@@ -132,7 +132,7 @@ def _config(size: Size) -> Any:
         "output_dim": size.hidden,
     }
     # Placeholders lie behind the vocabulary, so that no generated token is taken for one.
-    image, sound, video, sound_start, sound_end, vision_start = range(
+    image, sound, video, sound_start, sound_end_s, vision_start = range(
         size.vocabulary, size.vocabulary + 6
     )
     config: Any = Qwen2_5OmniThinkerConfig(
@@ -144,7 +144,7 @@ def _config(size: Size) -> Any:
         audio_token_index=sound,
         video_token_index=video,
         audio_start_token_id=sound_start,
-        audio_end_token_id=sound_end,
+        audio_end_token_id=sound_end_s,
     )
     # Not a field of the config class, but the model's rotary index reads it.
     config.vision_start_token_id = vision_start

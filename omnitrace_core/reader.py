@@ -1,6 +1,6 @@
-"""From a sample to what a backend takes: decode its media, find its speech, cut its units.
+"""Turns a sample into what a backend takes: decodes its media, finds its speech, cuts its units.
 
-No model weights are involved, so this half of the work runs on CPU actors.
+The traced model is not involved, so this half of the work runs on CPU actors.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from omnitrace_core.units.extents import Extent, extent_of
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """All settings on which the reading of a sample depends.
+    """All settings that `SampleReader` depends on.
 
     rules: sizes and rates of the model's media. spans: names the language pipeline, which also cuts
     text parts into sentences.
@@ -65,11 +65,11 @@ class SampleReader:
         self._decoder = MediaDecoder(options.media, options.rules, isolate=isolate)
 
     def load(self) -> None:
-        """Load the models of speech now, if any are asked for, and not with the first sound.
+        """Load the speech models that the settings need now, instead of at the first sound.
 
         Raises:
             BackendError: a speech or embedding model cannot be loaded.
-            UnknownName: the speech model does not know the language.
+            UnknownName: `asr.engine` is unknown, or the speech model does not know `asr.language`.
         """
         if self.options.units.audio != "chunks":
             return
@@ -90,14 +90,15 @@ class SampleReader:
         return parsed if isinstance(parsed, ReadySample) else self.read(parsed)
 
     def read(self, sample: Sample) -> ReadySample:
-        """All three steps for one sample.
+        """Decode the media of a sample, find its speech and cut its units.
 
         Raises:
             MediaError: a part's media is missing, denied, too large, empty or corrupt.
-            SpeechError: the speech engine failed.
+            SpeechError: the speech engine failed on a sound.
+            BackendError: a speech or embedding model cannot be loaded.
         """
         media = self.decode(sample)
-        return self.ready(sample, media, self.speech(sample, media))
+        return self.make_ready(sample, media, self.find_speech(sample, media))
 
     def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
         """Decoded media by part index. Raises: MediaError."""
@@ -108,65 +109,64 @@ class SampleReader:
         return self._decoder.decode_part(part)
 
     @property
-    def hears_together(self) -> bool:
-        """Whether `speech_of` does better with several samples than with one after the other."""
+    def batches_speech(self) -> bool:
+        """Whether `find_speech_batch` is faster on several samples than on one after the other."""
         return self.options.units.audio == "chunks" and isinstance(self._engine, BatchEngine)
 
-    def speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> SpeechByPart:
-        """Chunks of speech by part index; empty unless `units.audio` is chunks.
+    def find_speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> SpeechByPart:
+        """The speech chunks of each sound, by part index; empty unless `units.audio` is chunks.
 
         Raises:
             SpeechError: the speech engine failed on a sound.
             BackendError: a speech or embedding model cannot be loaded.
         """
-        (found,) = self.speech_of([(sample, media)])
-        if isinstance(found, SpeechError):
-            raise found
-        return found
+        (speech,) = self.find_speech_batch([(sample, media)])
+        if isinstance(speech, SpeechError):
+            raise speech
+        return speech
 
-    def speech_of(
+    def find_speech_batch(
         self, samples: Sequence[tuple[Sample, Mapping[int, DecodedMedia]]]
     ) -> list[SpeechByPart | SpeechError]:
-        """As `speech` for each of some samples, whose sounds may share the engine's batches.
+        """As `find_speech`, for several samples, whose sounds may share the engine's batches.
 
-        A sample with a sound that the engine fails on has that error in its place.
+        samples: each with its decoded media by part index. Where the engine failed on a sound, the
+        result of its sample is that error.
 
         Raises:
             BackendError: a speech or embedding model cannot be loaded.
         """
         if self.options.units.audio != "chunks":
             return [{} for _ in samples]
-        asked = [
+        # Each sound with the number of its sample and the index of its part.
+        sounds = [
             (number, index, PartAudio(sound, sample.parts[index]))
             for number, (sample, media) in enumerate(samples)
             for index, sound in _sounds(sample, media)
         ]
-        heard = find_segments(self._engine, [sound for _, _, sound in asked])
+        results = find_segments(self._engine, [sound for _, _, sound in sounds])
         chunks: list[dict[int, tuple[SpeechChunk, ...]]] = [{} for _ in samples]
         errors: dict[int, SpeechError] = {}
-        for (number, index, _), segments in zip(asked, heard, strict=True):
-            if isinstance(segments, SpeechError):
-                errors.setdefault(number, segments)
+        for (number, index, _), result in zip(sounds, results, strict=True):
+            if isinstance(result, SpeechError):
+                errors.setdefault(number, result)
             elif number not in errors:
-                chunks[number][index] = self._chunker.chunks(segments)
-        return [errors.get(number, found) for number, found in enumerate(chunks)]
+                chunks[number][index] = self._chunker.chunks(result)
+        return [errors.get(number, speech) for number, speech in enumerate(chunks)]
 
-    def ready(
-        self,
-        sample: Sample,
-        media: Mapping[int, DecodedMedia],
-        speech: SpeechByPart,
+    def make_ready(
+        self, sample: Sample, media: Mapping[int, DecodedMedia], speech: SpeechByPart
     ) -> ReadySample:
-        """Cut the units and collect the notes of every step."""
+        """Cut the units of a sample, and collect the notes of decoding and of cutting."""
         extents = {index: extent_of(item, self.options.rules) for index, item in media.items()}
         units, notes = self.cut_units(sample, extents, speech)
-        decoding = tuple(
+        media_notes = tuple(
             f"part {index}: {note}" for index, item in media.items() for note in item.notes
         )
-        return ReadySample(sample=sample, media=media, units=units, notes=decoding + notes)
+        return ReadySample(sample=sample, media=media, units=units, notes=media_notes + notes)
 
-    def read_ahead(self, samples: Iterable[Sample]) -> None:
-        """Read the texts of samples together, which `ready` is given next; that is faster."""
+    def analyse_texts(self, samples: Iterable[Sample]) -> None:
+        """Analyse the texts of samples in batches, which makes `make_ready` faster."""
         if self.options.units.text == "sentence":
             parts = (part for sample in samples for part in sample.parts if part.evidence)
             self._language.analyse_batch(part.text for part in parts if part.text.strip())
@@ -174,7 +174,7 @@ class SampleReader:
     def cut_units(
         self, sample: Sample, extents: Mapping[int, Extent], speech: SpeechByPart
     ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
-        """Source units from the extents of media alone, and notes on fallbacks."""
+        """Source units, and notes on fallbacks. Of media, only the extents are needed."""
         return build_units(sample, extents, speech, self._split_text, self.options.units)
 
     @cached_property
@@ -196,7 +196,7 @@ class SampleReader:
 def _sounds(
     sample: Sample, media: Mapping[int, DecodedMedia]
 ) -> Iterator[tuple[int, DecodedAudio]]:
-    """Sounds and sound tracks by part index."""
+    """The decoded sound of each audio part and of each video with a sound track, by part index."""
     for index in range(len(sample.parts)):
         decoded = media.get(index)
         sound = decoded.sound if isinstance(decoded, DecodedVideo) else decoded

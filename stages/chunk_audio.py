@@ -90,7 +90,7 @@ class ChunkAudio:
         samples, read_s = self._read_texts(rows)
         results: Results = {}
         group: list[_Loaded] = []
-        in_groups = self._reader.hears_together and not attempt.one_by_one
+        in_groups = self._reader.batches_speech and not attempt.one_by_one
         for row in rows:
             try:
                 attempt.announce(row.row_key)
@@ -112,7 +112,7 @@ class ChunkAudio:
         started = time.perf_counter()
         samples = {row.index: row.sample for row in rows}
         # A failure here is raised again by the sample that causes it.
-        guarded(STAGE, "reading ahead", partial(self._reader.read_ahead, samples.values()))
+        guarded(STAGE, "analysing texts", partial(self._reader.analyse_texts, samples.values()))
         return samples, (time.perf_counter() - started) / max(len(samples), 1)
 
     def _process_group(self, group: Sequence[_Loaded]) -> Results:
@@ -123,7 +123,7 @@ class ChunkAudio:
         keys = ", ".join(item.row.row_key for item in group)
         inputs = [(item.sample, item.media) for item in group]
         with deadline(self._timeout_s, f"finding speech in {len(group)} samples"):
-            found = guarded(STAGE, keys, partial(self._reader.speech_of, inputs))
+            found = guarded(STAGE, keys, partial(self._reader.find_speech_batch, inputs))
         if isinstance(found, RowError):
             if len(group) == 1:
                 return {group[0].row.index: found}
@@ -146,7 +146,7 @@ class ChunkAudio:
         started = time.perf_counter()
         if isinstance(speech, SpeechError):
             raise speech
-        ready = self._reader.ready(item.sample, item.media, speech)
+        ready = self._reader.make_ready(item.sample, item.media, speech)
         return {
             "speech": codec.encode_speech(speech),
             "units": codec.encode_units(ready.units),

@@ -102,7 +102,7 @@ class UnitRefolder:
                 media[index] = self._decode(sample, info)
             except SampleError as error:
                 raise type(error)(f"part {index}: {error}") from error
-        return self._reader.speech(sample, media)
+        return self._reader.find_speech(sample, media)
 
     def _decode(self, sample: Sample, info: Mapping[str, Any]) -> DecodedMedia:
         part = sample.parts[info["part_index"]]

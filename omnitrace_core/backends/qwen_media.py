@@ -16,7 +16,7 @@ from omnitrace_core.backends.prompt import PlacedTokens
 from omnitrace_core.errors import MediaEmpty
 from omnitrace_core.positions import Stream
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
-from omnitrace_core.units.extents import frame_bins, sound_end
+from omnitrace_core.units.extents import frame_bins, sound_end_s
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ class QwenMedia:
     def _place_sound(self, sound: DecodedAudio, stream: int) -> PlacedTokens:
         features, n = sound_features(self._processor.feature_extractor, sound)
         self._audio.append(features)
-        end = sound_end(sound)
+        end = sound_end_s(sound)
         lo = [sound.start_s + k * TOKEN_S for k in range(n)]
         hi = [min(start + TOKEN_S, end) for start in lo]
         token_id = self._processor.audio_token_id

@@ -1,9 +1,9 @@
-"""Source units of a sample, and which unit each prompt position belongs to.
+"""Cuts a sample into source units, and finds the unit of each prompt position.
 
-Units are cut from the sample, the extents of its media and its speech (neither model nor pixels are
-needed). A backend says where every prompt position lies in the sample's own coordinates
-(`PromptMap`); `assign_units` brings the two together, so other units can be folded from the same
-prompt without the backend.
+Units are cut from the sample, the extents of its media and its speech chunks; neither the model nor
+pixels are needed. A `PromptMap`, which a backend makes, says where every prompt position lies in
+the sample. `assign_units` needs nothing else of the prompt, so masses can be folded into other
+units later, without the backend.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from omnitrace_core.units.extents import Extent
 if TYPE_CHECKING:
     from omnitrace_core.text.sentences import TextSpan
 
+# The speech chunks of each sound, by part index.
 SpeechByPart = Mapping[int, tuple[SpeechChunk, ...]]
 SplitText = Callable[[str], "Sequence[TextSpan]"]
-
 
 _STREAMS_OF_MODALITY: dict[str, tuple[int, ...]] = {
     "text": (Stream.TEXT,),
@@ -41,10 +41,11 @@ _STREAMS_OF_KIND: dict[str, tuple[int, ...]] = {
     "sound_chunk": (Stream.SOUND,),
 }
 _WHY_EMPTY: dict[str, str] = {"image_cell": "units.grid is finer than the tokens of this image"}
-# Relative difference below which two units cover a position alike.
+# Two units that cover a position equally but for this relative difference are tied.
 _TIE = 1e-4
-# Positions at a time, so that positions x units is never a table of millions.
+# Positions per step, which bounds the size of the table [positions, units].
 _BLOCK = 512
+_AUDIO_TOKEN_S = 0.04
 
 
 def build_units(
@@ -56,8 +57,10 @@ def build_units(
 ) -> tuple[tuple[SourceUnit, ...], tuple[str, ...]]:
     """All source units of a sample in reading order, and notes on fallbacks.
 
-    extents: of every media part, by part index. speech: by part index, read if `options.audio` is
-    chunks; a sound with no speech found falls back to time bins (noted).
+    extents: of every media part, by part index.
+    speech: used only if `options.audio` is chunks. A sound without speech chunks is cut into time
+    bins instead, with a note.
+    split_text: the units of a text part.
     """
     units: list[SourceUnit] = []
     notes: list[str] = []
@@ -66,11 +69,11 @@ def build_units(
             units.extend(_text_units(index, part, split_text))
             continue
         if not part.evidence:
-            units.append(_whole(index, extents[index]))
+            units.append(_instruction_unit(index, extents[index]))
             continue
-        segments = speech.get(index, ()) if options.audio == "chunks" else ()
-        units.extend(_media_units(index, extents[index], segments, options))
-        if options.audio == "chunks" and not segments and extents[index].sound is not None:
+        chunks = speech.get(index, ()) if options.audio == "chunks" else ()
+        units.extend(_media_units(index, extents[index], chunks, options))
+        if options.audio == "chunks" and not chunks and extents[index].sound is not None:
             notes.append(f"part {index}: no speech found, its sound is cut into time bins")
     return tuple(replace(unit, unit_id=i) for i, unit in enumerate(units)), tuple(notes)
 
@@ -78,8 +81,8 @@ def build_units(
 def assign_units(prompt: PromptMap, units: Sequence[SourceUnit]) -> NDArray[np.int64]:
     """The unit of each prompt position, -1 for none: the unit that covers most of the position.
 
-    Returns [P] int64. Ties go to the lower unit index. A position is never divided, so units finer
-    than positions (a fine image grid) stay without any: see `empty_units`.
+    Returns [P] int64. Of tied units, the lowest index wins. A position is never divided, so units
+    that are smaller than positions (a fine image grid) may get none: see `empty_units`.
     """
     index = np.full(prompt.part.shape, -1, dtype=np.int64)
     groups: dict[tuple[int, int], list[SourceUnit]] = {}
@@ -100,28 +103,28 @@ def _assign_block(
     prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
 ) -> NDArray[np.int64]:
     """The unit of some positions of one stream: [n_positions], -1 for none."""
-    near = units if stream == Stream.IMAGE else _near(prompt, where, units, stream)
-    if not near:
+    candidates = units if stream == Stream.IMAGE else _within(prompt, where, units, stream)
+    if not candidates:
         return np.full(where.size, -1, dtype=np.int64)
-    covered = _cover(prompt, where, near, stream)
+    covered = _coverage(prompt, where, candidates, stream)
     most = covered.max(axis=1)
-    # Boxes are float32: what differs by their rounding alone is a tie.
+    # Boxes are float32, so equal coverages may differ by their rounding.
     best = (covered >= most[:, None] * (1 - _TIE)).argmax(axis=1)
-    ids = np.asarray([unit.unit_id for unit in near], dtype=np.int64)[best]
+    ids = np.asarray([unit.unit_id for unit in candidates], dtype=np.int64)[best]
     return np.where(most > 0, ids, -1)
 
 
-def _near(
+def _within(
     prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
 ) -> list[SourceUnit]:
-    """Those units that reach into the stretch of text or time that the positions span."""
+    """The units that overlap the range of text or time from the first position to the last."""
     low, high = prompt.lo[where].min(), prompt.hi[where].max()
     starts, ends = _edges(units, stream)
     return [units[int(j)] for j in np.flatnonzero((starts < high) & (ends > low))]
 
 
 def _edges(units: Sequence[SourceUnit], stream: int) -> NDArray[np.float64]:
-    """Where units begin and end, [2, n_units]: characters of a text, seconds of all else."""
+    """Starts and ends of units, [2, n_units]: in characters for text, in seconds otherwise."""
     if stream == Stream.TEXT:
         edges = [(unit.char_start, unit.char_end) for unit in units]
     else:
@@ -130,41 +133,44 @@ def _edges(units: Sequence[SourceUnit], stream: int) -> NDArray[np.float64]:
 
 
 def empty_units(unit_index: NDArray[np.int64], units: Sequence[SourceUnit]) -> list[int]:
-    """Ids of the units that no prompt position belongs to: they can get no mass.
+    """Ids of the units that have no prompt position, so that they cannot get any mass.
 
-    unit_index: [P], as `assign_units` gives it.
+    unit_index: [P], from `assign_units`.
     """
     filled = set(unit_index.tolist())
     return [unit.unit_id for unit in units if unit.unit_id not in filled]
 
 
 def empty_unit_notes(unit_index: NDArray[np.int64], units: Sequence[SourceUnit]) -> tuple[str, ...]:
-    """A note for each part and kind of which some units can get no mass; none if all can.
+    """A note for each part and kind of unit with units that cannot get any mass.
 
-    unit_index: [P], as `assign_units` gives it.
+    unit_index: [P], from `assign_units`.
     """
     empty = set(empty_units(unit_index, units))
     groups: dict[tuple[int, UnitKind], list[bool]] = {}
     for unit in units:
         groups.setdefault((unit.part_index, unit.kind), []).append(unit.unit_id in empty)
     return tuple(
-        f"part {part}: {sum(gone)} of {len(gone)} units ({kind}) hold no token and can never be a "
-        f"source; {_WHY_EMPTY.get(kind, 'they are shorter than a token')}"
-        for (part, kind), gone in groups.items()
-        if any(gone)
+        f"part {part}: {sum(is_empty)} of {len(is_empty)} units ({kind}) hold no token and can "
+        f"never be a source; {_WHY_EMPTY.get(kind, 'they are shorter than a token')}"
+        for (part, kind), is_empty in groups.items()
+        if any(is_empty)
     )
 
 
-def _cover(
+def _coverage(
     prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
 ) -> NDArray[np.float64]:
-    """How much of each position lies in each unit: [n_positions, n_units], 0 for nothing."""
+    """How much of each position lies in each unit: [n_positions, n_units], 0 without overlap.
+
+    In characters, seconds or square pixels.
+    """
     if stream == Stream.IMAGE:
         boxes = np.asarray([unit.box for unit in units], dtype=np.float64)
         cells = prompt.box[where].astype(np.float64)
-        wide = _overlap(cells[:, 0], cells[:, 2], boxes[:, 0], boxes[:, 2])
-        wide *= _overlap(cells[:, 1], cells[:, 3], boxes[:, 1], boxes[:, 3])
-        return wide
+        widths = _overlap(cells[:, 0], cells[:, 2], boxes[:, 0], boxes[:, 2])
+        heights = _overlap(cells[:, 1], cells[:, 3], boxes[:, 1], boxes[:, 3])
+        return widths * heights
     starts, ends = _edges(units, stream)
     return _overlap(prompt.lo[where], prompt.hi[where], starts, ends)
 
@@ -175,12 +181,13 @@ def _overlap(
     starts: NDArray[np.float64],
     ends: NDArray[np.float64],
 ) -> NDArray[np.float64]:
+    """The length of the overlap of each [lo, hi] with each [starts, ends]: [n_lo, n_starts]."""
     shared: NDArray[np.float64] = np.minimum(hi[:, None], ends) - np.maximum(lo[:, None], starts)
     return shared.clip(min=0.0)
 
 
 def _text_units(index: int, part: Part, split_text: SplitText) -> Iterator[SourceUnit]:
-    """Sentences and options of a part; a part that instructs is one unit, however long."""
+    """Sentences and options of a text part; an instruction is one unit, however long."""
     if part.evidence:
         for span in split_text(part.text):
             yield _text_unit(index, part.text, span.start, span.end, span.kind)
@@ -203,8 +210,8 @@ def _text_unit(index: int, text: str, start: int, end: int, kind: UnitKind) -> S
     )
 
 
-def _whole(index: int, extent: Extent) -> SourceUnit:
-    """Media that instruct (an example picture, say) are one unit, and no source."""
+def _instruction_unit(index: int, extent: Extent) -> SourceUnit:
+    """Media of an instruction, such as an example picture, are one unit, and not a source."""
     if extent.kind == "image":
         unit = next(_image_units(index, extent, UnitOptions()))
     else:
@@ -214,7 +221,7 @@ def _whole(index: int, extent: Extent) -> SourceUnit:
 
 
 def _media_units(
-    index: int, extent: Extent, segments: Sequence[SpeechChunk], options: UnitOptions
+    index: int, extent: Extent, chunks: Sequence[SpeechChunk], options: UnitOptions
 ) -> Iterator[SourceUnit]:
     if extent.kind == "image":
         yield from _image_units(index, extent, options)
@@ -222,7 +229,7 @@ def _media_units(
         yield _timed_unit(index, "video_bin", "video", start, end)
     if extent.sound is not None:
         modality: Literal["audio", "video"] = "audio" if extent.kind == "audio" else "video"
-        yield from _sound_units(index, extent.sound, segments, modality, options)
+        yield from _sound_units(index, extent.sound, chunks, modality, options)
 
 
 def _image_units(index: int, image: Extent, options: UnitOptions) -> Iterator[SourceUnit]:
@@ -247,16 +254,16 @@ def _image_units(index: int, image: Extent, options: UnitOptions) -> Iterator[So
 def _sound_units(
     index: int,
     sound: tuple[float, float],
-    segments: Sequence[SpeechChunk],
+    chunks: Sequence[SpeechChunk],
     modality: Literal["audio", "video"],
     options: UnitOptions,
 ) -> Iterator[SourceUnit]:
     bin_kind: UnitKind = "audio_bin" if modality == "audio" else "sound_bin"
     chunk_kind: UnitKind = "audio_chunk" if modality == "audio" else "sound_chunk"
-    if segments:
-        for segment in segments:
-            unit = _timed_unit(index, chunk_kind, modality, segment.start_s, segment.end_s)
-            yield replace(unit, transcript=segment.text)
+    if chunks:
+        for chunk in chunks:
+            unit = _timed_unit(index, chunk_kind, modality, chunk.start_s, chunk.end_s)
+            yield replace(unit, transcript=chunk.text)
         return
     for start, end in time_bins(*sound, options.bin_s):
         yield _timed_unit(index, bin_kind, modality, start, end)
@@ -273,16 +280,16 @@ def _timed_unit(
 def time_bins(start_s: float, end_s: float, bin_s: float) -> list[tuple[float, float]]:
     """[start, end) bins of `bin_s` seconds that tile [start_s, end_s]; the last may be shorter.
 
-    A remainder below a twenty-fifth of a second (one audio token) joins the bin before it.
+    A remainder below 0.04 s (one audio token) joins the bin before it.
     """
-    length = end_s - start_s
-    n_bins = max(1, math.ceil((length - 0.04) / bin_s))
+    n_bins = max(1, math.ceil((end_s - start_s - _AUDIO_TOKEN_S) / bin_s))
     edges = [start_s + k * bin_s for k in range(n_bins)] + [end_s]
     return list(pairwise(edges))
 
 
 def candidate_units(units: Sequence[SourceUnit], instructions: str) -> list[int]:
-    """Indices of the units that can be sources: all, or all that do not instruct."""
+    """Indices of the units that may be sources: all if `instructions` is include, else all but
+    instructions."""
     return [
         j for j, unit in enumerate(units) if instructions == "include" or unit.kind != "instruction"
     ]

@@ -74,7 +74,7 @@ def ready(
         response_token_ids=response_token_ids,
     )
     reader = SampleReader(ReadingOptions(rules or MediaRules(), units=units or UnitOptions()))
-    return reader.ready(sample, media, {})
+    return reader.make_ready(sample, media, {})
 
 
 def one_of_each() -> dict[str, ReadySample]:

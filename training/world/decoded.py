@@ -62,7 +62,7 @@ def as_ready(
         reference_answer=sample.response,
         options=sample.options,
     )
-    return reader.ready(made, media, {}) if cut else ReadySample(made, media, ())
+    return reader.make_ready(made, media, {}) if cut else ReadySample(made, media, ())
 
 
 def decoded(part: Part, rules: MediaRules, options: MediaOptions) -> DecodedMedia:

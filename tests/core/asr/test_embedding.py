@@ -157,7 +157,7 @@ class TestRealModel:
             ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks"), asr=options)
         )
         sample = Sample("s", (Message("user", (part,)),))
-        ready = reader.ready(sample, {0: audio}, reader.speech(sample, {0: audio}))
+        ready = reader.make_ready(sample, {0: audio}, reader.find_speech(sample, {0: audio}))
         assert [(u.start_s, u.end_s, u.transcript) for u in ready.units] == [
             (0.0, 12.0, "The cat sleeps on the sofa. The cat is asleep."),
             (12.0, 18.0, "Taxes rise in May."),

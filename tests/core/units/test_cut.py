@@ -1,4 +1,4 @@
-"""Units lie inside their media, tile it, and take the positions that lie in them."""
+"""Units lie inside their media, tile them, and get the positions that lie in them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_time_bins(start: float, end: float, expected: list[tuple[float, float]]
     np.testing.assert_allclose(time_bins(start, end, 1.0), expected)
 
 
-def test_units_come_in_reading_order_with_their_ids() -> None:
+def test_units_are_in_reading_order_with_their_ids() -> None:
     item = ready(["Read this.", video(1), "A. one\nB. two", sound(2, 1.2)])
     assert [unit.unit_id for unit in item.units] == list(range(len(item.units)))
     assert [unit.kind for unit in item.units] == (
@@ -52,21 +52,21 @@ def test_units_come_in_reading_order_with_their_ids() -> None:
             assert text[unit.char_start : unit.char_end] == unit.text
 
 
-def test_instructions_are_one_unit_and_marked() -> None:
+def test_an_instruction_is_one_unit() -> None:
     parts = (Part("text", text=" Answer. Be brief. ", evidence=False), Part("text", text="Why?"))
     reader = SampleReader(ReadingOptions(MediaRules()))
-    item = reader.ready(Sample("a", (Message("user", parts),)), {}, {})
+    item = reader.make_ready(Sample("a", (Message("user", parts),)), {}, {})
     assert [(unit.kind, unit.text) for unit in item.units] == [
         ("instruction", "Answer. Be brief."),
         ("sentence", "Why?"),
     ]
 
 
-def test_chunks_take_the_place_of_bins_and_silence_falls_back() -> None:
+def test_chunks_replace_bins_except_without_speech() -> None:
     sample = Sample("a", (Message("user", (Part("audio", uri="x"), Part("audio", uri="y"))),))
     reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks")))
     speech = {0: (SpeechChunk(0.5, 1.1, "hello"), SpeechChunk(1.6, 2.0, "there")), 1: ()}
-    item = reader.ready(sample, {0: sound(1, 3.0), 1: sound(2, 2.0)}, speech)
+    item = reader.make_ready(sample, {0: sound(1, 3.0), 1: sound(2, 2.0)}, speech)
     assert [(unit.kind, unit.start_s, unit.transcript) for unit in item.units] == [
         ("audio_chunk", 0.5, "hello"),
         ("audio_chunk", 1.6, "there"),
@@ -76,7 +76,7 @@ def test_chunks_take_the_place_of_bins_and_silence_falls_back() -> None:
     assert item.notes == ("part 1: no speech found, its sound is cut into time bins",)
 
 
-def test_media_that_instruct_are_one_unit_and_no_source() -> None:
+def test_media_of_an_instruction_are_one_unit() -> None:
     parts = (
         Part("image", uri="x", evidence=False),
         Part("video", uri="y", evidence=False),
@@ -84,7 +84,7 @@ def test_media_that_instruct_are_one_unit_and_no_source() -> None:
     )
     reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(image="grid")))
     media: dict[int, DecodedMedia] = {0: image(1), 1: video(2)}
-    item = reader.ready(Sample("a", (Message("user", parts),)), media, {})
+    item = reader.make_ready(Sample("a", (Message("user", parts),)), media, {})
     assert [(unit.kind, unit.modality) for unit in item.units] == [
         ("instruction", "image"),
         ("instruction", "video"),
@@ -101,7 +101,7 @@ def test_media_that_instruct_are_one_unit_and_no_source() -> None:
     assert assign_units(prompt, item.units).tolist() == [0, 1, 1]
 
 
-def _audio_positions(edges: list[float]) -> PromptMap:
+def audio_positions(edges: list[float]) -> PromptMap:
     n = len(edges) - 1
     return PromptMap(
         stream=np.full(n, Stream.AUDIO, np.int8),
@@ -119,7 +119,7 @@ def test_a_position_goes_to_the_unit_that_covers_most_of_it() -> None:
         SourceUnit(2, "audio_chunk", "audio", 0, start_s=3.0, end_s=4.0),
         SourceUnit(3, "audio_bin", "audio", 1, start_s=0.0, end_s=9.0),
     ]
-    prompt = _audio_positions([0.0, 0.5, 0.9, 1.4, 1.6, 2.1, 2.9, 3.2])
+    prompt = audio_positions([0.0, 0.5, 0.9, 1.4, 1.6, 2.1, 2.9, 3.2])
     assert assign_units(prompt, units).tolist() == [0, 0, 1, 1, 1, -1, 2]
 
 
@@ -128,7 +128,7 @@ def test_ties_go_to_the_lower_unit() -> None:
         SourceUnit(0, "audio_bin", "audio", 0, start_s=0.0, end_s=1.0),
         SourceUnit(1, "audio_bin", "audio", 0, start_s=1.0, end_s=2.0),
     ]
-    assert assign_units(_audio_positions([0.5, 1.5]), units).tolist() == [0]
+    assert assign_units(audio_positions([0.5, 1.5]), units).tolist() == [0]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def backend(tiny_model: str) -> Backend:
     return load_backend(ModelOptions(path=tiny_model, device="cpu"))
 
 
-def gridded(rows: int, columns: int, height: int = 112, width: int = 168) -> ReadySample:
+def image_with_grid(rows: int, columns: int, height: int = 112, width: int = 168) -> ReadySample:
     """An image of 640 x 480 (by default 4 x 6 tokens) cut into cells, and a question."""
     options = UnitOptions(image="grid", grid=(rows, columns))
     return ready([image(1, height, width), "What?"], units=options)
@@ -144,7 +144,7 @@ def gridded(rows: int, columns: int, height: int = 112, width: int = 168) -> Rea
 
 @pytest.mark.parametrize("grid", [(1, 1), (3, 3), (4, 8), (7, 11), (13, 9)])
 def test_cells_tile_the_image_exactly(grid: tuple[int, int]) -> None:
-    boxes = [unit.box for unit in gridded(*grid).units if unit.box is not None]
+    boxes = [unit.box for unit in image_with_grid(*grid).units if unit.box is not None]
     assert len(boxes) == grid[0] * grid[1]
     columns = sorted({(x0, x1) for x0, _, x1, _ in boxes})
     rows = sorted({(y0, y1) for _, y0, _, y1 in boxes})
@@ -156,7 +156,7 @@ def test_cells_tile_the_image_exactly(grid: tuple[int, int]) -> None:
 
 
 def image_cells(backend: Backend, item: ReadySample) -> list[list[int]]:
-    """The cell that each token of the item's image went to, as rows of the picture."""
+    """The unit of each token of the image: one list per row of tokens."""
     prompt = backend.encode(item).prompt
     index = assign_units(prompt, item.units)[prompt.stream == Stream.IMAGE]
     n_columns = len(set(prompt.box[prompt.stream == Stream.IMAGE][:, 0].tolist()))
@@ -164,20 +164,20 @@ def image_cells(backend: Backend, item: ReadySample) -> list[list[int]]:
 
 
 def test_tokens_go_to_the_cell_that_covers_most_of_them(backend: Backend) -> None:
-    item = gridded(2, 3)
+    item = image_with_grid(2, 3)
     assert image_cells(backend, item) == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2
     assert backend.encode(item).notes == ()
 
 
 def test_halved_tokens_go_to_the_lower_cell_on_every_row(backend: Backend) -> None:
-    # 6 columns of tokens under 4 of cells: the second and the fifth token lie half in each.
-    top, *_, bottom = image_cells(backend, gridded(4, 4))
+    # 6 columns of tokens, 4 of cells: the second and the fifth token lie half in each of two cells.
+    top, *_, bottom = image_cells(backend, image_with_grid(4, 4))
     assert top == [0, 0, 1, 2, 2, 3]
     assert bottom == [12, 12, 13, 14, 14, 15]
 
 
 def test_cells_finer_than_tokens_are_noted(backend: Backend) -> None:
-    item = gridded(3, 3, height=56, width=56)
+    item = image_with_grid(3, 3, height=56, width=56)
     assert image_cells(backend, item) == [[0, 2], [6, 8]]
     encoded = backend.encode(item)
     index = assign_units(encoded.prompt, item.units)
@@ -196,10 +196,10 @@ def test_bins_shorter_than_tokens_are_noted(backend: Backend) -> None:
     assert note.endswith("; they are shorter than a token")
 
 
-def test_many_positions_and_units_go_in_blocks() -> None:
-    """An hour of sound: what a table of all positions by all units would say."""
+def test_positions_of_several_blocks() -> None:
+    """Compared with the unit in which the middle of each position lies."""
     edges = np.arange(0, 200.02, 0.04)
-    prompt = _audio_positions(edges.tolist())
+    prompt = audio_positions(edges.tolist())
     units = [
         SourceUnit(j, "audio_bin", "audio", 0, start_s=j * 0.7, end_s=(j + 1) * 0.7)
         for j in range(250)
