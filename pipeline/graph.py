@@ -1,7 +1,8 @@
-"""The whole chain: chunks -> read -> decode -> chunk audio -> trace -> curate -> commit.
+"""The Ray Data graph: read -> decode -> chunk audio -> trace -> curate -> commit.
 
-One row is one chunk of work from end to end, and one block holds one row: nothing Ray does to
-blocks can split a chunk or merge two. Stages do not know what they run on; this page does.
+One row is one chunk of work from the first stage to the last, and one block holds one row. So Ray
+cannot split a chunk or merge two, whatever it does to blocks. The stages do not know which CPUs and
+GPUs they run on; this module sets them, from the config.
 """
 
 from __future__ import annotations
@@ -35,60 +36,61 @@ from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
 from stages.trace_decode import TraceDecode
 
-_FEWEST_IO_TASKS = 2
+_MIN_IO_TASKS = 2
 Rows = Generator[dict[str, Any], None, None]
 
 
-def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
-    """The Ray Data chain for a window of chunks; every row of its result is a committed chunk.
+def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
+    """The Ray Data graph over a window of chunks; each row of its result is a committed chunk.
 
-    claim: of the driver, which workers check before they begin a chunk and before they commit it.
+    claim: of the driver; workers check it before they begin a chunk and before they commit it.
     """
     config = with_absolute_paths(job.config)
-    given = config.ray
+    resources = config.ray
     reading = config.reading_options(job.rules)
 
-    # One block per chunk. read_parquet would pack small shards into one block: one busy GPU.
-    # from_arrow would ask a task of a whole CPU about each: a wait, where CPUs are yet to come.
+    # One block per chunk. read_parquet would put small shards into one block, which keeps one GPU
+    # busy. from_arrow would run a task of a whole CPU for each block, and wait for free CPUs.
     planned = ray.data.from_blocks([plan_row(chunk) for chunk in chunks])
 
-    # 1:1. Waits for storage, computes little. One ahead for each decoder: without a bound, Ray
-    # would start a process for each of the first chunks, and then have no use for most of them.
+    # 1:1. Mostly waits for storage. One task per decoding actor: without a bound, Ray would start a
+    # process for each of the first chunks, and most of them would have nothing to do later.
     samples = planned.map_batches(
         read_samples,
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=given.io_cpus,
-        compute=_tasks(given.decode_actors, len(chunks)),
+        num_cpus=resources.io_cpus,
+        compute=_tasks(resources.decode_actors, len(chunks)),
     )
 
-    # 1:1. Actors, because each keeps a child process that decodes; one core, they take turns. The
-    # chunks of a lost actor go to another, however often: stages count, where one can be deadly.
+    # 1:1. Actors, because each keeps a child process that decodes; actor and child take turns on
+    # one core. Ray gives the chunks of a lost actor to another one, without limit: a stage that a
+    # sample can kill counts its own attempts.
     attempts = StoredAttempts(job.folder, claim)
     decoded = samples.map_batches(
         DecodeMedia,
         fn_constructor_args=(reading, attempts),
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=given.decode_cpus,
-        compute=ActorPoolStrategy(size=given.decode_actors),
+        num_cpus=resources.decode_cpus,
+        compute=ActorPoolStrategy(size=resources.decode_actors),
     )
 
-    # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. A GPU only
-    # for a speech model that runs on one.
+    # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. GPUs only if
+    # the speech model runs on them.
     ready = decoded.map_batches(
         ChunkAudio,
-        fn_constructor_args=(reading, attempts, given.audio_timeout_s),
+        fn_constructor_args=(reading, attempts, resources.audio_timeout_s),
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=given.audio_cpus,
-        num_gpus=given.audio_gpus,
-        compute=ActorPoolStrategy(size=given.audio_actors),
+        num_cpus=resources.audio_cpus,
+        num_gpus=resources.audio_gpus,
+        compute=ActorPoolStrategy(size=resources.audio_actors),
     )
 
-    # 1:1. One model per replica: with whole GPUs, Ray never packs two models on one. A fixed pool,
-    # since an elastic one may stay small. Two chunks in two threads: one has the device, while the
-    # inputs of the other are made.
+    # 1:1. One model per replica, which asks for whole GPUs, so that Ray never puts two models on
+    # one. A pool of fixed size, because an elastic one may stay small. Two chunks in two threads:
+    # one uses the device while the inputs of the other are made.
     traced = ready.map_batches(
         TraceDecode,
         fn_constructor_args=(
@@ -96,11 +98,11 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
             config.decode,
             config.trace,
             attempts,
-            given.trace_timeout_s,
+            resources.trace_timeout_s,
         ),
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=given.trace_cpus,
+        num_cpus=resources.trace_cpus,
         num_gpus=config.model.gpus_per_replica,
         compute=ActorPoolStrategy(
             size=config.model.replicas,
@@ -122,12 +124,12 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         ),
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=given.curate_cpus,
-        compute=ActorPoolStrategy(size=given.curate_actors),
+        num_cpus=resources.curate_cpus,
+        compute=ActorPoolStrategy(size=resources.curate_actors),
     )
 
-    # 1:1. The commit: one atomic write per chunk; a retried task leaves the file that is there.
-    # Metrics are counted here, where a chunk becomes final.
+    # 1:1. The commit: one atomic write per chunk, after which the chunk is final. A retried task
+    # keeps the file that exists. Metrics are counted here, so that only committed chunks count.
     return curated.map_batches(
         partial(
             commit_chunk,
@@ -137,24 +139,24 @@ def build(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         ),
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=given.io_cpus,
+        num_cpus=resources.io_cpus,
         compute=_tasks(config.model.replicas, len(chunks)),
     )
 
 
 def _tasks(n_actors: int, n_chunks: int) -> TaskPoolStrategy:
-    """As many tasks at a time as there are actors to feed or to serve, and a few at least."""
-    # More than there are chunks would be a warning of Ray's.
-    return TaskPoolStrategy(min(max(_FEWEST_IO_TASKS, n_actors), n_chunks))
+    """One task at a time per actor of the neighbouring stage, and at least two."""
+    # Ray warns about more tasks than chunks.
+    return TaskPoolStrategy(min(max(_MIN_IO_TASKS, n_actors), n_chunks))
 
 
 def replica_model(model: ModelOptions) -> ModelOptions:
-    """What a replica loads: one that owns no GPU must not find one by itself."""
+    """The model options of a replica; one that owns no GPU must not use one that it finds."""
     return model if model.gpus_per_replica else model.model_copy(update={"device": "cpu"})
 
 
 def plan_row(chunk: Chunk) -> pa.Table:
-    """A planned chunk as the one-row table that the read stage takes."""
+    """A planned chunk as the one-row table that `read_samples` takes (CHUNK_PLAN)."""
     row = {
         "chunk_key": chunk.key,
         "shard": chunk.shard,
@@ -168,12 +170,16 @@ def plan_row(chunk: Chunk) -> pa.Table:
 
 
 def executor(job: Job, claim: Claim) -> ExecuteChunks:
-    """A function that runs the graph over a window of chunks and yields each as it is committed."""
+    """A function that runs the graph over a window of chunks and yields each committed one.
+
+    It raises LeaseLost if a worker found that another driver holds the lease, and RunError if a
+    stage failed.
+    """
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        dataset = build(chunks, job, claim)
+        dataset = build_graph(chunks, job, claim)
         try:
-            # Closed when we are: a dataset that is only forgotten goes on for a while.
+            # Closed explicitly, because a dataset without references keeps running for a while.
             with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:
                 for row in rows:
                     yield CommittedChunk(**row)
@@ -186,7 +192,7 @@ def executor(job: Job, claim: Claim) -> ExecuteChunks:
 
 
 def root_cause(error: RayError) -> str:
-    """The one line of Ray's report that says what went wrong inside the stage."""
+    """The line of Ray's report that names the error inside the stage."""
     if isinstance(error, RayTaskError) and error.cause is not None:
         return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
@@ -194,5 +200,5 @@ def root_cause(error: RayError) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """What was raised, without the advice that Ray Data adds to it."""
+    """The message of an error, without the advice that Ray Data appends."""
     return next(iter(str(error).strip().splitlines()), "")

@@ -139,9 +139,8 @@ def _texts(column: pa.Array) -> list[str | None]:
     try:
         texts: list[str | None] = column.cast(pa.string()).to_pylist()
     except (UnicodeDecodeError, pa.ArrowInvalid):
-        return [
-            None if raw is None else _decode(raw) for raw in column.cast(pa.binary()).to_pylist()
-        ]
+        encoded = column.cast(pa.binary()).to_pylist()
+        return [None if raw is None else _decode(raw) for raw in encoded]
     return texts
 
 

@@ -69,7 +69,7 @@ def _reporting_damage(folder: Folder, chunk: Chunk) -> Iterator[None]:
     except pa.ArrowInvalid as error:
         raise RunError(
             f"{folder.url(chunk_file_name(chunk.key))} is not a chunk file ({error}); delete it "
-            f"and run again: its chunk of {chunk.shard} will be done anew"
+            f"and run again: its chunk of {chunk.shard} will be done again"
         ) from error
 
 

@@ -102,7 +102,7 @@ def acquire_lease(
             continue
         if watched is None:
             log.warning(
-                "%s is held by %s; waiting up to %g s for a sign of life",
+                "%s is held by %s; waiting up to %g s for it to renew the lease",
                 folder.root,
                 holder,
                 holder.ttl_s,
@@ -199,12 +199,12 @@ class Lease:
 
     def _lease_lost(self, reason: str) -> LeaseLost:
         return LeaseLost(
-            f"this process lost the lease of {self._folder.root}: {reason}. What is committed "
-            "stays; the same command goes on where the run stands"
+            f"this process lost the lease of {self._folder.root}: {reason}. "
+            "Committed chunks are kept; the same command continues the run"
         )
 
     def renew(self) -> None:
-        """Write the lease file anew. Raises: OSError if the store does not answer."""
+        """Write the lease file with the present time. Raises: OSError if the store fails."""
         with self._lock:
             if self._loss_reason or self._holder.released:
                 return

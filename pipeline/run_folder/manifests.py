@@ -99,5 +99,5 @@ def _read(folder: Folder, name: str) -> Manifest | None:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder.url(name)} is not a manifest ({error}); delete it and run again: "
-            "its shard will be done anew"
+            "its shard will be done again"
         ) from error

@@ -1,4 +1,4 @@
-"""The whole chain on a real local Ray, with real media and the tiny model."""
+"""The whole graph on a real local Ray, with real media and the tiny model."""
 
 from __future__ import annotations
 
@@ -57,12 +57,14 @@ def finished(
     folder = tmp_path_factory.mktemp("demo")
     corpus = make_corpus(folder / "corpus", with_errors=True)
     ingest(str(corpus), str(folder / "input"), shard_rows=8)
-    kept = {"store": "positions", "heatmaps": True}
-    job = prepare(identify_run(_config(folder, tiny_model, trace=kept)))
+    trace = {"store": "positions", "heatmaps": True}
+    job = prepare(identify_run(_config(folder, tiny_model, trace=trace)))
     return job, run(job)
 
 
-def test_every_row_once_and_every_fault_by_its_code(finished: tuple[Job, Verdict]) -> None:
+def test_every_row_is_published_once_with_the_code_of_its_fault(
+    finished: tuple[Job, Verdict],
+) -> None:
     job, verdict = finished
     expected = Counter(code for _, code in faulty_rows())
     samples = rows(job.folder, "samples")
@@ -102,7 +104,7 @@ def test_traces_are_kept_per_signal(finished: tuple[Job, Verdict]) -> None:
         assert len(trace["pos"]) == len(trace["tokens"]) == trace["n_tokens"]
 
 
-def test_duckdb_reads_it(finished: tuple[Job, Verdict]) -> None:
+def test_duckdb_reads_the_tables(finished: tuple[Job, Verdict]) -> None:
     job, _ = finished
     output = job.identity.output.root
     query = f"select sample_id, span_index, unnest(sources) from '{output}/**/spans/*.parquet'"
@@ -110,7 +112,7 @@ def test_duckdb_reads_it(finished: tuple[Job, Verdict]) -> None:
     assert len(found) == sum(len(span["sources"]) for span in rows(job.folder, "spans"))
 
 
-def test_curating_it_again_gives_the_same_bytes(
+def test_curating_again_with_the_same_settings_gives_the_same_bytes(
     finished: tuple[Job, Verdict], tmp_path: Path
 ) -> None:
     job, verdict = finished
@@ -130,7 +132,7 @@ def test_curating_it_again_gives_the_same_bytes(
             assert old == new
 
 
-def test_cells_of_a_picture_have_the_mass_of_the_whole(
+def test_mass_of_grid_cells_adds_up_to_that_of_the_image(
     finished: tuple[Job, Verdict], tmp_path: Path
 ) -> None:
     job, _ = finished
@@ -162,7 +164,7 @@ def test_rerun_does_nothing(finished: tuple[Job, Verdict]) -> None:
 
 # --- real samples ------------------------------------------------------------------------------
 
-_GIVEN = (
+_RESPONSE = (
     "The pictures show what was asked for. The first one answers the question.\n"
     "What is heard and seen at the start says the rest."
 )
@@ -172,11 +174,11 @@ _GIVEN = (
 def real(
     shared_data: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: str, local_ray: None
 ) -> Job:
-    """Five real samples, once answered by the model and once with a given response."""
+    """Five real samples, once without a response (the model generates one) and once with one."""
     folder = tmp_path_factory.mktemp("real")
-    asked = json.loads((shared_data / "samples.json").read_text())
-    given = [{**row, "id": f"{row['id']}-given", "response": _GIVEN} for row in asked]
-    (folder / "samples.json").write_text(json.dumps([*asked, *given]))
+    generated = json.loads((shared_data / "samples.json").read_text())
+    replayed = [{**row, "id": f"{row['id']}-replayed", "response": _RESPONSE} for row in generated]
+    (folder / "samples.json").write_text(json.dumps([*generated, *replayed]))
     ingest(str(folder / "samples.json"), str(folder / "input"), media_root=str(shared_data))
     job = prepare(identify_run(_config(folder, tiny_model, curation={"pools": "per_modality"})))
     run(job)
@@ -187,29 +189,29 @@ def test_real_samples_have_no_errors(real: Job) -> None:
     samples = rows(real.folder, "samples")
     assert [(row["sample_id"], row["message"]) for row in samples if row["status"] != "ok"] == []
     assert len(samples) == 10
-    given = {row["sample_id"]: row for row in samples if row["sample_id"].endswith("-given")}
-    assert {row["response"] for row in given.values()} == {_GIVEN}
+    replayed = {row["sample_id"]: row for row in samples if row["sample_id"].endswith("-replayed")}
+    assert {row["response"] for row in replayed.values()} == {_RESPONSE}
     supported = {
         span["sample_id"]
         for span in rows(real.folder, "spans")
         if span["outcome"] == "supported" and span["sources"]
     }
-    assert set(given) <= supported
+    assert set(replayed) <= supported
 
 
 def test_sources_lie_inside_the_real_media(real: Job) -> None:
     samples = {row["row_key"]: row for row in rows(real.folder, "samples")}
-    given: Counter[str] = Counter()
+    n_replayed: Counter[str] = Counter()
     for span in rows(real.folder, "spans"):
         sample = samples[span["row_key"]]
         parts = [part for message in sample["messages"] for part in message["content"]]
         media = {item["part_index"]: item for item in sample["media"]}
         for source in span["sources"]:
-            given[source["modality"]] += span["sample_id"].endswith("-given")
+            n_replayed[source["modality"]] += span["sample_id"].endswith("-replayed")
             part = parts[source["part_index"]]
             if source["modality"] == "text":
-                cut = part["text"][source["char_start"] : source["char_end"]]
-                assert cut == source["text"]
+                text = part["text"][source["char_start"] : source["char_end"]]
+                assert text == source["text"]
                 continue
             item = media[source["part_index"]]
             assert item["type"] == part["type"]
@@ -219,11 +221,11 @@ def test_sources_lie_inside_the_real_media(real: Job) -> None:
                 assert 0 <= y0 < y1 <= item["height"]
             if source["start_s"] is not None:
                 assert 0 <= source["start_s"] < source["end_s"] <= item["duration_s"] + 1e-6
-    # Each modality is named, counting only what was found for the given responses.
-    assert set(+given) == {"text", "image", "audio", "video"}
+    # Each modality has sources of replayed responses; generated ones may lack some.
+    assert set(+n_replayed) == {"text", "image", "audio", "video"}
 
 
-# --- faults of the machinery -------------------------------------------------------------------
+# --- faults of the machine and of Ray ----------------------------------------------------------
 
 
 def test_stage_that_cannot_load_stops_the_run(
@@ -240,7 +242,7 @@ def test_stage_that_cannot_load_stops_the_run(
     assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
 
 
-def test_gpus_that_are_not_there(tmp_path: Path, tiny_model: str, local_ray: None) -> None:
+def test_missing_gpus(tmp_path: Path, tiny_model: str, local_ray: None) -> None:
     config = _config(tmp_path, tiny_model, model={"gpus_per_replica": 1, "replicas": 64})
     with (
         pytest.raises(ConfigError, match=r"needs 64 GPUs and this machine has"),
