@@ -26,7 +26,7 @@ import pyarrow as pa
 from omnitrace_core.records import DecodedVideo
 from stages.arrow.chunk import rows_of, state_rows, with_results, with_rows, without_inline_data
 from stages.arrow.media_codec import encode_media
-from stages.arrow.schema import STATE
+from stages.arrow.state_schema import STATE
 from stages.read_samples import read_samples
 from tests.stages.chunks import plan_of, user, write_shard
 

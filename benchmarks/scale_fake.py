@@ -20,7 +20,8 @@ from pipeline.planning.plan import Chunk
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
-from stages.arrow.schema import RECORD, SAMPLE, SCHEMA_VERSION
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.table_schema import RECORD, SCHEMA_VERSION
 from stages.guards.attempts import AttemptLog
 from stages.read_samples import read_samples
 from stages.trace_decode import TraceDecode

@@ -33,7 +33,7 @@ from omnitrace_core.options import (
 from omnitrace_core.tracing.signals import HEADS
 from omnitrace_core.tracing.signals.head_weights import head_weights_identity
 from pipeline.storage.folder import absolute_path
-from stages.arrow.schema import SCHEMA_VERSION
+from stages.arrow.table_schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from omnitrace_core.media_rules import MediaRules

@@ -28,7 +28,7 @@ from pipeline.run_folder.attempts import StoredAttempts
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim
-from stages.arrow.schema import CHUNK_PLAN
+from stages.arrow.state_schema import CHUNK_PLAN
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia

@@ -20,7 +20,7 @@ from stages.arrow.chunk import (
     with_rows,
     without_inline_data,
 )
-from stages.arrow.schema import STATE
+from stages.arrow.state_schema import STATE
 from stages.guards.attempts import Attempt, AttemptLog, Attempts
 from stages.guards.row_guard import RowError, as_row_error, guarded
 

@@ -10,9 +10,10 @@ from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.chunk import error_fields, with_rows
-from stages.arrow.input_schema import conform
+from stages.arrow.input_columns import conform
 from stages.arrow.python_values import python_values
-from stages.arrow.schema import SAMPLE, STATE
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.state_schema import STATE
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "read"

@@ -26,8 +26,8 @@ from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import StateRow, error_fields, views
 from stages.arrow.columns import lists, replaced, take
-from stages.arrow.schema import CHUNK_FILE, HEATMAPS, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
 from stages.arrow.stored_chunk import StoredChunk
+from stages.arrow.table_schema import CHUNK_FILE, HEATMAPS, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
 from stages.guards.row_guard import RowError, guarded
 from stages.records.assemble import as_records, errors_of
 from stages.records.columns import kept_tables, record_columns

@@ -19,7 +19,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
-from stages.arrow.schema import STATE
+from stages.arrow.state_schema import STATE
 from stages.guards.attempts import Attempt, AttemptLog, Attempts, CountedLoad
 from stages.guards.deadline import deadline
 from stages.guards.row_guard import RowError, as_row_error, guarded

@@ -22,7 +22,8 @@ from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import clip
 from pipeline.commands.input_files import InputFile, Record, find_files
 from pipeline.storage.folder import Folder, absolute_path
-from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.table_schema import SCHEMA_VERSION
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from omnitrace_core import __version__
 from pipeline.run_folder.job import Job
-from stages.arrow.schema import SCHEMA_VERSION
+from stages.arrow.table_schema import SCHEMA_VERSION
 
 # Other versions of these may change the records.
 _PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "decord")

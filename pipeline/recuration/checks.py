@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
 from pipeline.storage.folder import Folder, absolute_path
-from stages.arrow.schema import TABLES
+from stages.arrow.table_schema import TABLES
 from stages.recurate import Change
 
 # The old and the new value, by key.

@@ -24,7 +24,7 @@ from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.stored_run import StoredRun, find_run
 from pipeline.run_folder.verdict import is_finished
 from pipeline.storage.folder import Folder, absolute_path
-from stages.arrow.schema import SCHEMA_VERSION
+from stages.arrow.table_schema import SCHEMA_VERSION
 from stages.recurate import Change, Settings
 
 

@@ -29,7 +29,7 @@ from pipeline.run_folder.verdict import (
     make_verdict,
     unfinished_verdict,
 )
-from stages.arrow.schema import SCHEMA_VERSION
+from stages.arrow.table_schema import SCHEMA_VERSION
 
 
 def run_recuration(

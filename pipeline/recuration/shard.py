@@ -16,7 +16,7 @@ from pipeline.run_folder.publish import Confirm, write_shard_manifest
 from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
 from pipeline.run_folder.tables import ShardWriter, table_name, writing_shard
-from stages.arrow.schema import SCHEMA_VERSION
+from stages.arrow.table_schema import SCHEMA_VERSION
 from stages.records.columns import kept_tables
 from stages.recurate import Recurate
 

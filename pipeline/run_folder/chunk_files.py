@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from omnitrace_core.errors import RunError
 from pipeline.planning.plan import Chunk
 from pipeline.storage.folder import Folder
-from stages.arrow.schema import CHUNK_FILE
+from stages.arrow.table_schema import CHUNK_FILE
 from stages.read_samples import row_key
 
 CHUNK_FILES = "_parts"

@@ -12,7 +12,7 @@ from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, c
 from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.storage.folder import ABSENT, Folder
 from stages.arrow.chunk import rows_of
-from stages.arrow.schema import CHUNK_FILE
+from stages.arrow.table_schema import CHUNK_FILE
 
 EPOCH_KEY = b"omnitrace.epoch"  # in a chunk file's metadata: epoch of the driver it was made for
 

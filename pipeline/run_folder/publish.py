@@ -21,7 +21,7 @@ from pipeline.run_folder.manifests import (
 from pipeline.run_folder.tables import table_name, writing_shard
 from pipeline.storage.folder import ABSENT, Folder
 from pipeline.storage.prefetch import prefetch_map
-from stages.arrow.schema import SCHEMA_VERSION, TABLES
+from stages.arrow.table_schema import SCHEMA_VERSION, TABLES
 
 READ_THREADS = 8
 # Raises if this process may not publish any more; called before each step that others see.

@@ -17,7 +17,7 @@ from pipeline.run_folder.manifests import MANIFESTS, Manifest, manifest_name
 from pipeline.run_folder.publish import Confirm
 from pipeline.run_folder.tables import table_name
 from pipeline.storage.folder import PARTIAL, Folder
-from stages.arrow.schema import TABLES
+from stages.arrow.table_schema import TABLES
 
 
 def delete_stale_files(

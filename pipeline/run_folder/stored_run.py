@@ -11,7 +11,7 @@ from pipeline.config import RunConfig, Tree, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.verdict import finished_plan_digest
 from pipeline.storage.folder import Folder
-from stages.arrow.schema import SCHEMA_VERSION
+from stages.arrow.table_schema import SCHEMA_VERSION
 
 RUN_JSON = "run.json"
 

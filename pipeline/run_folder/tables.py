@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.planning.plan import shard_label
 from pipeline.storage.folder import Folder
-from stages.arrow.schema import TABLES
+from stages.arrow.table_schema import TABLES
 
 ROW_GROUP_BYTES = 64 * 1024**2
 # Chunks are added to the tables together up to this: they have 167 columns, so a few rows take as

@@ -24,7 +24,7 @@ from omnitrace_core.units.extents import Extent
 from stages.arrow import codec, media_codec
 from stages.arrow.columns import combined
 from stages.arrow.python_values import python_values
-from stages.arrow.schema import STATE, chunk_schema
+from stages.arrow.state_schema import STATE, chunk_schema
 from stages.guards.row_guard import RowError
 
 Fields = Mapping[str, object]

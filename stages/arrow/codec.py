@@ -1,6 +1,6 @@
 """Core records <-> the values that go into and come out of Arrow arrays, one sample at a time.
 
-Encoders return plain dicts in the shape of `stages.arrow.schema`'s structs, with arrays
+Encoders return plain dicts in the shape of `stages.arrow.state_schema`'s structs, with arrays
 left as numpy (Arrow reads their buffers directly). Decoders take Arrow scalars. Media:
 `stages.arrow.media_codec`.
 """
@@ -27,7 +27,7 @@ from omnitrace_core.records import (
     TokenTrace,
     Word,
 )
-from stages.arrow.schema import PROMPT, UNIT
+from stages.arrow.state_schema import PROMPT, UNIT
 
 Row = dict[str, object]
 

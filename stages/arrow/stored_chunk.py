@@ -14,17 +14,9 @@ import pyarrow.compute as pc
 from omnitrace_core.errors import RunError
 from omnitrace_core.records import Segmentation, Span
 from stages.arrow.columns import Index, combined, structs, take
-from stages.arrow.schema import (
-    ERROR,
-    FOLD,
-    HEATMAPS_ROW,
-    SAMPLE,
-    SAMPLES_ROW,
-    SPANS_ROW,
-    STATE,
-    TRACE,
-    TRACES_ROW,
-)
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.state_schema import ERROR, FOLD, STATE, TRACE
+from stages.arrow.table_schema import HEATMAPS_ROW, SAMPLES_ROW, SPANS_ROW, TRACES_ROW
 
 _ROWS: Mapping[str, pa.StructType] = {
     "samples": SAMPLES_ROW,

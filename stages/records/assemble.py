@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnitrace_core.options import TraceOptions
-from stages.arrow.schema import RECORD, SAMPLES_ROW, SCHEMA_VERSION, TIMINGS
+from stages.arrow.table_schema import RECORD, SAMPLES_ROW, SCHEMA_VERSION, TIMINGS
 from stages.guards.row_guard import RowError
 from stages.records.columns import record_columns
 from stages.records.curator import Curation, Finished, Outcome

@@ -18,14 +18,14 @@ from omnitrace_core.attribution.heatmaps import HeatMap, pack
 from omnitrace_core.attribution.votes import ChosenSources
 from omnitrace_core.options import TraceOptions
 from stages.arrow.columns import Columns, Index, lists, offsets, owners, structs, take
-from stages.arrow.schema import (
+from stages.arrow.state_schema import UNIT
+from stages.arrow.table_schema import (
     HEATMAPS_ROW,
     MASS_BUCKETS,
     SCHEMA_VERSION,
     SOURCE,
     SPANS_ROW,
     TRACES_ROW,
-    UNIT,
 )
 from stages.records.curator import Curation, Finished
 

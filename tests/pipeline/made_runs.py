@@ -23,7 +23,7 @@ from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
-from stages.arrow.schema import RECORD, SCHEMA_VERSION, TABLES
+from stages.arrow.table_schema import RECORD, SCHEMA_VERSION, TABLES
 from stages.read_samples import read_samples
 from tests.stages.chunks import text_row, write_shard
 

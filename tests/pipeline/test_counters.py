@@ -16,7 +16,7 @@ from pipeline.run_folder.lease import acquire_lease
 from pipeline.run_folder.lease_file import Claim
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
-from stages.arrow.schema import RECORD
+from stages.arrow.table_schema import RECORD
 from tests.pipeline.made_runs import Worker, config_for, job_for, write_input
 
 

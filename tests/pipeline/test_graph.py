@@ -25,7 +25,7 @@ from pipeline.recuration.plan import plan_recuration
 from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.verdict import Verdict, is_finished
-from stages.arrow.schema import MASS_BUCKETS
+from stages.arrow.table_schema import MASS_BUCKETS
 from tests.pipeline.made_runs import row_keys, rows, write_input
 from training.demo.corpus import faulty_rows, make_corpus
 

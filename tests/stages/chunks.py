@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
-from stages.arrow.schema import CHUNK_PLAN, SAMPLE
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.state_schema import CHUNK_PLAN
 from stages.guards.row_guard import RowError, guarded
 from stages.read_samples import read_samples
 

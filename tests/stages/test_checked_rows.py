@@ -15,7 +15,7 @@ from omnitrace_core.samples.fitting import fit_row
 from omnitrace_core.samples.forms import normalise
 from omnitrace_core.samples.parse import parse_any, to_sample
 from stages.arrow.chunk import state_rows
-from stages.arrow.schema import SAMPLE
+from stages.arrow.sample_schema import SAMPLE
 from tests.core.samples.test_parse import BAD_LABELS, BAD_ROWS
 from tests.stages.chunks import codes_of, errors_of, read_chunk, text_row
 

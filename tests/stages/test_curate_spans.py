@@ -22,7 +22,8 @@ from omnitrace_core.options import (
 from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import state_rows
-from stages.arrow.schema import MASS_BUCKETS, RECORD, chunk_schema
+from stages.arrow.state_schema import chunk_schema
+from stages.arrow.table_schema import MASS_BUCKETS, RECORD
 from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia

@@ -8,8 +8,9 @@ import pytest
 
 from omnitrace_core.errors import RunError
 from stages.arrow.chunk import state_rows
-from stages.arrow.input_schema import conform, schema_problems
-from stages.arrow.schema import MESSAGE, SAMPLE, STATE, chunk_schema
+from stages.arrow.input_columns import conform, schema_problems
+from stages.arrow.sample_schema import MESSAGE, SAMPLE
+from stages.arrow.state_schema import STATE, chunk_schema
 from stages.read_samples import read_samples
 from tests.stages.chunks import codes_of, errors_of, plan_of, read_chunk, text_row, write_shard
 

@@ -19,7 +19,8 @@ from omnitrace_core.samples.forms import normalise
 from omnitrace_core.samples.parse import parse_any, to_sample
 from pipeline.commands import ingest as ingest_module
 from pipeline.commands.ingest import ingest
-from stages.arrow.schema import SAMPLE, SCHEMA_VERSION
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.table_schema import SCHEMA_VERSION
 from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
 
 

@@ -10,7 +10,7 @@ import pytest
 from omnitrace_core.errors import InputSchemaError
 from pipeline.planning.inputs import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
-from stages.arrow.schema import SAMPLE
+from stages.arrow.sample_schema import SAMPLE
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage.faulty_proxy import Proxy
 

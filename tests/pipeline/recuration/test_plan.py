@@ -17,7 +17,7 @@ from pipeline.commands.summary import recuration_text
 from pipeline.recuration.plan import plan_recuration
 from pipeline.recuration.run import run_recuration
 from pipeline.run_folder.job import Job
-from stages.arrow.schema import TABLES
+from stages.arrow.table_schema import TABLES
 from tests.pipeline.made_runs import rows
 from tests.pipeline.traced_runs import traced_run
 

@@ -13,7 +13,7 @@ from pipeline.driver.run import run
 from pipeline.run_folder import tables
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.tables import TableWriter, content_bytes, parquet_options
-from stages.arrow.schema import SAMPLES_ROW, SPANS_ROW, TABLES
+from stages.arrow.table_schema import SAMPLES_ROW, SPANS_ROW, TABLES
 from tests.pipeline.made_runs import GOOD_ROWS, Worker, config_for, job_for, row_keys
 
 

@@ -15,7 +15,7 @@ from stages.arrow.chunk import (
     with_rows,
     without_inline_data,
 )
-from stages.arrow.schema import SAMPLE
+from stages.arrow.sample_schema import SAMPLE
 from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_row, user
 
 

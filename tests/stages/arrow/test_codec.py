@@ -22,7 +22,7 @@ from omnitrace_core.records import (
 from omnitrace_core.units.extents import extent_of
 from stages.arrow import codec, media_codec
 from stages.arrow.python_values import python_values
-from stages.arrow.schema import DECODED, MEDIA_INFO, SPEECH, TRACE, UNIT
+from stages.arrow.state_schema import DECODED, MEDIA_INFO, SPEECH, TRACE, UNIT
 from tests.core.ready_samples import image, one_of_each, sound, video
 
 

@@ -6,17 +6,16 @@ import sys
 import pyarrow as pa
 import pytest
 
-from stages.arrow.schema import (
+from stages.arrow.state_schema import STATE, chunk_schema
+from stages.arrow.table_schema import (
     CHUNK_FILE,
     HEATMAPS,
     RECORD,
     SAMPLES,
     SCHEMA_VERSION,
     SPANS,
-    STATE,
     TABLES,
     TRACES,
-    chunk_schema,
 )
 
 # Columns that tools key on (the design's list of names that others rely on).

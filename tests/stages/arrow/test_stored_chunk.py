@@ -10,8 +10,8 @@ import pytest
 from omnitrace_core.errors import RunError
 from omnitrace_core.records import Segmentation, Span
 from stages.arrow.chunk import views
-from stages.arrow.schema import SAMPLES, SPANS, TRACES
 from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
+from stages.arrow.table_schema import SAMPLES, SPANS, TRACES
 
 Row = dict[str, Any]
 

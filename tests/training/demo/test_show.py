@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commands.terminal import WIDTH, plain
-from stages.arrow.schema import SAMPLES, SPANS
+from stages.arrow.table_schema import SAMPLES, SPANS
 from training.demo import show
 
 HOSTILE = "\x1b[2J a\x07\n\u202e"

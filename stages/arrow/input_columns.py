@@ -1,4 +1,4 @@
-"""The input's columns in the shape of SAMPLE: whether they can be, and making them so."""
+"""Check whether the columns of an input file fit SAMPLE, and cast them to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from omnitrace_core.errors import InvalidSample
 from stages.arrow.columns import combined
-from stages.arrow.schema import REQUIRED_COLUMNS, SAMPLE
+from stages.arrow.sample_schema import REQUIRED_COLUMNS, SAMPLE
 
 _REQUIRED_FIELDS = {"messages": ("role", "content"), "messages.content": ("type",)}
 
