@@ -184,7 +184,7 @@ class RetryingS3(S3FileSystem):
 
         condition: `if_absent()`, `if_tag(tag)`, or empty. within_s: limit of all tries together.
         """
-        put = self._put(path, io.BytesIO(content), len(content), condition)
+        put = self._write_object(path, io.BytesIO(content), len(content), condition)
         try:
             return await asyncio.wait_for(put, within_s)
         except TimeoutError as error:
@@ -198,11 +198,13 @@ class RetryingS3(S3FileSystem):
     async def _upload(self, source: Path, path: str, condition: Condition) -> str | None:
         """Write a file of any size; return its ETag, or None if the condition fails."""
         with source.open("rb") as file:
-            return await self._put(path, file, os.fstat(file.fileno()).st_size, condition)
+            return await self._write_object(path, file, os.fstat(file.fileno()).st_size, condition)
 
     upload = sync_wrapper(_upload)
 
-    async def _put(self, path: str, file: BinaryIO, size: int, condition: Condition) -> str | None:
+    async def _write_object(
+        self, path: str, file: BinaryIO, size: int, condition: Condition
+    ) -> str | None:
         bucket, key, _ = self.split_path(path)
         target = {"Bucket": bucket, "Key": key}
         write_id = uuid.uuid4().hex

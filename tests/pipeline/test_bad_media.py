@@ -21,7 +21,7 @@ from PIL import Image
 from pipeline.commands.ingest import ingest
 from pipeline.config import RunConfig
 from tests.core.media.bad_media import TRACED, BadMedium, bad_media
-from tests.core.media.web_server import PEM, PUBLIC, WebServer, answer
+from tests.core.media.web_server import PEM, PUBLIC, WebServer, response
 from tests.core.media_files import image_bytes
 from tests.pipeline.watch import Watch
 
@@ -54,9 +54,9 @@ class HostileRun:
 def web() -> Iterator[WebServer]:
     """What answers for media.example.com."""
     server = WebServer()
-    server.answers["/red.png"] = answer(200, image_bytes(Image.new("RGB", (32, 32), "red")))
+    server.responses["/red.png"] = response(200, image_bytes(Image.new("RGB", (32, 32), "red")))
     for name, location in WAYS.items():
-        server.answers[f"/to-{name}"] = answer(302, location=location)
+        server.responses[f"/to-{name}"] = response(302, location=location)
     yield server
     server.close()
 

@@ -1,9 +1,10 @@
-"""Audio: right samples on the right clock, and a clear error for everything else."""
+"""Decoded audio: its samples and times, and the errors of bad files."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +22,16 @@ DEFAULTS = MediaOptions()
 RED = Image.new("RGB", (112, 84), (200, 30, 40))
 
 
-def decode_audio(data: bytes, options: MediaOptions = DEFAULTS, **asked: object) -> DecodedAudio:
-    part = Part("audio", data=data, options=PartOptions(**asked))
-    decoded = decode_part(part, options, RULES)
+def decode_audio(data: bytes, run: MediaOptions = DEFAULTS, **options: Any) -> DecodedAudio:
+    part = Part("audio", data=data, options=PartOptions(**options))
+    decoded = decode_part(part, run, RULES)
     assert isinstance(decoded, DecodedAudio)
     return decoded
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_mono_at_the_models_rate(form: str, rate: int) -> None:
+def test_audio_is_decoded_to_mono_at_the_models_rate(form: str, rate: int) -> None:
     left = beep(2, [0.5], rate)
     data = audio_bytes(np.stack([left, np.zeros_like(left)], axis=1), rate, form)
     decoded = decode_audio(data)
@@ -43,7 +44,7 @@ def test_mono_at_the_models_rate(form: str, rate: int) -> None:
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_times_never_pass_the_end() -> None:
+def test_the_waveform_is_never_longer_than_the_file() -> None:
     for n in range(44_000, 44_020):
         decoded = decode_audio(audio_bytes(np.zeros(n, np.float32), 44_100))
         assert len(decoded.waveform) / 16_000 <= decoded.duration_s
@@ -67,7 +68,7 @@ def test_cut_keeps_the_files_clock(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_truncated_is_never_repaired(
+def test_truncated_files_are_errors(
     form: str, share: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 100_000).astype(np.float32)
@@ -77,7 +78,7 @@ def test_truncated_is_never_repaired(
         decode_audio(data[: int(len(data) * share)])
 
 
-def test_length_unknown_to_a_pipe_writer_is_fine(tmp_path: Path) -> None:
+def test_a_wav_written_to_a_pipe_may_lack_its_length(tmp_path: Path) -> None:
     data = bytearray(audio_bytes(beep(1, [0.5]), 16_000))
     at = data.index(b"data") + 4
     data[at : at + 4] = b"\xff\xff\xff\xff"
@@ -85,7 +86,7 @@ def test_length_unknown_to_a_pipe_writer_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [(np.nan, 0), (np.inf, 0), (np.inf, -np.inf)])
-def test_not_finite(bad: tuple[float, float]) -> None:
+def test_samples_that_are_not_finite(bad: tuple[float, float]) -> None:
     waveform = np.stack([beep(1, [0.5])] * 2, axis=1)
     waveform[700] = bad
     with pytest.raises(MediaCorrupt, match="not finite"):
@@ -98,11 +99,11 @@ def test_above_full_scale_is_clipped_and_noted() -> None:
     assert decoded.notes == ("audio above full scale clipped",)
 
 
-def test_duration_limit_comes_before_decoding() -> None:
+def test_the_duration_limit_is_checked_before_decoding() -> None:
     data = bytearray(audio_bytes(beep(3, [0.5]), 16_000, "FLAC"))
     with pytest.raises(MediaTooLarge, match=r"3\.0 s, above media\.max_audio_s=2\.0"):
         decode_audio(bytes(data), MediaOptions(max_audio_s=2.0))
-    # STREAMINFO: 36 bits of total samples, claiming 49 days.
+    # The 36 bits of STREAMINFO that declare the number of samples: 49 days.
     data[21] |= 0x0F
     data[22:26] = b"\xff\xff\xff\xff"
     with pytest.raises(MediaCorrupt, match=r"its header is wrong: it tells of 68,719,476,735 "):
@@ -118,12 +119,12 @@ def test_duration_limit_comes_before_decoding() -> None:
         (b"RIFF\x24\0\0\0WAVEfmt ", MediaCorrupt, "its header tells of 12 of 16 bytes"),
     ],
 )
-def test_what_is_no_audio(data: bytes, error: type[MediaError], message: str) -> None:
+def test_bytes_that_are_not_audio(data: bytes, error: type[MediaError], message: str) -> None:
     with pytest.raises(error, match=message):
         decode_audio(data)
 
 
-def test_real_sound(shared_data: Path) -> None:
+def test_a_real_recording(shared_data: Path) -> None:
     wav = next((shared_data / "media").glob("*.wav"))
     audio = decode_audio(wav.read_bytes())
     assert audio.duration_s == pytest.approx(2.252, abs=1e-3)

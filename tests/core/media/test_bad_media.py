@@ -1,4 +1,4 @@
-"""Hostile and broken media, one by one: each a clear error of its own code, or rightly decoded."""
+"""Hostile and damaged media: each raises an error with the expected code, or is decoded."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[BadMedium]:
     return bad_media(root / "inside", root / "outside")
 
 
-def test_each_ends_as_it_should(cases: list[BadMedium]) -> None:
+def test_each_case_has_the_expected_code(cases: list[BadMedium]) -> None:
     folder = Path(cases[0].uri).parent
     options = MediaOptions(roots=(str(folder),), web_hosts=("localhost",))
-    wrong = []
+    failures = []
     for case in cases:
-        asked = PartOptions(**case.options)  # type: ignore[arg-type]
-        part = Part(case.kind, uri=case.uri, options=asked)  # type: ignore[arg-type]
+        part_options = PartOptions(**case.options)  # type: ignore[arg-type]
+        part = Part(case.kind, uri=case.uri, options=part_options)  # type: ignore[arg-type]
         try:
             decode_part(part, options, MediaRules())
             code, message = TRACED, ""
         except MediaError as error:
             code, message = error.code, str(error)
         if code != case.code:
-            wrong.append((case.name, code, case.code, message))
+            failures.append((case.name, code, case.code, message))
         elif message:
             assert "hidden" not in message, "a query may hold a secret"
             assert len(message) < 1000
-    assert not wrong
+    assert not failures
     assert sum(case.code != TRACED for case in cases) >= 40
     assert len({case.name for case in cases}) == len(cases)

@@ -1,4 +1,4 @@
-"""The one door: all media of a sample, by part index."""
+"""`MediaDecoder` on the media of a sample, and the cost of imports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _sample(*parts: Part) -> Sample:
     return Sample("s", (Message("user", parts[:1]), Message("user", parts[1:])))
 
 
-def test_media_by_part_index() -> None:
+def test_media_are_returned_by_part_index() -> None:
     image = Part("image", data=image_bytes(RED))
     audio = Part("audio", data=audio_bytes(beep(1, [0]), 16_000))
     sample = _sample(Part("text", text="What?"), image, Part("text", text="And?"), audio)

@@ -1,4 +1,4 @@
-"""Formats are a list, and each file is followed to its end: no playlists, no lying headers."""
+"""Only listed formats are read, and each file must be complete: no playlists, no false headers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedVideo, Modality, Part, PartOptions
-from tests.core.media.lying_media import (
-    flac_of,
+from tests.core.media.false_headers import (
+    converted,
+    flac_declaring,
+    mp3_declaring,
     noise,
     playlist_as_avi,
     put,
-    remade,
-    wav_of_a_tenth,
-    xing_of,
+    wav_declaring_a_tenth,
 )
 from tests.core.media_files import audio_bytes, beep, onset_s, run_ffmpeg, write_clip
 
@@ -27,8 +27,8 @@ OPTIONS, RULES = MediaOptions(), MediaRules()
 BARE_MP3 = ("-write_xing", "0", "-id3v2_version", "0")
 
 
-def decode_audio(data: bytes, **asked: float) -> DecodedAudio:
-    part = Part("audio", data=data, options=PartOptions(**asked))  # type: ignore[arg-type]
+def decode_audio(data: bytes, **options: float) -> DecodedAudio:
+    part = Part("audio", data=data, options=PartOptions(**options))  # type: ignore[arg-type]
     decoded = decode_part(part, OPTIONS, RULES)
     assert isinstance(decoded, DecodedAudio)
     return decoded
@@ -40,15 +40,16 @@ def decode_video(data: bytes) -> DecodedVideo:
     return decoded
 
 
-def refused(kind: Modality, data: bytes) -> str:
+def refusal(kind: Modality, data: bytes) -> str:
+    """The message of the error that the bytes raise."""
     with pytest.raises(MediaError) as caught:
         decode_part(Part(kind, data=data), OPTIONS, RULES)
     assert caught.value.code == "media_corrupt"
     return str(caught.value)
 
 
-def test_a_playlist_that_looks_like_avi_opens_nothing(tmp_path: Path) -> None:
-    """FFmpeg would take it for a playlist, and show a file outside of media.roots."""
+def test_a_playlist_that_looks_like_avi_is_not_followed(tmp_path: Path) -> None:
+    """FFmpeg would read it as a playlist and show a file outside media.roots."""
     outside, inside = tmp_path / "private.ts", tmp_path / "inside"
     inside.mkdir()
     run_ffmpeg("-f", "lavfi", "-i", "color=red:s=64x48:d=9", "-c:v", "libx264", outside)
@@ -63,45 +64,45 @@ def test_a_playlist_that_looks_like_avi_opens_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tag", [b"AVI ", b"WAVE", b"ftyp", b"moov", b"\x1aE\xdf\xa3", b"FLV\1"])
 @pytest.mark.parametrize("text", [b"#EXTM3U\n", b"ffconcat version 1.0\n", b"v=0\nc=IN IP4 1.1\n"])
 @pytest.mark.parametrize("at", [4, 8])
-def test_no_text_with_a_tag_inside_is_read(tag: bytes, text: bytes, at: int) -> None:
+def test_text_that_contains_a_tag_is_refused(tag: bytes, text: bytes, at: int) -> None:
     for kind in ("video", "audio"):
-        assert "format that we read" in refused(kind, put(text.ljust(64), at, tag))  # type: ignore[arg-type]
+        assert "format that we read" in refusal(kind, put(text.ljust(64), at, tag))
 
 
 @pytest.mark.parametrize("form", ["AU", "W64", "VOC", "SVX", "NIST", "IRCAM", "MAT4", "PAF"])
-def test_audio_that_nobody_could_check_is_refused(form: str) -> None:
-    message = refused("audio", audio_bytes(beep(1, [0]), 16_000, form))
+def test_formats_whose_completeness_cannot_be_checked_are_refused(form: str) -> None:
+    message = refusal("audio", audio_bytes(beep(1, [0]), 16_000, form))
     assert "no audio format that we read; use WAV" in message
 
 
 @pytest.mark.parametrize("form", ["AIFF", "RF64", "CAF", "WAVEX"])
-def test_all_of_it_or_nothing(form: str) -> None:
+def test_truncated_audio_is_refused(form: str) -> None:
     data = audio_bytes(noise(1.0), 44_100, form)
     assert decode_audio(data).duration_s == 1.0
     for share in (0.1, 0.5, 0.99):
-        assert "truncated" in refused("audio", data[: int(len(data) * share)])
+        assert "truncated" in refusal("audio", data[: int(len(data) * share)])
 
 
-def test_headers_that_tell_of_less_than_there_is() -> None:
+def test_headers_that_declare_less_than_the_content_are_refused() -> None:
     tone = beep(8, [0.5], 16_000)
     wav, flac, ogg, mp3 = (
         audio_bytes(tone, 16_000, form) for form in ("WAV", "FLAC", "OGG", "MP3")
     )
-    assert "its header tells of" in refused("audio", wav_of_a_tenth(wav))
-    assert "it tells of 16,000 samples" in refused("audio", flac_of(flac, 16_000))
-    assert "it tells of 10 frames" in refused("audio", xing_of(mp3, 10))
-    assert "2 streams" in refused("audio", ogg + ogg)
+    assert "its header tells of" in refusal("audio", wav_declaring_a_tenth(wav))
+    assert "it tells of 16,000 samples" in refusal("audio", flac_declaring(flac, 16_000))
+    assert "it tells of 10 frames" in refusal("audio", mp3_declaring(mp3, 10))
+    assert "2 streams" in refusal("audio", ogg + ogg)
     last = ogg.rindex(b"OggS") + 5
-    assert "not marked as the last" in refused("audio", put(ogg, last, b"\0"))
+    assert "not marked as the last" in refusal("audio", put(ogg, last, b"\0"))
 
 
 @pytest.mark.parametrize("blocks", [("-frame_size", "1152"), ("-frame_size", "4608"), ()])
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 3.7])
-def test_honest_flac_passes(blocks: tuple[str, ...], seconds: float) -> None:
+def test_flac_files_of_any_block_size_are_read(blocks: tuple[str, ...], seconds: float) -> None:
     wav = audio_bytes(noise(seconds), 44_100)
-    flac = remade(wav, "a.wav", "a.flac", *blocks)
+    flac = converted(wav, "a.wav", "a.flac", *blocks)
     assert decode_audio(flac).duration_s == pytest.approx(seconds, abs=1e-4)
-    message = refused("audio", flac[: -len(flac) // 10])
+    message = refusal("audio", flac[: -len(flac) // 10])
     assert "truncated" in message or "cannot be read as audio" in message
 
 
@@ -113,55 +114,55 @@ def test_a_wav_of_unknown_length_is_noted() -> None:
 
 @pytest.mark.parametrize("codec", [("-q:a", "4"), ("-b:a", "64k"), ("-ar", "22050", "-b:a", "32k")])
 @pytest.mark.parametrize("tag_bytes", [0, 200_000])
-def test_mp3_without_a_header_is_whole(codec: tuple[str, ...], tag_bytes: int) -> None:
-    """Silence, then noise: an estimate from the first frames is far off."""
+def test_mp3_without_a_header_is_decoded_completely(codec: tuple[str, ...], tag_bytes: int) -> None:
+    """Silence, then noise: an estimate of the length from the first frames would be wrong."""
     sound = np.concatenate([beep(6, [5.0], 44_100), noise(6.0)])
-    mp3 = remade(audio_bytes(sound, 44_100), "a.wav", "a.mp3", *codec, *BARE_MP3)
+    mp3 = converted(audio_bytes(sound, 44_100), "a.wav", "a.mp3", *codec, *BARE_MP3)
     size = bytes(tag_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
     tag = b"ID3\x03\0\0" + size + bytes(tag_bytes) if tag_bytes else b""
     decoded = decode_audio(tag + mp3)
     assert decoded.duration_s == pytest.approx(12.0, abs=0.1)
     late = decode_audio(tag + mp3, audio_start=4.0, audio_end=5.5)
     assert onset_s(late.waveform, 16_000) == pytest.approx(1.0, abs=0.1)
-    assert "truncated" in refused("audio", tag + mp3[:-100])
-    assert "no frame at byte" in refused("audio", tag + put(mp3, len(mp3) // 2, bytes(3000)))
+    assert "truncated" in refusal("audio", tag + mp3[:-100])
+    assert "no frame at byte" in refusal("audio", tag + put(mp3, len(mp3) // 2, bytes(3000)))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.97])
 def test_truncated_flv_is_refused(share: float, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", 40).read_bytes()
-    flv = remade(clip, "a.mp4", "a.flv", "-c", "copy")
+    flv = converted(clip, "a.mp4", "a.flv", "-c", "copy")
     assert len(decode_video(flv).frames)
-    assert "truncated" in refused("video", flv[: int(len(flv) * share)])
+    assert "truncated" in refusal("video", flv[: int(len(flv) * share)])
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("a.ts", "use MP4"), ("a.mpg", "use MP4"), ("a.ogv", "the bytes are OGG, not video")],
 )
-def test_video_without_a_clock_that_we_read_is_refused(
+def test_video_formats_without_readable_times_are_refused(
     name: str, message: str, tmp_path: Path
 ) -> None:
     clip = write_clip(tmp_path / "a.mp4", 10).read_bytes()
     codec = {"a.ts": ("-c", "copy"), "a.mpg": ("-r", "25")}.get(name, ())
-    made = remade(clip, "a.mp4", name, *codec)
-    assert message in refused("video", made)
+    content = converted(clip, "a.mp4", name, *codec)
+    assert message in refusal("video", content)
 
 
-def test_damaged_headers_are_errors_of_their_own(tmp_path: Path) -> None:
+def test_damaged_headers(tmp_path: Path) -> None:
     huge = b"\x1aE\xdf\xa3\x01\x7f" + b"\xff" * 6 + bytes(64)
-    assert "no video format that we read" in refused("video", huge)
+    assert "no video format that we read" in refusal("video", huge)
     clip = write_clip(tmp_path / "a.mp4", 10)
     run_ffmpeg("-i", clip, "-c:v", "libvpx", "-live", "1", tmp_path / "a.webm")
     webm = (tmp_path / "a.webm").read_bytes()
     with pytest.raises((MediaCorrupt, MediaEmpty), match=r"inline video: \S"):
         decode_video(webm[: webm.index(b"\x1f\x43\xb6\x75")])
-    # Blocks of another track than the one that is described.
+    # Blocks of a track that the header does not describe.
     run_ffmpeg("-i", clip, "-c:v", "libvpx", tmp_path / "whole.webm")
     whole = (tmp_path / "whole.webm").read_bytes()
     with pytest.raises(MediaEmpty, match="no video frames that can be shown"):
         decode_video(put(whole, whole.index(b"\xd7\x81\x01\x73\xc5"), b"\xd7\x81\xff"))
-    # An element of 2^49 bytes, further on than any file reaches.
+    # An element of 2^49 bytes, longer than any file.
     far = put(webm, webm.index(b"\x1f\x43\xb6\x75"), b"\xec\x01\x02" + bytes(6))
     with pytest.raises((MediaCorrupt, MediaEmpty)):
         decode_video(far)

@@ -1,10 +1,13 @@
-"""Images: right pixels at the right size, and a clear error for everything else."""
+"""Decoded images: their pixels, sizes and notes, and the errors of bad files."""
 
 from __future__ import annotations
 
+import io
+import resource
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from PIL import Image
 
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaError, MediaTooLarge
 from omnitrace_core.media import decode_part
+from omnitrace_core.media.image import to_rgb
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, Part, PartOptions
@@ -22,9 +26,9 @@ DEFAULTS = MediaOptions()
 RED = Image.new("RGB", (112, 84), (200, 30, 40))
 
 
-def decode_image(data: bytes, options: MediaOptions = DEFAULTS, **asked: object) -> DecodedImage:
-    part = Part("image", data=data, options=PartOptions(**asked))
-    decoded = decode_part(part, options, RULES)
+def decode_image(data: bytes, run: MediaOptions = DEFAULTS, **options: Any) -> DecodedImage:
+    part = Part("image", data=data, options=PartOptions(**options))
+    decoded = decode_part(part, run, RULES)
     assert isinstance(decoded, DecodedImage)
     return decoded
 
@@ -60,7 +64,7 @@ def test_any_mode_becomes_rgb(
     assert bool(decoded.notes) == bool(note)
 
 
-def test_palette_transparency_goes_on_white() -> None:
+def test_palette_transparency_is_put_on_white() -> None:
     image = Image.new("P", (84, 84), 0)
     image.putpalette([10, 20, 30])
     decoded = decode_image(image_bytes(image, "PNG", transparency=0))
@@ -71,7 +75,7 @@ def test_exif_orientation() -> None:
     image = Image.new("RGB", (168, 84), "black")
     image.paste((255, 255, 255), (0, 0, 84, 84))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to see it upright: the left half comes to the top
+    exif[0x0112] = 6  # upright after a clockwise turn: the left half becomes the top
     decoded = decode_image(image_bytes(image, "JPEG", exif=exif))
     assert (decoded.width, decoded.height) == (84, 168)
     assert decoded.pixels.shape == (168, 84, 3)
@@ -79,7 +83,7 @@ def test_exif_orientation() -> None:
     assert decoded.pixels[-70:].max() < 50
 
 
-def test_animation_gives_its_first_frame() -> None:
+def test_only_the_first_frame_of_an_animation_is_decoded() -> None:
     frames = [Image.new("RGB", (84, 84), colour) for colour in ("red", "blue", "lime")]
     data = image_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
     decoded = decode_image(data)
@@ -87,7 +91,7 @@ def test_animation_gives_its_first_frame() -> None:
     assert decoded.notes == ("first of 3 frames",)
 
 
-def test_options_of_the_part_win_over_the_runs_and_those_over_the_models() -> None:
+def test_limits_of_the_part_precede_those_of_the_run_and_the_model() -> None:
     data = image_bytes(Image.new("RGB", (1120, 560)))
     assert decode_image(data).pixels.shape[:2] == (560, 1120)
     run = MediaOptions(image_max_pixels=28 * 28 * 50)
@@ -105,7 +109,7 @@ def test_options_of_the_part_win_over_the_runs_and_those_over_the_models() -> No
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
-def test_truncated_is_never_repaired(form: str, share: float) -> None:
+def test_truncated_images_are_errors(form: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (84, 84, 3), dtype=np.uint8)
     data = image_bytes(Image.fromarray(noise), form)
     decode_image(data)
@@ -113,11 +117,11 @@ def test_truncated_is_never_repaired(form: str, share: float) -> None:
         decode_image(data[: int(len(data) * share)])
 
 
-def test_pixel_limits_come_before_decoding() -> None:
+def test_pixel_limits_are_checked_before_decoding() -> None:
     data = image_bytes(RED)
     with pytest.raises(MediaTooLarge, match="112x84 = 9,408 pixels, above"):
         decode_image(data, MediaOptions(max_image_pixels=9_000))
-    # A header that claims 60,000 x 60,000 pixels: nothing of that size may be allocated.
+    # A header that declares 60,000 x 60,000 pixels: nothing of that size may be allocated.
     bomb = bytearray(data)
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
@@ -125,12 +129,12 @@ def test_pixel_limits_come_before_decoding() -> None:
         decode_image(bytes(bomb))
 
 
-def test_between_pillows_warning_and_our_limit_is_fine() -> None:
+def test_pillows_warning_of_a_bomb_is_no_limit() -> None:
     data = image_bytes(Image.new("1", (10_000, 9_000)))
     assert decode_image(data, MediaOptions(image_max_pixels=784 * 4)).width == 10_000
 
 
-def test_extreme_shapes() -> None:
+def test_tiny_and_very_narrow_images() -> None:
     assert decode_image(image_bytes(Image.new("RGB", (1, 1)))).pixels.shape == (56, 56, 3)
     with pytest.raises(MediaError, match="aspect ratio of 300, above 200"):
         decode_image(image_bytes(Image.new("RGB", (600, 2))))
@@ -140,25 +144,47 @@ def test_extreme_shapes() -> None:
     ("data", "message"),
     [
         (b"\0\1\2\3" * 999, "not in a supported image format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not in a supported image format"),
         (audio_bytes(beep(1, [0]), 16_000), "the bytes are WAV, not image"),
         (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "the bytes are MP4, not image"),
     ],
 )
-def test_what_is_no_image(data: bytes, message: str) -> None:
+def test_bytes_that_are_not_an_image(data: bytes, message: str) -> None:
     with pytest.raises(MediaCorrupt, match=message):
         decode_image(data)
 
 
-def test_broken_exif_is_a_note() -> None:
+def test_damaged_exif_data_is_no_error() -> None:
     data = image_bytes(RED, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert decode_image(data).width == 112
 
 
-def test_real_pictures(shared_data: Path) -> None:
-    pictures = sorted((shared_data / "media").glob("*.jpg"))
-    assert len(pictures) == 6
-    for path in pictures:
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_too_much_compressed_text_in_a_png(kind: bytes) -> None:
+    data, text = image_bytes(RED), b"k\0\0" + zlib.compress(bytes(2_000_000))
+    chunk = struct.pack(">I", len(text)) + kind + text
+    chunk += struct.pack(">I", zlib.crc32(kind + text))
+    with pytest.raises(MediaTooLarge, match="save the image without its metadata"):
+        decode_image(data[:33] + chunk + data[33:])
+
+
+def test_memory_of_32_bit_grey_images() -> None:
+    grey = Image.fromarray(np.linspace(-1, 1, 3000 * 4000, dtype=np.float32).reshape(3000, 4000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rgb = np.asarray(to_rgb(grey, []))[:, :, 0]
+    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert (rgb[0, 0], rgb[-1, -1]) == (0, 255)
+    # 46 MiB of pixels, 11 of grey, 34 of RGB (46 within Pillow); float64 would take 180 more.
+    assert grown_mib < 180
+    buffer = io.BytesIO()
+    grey.resize((64, 48)).save(buffer, "TIFF")
+    assert decode_image(buffer.getvalue()).width == 64
+
+
+def test_real_images(shared_data: Path) -> None:
+    images = sorted((shared_data / "media").glob("*.jpg"))
+    assert len(images) == 6
+    for path in images:
         decoded = decode_image(path.read_bytes())
         with Image.open(path) as image:
             assert (decoded.width, decoded.height) == image.size

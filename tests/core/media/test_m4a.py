@@ -1,4 +1,4 @@
-"""Sound tracks given as audio: M4A and its kin, decoded by FFmpeg on the file's own clock."""
+"""Audio parts whose file is a container (M4A and others): FFmpeg decodes the sound track."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from omnitrace_core.records import DecodedAudio, Part, PartOptions
 from tests.core.media_files import audio_bytes, beep, onset_s, run_ffmpeg, write_clip
 
 DEFAULTS = MediaOptions()
-# The longest AAC frame at a file's own rate: what encoders add before and after.
+# The longest AAC frame in samples: encoders add up to one before and after.
 FRAME = 1024
 
 
-def decode(path: Path, options: MediaOptions = DEFAULTS, **asked: float) -> DecodedAudio:
-    part = Part("audio", uri=str(path), options=PartOptions(**asked))  # type: ignore[arg-type]
-    decoded = decode_part(part, options, MediaRules())
+def decode(path: Path, run: MediaOptions = DEFAULTS, **options: float) -> DecodedAudio:
+    part = Part("audio", uri=str(path), options=PartOptions(**options))  # type: ignore[arg-type]
+    decoded = decode_part(part, run, MediaRules())
     assert isinstance(decoded, DecodedAudio)
     return decoded
 
 
 def write_m4a(path: Path, rate: int = 44_100, *output: str, n_channels: int = 1) -> Path:
-    """Two seconds with a beep at 0.5 and 1.5 s, AAC unless `output` says otherwise."""
+    """Two seconds with a beep at 0.5 and 1.5 s, AAC unless `output` sets another codec."""
     sound = np.repeat(beep(2, [0.5, 1.5], rate)[:, None], n_channels, axis=1)
     wav = path.with_suffix(".wav")
     wav.write_bytes(audio_bytes(sound, rate))
@@ -38,7 +38,7 @@ def write_m4a(path: Path, rate: int = 44_100, *output: str, n_channels: int = 1)
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("n_channels", [1, 2])
-def test_aac_is_whole_and_on_time(tmp_path: Path, rate: int, n_channels: int) -> None:
+def test_aac_is_complete_and_on_time(tmp_path: Path, rate: int, n_channels: int) -> None:
     decoded = decode(write_m4a(tmp_path / "a.m4a", rate, n_channels=n_channels))
     assert (decoded.sample_rate, decoded.start_s, decoded.duration_s) == (16_000, 0.0, 2.0)
     assert decoded.waveform.shape == (32_000,)
@@ -59,7 +59,7 @@ def test_aac_is_whole_and_on_time(tmp_path: Path, rate: int, n_channels: int) ->
         ("a.webm", ("-c:a", "libopus")),
         ("live.webm", ("-c:a", "libopus", "-live", "1")),
         ("vorbis.mka", ("-c:a", "libvorbis")),
-        # These do not say that the first frame is the encoder's.
+        # These do not declare that the first frame is the encoder's padding.
         ("a.aac", ()),
         ("bare.m4a", ("-c:a", "aac", "-use_editlist", "0")),
         ("fragments.m4a", ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov")),
@@ -124,7 +124,7 @@ def test_the_sound_of_a_video_as_audio(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.m4a", "fast.m4a", "fragments.m4a", "a.aac", "a.mka"])
 @pytest.mark.parametrize("share", [0.3, 0.97])
-def test_truncated_is_never_repaired(tmp_path: Path, name: str, share: float) -> None:
+def test_truncated_files_are_errors(tmp_path: Path, name: str, share: float) -> None:
     flags = {"fast.m4a": "+faststart", "fragments.m4a": "frag_keyframe+empty_moov"}.get(name)
     output = ("-c:a", "aac", "-movflags", flags) if flags else ("-c:a", "aac")
     path = write_m4a(tmp_path / name, 44_100, *output)
@@ -135,7 +135,7 @@ def test_truncated_is_never_repaired(tmp_path: Path, name: str, share: float) ->
         decode(path)
 
 
-def test_damaged(tmp_path: Path) -> None:
+def test_damaged_files_are_errors(tmp_path: Path) -> None:
     path = write_m4a(tmp_path / "a.m4a")
     data = bytearray(path.read_bytes())
     at = data.index(b"mdat") + 4
@@ -146,7 +146,7 @@ def test_damaged(tmp_path: Path) -> None:
         decode(path)
 
 
-def test_what_is_no_sound_track(tmp_path: Path) -> None:
+def test_files_without_a_readable_sound_track(tmp_path: Path) -> None:
     for name, data in (
         ("a.m4a", b"\0\0\0\x18ftypM4A " + bytes(99)),
         ("a.aac", b"\xff\xf1" + bytes(99)),

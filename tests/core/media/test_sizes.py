@@ -1,4 +1,4 @@
-"""Sizes of images and frames against the official rule."""
+"""Sizes of images and frames equal those of the official processor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RULES = MediaRules()
 DEFAULTS = MediaOptions()
 
 
-def test_smart_resize_equals_the_official_one() -> None:
+def test_smart_resize_equals_the_official_function() -> None:
     from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
     enable_transformers_vision()
@@ -24,15 +24,15 @@ def test_smart_resize_equals_the_official_one() -> None:
     for width, height in rng.integers(1, 4000, (2000, 2)).tolist():
         if max(width, height) / min(width, height) > 200:
             continue
-        most = int(rng.integers(60 * 28 * 28, 1280 * 28 * 28))
-        expected = official(height, width, 28, 56 * 56, most)[::-1]
-        assert smart_resize(width, height, 28, 56 * 56, most, "") == expected
+        max_pixels = int(rng.integers(60 * 28 * 28, 1280 * 28 * 28))
+        expected = official(height, width, 28, 56 * 56, max_pixels)[::-1]
+        assert smart_resize(width, height, 28, 56 * 56, max_pixels, "") == expected
 
 
 @pytest.mark.parametrize(
-    ("n_frames", "asked", "expected"),
+    ("n_frames", "options", "expected"),
     [
-        # 4,200,000 pixels over 22 frames, two to a step: 381,818 each.
+        # 4,200,000 pixels for 22 frames, in pairs: 381,818 each.
         (22, {}, (812, 448)),
         # Few frames: the model's maximum per frame, 602,112.
         (4, {}, (1008, 560)),
@@ -43,7 +43,7 @@ def test_smart_resize_equals_the_official_one() -> None:
     ],
 )
 def test_frames_share_a_budget(
-    n_frames: int, asked: dict[str, int], expected: tuple[int, int]
+    n_frames: int, options: dict[str, int], expected: tuple[int, int]
 ) -> None:
-    options = PartOptions(**asked)
-    assert frame_size(1280, 720, n_frames, options, DEFAULTS, RULES, "") == expected
+    part = PartOptions(**options)
+    assert frame_size(1280, 720, n_frames, part, DEFAULTS, RULES, "") == expected

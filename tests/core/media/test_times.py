@@ -1,4 +1,4 @@
-"""Frames and sound of a video on one clock, whatever its container does to their times."""
+"""Frames and sound of a video have times on one clock, in every container."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.core.media_files import beep, grey_index, onset_s, run_ffmpeg, write_
 OPUS = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "1M", "-c:a", "libopus")
 
 
-def decode_video(path: Path, **asked: object) -> DecodedVideo:
-    part = Part("video", uri=str(path), options=PartOptions(**asked))  # type: ignore[arg-type]
+def decode_video(path: Path, **options: float) -> DecodedVideo:
+    part = Part("video", uri=str(path), options=PartOptions(**options))  # type: ignore[arg-type]
     decoded = decode_part(part, MediaOptions(), MediaRules())
     assert isinstance(decoded, DecodedVideo)
     return decoded
 
 
-def heard_s(video: DecodedVideo) -> float:
-    """When the beep is heard, on the file's clock."""
+def beep_s(video: DecodedVideo) -> float:
+    """Time of the beep on the file's clock, in seconds."""
     assert video.sound is not None
     return video.sound.start_s + onset_s(video.sound.waveform, 16_000)
 
@@ -41,7 +41,7 @@ def sounding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("before_video", "before_sound", "video_from", "sound_from", "onset"),
     [
-        # Both late; the picture late; the sound late. The beep is 1.5 s into the sound.
+        # Both late; frames late; sound late. The beep is 1.5 s after the start of the sound.
         (1.5, 1.5, 1.5, 1.5, 3.0),
         (1.0, 0.0, 1.0, 1.0, 1.5),
         (0.0, 0.5, 0.0, 0.0, 2.0),
@@ -57,17 +57,24 @@ def test_streams_that_begin_late(
     onset: float,
 ) -> None:
     source, shifted = sounding, tmp_path / "late.mp4"
-    inputs = ["-itsoffset", before_video, "-i", source, "-itsoffset", before_sound]
-    streams = ["-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"]
-    run_ffmpeg(*map(str, inputs), *streams, shifted)
+    inputs: list[str | Path] = [
+        "-itsoffset",
+        str(before_video),
+        "-i",
+        source,
+        "-itsoffset",
+        str(before_sound),
+    ]
+    streams: list[str | Path] = ["-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"]
+    run_ffmpeg(*inputs, *streams, shifted)
     video = decode_video(shifted)
     np.testing.assert_allclose(
         video.frame_times_s, video_from + np.array(grey_index(video.frames)) / 10, atol=1e-3
     )
     assert video.sound is not None
     assert video.sound.start_s == pytest.approx(sound_from, abs=1e-3)
-    heard = video.sound.start_s + onset_s(video.sound.waveform, 16_000)
-    assert heard == pytest.approx(onset, abs=0.03)
+    found_s = video.sound.start_s + onset_s(video.sound.waveform, 16_000)
+    assert found_s == pytest.approx(onset, abs=0.03)
     assert bool(video.notes) == (before_sound > before_video)
 
 
@@ -92,31 +99,49 @@ def test_every_container_keeps_its_clock(
     late_s: tuple[float, float],
 ) -> None:
     path, (video_s, sound_s) = tmp_path / name, late_s
-    inputs = ["-itsoffset", str(video_s), "-i", sounding, "-itsoffset", str(sound_s)]
+    inputs: list[str | Path] = [
+        "-itsoffset",
+        str(video_s),
+        "-i",
+        sounding,
+        "-itsoffset",
+        str(sound_s),
+    ]
     run_ffmpeg(*inputs, "-i", sounding, "-map", "0:v", "-map", "1:a", *codecs, path)
     video = decode_video(path)
     expected = video_s + np.array(grey_index(video.frames)) / 10
     np.testing.assert_allclose(video.frame_times_s, expected, atol=2e-3)
-    assert heard_s(video) == pytest.approx(1.5 + sound_s, abs=slack_s)
+    assert beep_s(video) == pytest.approx(1.5 + sound_s, abs=slack_s)
 
 
 @pytest.mark.parametrize("how", ["-movflags frag_keyframe+empty_moov", "-use_editlist 0"])
-def test_a_late_picture_without_an_edit_list(sounding: Path, tmp_path: Path, how: str) -> None:
-    """Such files show their first frame from the start on; the others come when they should."""
+def test_late_frames_without_an_edit_list(sounding: Path, tmp_path: Path, how: str) -> None:
+    """Such files show their first frame from the start; the other frames have correct times."""
     path = tmp_path / "a.mp4"
-    inputs = ["-itsoffset", "1.5", "-i", sounding, "-i", sounding, "-map", "0:v", "-map", "1:a"]
+    inputs: list[str | Path] = [
+        "-itsoffset",
+        "1.5",
+        "-i",
+        sounding,
+        "-i",
+        sounding,
+        "-map",
+        "0:v",
+        "-map",
+        "1:a",
+    ]
     run_ffmpeg(*inputs, "-c", "copy", *how.split(), path)
     video = decode_video(path, fps=10.0)
     index = np.array(grey_index(video.frames))
     assert video.frame_times_s[0] == pytest.approx(0.2, abs=2e-3)
-    # The sound's clock is late by what AAC's encoder put before it, and the frames' with it.
-    late_s = heard_s(video) - 1.5
+    # The AAC encoder's padding delays the clock of the sound, and with it that of the frames.
+    late_s = beep_s(video) - 1.5
     assert late_s == pytest.approx(0.023, abs=0.005)
     np.testing.assert_allclose(video.frame_times_s[1:], 1.5 + late_s + index[1:] / 10, atol=0.005)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_two_pictures_are_refused(sounding: Path, tmp_path: Path, name: str) -> None:
+def test_two_video_tracks_are_refused(sounding: Path, tmp_path: Path, name: str) -> None:
     codec = ["-c:v", "mjpeg"] if name == "a.avi" else ["-c", "copy"]
     maps = ["-map", "0:v", "-map", "0:v"]
     run_ffmpeg("-i", sounding, *maps, *codec, tmp_path / name)
@@ -131,7 +156,7 @@ def test_pixels_that_are_not_square_are_noted(sounding: Path, tmp_path: Path) ->
     assert video.notes == ("pixels are 2:1, not square; frames and boxes are as stored",)
 
 
-def test_sound_of_hours_is_refused_by_the_header(sounding: Path, tmp_path: Path) -> None:
+def test_very_long_sound_is_refused_before_decoding(sounding: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.mp4"
     silence = ["-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono", "-t", "7200", "-b:a", "8k"]
     streams = ["-c:v", "copy", "-c:a", "aac", "-map", "0:v", "-map", "1:a"]
@@ -141,37 +166,37 @@ def test_sound_of_hours_is_refused_by_the_header(sounding: Path, tmp_path: Path)
 
 
 def test_frames_reordered_at_the_start_of_flv(sounding: Path, tmp_path: Path) -> None:
-    """The first frame is shown later than it is decoded; the sound waits for it."""
+    """The first frame is shown later than it is decoded, and the sound is delayed with it."""
     run_ffmpeg("-i", sounding, "-c", "copy", tmp_path / "a.flv")
     video = decode_video(tmp_path / "a.flv")
     shift = video.frame_times_s - np.array(grey_index(video.frames)) / 10
     assert np.ptp(shift) < 2e-3
-    assert heard_s(video) == pytest.approx(1.5 + shift[0], abs=0.005)
+    assert beep_s(video) == pytest.approx(1.5 + shift[0], abs=0.005)
 
 
 @pytest.mark.parametrize("cut_s", [0.5, 1.25, 1.75, 2.05])
-@pytest.mark.parametrize("asked", [{}, {"fps": 10.0}, {"video_start": 0.5, "video_end": 1.2}])
+@pytest.mark.parametrize("options", [{}, {"fps": 10.0}, {"video_start": 0.5, "video_end": 1.2}])
 def test_clips_cut_between_keyframes(
-    sounding: Path, tmp_path: Path, cut_s: float, asked: dict[str, float]
+    sounding: Path, tmp_path: Path, cut_s: float, options: dict[str, float]
 ) -> None:
-    """Cut without encoding again: frames before the cut are in the file, and must not be shown."""
+    """Cut without encoding: the file holds frames from before the cut, which are not shown."""
     cut = tmp_path / "cut.mp4"
     run_ffmpeg("-ss", str(cut_s), "-i", sounding, "-c", "copy", cut)
-    video = decode_video(cut, **asked)
-    assert video.start_s >= asked.get("video_start", 0.0) - 1e-6
+    video = decode_video(cut, **options)
+    assert video.start_s >= options.get("video_start", 0.0) - 1e-6
     index = np.array(grey_index(video.frames))
     np.testing.assert_allclose(video.frame_times_s, index / 10 - cut_s, atol=2e-3)
     assert video.duration_s == pytest.approx(4 - cut_s, abs=0.05)
-    if cut_s < 1.5 and not asked:
-        assert heard_s(video) == pytest.approx(1.5 - cut_s, abs=0.005)
+    if cut_s < 1.5 and not options:
+        assert beep_s(video) == pytest.approx(1.5 - cut_s, abs=0.005)
 
 
 def test_damaged_sound_is_refused(tmp_path: Path) -> None:
-    """decord ends at the first packet that it cannot decode, as if the sound did."""
+    """decord stops at the first packet that it cannot decode, as if the sound ended there."""
     clip, noise = tmp_path / "a.mp4", np.random.default_rng(0).normal(0, 0.1, 4 * 44_100)
     data = bytearray(write_clip(clip, 40, sound=noise).read_bytes())
     assert decode_video(clip).sound is not None
-    # Where the sound's chunks lie: the second of two tables.
+    # The second of two tables holds the offsets of the sound's chunks.
     at = data.rindex(b"stco") + 8
     (n_chunks,) = struct.unpack_from(">I", data, at)
     for offset in struct.unpack_from(f">{n_chunks}I", data, at + 4)[10:30]:
@@ -181,7 +206,7 @@ def test_damaged_sound_is_refused(tmp_path: Path) -> None:
         decode_video(clip)
 
 
-def test_times_that_the_file_does_not_tell(sounding: Path, tmp_path: Path) -> None:
+def test_files_without_times_of_their_frames(sounding: Path, tmp_path: Path) -> None:
     # H.264 with B-frames in AVI: packets carry no presentation times.
     run_ffmpeg("-i", sounding, "-c", "copy", tmp_path / "a.avi")
     with pytest.raises(MediaCorrupt, match="does not tell when its frames are shown"):

@@ -1,8 +1,9 @@
-"""Videos: right frames and sounds at their true times, and a clear error for everything else."""
+"""Decoded videos: their frames, sound and times, and the errors of bad files."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,16 +30,16 @@ DEFAULTS = MediaOptions()
 RED = Image.new("RGB", (112, 84), (200, 30, 40))
 
 
-def decode_video(path: Path, options: MediaOptions = DEFAULTS, **asked: object) -> DecodedVideo:
-    part = Part("video", uri=str(path), options=PartOptions(**asked))
-    decoded = decode_part(part, options, RULES)
+def decode_video(path: Path, run: MediaOptions = DEFAULTS, **options: Any) -> DecodedVideo:
+    part = Part("video", uri=str(path), options=PartOptions(**options))
+    decoded = decode_part(part, run, RULES)
     assert isinstance(decoded, DecodedVideo)
     return decoded
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of 40 numbered frames at 10 per second, with a beep at 1.5 s where they have sound."""
+    """Clips of 40 numbered frames at 10 per second, with a beep at 1.5 s if they have sound."""
     folder = tmp_path_factory.mktemp("clips")
     write_clip(folder / "sounding.mp4", 40, sound=beep(4, [1.5], 44_100))
     write_clip(folder / "silent.mp4", 40)
@@ -63,7 +64,7 @@ def test_sampled_frames_have_their_true_times(clips: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "n_expected"),
+    ("options", "n_expected"),
     [
         ({"fps": 5.0}, 20),
         ({"fps": 0.1}, 4),
@@ -75,21 +76,23 @@ def test_sampled_frames_have_their_true_times(clips: Path) -> None:
         ({"nframes": 100}, 40),
     ],
 )
-def test_number_of_frames(clips: Path, asked: dict[str, float], n_expected: int) -> None:
-    video = decode_video(clips / "silent.mp4", **asked)
+def test_number_of_frames(clips: Path, options: dict[str, Any], n_expected: int) -> None:
+    video = decode_video(clips / "silent.mp4", **options)
     assert len(video.frames) == len(video.frame_times_s) == n_expected
     assert video.fps == pytest.approx(n_expected / 4.0)
-    assert bool(video.notes) == (asked == {"nframes": 100})
+    assert bool(video.notes) == (options == {"nframes": 100})
 
 
-def test_options_that_make_no_sense(clips: Path) -> None:
+def test_invalid_options(clips: Path) -> None:
     clip = clips / "silent.mp4"
-    for asked in ({"nframes": 0}, {"fps": 0.0}, {"fps": -1.0}, {"fps": 2.0, "nframes": 4}):
+    rates: list[dict[str, Any]] = [{"nframes": 0}, {"fps": 0.0}, {"fps": -1.0}]
+    for options in (*rates, {"fps": 2.0, "nframes": 4}):
         with pytest.raises(InvalidSample, match=r"fps|nframes"):
-            decode_video(clip, **asked)
-    for asked in ({"video_start": 2.0, "video_end": 1.0}, {"video_start": -1.0}):
+            decode_video(clip, **options)
+    cuts: list[dict[str, Any]] = [{"video_start": 2.0, "video_end": 1.0}, {"video_start": -1.0}]
+    for options in cuts:
         with pytest.raises(InvalidSample, match="video_start"):
-            decode_video(clip, **asked)
+            decode_video(clip, **options)
     with pytest.raises(MediaEmpty, match="no frame between"):
         decode_video(clip, video_start=9.0)
 
@@ -122,7 +125,7 @@ def test_sound_is_mixed_resampled_and_cut_to_the_file(clips: Path) -> None:
     video = decode_video(clips / "sounding.mp4")
     assert video.sound is not None
     assert (video.sound.start_s, video.sound.sample_rate) == (0.0, 16_000)
-    # The encoder's padding of its last frame is no sound of the video.
+    # The padding of the encoder's last frame is not part of the sound.
     assert (len(video.sound.waveform), video.sound.duration_s) == (64_000, 4.0)
     assert onset_s(video.sound.waveform, 16_000) == pytest.approx(1.5, abs=0.002)
 
@@ -143,9 +146,9 @@ def test_stereo_sound_of_any_rate_equals_the_source(tmp_path: Path, rate: int) -
 
 def test_sound_can_be_left_out(clips: Path) -> None:
     part = Part("video", uri=str(clips / "sounding.mp4"))
-    without = decode_part(part, DEFAULTS, RULES, want_sound=False)
-    assert isinstance(without, DecodedVideo)
-    assert without.sound is None
+    silent = decode_part(part, DEFAULTS, RULES, want_sound=False)
+    assert isinstance(silent, DecodedVideo)
+    assert silent.sound is None
     assert decode_video(clips / "sounding.mp4", MediaOptions(video_sound=False)).sound is None
 
 
@@ -162,7 +165,7 @@ def test_other_containers(clips: Path, tmp_path: Path, name: str) -> None:
     extra = ["-movflags", "frag_keyframe+empty_moov"] if name == "frag.mp4" else []
     run_ffmpeg("-i", clips / "silent.mp4", "-c", "copy", *extra, tmp_path / name)
     video = decode_video(tmp_path / name)
-    # Without an edit list the first frame is shown as late as its order of decoding has it.
+    # Without an edit list, the reordering of frames delays the first one.
     begin_s = 0.2 if name == "frag.mp4" else 0.0
     np.testing.assert_allclose(
         video.frame_times_s, begin_s + np.array(grey_index(video.frames)) / 10, atol=1e-6
@@ -190,7 +193,7 @@ def test_limits(clips: Path) -> None:
     assert len(decode_video(clip, MediaOptions(max_frames=6)).frames) == 6
 
 
-def test_sound_that_outlasts_the_picture_is_limited_too(tmp_path: Path) -> None:
+def test_sound_longer_than_the_frames_is_limited_too(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "long.mp4", 10, sound=beep(5, [4], 44_100))
     video = decode_video(clip)
     assert video.end_s == 1.0
@@ -203,7 +206,7 @@ def test_sound_that_outlasts_the_picture_is_limited_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["plain.mp4", "fast.mp4", "a.mkv", "a.avi"])
 @pytest.mark.parametrize("share", [0.3, 0.95])
-def test_truncated_is_never_repaired(clips: Path, tmp_path: Path, name: str, share: float) -> None:
+def test_truncated_files_are_errors(clips: Path, tmp_path: Path, name: str, share: float) -> None:
     extra = ["-movflags", "+faststart"] if name == "fast.mp4" else []
     codec = "mjpeg" if name == "a.avi" else "copy"
     run_ffmpeg("-i", clips / "sounding.mp4", "-c:v", codec, *extra, tmp_path / name)
@@ -226,7 +229,7 @@ def test_damaged_frames(clips: Path, tmp_path: Path) -> None:
         decode_video(damaged)
 
 
-def test_no_picture(tmp_path: Path) -> None:
+def test_files_without_a_video_track(tmp_path: Path) -> None:
     wav, m4a = tmp_path / "a.wav", tmp_path / "a.m4a"
     wav.write_bytes(audio_bytes(beep(1, [0]), 16_000))
     run_ffmpeg("-i", wav, "-c:a", "aac", m4a)
@@ -251,7 +254,7 @@ def test_no_picture(tmp_path: Path) -> None:
         (b"\0\0\0\x08ftyp\0\0\0\1moov\x80" + b"\0" * 99, "truncated"),
     ],
 )
-def test_what_is_no_video(data: bytes, message: str) -> None:
+def test_bytes_that_are_not_a_video(data: bytes, message: str) -> None:
     with pytest.raises(MediaCorrupt, match=f"inline video: .*{message}"):
         decode_part(Part("video", data=data), DEFAULTS, RULES)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from omnitrace_core.media.fetching import fetch
 from pipeline.cli import main
 from tests.core.asr import tiny_speech
-from tests.core.media.web_server import answer, serve_web
+from tests.core.media.web_server import response, serve_web
 from tests.core.media_files import DATA, image_bytes
 
 LAMP = {
@@ -130,7 +130,7 @@ def test_media_from_the_web(
         for host in ("media", "other")
     ]
     with serve_web() as web:
-        web.answers["/a.png"] = answer(200, png)
+        web.responses["/a.png"] = response(200, png)
         monkeypatch.setattr(fetch, "WebReader", web.reader)
         how = ["--model", tiny_model]
         code, refused = trace(tmp_path, pictures, *how)

@@ -1,4 +1,4 @@
-"""Fetching: what may be read, and a clear error for everything else."""
+"""Which addresses are read, and the errors for all others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_reads_object_stores_for_every_decoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "uri", ["../secret.txt", "link.txt", "%2e%2e/secret.txt", "file:///etc/passwd", "/etc/passwd"]
 )
-def test_stays_under_the_roots(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_files_below_the_roots_are_read(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "secret.txt").write_text("secret")
@@ -65,7 +67,7 @@ def test_stays_under_the_roots(uri: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(root)
     options = MediaOptions(roots=(str(root),))
     assert read_media(Part("image", uri="fine.txt"), options) == b"fine"
-    # A path is taken as it is: %2e%2e is the name of a folder, and there is none.
+    # Paths are not decoded: %2e%2e is the name of a folder, which does not exist.
     expected = MediaMissing if "%" in uri else MediaDenied
     with pytest.raises(expected, match=r"outside media\.roots|no such file"):
         read_media(Part("image", uri=uri), options)
@@ -83,19 +85,19 @@ def test_stays_under_the_roots(uri: str, tmp_path: Path, monkeypatch: pytest.Mon
         (".", "not a regular file"),
     ],
 )
-def test_denies_what_is_no_file(uri: str, message: str) -> None:
+def test_addresses_that_are_denied(uri: str, message: str) -> None:
     with pytest.raises(MediaDenied, match=message):
         read_media(Part("image", uri=uri), DEFAULTS)
 
 
 @pytest.mark.parametrize("uri", ["no/such.png", "nul\0.png", "x" * 5000])
-def test_missing(uri: str) -> None:
+def test_a_missing_file(uri: str) -> None:
     with pytest.raises(MediaMissing, match="no such file") as caught:
         read_media(Part("image", uri=uri), DEFAULTS)
     assert len(str(caught.value)) < 600
 
 
-def test_sizes(tmp_path: Path) -> None:
+def test_limits_of_size(tmp_path: Path) -> None:
     empty = tmp_path / "empty.wav"
     empty.touch()
     for part in (Part("audio", uri=str(empty)), Part("audio", data=b"")):
@@ -105,3 +107,14 @@ def test_sizes(tmp_path: Path) -> None:
         read_media(Part("image", data=b"x" * 11), MediaOptions(max_bytes=10))
     with pytest.raises(InvalidSample, match="neither uri nor data"):
         read_media(Part("image"), DEFAULTS)
+
+
+@pytest.mark.parametrize("uri", ["s3://b/k::file:///etc/passwd", "memory://a::memory://b"])
+def test_chained_addresses_are_denied(uri: str) -> None:
+    with pytest.raises(MediaDenied, match="addresses with :: are not read"):
+        read_media(Part("image", uri=uri), DEFAULTS)
+
+
+def test_schemes_may_be_in_capitals() -> None:
+    with pytest.raises(MediaMissing, match="no such object"):
+        read_media(Part("image", uri="MEMORY://nowhere/a.png"), DEFAULTS)

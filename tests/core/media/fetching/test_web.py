@@ -1,6 +1,6 @@
-"""Fetching from the web: listed hosts alone, at public addresses, wherever redirects lead.
+"""Media are read only from listed hosts at public addresses, also after redirects.
 
-The server is a real one on loopback, with TLS; the DNS and the last step of a connection are ours.
+A real TLS server runs on loopback; the DNS and the connecting are replaced.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from omnitrace_core.web_access import IpAddress
-from tests.core.media.web_server import BODY, LISTED, PUBLIC, Web, answer, get
+from tests.core.media.web_server import BODY, LISTED, PUBLIC, Web, get, response
 from tests.core.media_files import image_bytes, write_clip
 
 
-def test_reads_a_listed_host(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listed_host_is_read(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    web.answers["/a%20b.png?x=%C3%A9&y=1"] = answer(200, BODY)
+    web.responses["/a%20b.png?x=%C3%A9&y=1"] = response(200, BODY)
     assert get(web) == BODY
     assert get(web, "HTTPS://MEDIA.example.com.:443/a b.png?x=é&y=1#part") == BODY
     assert web.dialled == [PUBLIC, PUBLIC]
@@ -46,11 +46,11 @@ def test_reads_a_listed_host(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "authorization" not in head
 
 
-def test_every_decoder_reads_the_web(
+def test_all_decoders_read_from_the_web(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     png, clip = image_bytes(Image.new("RGB", (112, 84))), write_clip(tmp_path / "a.mp4", 10)
-    web.answers |= {"/red": answer(200, png), "/clip": answer(200, clip.read_bytes())}
+    web.responses |= {"/red": response(200, png), "/clip": response(200, clip.read_bytes())}
     monkeypatch.setattr(fetch, "WebReader", web.reader)
     options = MediaOptions(web_hosts=LISTED)
     image = decode_part(Part("image", uri="https://media.example.com/red"), options, MediaRules())
@@ -90,16 +90,16 @@ def test_every_decoder_reads_the_web(
         ("https:///a.png", "is not a host name"),
         ("https://media.example.com/" + "a" * 8_000, "8,026 characters"),
         ("https://müdia.example.com/", "xn--"),
-        # Fullwidth letters and the ideographic full stop, which IDNA would map to our host.
+        # Fullwidth letters and an ideographic full stop, which IDNA would convert to our host.
         ("https://ｍedia.example.com/", "xn--"),  # noqa: RUF001
         ("https://media。example.com/", "xn--"),
     ],
 )
-def test_denied_before_any_connection(url: str, message: str, web: Web) -> None:
+def test_urls_denied_before_any_connection(url: str, message: str, web: Web) -> None:
     with pytest.raises(MediaDenied, match=message) as caught:
         get(web, url)
     assert "download the file first" in str(caught.value)
-    assert not web.asked
+    assert not web.lookups
     assert not web.dialled
 
 
@@ -125,26 +125,26 @@ def test_all_addresses_must_be_public(addresses: list[str], web: Web) -> None:
     assert not web.dialled
 
 
-def test_the_systems_own_names_are_private() -> None:
+def test_localhost_is_denied() -> None:
     reader = WebReader(MediaOptions(web_hosts=("localhost",)))
     with pytest.raises(MediaDenied, match=r"localhost resolves to .*not a public address"):
         reader.copy("https://localhost/a.png", io.BytesIO())
 
 
-def test_the_checked_address_is_the_one_dialled(web: Web) -> None:
-    """A DNS that turns to a private address after the check changes nothing."""
+def test_the_connection_goes_to_the_checked_address(web: Web) -> None:
+    """A later DNS response with a private address is not used."""
     web.addresses["media.example.com"] = [[PUBLIC], ["127.0.0.1"]]
     assert get(web) == BODY
-    assert (web.asked, web.dialled) == (["media.example.com"], [PUBLIC])
-    # A redirect to the same host is a hop of its own, and is checked again.
-    web.answers["/again"] = answer(302, location="/a.png")
+    assert (web.lookups, web.dialled) == (["media.example.com"], [PUBLIC])
+    # A redirect to the same host is looked up and checked again.
+    web.responses["/again"] = response(302, location="/a.png")
     web.addresses["media.example.com"] = [[PUBLIC], ["127.0.0.1"]]
     with pytest.raises(MediaDenied, match=r"127\.0\.0\.1, which is not a public address"):
         get(web, "https://media.example.com/again")
     assert web.dialled == [PUBLIC, PUBLIC]
 
 
-def test_dials_numbers_on_443(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_go_to_port_443(monkeypatch: pytest.MonkeyPatch) -> None:
     dialled = []
     monkeypatch.setattr(
         socket, "create_connection", lambda place, timeout: dialled.append((*place, timeout))
@@ -153,17 +153,17 @@ def test_dials_numbers_on_443(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dialled == [("2606:2800:220:1::1", 443, 3.0)]
 
 
-def test_tries_one_address_after_the_other(web: Web) -> None:
+def test_addresses_are_tried_in_order(web: Web) -> None:
     web.addresses["media.example.com"] = [["2606:2800:220:1::1", PUBLIC, PUBLIC]]
-    through = web.dial
+    connect = web.dial
 
     def dial(address: IpAddress, limit_s: float) -> socket.socket:
         assert 0 < limit_s <= 10
         if address.version == 6 or limit_s < 1:
             raise ConnectionRefusedError(111, "Connection refused")
-        return through(address, limit_s)
+        return connect(address, limit_s)
 
-    web.dial = dial  # type: ignore[method-assign]
+    web.dial = dial
     assert get(web) == BODY
     assert web.dialled == [PUBLIC]
     web.addresses["media.example.com"] = [["2606:2800:220:1::1"]]
@@ -171,7 +171,7 @@ def test_tries_one_address_after_the_other(web: Web) -> None:
         get(web)
 
 
-def test_a_name_that_does_not_resolve(web: Web) -> None:
+def test_a_host_name_that_cannot_be_resolved(web: Web) -> None:
     with pytest.raises(MediaError, match=r"'gone\.example\.com' cannot be resolved \(Name or "):
         get(web, "https://gone.example.com/a.png", web_hosts=("*.example.com",))
 
@@ -181,16 +181,16 @@ def test_a_name_that_does_not_resolve(web: Web) -> None:
     "location",
     ["/a.png", "../a.png", "//media.example.com/a.png", "https://other.example.com/a.png"],
 )
-def test_follows_redirects(status: int, location: str, web: Web) -> None:
-    web.answers["/x/y"] = answer(status, b"moved", location=location, set_cookie="a=b")
+def test_redirects_are_followed(status: int, location: str, web: Web) -> None:
+    web.responses["/x/y"] = response(status, b"moved", location=location, set_cookie="a=b")
     assert get(web, "https://media.example.com/x/y", web_hosts=("*.example.com",)) == BODY
-    assert len(web.asked) == len(web.dialled) == 2
+    assert len(web.lookups) == len(web.dialled) == 2
     assert "cookie" not in web.server.requests[1].lower()
 
 
-def test_redirects_escape_what_is_not_ascii(web: Web) -> None:
-    web.answers["/x"] = answer(302, location="/é ü?q=ä".encode().decode("latin-1"))
-    web.answers["/%C3%A9%20%C3%BC?q=%C3%A4"] = answer(200, BODY)
+def test_non_ascii_redirects_are_escaped(web: Web) -> None:
+    web.responses["/x"] = response(302, location="/é ü?q=ä".encode().decode("latin-1"))
+    web.responses["/%C3%A9%20%C3%BC?q=%C3%A4"] = response(200, BODY)
     assert get(web, "https://media.example.com/x") == BODY
 
 
@@ -207,21 +207,21 @@ def test_redirects_escape_what_is_not_ascii(web: Web) -> None:
         ("https://[/", "an invalid URL"),
     ],
 )
-def test_each_hop_is_checked(location: str, message: str, web: Web) -> None:
+def test_each_redirect_is_checked(location: str, message: str, web: Web) -> None:
     web.addresses["third.example.com"] = [["10.0.0.1"]]
-    web.answers["/x"] = answer(302, location=location)
+    web.responses["/x"] = response(302, location=location)
     with pytest.raises(MediaDenied, match=message) as caught:
         get(web, "https://media.example.com/x")
     assert str(caught.value).startswith("https://media.example.com/x")
     assert web.dialled == [PUBLIC]
 
 
-def test_redirects_end(web: Web) -> None:
-    web.answers["/loop"] = answer(302, location="/loop")
+def test_the_number_of_redirects_is_limited(web: Web) -> None:
+    web.responses["/loop"] = response(302, location="/loop")
     with pytest.raises(MediaError, match="more than 5 redirects"):
         get(web, "https://media.example.com/loop")
     assert len(web.dialled) == 6
     for k in range(5):
-        web.answers[f"/{k}"] = answer(302, location=f"/{k + 1}")
-    web.answers["/5"] = answer(200, BODY)
+        web.responses[f"/{k}"] = response(302, location=f"/{k + 1}")
+    web.responses["/5"] = response(200, BODY)
     assert get(web, "https://media.example.com/0") == BODY

@@ -15,7 +15,7 @@ from omnitrace_core.media.isolation.heartbeat import report_progress, set_listen
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from tests.core.media.web_server import LISTED, Web, answer
+from tests.core.media.web_server import LISTED, Web, response
 from tests.core.media_files import beep, write_clip
 
 
@@ -42,7 +42,7 @@ def test_downloads_report_progress(
 ) -> None:
     content = bytes(4 << 20)
     monkeypatch.setattr(fetch, "WebReader", web.reader)
-    web.answers["/a"] = answer(200, content)
+    web.responses["/a"] = response(200, content)
     fsspec.filesystem("memory").pipe_file("/reports/a.png", content)
     with media_path(Part("image", uri=address), MediaOptions(web_hosts=LISTED)):
         assert len(reports) >= 4

@@ -109,7 +109,7 @@ def assert_same(actual: object, expected: object) -> None:
 
 def test_isolated_decoding_returns_the_same_media(parts: dict[str, Part]) -> None:
     options = MediaOptions()
-    pids = set()
+    pids: set[int | None] = set()
     with IsolatedDecoder(options, RULES) as isolated:
         assert isolated.pid is None, "started when needed"
         for part in parts.values():

@@ -1,4 +1,4 @@
-"""Files that are another thing than they seem, or hold more or less than their header tells."""
+"""Files of another format than they seem, or with another length than they declare."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SESSION = b"\nv=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=v
 
 
 def playlist_as_avi(address: str) -> bytes:
-    """A playlist with AVI's tag where AVI has it, as long as AVI would then say it is."""
+    """A playlist with the tag of AVI in its place, and with the length that its bytes declare."""
     return (PLAYLIST % address.encode()).ljust(8 + int.from_bytes(b"M3U\n", "little"), b"\0")
 
 
 def session_as_aac() -> bytes:
-    """One frame of AAC whose content describes streams to receive from the network."""
+    """One frame of AAC whose content is a description of network streams (SDP)."""
     n = 7 + len(SESSION)
     return bytes((0xFF, 0xF1, 0x50, 0x40 | n >> 11, n >> 3 & 0xFF, n << 5 & 0xE0 | 31, 0xFC)) + (
         SESSION
@@ -30,63 +30,63 @@ def session_as_aac() -> bytes:
 
 
 def put(content: bytes, at: int, new: bytes) -> bytes:
-    """Some bytes replaced."""
+    """The content with some bytes replaced."""
     return content[:at] + new + content[at + len(new) :]
 
 
-def wav_of_a_tenth(wav: bytes) -> bytes:
-    """A WAV whose header tells of a tenth of what there is."""
+def wav_declaring_a_tenth(wav: bytes) -> bytes:
+    """A WAV whose header declares a tenth of its content."""
     at = wav.index(b"data") + 4
     (n_bytes,) = struct.unpack_from("<I", wav, at)
     return put(wav, at, struct.pack("<I", n_bytes // 10))
 
 
-def flac_of(flac: bytes, n_samples: int) -> bytes:
-    """A FLAC whose header tells of so many samples."""
+def flac_declaring(flac: bytes, n_samples: int) -> bytes:
+    """A FLAC whose header declares `n_samples`."""
     return put(flac, 21, bytes([flac[21] & 0xF0]) + struct.pack(">I", n_samples))
 
 
-def xing_of(mp3: bytes, n_frames: int) -> bytes:
-    """An MP3 whose header tells of so many frames."""
+def mp3_declaring(mp3: bytes, n_frames: int) -> bytes:
+    """An MP3 whose Xing header declares `n_frames`."""
     at = max(mp3.find(b"Xing"), mp3.find(b"Info"))
     return put(mp3, at + 8, struct.pack(">I", n_frames))
 
 
-def remade(content: bytes, source: str, target: str, *options: str) -> bytes:
-    """A file through ffmpeg; source, target: names, for their endings."""
+def converted(content: bytes, source: str, target: str, *options: str) -> bytes:
+    """A file converted by ffmpeg; source, target: file names, for their extensions."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        (made / source).write_bytes(content)
-        run_ffmpeg("-i", made / source, *options, made / target)
-        return (made / target).read_bytes()
+        source_path, target_path = Path(folder) / source, Path(folder) / target
+        source_path.write_bytes(content)
+        run_ffmpeg("-i", source_path, *options, target_path)
+        return target_path.read_bytes()
 
 
-def of_other_files(mov: bytes) -> bytes:
-    """A movie whose data references do not say that its media are in the file itself."""
+def with_external_media(mov: bytes) -> bytes:
+    """A movie whose data references do not point to the file itself."""
     at = mov.index(b"dref") + 12
     return put(mov, at + 8, bytes(4))
 
 
-def two_pictures(folder: Path) -> bytes:
+def two_video_tracks(folder: Path) -> bytes:
     """A video with two video tracks."""
     clip = write_clip(folder / "one.mp4", 12)
     maps = ("-map", "0", "-map", "0", "-c", "copy")
-    return remade(clip.read_bytes(), "a.mp4", "b.mp4", *maps)
+    return converted(clip.read_bytes(), "a.mp4", "b.mp4", *maps)
 
 
-def lying_audio() -> dict[str, bytes]:
-    """Each to be refused; by name with ending."""
+def false_audio() -> dict[str, bytes]:
+    """Audio files that must be refused, by file name."""
     tone = beep(2.0, [0.2, 1.5])
     wav, flac, ogg = (audio_bytes(tone, 16_000, form) for form in ("WAV", "FLAC", "OGG"))
     mp3, aiff = audio_bytes(tone, 16_000, "MP3"), audio_bytes(tone, 16_000, "AIFF")
     rf64, flat = audio_bytes(tone, 16_000, "RF64"), audio_bytes(tone, 16_000, "AU")
-    bare = remade(wav, "a.wav", "a.mp3", "-write_xing", "0", "-id3v2_version", "0")
+    bare = converted(wav, "a.wav", "a.mp3", "-write_xing", "0", "-id3v2_version", "0")
     return {
         "session-inside.aac": session_as_aac(),
-        "tenth-told.wav": wav_of_a_tenth(wav),
-        "half-told.flac": flac_of(flac, len(tone) // 2),
-        "ten-told.mp3": xing_of(mp3, 10),
-        "twice.ogg": ogg + ogg,
+        "declares-a-tenth.wav": wav_declaring_a_tenth(wav),
+        "declares-half.flac": flac_declaring(flac, len(tone) // 2),
+        "declares-ten-frames.mp3": mp3_declaring(mp3, 10),
+        "two-streams.ogg": ogg + ogg,
         "truncated-aiff.aiff": aiff[: len(aiff) // 2],
         "truncated-rf64.wav": rf64[: len(rf64) // 2],
         "truncated-bare.mp3": bare[: len(bare) // 2 + 7],
@@ -95,22 +95,22 @@ def lying_audio() -> dict[str, bytes]:
     }
 
 
-def lying_videos(mp4: bytes, folder: Path) -> dict[str, bytes]:
-    """Each to be refused; by name with ending. mp4: a clip with sound."""
-    flv = remade(mp4, "a.mp4", "a.flv", "-c", "copy")
-    mov = remade(mp4, "a.mp4", "a.mov", "-c", "copy")
+def false_videos(mp4: bytes, folder: Path) -> dict[str, bytes]:
+    """Video files that must be refused, by file name. mp4: a clip with sound."""
+    flv = converted(mp4, "a.mp4", "a.flv", "-c", "copy")
+    mov = converted(mp4, "a.mp4", "a.mov", "-c", "copy")
     return {
         "playlist-as-avi.avi": playlist_as_avi("/etc/passwd"),
         "playlist-as-mp4.mp4": put(PLAYLIST % b"/etc/passwd", 4, b"ftyp"),
         "session.ts": b"G@" + SESSION,
-        "stream.ts": remade(mp4, "a.mp4", "a.ts", "-c", "copy"),
+        "stream.ts": converted(mp4, "a.mp4", "a.ts", "-c", "copy"),
         "huge-header.webm": b"\x1aE\xdf\xa3\x01\x7f" + b"\xff" * 6 + bytes(64),
         "truncated-flv.flv": flv[: len(flv) // 2],
-        "of-other-files.mov": of_other_files(mov),
-        "two-pictures.mp4": two_pictures(folder),
+        "external-media.mov": with_external_media(mov),
+        "two-video-tracks.mp4": two_video_tracks(folder),
     }
 
 
 def noise(seconds: float, rate: int = 44_100) -> np.ndarray:
-    """Sound that takes many bits."""
+    """Noise, which needs many bits per second: [n] float32."""
     return np.random.default_rng(0).normal(0, 0.2, round(seconds * rate)).astype(np.float32)

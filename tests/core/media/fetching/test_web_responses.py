@@ -1,4 +1,4 @@
-"""What web servers answer: statuses, sizes, deadlines and certificates, and no secret is told."""
+"""Responses of web servers: statuses, sizes, deadlines, certificates; messages hold no secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.options import MediaOptions
-from tests.core.media.web_server import BODY, LISTED, URL, Web, answer, get
+from tests.core.media.web_server import BODY, LISTED, URL, Web, get, response
 
 
 @pytest.mark.parametrize(
@@ -34,25 +34,25 @@ from tests.core.media.web_server import BODY, LISTED, URL, Web, answer, get
         (403, MediaDenied, "responds 403, it refuses access: a signature may have expired"),
         (204, MediaError, "responds 204"),
         (206, MediaError, "responds 206"),
-        (302, MediaError, "responds 302"),  # to nowhere
+        (302, MediaError, "responds 302"),  # no Location header
         (429, MediaError, "responds 429; try again later"),
         (500, MediaError, "responds 500; try again later"),
     ],
 )
 def test_statuses(status: int, error: type[SampleError], message: str, web: Web) -> None:
-    web.answers["/a.png"] = answer(status, b"" if status == 204 else b"no")
+    web.responses["/a.png"] = response(status, b"" if status == 204 else b"no")
     with pytest.raises(error, match=message) as caught:
         get(web)
     assert type(caught.value) is error
 
 
-def test_too_large(web: Web) -> None:
+def test_bodies_that_are_too_large(web: Web) -> None:
     assert get(web, max_bytes=len(BODY)) == BODY
     message = r"179,200 bytes, above media\.max_bytes=179,199; raise the limit"
     with pytest.raises(MediaTooLarge, match=message):
         get(web, max_bytes=len(BODY) - 1)
-    # A server that does not say how much it sends, and would send for ever.
-    web.answers["/a.png"] = _without_end
+    # A server that declares no length and never stops sending.
+    web.responses["/a.png"] = _without_end
     with pytest.raises(MediaTooLarge, match=r"more than 100,000 bytes, above media\.max_bytes="):
         get(web, max_bytes=100_000)
 
@@ -63,10 +63,10 @@ def _without_end(connected: ssl.SSLSocket) -> None:
         connected.sendall(b"x" * 10_000)
 
 
-def test_chunks_and_bodies_up_to_the_end(web: Web) -> None:
+def test_bodies_without_a_declared_length(web: Web) -> None:
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (BODY[:1000], BODY[1000:]))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    web.answers |= {
+    web.responses |= {
         "/chunked": head + chunks + b"0\r\n\r\n",
         "/cut": head + chunks,
         "/to-the-end": b"HTTP/1.1 200 OK\r\n\r\n" + BODY,
@@ -77,29 +77,29 @@ def test_chunks_and_bodies_up_to_the_end(web: Web) -> None:
         get(web, "https://media.example.com/cut")
 
 
-def test_cut_short(web: Web) -> None:
-    web.answers["/a.png"] = answer(200, BODY, content_length=str(len(BODY) + 5))
+def test_incomplete_bodies(web: Web) -> None:
+    web.responses["/a.png"] = response(200, BODY, content_length=str(len(BODY) + 5))
     with pytest.raises(MediaError, match="incomplete, 179,200 of 179,205 bytes"):
         get(web)
-    web.answers["/a.png"] = _cut
+    web.responses["/a.png"] = _cut
     with pytest.raises(MediaError, match="not complete and valid"):
         get(web)
 
 
 def _cut(connected: ssl.SSLSocket) -> None:
-    """An end without TLS's farewell, of a body without length: anyone on the way can make one."""
+    """End without TLS's closing message: anybody between client and server can cause this."""
     connected.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + BODY)
     raise ConnectionAbortedError
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "message"),
+    ("content", "error", "message"),
     [
-        (answer(200), MediaEmpty, "zero bytes"),
+        (response(200), MediaEmpty, "zero bytes"),
         (b"HTTP/1.1 200 OK\r\n\r\n", MediaEmpty, "zero bytes"),
-        (answer(200, BODY, content_encoding="gzip"), MediaError, "Content-Encoding is 'gzip'"),
+        (response(200, BODY, content_encoding="gzip"), MediaError, "Content-Encoding is 'gzip'"),
         (
-            answer(200, BODY, transfer_encoding="gzip, chunked"),
+            response(200, BODY, transfer_encoding="gzip, chunked"),
             MediaError,
             "Transfer-Encoding is 'gzip, chunked'",
         ),
@@ -112,29 +112,29 @@ def _cut(connected: ssl.SSLSocket) -> None:
         ),
     ],
 )
-def test_answers_that_hold_no_media(
-    told: bytes, error: type[SampleError], message: str, web: Web
+def test_responses_without_media(
+    content: bytes, error: type[SampleError], message: str, web: Web
 ) -> None:
-    web.answers["/a.png"] = told
+    web.responses["/a.png"] = content
     with pytest.raises(error, match=message) as caught:
         get(web)
     assert "SSH" not in str(caught.value)
 
 
-def test_an_encoding_that_says_identity_is_none(web: Web) -> None:
-    web.answers["/a.png"] = answer(200, BODY, content_encoding="Identity")
+def test_the_encoding_identity_is_accepted(web: Web) -> None:
+    web.responses["/a.png"] = response(200, BODY, content_encoding="Identity")
     assert get(web) == BODY
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["head", "body"])
-def test_a_dripping_server_meets_the_deadline(head: bytes, web: Web) -> None:
+def test_the_deadline_stops_a_slow_server(head: bytes, web: Web) -> None:
     def drip(connected: ssl.SSLSocket) -> None:
         connected.sendall(head)
         for _ in range(200):
             connected.sendall(b"H")
             time.sleep(0.05)
 
-    web.answers["/a.png"] = drip
+    web.responses["/a.png"] = drip
     started = time.monotonic()
     with pytest.raises(MediaTimeout, match=r"media\.web_timeout_s=0\.5; raise the limit"):
         get(web, web_timeout_s=0.5)
@@ -144,21 +144,21 @@ def test_a_dripping_server_meets_the_deadline(head: bytes, web: Web) -> None:
 def test_redirects_share_one_deadline(web: Web) -> None:
     def slow(connected: ssl.SSLSocket) -> None:
         time.sleep(0.3)
-        connected.sendall(answer(302, location="/a.png"))
+        connected.sendall(response(302, location="/a.png"))
 
-    web.answers["/a.png"] = slow
+    web.responses["/a.png"] = slow
     with pytest.raises(MediaTimeout):
         get(web, web_timeout_s=0.8)
 
 
-def test_a_silent_dns_and_a_silent_server_meet_the_deadline(web: Web) -> None:
+def test_the_deadline_stops_a_silent_dns_and_a_silent_server(web: Web) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        web.dial = lambda _, limit_s: socket.create_connection(("127.0.0.1", port), limit_s)  # type: ignore[method-assign]
+        web.dial = lambda _, limit_s: socket.create_connection(("127.0.0.1", port), limit_s)
         with pytest.raises(MediaTimeout):
             get(web, web_timeout_s=0.3)
     released = threading.Event()
-    web.resolve = lambda _: [str(released.wait(20))]  # type: ignore[method-assign]
+    web.resolve = lambda _: [str(released.wait(20))]
     with pytest.raises(MediaTimeout):
         get(web, web_timeout_s=0.3)
     released.set()
@@ -174,18 +174,18 @@ def test_certificates(web: Web) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "content"),
     [
-        ("https://media.example.com/a.png?sig=SECRET", answer(404)),
-        ("https://media.example.com/a.png?sig=SECRET", answer(500)),
-        ("https://media.example.com/a.png?sig=SECRET", answer(200)),
+        ("https://media.example.com/a.png?sig=SECRET", response(404)),
+        ("https://media.example.com/a.png?sig=SECRET", response(500)),
+        ("https://media.example.com/a.png?sig=SECRET", response(200)),
         (
             "https://media.example.com/a.png?sig=SECRET",
-            answer(302, location="https://other.example.com/b?sig=SECRET"),
+            response(302, location="https://other.example.com/b?sig=SECRET"),
         ),
         (
             "https://media.example.com/a.png?sig=SECRET",
-            answer(302, location="https://me:SECRET@[/b?sig=SECRET"),
+            response(302, location="https://me:SECRET@[/b?sig=SECRET"),
         ),
         ("https://other.example.com/a.png?sig=SECRET#SECRET", b""),
         ("https://me:SECRET@media.example.com/a.png", b""),
@@ -193,8 +193,8 @@ def test_certificates(web: Web) -> None:
         ("http://media.example.com/a.png?sig=SECRET", b""),
     ],
 )
-def test_secrets_of_an_address_are_not_told(url: str, told: bytes, web: Web) -> None:
-    web.answers["/a.png?sig=SECRET"] = told
+def test_messages_hold_no_secrets_of_an_address(url: str, content: bytes, web: Web) -> None:
+    web.responses["/a.png?sig=SECRET"] = content
     with pytest.raises(MediaError, match=r"^https?://.*\.example\.com/a\.png") as caught:
         get(web, url)
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
