@@ -13,13 +13,21 @@ SampleInput = Mapping[str, object] | Sample | ReadySample
 
 
 def is_single(samples: SampleInput | Sequence[SampleInput]) -> bool:
-    """Whether this is one sample. A text is, too: an invalid one, rather than its characters."""
-    return isinstance(samples, Mapping | Sample | ReadySample | str | bytes)
+    """Whether this is one sample, not several."""
+    return isinstance(samples, Mapping | Sample | ReadySample)
 
 
 def as_sequence(samples: SampleInput | Sequence[SampleInput]) -> Sequence[SampleInput]:
-    """Several samples as they are; a single one as a sequence of one."""
-    return [samples] if is_single(samples) else samples  # type: ignore[list-item,return-value]
+    """Several samples as they are; a single one as a sequence of one.
+
+    Raises:
+        InvalidSample: it is a text or bytes, which would be taken for a sequence of characters.
+    """
+    if isinstance(samples, Mapping | Sample | ReadySample):
+        return [samples]
+    if isinstance(samples, str | bytes):
+        raise _not_a_sample(samples, 1)
+    return samples
 
 
 def parse_input(sample: SampleInput, number: int) -> Sample | ReadySample:
@@ -33,8 +41,12 @@ def parse_input(sample: SampleInput, number: int) -> Sample | ReadySample:
     if isinstance(sample, Sample | ReadySample):
         return sample
     if not isinstance(sample, Mapping):
-        raise InvalidSample(
-            f"sample {number} is a {type(sample).__name__}; give a mapping with `messages` or "
-            "`question`, or a Sample"
-        )
+        raise _not_a_sample(sample, number)
     return parse_any(with_default_id(sample, f"sample-{number}"))
+
+
+def _not_a_sample(value: object, number: int) -> InvalidSample:
+    return InvalidSample(
+        f"sample {number} is a {type(value).__name__}; give a mapping with `messages` or "
+        "`question`, or a Sample"
+    )
