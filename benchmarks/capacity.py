@@ -159,9 +159,9 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
         mass_mb = graph.chunk * of("response") * of("units") * 8 / 1e6
         # Parts come ahead of the work on them, as fast as so many threads get them.
         wait_s = of("wait") / 1e3 / publish.READ_THREADS
-        part_s = max(at(mass_mb, found.publish), wait_s)
+        file_s = max(at(mass_mb, found.publish), wait_s)
         shard_s = found.publish_turns * of("wait") / 1e3
-        return (n / graph.chunk * part_s + n / shard * shard_s) / _HOUR_S
+        return (n / graph.chunk * file_s + n / shard * shard_s) / _HOUR_S
 
     return [
         Line("GB of memory of the driver", memory_gb, ",.2f"),
@@ -188,8 +188,8 @@ def assumptions_table() -> str:
 
 def measured_table(found: Measured, graph: Graph) -> str:
     """What the results and the config say."""
-    part_mb = ", ".join(f"{mb:.1f}" for mb, _ in found.publish)
-    part_ms = ", ".join(f"{1e3 * spent_s:.0f}" for _, spent_s in found.publish)
+    file_mb = ", ".join(f"{mb:.1f}" for mb, _ in found.publish)
+    file_ms = ", ".join(f"{1e3 * spent_s:.0f}" for _, spent_s in found.publish)
     rows = [
         ["traced generation over plain", f"{found.tracing:.3f}", "tracing-cpu"],
         [
@@ -201,7 +201,11 @@ def measured_table(found: Measured, graph: Graph) -> str:
         ["the other CPU stages", f"{1e3 * found.rest_s:.1f} ms", "throughput-cpu"],
         ["PUT per chunk, per shard", f"{found.puts:.2f}, {found.shard_puts:.2f}", "scale-s3"],
         ["GET, HEAD per chunk, per shard", f"{found.gets:.2f}, {found.shard_gets:.2f}", "scale-s3"],
-        [f"publishing, driver, parts of {part_mb} MB", f"{part_ms} ms per part", "scale-publish"],
+        [
+            f"publishing, driver, chunk files of {file_mb} MB",
+            f"{file_ms} ms per file",
+            "scale-publish",
+        ],
         [
             "publishing, requests one after the other",
             f"{found.publish_turns:.1f} per shard",

@@ -34,7 +34,7 @@ _COUNTING = 2  # stages
 # Its shards are below 64 KB, so that one GET has a whole file; of larger ones the end is fetched
 # apart.
 _END_GETS = 1
-_PART_GETS = 1  # of a part, when it is published
+_CHUNK_FILE_GETS = 1  # of a chunk file, when it is published
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Measured:
     tracing: traced over plain generation. graph: the graph's throughput over that of its stages
     without Ray, at most 1. decode_s: processor time per sample of the mix. rest_s: of all other
     CPU stages. puts, gets: requests per chunk; shard_puts, shard_gets: per shard. publish:
-    megabytes of masses in a part, and seconds of the driver. publish_turns: requests of
-    publishing a shard, one after the other, but for its parts. plan_row_s, plan_shard_s: of the
-    driver. ids_mib: rows, and memory for finding repeated ids among them. driver_mib: memory of
+    megabytes of masses in a chunk file, and seconds of the driver. publish_turns: requests of
+    publishing a shard, one after the other, but for its chunk files. plan_row_s, plan_shard_s: of
+    the driver. ids_mib: rows, and memory for finding repeated ids among them. driver_mib: memory of
     the driver without ids and shards; shard_mib: of each shard. ray_mib: what Ray and the graph
     add to it; window_mib: each chunk of a window.
     """
@@ -127,17 +127,17 @@ def _requests(s3: dict[str, Any]) -> dict[str, Any]:
     """Requests per chunk and per shard, and those of publishing that wait for each other."""
     plan, at_chunks, publish = (s3["by_part"][name] for name in ("plan", "chunks", "publish"))
     chunks, shards = s3["chunks"], s3["shards"]
-    of_parts = _PART_GETS * chunks
-    of_shards = _of(publish, "get", "head") - of_parts
+    of_chunk_files = _CHUNK_FILE_GETS * chunks
+    of_shards = _of(publish, "get", "head") - of_chunk_files
     return {
         "puts": _of(at_chunks, "put") / chunks + _COUNTING * ATTEMPT_PUTS,
         "gets": _of(at_chunks, "get", "head") / chunks
         + _COUNTING * ATTEMPT_GETS
         + _END_GETS
-        + _PART_GETS,
+        + _CHUNK_FILE_GETS,
         "shard_puts": (_of(publish, "put", "list") + _of(plan, "list")) / shards,
         "shard_gets": (_of(plan, "get", "head") + of_shards) / shards + _END_GETS,
-        "publish_turns": (sum(publish.values()) - of_parts) / shards,
+        "publish_turns": (sum(publish.values()) - of_chunk_files) / shards,
     }
 
 

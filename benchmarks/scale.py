@@ -8,7 +8,7 @@ Run from the repository's root, one section after the other or all:
     python -m benchmarks.scale graph --chunks 10000          the real graph, a made-up tracer
     python -m benchmarks.scale s3 --shards 1000              requests to a real S3 server
     python -m benchmarks.scale ids --rows 1e6 1e7            finding repeated ids
-    python -m benchmarks.scale publish                       publishing parts of several sizes
+    python -m benchmarks.scale publish                       publishing chunk files of several sizes
 
 10^6 chunks took 101 minutes on two cores. With `--keep FOLDER`, a stage of `paper` that came to its
 end there is not done again, so that it need not be one afternoon.

@@ -1,4 +1,4 @@
-"""Publishing parts of several sizes: the driver's time per part, from one row to many megabytes.
+"""Publishing chunk files of several sizes: the driver's time per file, from one row to many MB.
 
 On the disk of the folder, so that what an object store's network takes comes on top.
 """
@@ -42,7 +42,7 @@ SIZES = (Size(1, 14, 3), Size(64, 128, 10), Size(64, 256, 40), Size(64, 512, 150
 def measure_publish(folder: Path, rounds: int = 3) -> tuple[list[dict[str, Any]], str]:
     """Each size; figures and their table."""
     found = []
-    lines = [f"{'samples':>8}{'tokens':>8}{'units':>7}{'MB':>8}{'ms/part':>9}{'cpu ms':>8}"]
+    lines = [f"{'samples':>8}{'tokens':>8}{'units':>7}{'MB':>8}{'ms/file':>9}{'cpu ms':>8}"]
     for size in SIZES:
         here = folder / f"{size.samples}-{size.tokens}-{size.units}"
         write_input(f"{path_of(here)}/input", size.samples * _CHUNKS, 1)
@@ -61,7 +61,7 @@ def measure_publish(folder: Path, rounds: int = 3) -> tuple[list[dict[str, Any]]
 
 
 def _publish(plan: Plan, size: Size, run: str) -> tuple[float, float, float]:
-    """Seconds and processor time of publishing a shard, and megabytes of a part."""
+    """Seconds and processor time of publishing a shard, and megabytes of a chunk file."""
     (shard,) = plan.shards
     for chunk in plan.chunks(shard):
         do_chunk(chunk, run, size.tokens, size.units)

@@ -1,6 +1,7 @@
-"""What a part costs in several file formats: bytes, and processor time to write and to read it.
+"""Cost of a chunk file in several formats: bytes, and processor time to write and to read it.
 
-Run from the repository's root: `python -m benchmarks.parts [--rows 1]`. Best of five; one thread.
+Run from the repository's root: `python -m benchmarks.chunk_files [--rows 1]`. Best of five, on one
+thread.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from pipeline.run_folder.chunk_files import read_chunk_file
 _ROUNDS, _TIMES = 5, 20
 
 
-def a_part(folder: Path, n_rows: int) -> pa.Table:
-    """The part of a chunk of made-up records."""
+def chunk_records(folder: Path, n_rows: int) -> pa.Table:
+    """The content of the chunk file of a chunk of made-up records."""
     here = path_of(folder)
     write_input(f"{here}/input", n_rows, 1)
     job = prepare(identify_run(make_config(config_tree(here, n_rows), [], "benchmark")))
@@ -35,9 +36,9 @@ def a_part(folder: Path, n_rows: int) -> pa.Table:
     return read_chunk_file(job.folder, chunk)
 
 
-def as_parquet(part: pa.Table) -> pa.Buffer:
+def as_parquet(records: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(part, sink, compression="lz4", use_dictionary=False)
+    pq.write_table(records, sink, compression="lz4", use_dictionary=False)
     return sink.getvalue()
 
 
@@ -45,11 +46,11 @@ def from_parquet(content: pa.Buffer) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
 
-def as_arrow(part: pa.Table, compression: str | None) -> pa.Buffer:
+def as_arrow(records: pa.Table, compression: str | None) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression)
-    with pa.ipc.new_file(sink, part.schema, options=options) as file:
-        file.write_table(part)
+    with pa.ipc.new_file(sink, records.schema, options=options) as file:
+        file.write_table(records)
     return sink.getvalue()
 
 
@@ -68,15 +69,15 @@ def cpu_ms(work: Callable[[], Any]) -> float:
     return min(rounds)
 
 
-def table(part: pa.Table) -> str:
+def table(records: pa.Table) -> str:
     lines = [f"{'':16}{'bytes':>10}{'write ms':>10}{'read ms':>10}"]
     for name, write, read in (
         ("Parquet, lz4", as_parquet, from_parquet),
         ("Arrow, lz4", partial(as_arrow, compression="lz4"), from_arrow),
-        ("Arrow, as it is", partial(as_arrow, compression=None), from_arrow),
+        ("Arrow, uncompressed", partial(as_arrow, compression=None), from_arrow),
     ):
-        content = write(part)
-        spent = cpu_ms(partial(write, part)), cpu_ms(partial(read, content))
+        content = write(records)
+        spent = cpu_ms(partial(write, records)), cpu_ms(partial(read, content))
         lines.append(f"{name:16}{content.size:10}{spent[0]:10.2f}{spent[1]:10.2f}")
     return "\n".join(lines)
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1)
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        print(table(a_part(Path(folder), arguments.rows)))
+        print(table(chunk_records(Path(folder), arguments.rows)))
 
 
 if __name__ == "__main__":
