@@ -13,11 +13,11 @@ from omnitrace_core.asr import (
     BatchEngine,
     LoadableEngine,
     PartAudio,
+    SpeechChunker,
     SpeechEngine,
     find_segments,
     load_engine,
 )
-from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media import MediaDecoder
 from omnitrace_core.media_rules import MediaRules

@@ -24,7 +24,8 @@ from omnitrace_core.records import (
     SpeechChunk,
 )
 from omnitrace_core.tracing.refold import refold
-from omnitrace_core.units.cut import SpeechByPart, assign_units, build_units, empty_unit_notes
+from omnitrace_core.units.assign import assign_units, empty_unit_notes
+from omnitrace_core.units.cut import SpeechByPart, build_units
 from stages.arrow.chunk import INLINE_URI, StateRow
 from stages.arrow.codec import encode_units
 from stages.arrow.columns import lists, offsets, replaced

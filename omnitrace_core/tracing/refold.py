@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omnitrace_core.errors import TraceError
 from omnitrace_core.positions import Positions
 from omnitrace_core.records import Float32, Fold, SourceUnit
-from omnitrace_core.units.cut import assign_units
+from omnitrace_core.units.assign import assign_units
 
 
 def refold(
@@ -22,8 +22,8 @@ def refold(
     """Fold every signal of `positions` into `units` (paper, Algorithm 1, line 7).
 
     folds: the earlier folds of the same trace. Their mass on earlier response tokens (`generated`)
-    does not depend on the units and is copied. `units.cut.empty_unit_notes` says which of the units
-    can get no mass.
+    does not depend on the units and is copied. `units.assign.empty_unit_notes` says which of the
+    units can get no mass.
 
     Raises:
         TraceError: the positions, the folds and the units do not belong to one trace.

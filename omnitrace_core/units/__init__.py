@@ -1,1 +1,1 @@
-"""Source units: how a sample is cut, and which unit each prompt position belongs to."""
+"""Source units: cutting a sample into units, and finding the unit of each prompt position."""

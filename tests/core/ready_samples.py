@@ -87,3 +87,9 @@ def one_of_each() -> dict[str, ReadySample]:
         "silent": ready([video(5, with_sound=False), "What moved?"]),
         "mixed": ready(["All.", image(6), sound(7, 1.5), video(8), "Tell me. Everything."]),
     }
+
+
+def image_with_grid(rows: int, columns: int, height: int = 112, width: int = 168) -> ReadySample:
+    """An image of 640 x 480 (by default 4 x 6 tokens) cut into cells, and a question."""
+    options = UnitOptions(image="grid", grid=(rows, columns))
+    return ready([image(1, height, width), "What?"], units=options)

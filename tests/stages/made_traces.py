@@ -14,7 +14,7 @@ from omnitrace_core.positions import Positions, PromptMap, Stream
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import TracedBy
 from omnitrace_core.tracing.refold import refold
-from omnitrace_core.units.cut import assign_units, empty_unit_notes
+from omnitrace_core.units.assign import assign_units, empty_unit_notes
 from omnitrace_core.units.extents import Extent, extent_of
 from stages.guards.attempts import AttemptLog
 from stages.trace_decode import TraceDecode

@@ -15,7 +15,7 @@ from omnitrace_core.records import Float32, Fold, ReadySample, SourceUnit, Token
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
 from omnitrace_core.tracing.refold import refold
-from omnitrace_core.units.cut import assign_units
+from omnitrace_core.units.assign import assign_units
 from tests.core.ready_samples import image, ready, sound, video
 
 FIELDS = ("mass", "peak", "markup", "generated")
