@@ -8,7 +8,7 @@ DEMO := out/demo
 # OpenMP threads of one would starve the others.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test faults check format setup clean
+.PHONY: demo test test-fast faults check format setup clean
 
 demo: setup
 	rm -rf $(DEMO)
@@ -23,7 +23,12 @@ PYTEST := $(BIN)/pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist workstea
 test: setup
 	$(PYTEST)
 
-# Five times over: all that docs/guarantees.md names.
+# Under three minutes: no Ray, nothing slow.
+test-fast: setup
+	$(PYTEST) -m "not ray and not slow"
+
+# All that docs/guarantees.md names, five times over; `make faults ROUNDS=1` does it once.
+ROUNDS ?= 5
 FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/test_bad_media.py \
 	tests/pipeline/test_faults_driver.py \
@@ -44,7 +49,7 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py
 faults: setup
-	for round in 1 2 3 4 5; do $(PYTEST) $(FAULTS) || exit 1; done
+	for round in $$(seq $(ROUNDS)); do $(PYTEST) $(FAULTS) || exit 1; done
 
 check: setup
 	$(BIN)/ruff format --check .

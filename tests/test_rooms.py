@@ -1,0 +1,353 @@
+"""Which room of the house may import which: a table, folder by folder.
+
+A room is a folder of a package, or a module beside those folders. Imports inside functions and
+behind TYPE_CHECKING count like any other. Every room stands below the rooms it imports, so the
+table has no circles.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("omnitrace_core", "stages", "pipeline")
+# What everything else passes around; these modules import each other and nothing else of ours.
+GROUND = (
+    "addresses",
+    "errors",
+    "media_rules",
+    "options",
+    "positions",
+    "printable",
+    "records",
+    "web_access",
+)
+
+ALLOWED: dict[str, set[str]] = {
+    "omnitrace_core ground": set(),
+    "omnitrace_core.runtime": set(),
+    "omnitrace_core.storage": {"omnitrace_core ground"},
+    "omnitrace_core.samples": {"omnitrace_core ground"},
+    "omnitrace_core.media.isolation": {"omnitrace_core ground"},
+    "omnitrace_core.media.fetching": {
+        "omnitrace_core ground",
+        "omnitrace_core.storage",
+        "omnitrace_core.media.isolation",
+    },
+    "omnitrace_core.media.containers": {"omnitrace_core ground"},
+    "omnitrace_core.media": {
+        "omnitrace_core ground",
+        "omnitrace_core.samples",
+        "omnitrace_core.media.isolation",
+        "omnitrace_core.media.fetching",
+        "omnitrace_core.media.containers",
+    },
+    "omnitrace_core.asr.engines": {"omnitrace_core ground", "omnitrace_core.runtime"},
+    "omnitrace_core.asr.chunking": {
+        "omnitrace_core ground",
+        "omnitrace_core.runtime",
+        "omnitrace_core.asr.engines",
+    },
+    "omnitrace_core.asr": {"omnitrace_core.asr.engines", "omnitrace_core.asr.chunking"},
+    "omnitrace_core.text": {"omnitrace_core ground"},
+    "omnitrace_core.units": {"omnitrace_core ground", "omnitrace_core.text"},
+    "omnitrace_core.reader": {
+        "omnitrace_core ground",
+        "omnitrace_core.samples",
+        "omnitrace_core.media",
+        "omnitrace_core.asr",
+        "omnitrace_core.text",
+        "omnitrace_core.units",
+    },
+    "omnitrace_core.backends": {
+        "omnitrace_core ground",
+        "omnitrace_core.runtime",
+        "omnitrace_core.samples",
+        "omnitrace_core.units",
+        "omnitrace_core.reader",
+    },
+    "omnitrace_core.tracing.signals": {"omnitrace_core ground", "omnitrace_core.storage"},
+    "omnitrace_core.tracing.replay": {
+        "omnitrace_core ground",
+        "omnitrace_core.backends",
+        "omnitrace_core.tracing.signals",
+    },
+    "omnitrace_core.tracing": {
+        "omnitrace_core ground",
+        "omnitrace_core.units",
+        "omnitrace_core.reader",
+        "omnitrace_core.backends",
+        "omnitrace_core.tracing.signals",
+        "omnitrace_core.tracing.replay",
+    },
+    "omnitrace_core.attribution": {"omnitrace_core ground"},
+    "omnitrace_core.display": {"omnitrace_core ground"},
+    "omnitrace_core.result": {
+        "omnitrace_core ground",
+        "omnitrace_core.attribution",
+        "omnitrace_core.display",
+    },
+    "omnitrace_core.release": {"omnitrace_core ground", "omnitrace_core.asr"},
+    "omnitrace_core.tracer": {
+        "omnitrace_core ground",
+        "omnitrace_core.samples",
+        "omnitrace_core.text",
+        "omnitrace_core.reader",
+        "omnitrace_core.backends",
+        "omnitrace_core.tracing",
+        "omnitrace_core.attribution",
+        "omnitrace_core.result",
+        "omnitrace_core.release",
+    },
+    "omnitrace_core.signals": {"omnitrace_core.tracing.signals"},
+    "stages.guards": {"omnitrace_core ground"},
+    "stages.arrow": {
+        "omnitrace_core ground",
+        "omnitrace_core.samples",
+        "omnitrace_core.units",
+        "omnitrace_core.attribution",
+        "stages.guards",
+    },
+    "stages.read_samples": {
+        "omnitrace_core ground",
+        "omnitrace_core.storage",
+        "omnitrace_core.samples",
+        "stages.guards",
+        "stages.arrow",
+    },
+    "stages.records": {
+        "omnitrace_core ground",
+        "omnitrace_core.attribution",
+        "stages.guards",
+        "stages.arrow",
+    },
+    "stages.curate_spans": {
+        "omnitrace_core ground",
+        "omnitrace_core.text",
+        "stages.arrow",
+        "stages.records",
+    },
+    "stages.chunk_audio": {
+        "omnitrace_core ground",
+        "omnitrace_core.text",
+        "omnitrace_core.units",
+        "omnitrace_core.reader",
+        "stages.guards",
+        "stages.arrow",
+    },
+    "stages.decode_media": {
+        "omnitrace_core ground",
+        "omnitrace_core.reader",
+        "stages.guards",
+        "stages.arrow",
+    },
+    "stages.refold_units": {
+        "omnitrace_core ground",
+        "omnitrace_core.units",
+        "omnitrace_core.reader",
+        "omnitrace_core.tracing",
+        "stages.arrow",
+        "stages.records",
+    },
+    "stages.trace_decode": {
+        "omnitrace_core ground",
+        "omnitrace_core.tracing",
+        "stages.guards",
+        "stages.arrow",
+    },
+    "stages.recurate": {
+        "omnitrace_core ground",
+        "omnitrace_core.text",
+        "omnitrace_core.reader",
+        "stages.guards",
+        "stages.arrow",
+        "stages.records",
+        "stages.refold_units",
+    },
+    "pipeline.storage": {"omnitrace_core ground", "omnitrace_core.storage"},
+    "pipeline.counters": {"stages.arrow"},
+    "pipeline.config": {
+        "omnitrace_core ground",
+        "omnitrace_core.reader",
+        "omnitrace_core.tracing.signals",
+        "stages.arrow",
+        "pipeline.storage",
+    },
+    "pipeline.planning": {
+        "omnitrace_core ground",
+        "omnitrace_core.backends",
+        "stages.arrow",
+        "stages.read_samples",
+        "pipeline.storage",
+        "pipeline.config",
+    },
+    "pipeline.run_folder": {
+        "omnitrace_core ground",
+        "stages.arrow",
+        "stages.read_samples",
+        "pipeline.storage",
+        "pipeline.config",
+        "pipeline.planning",
+    },
+    "pipeline.graph": {
+        "omnitrace_core ground",
+        "stages.arrow",
+        "stages.read_samples",
+        "stages.records",
+        "stages.curate_spans",
+        "stages.chunk_audio",
+        "stages.decode_media",
+        "stages.trace_decode",
+        "pipeline.counters",
+        "pipeline.config",
+        "pipeline.planning",
+        "pipeline.run_folder",
+    },
+    "pipeline.driver": {
+        "omnitrace_core ground",
+        "omnitrace_core.asr",
+        "omnitrace_core.text",
+        "omnitrace_core.backends",
+        "omnitrace_core.tracing.signals",
+        "stages.arrow",
+        "stages.records",
+        "pipeline.storage",
+        "pipeline.config",
+        "pipeline.planning",
+        "pipeline.run_folder",
+        "pipeline.graph",
+    },
+    "pipeline.recuration": {
+        "omnitrace_core ground",
+        "omnitrace_core.asr",
+        "omnitrace_core.text",
+        "stages.arrow",
+        "stages.records",
+        "stages.recurate",
+        "pipeline.storage",
+        "pipeline.config",
+        "pipeline.planning",
+        "pipeline.run_folder",
+        "pipeline.driver",
+    },
+    "pipeline.commands": {
+        "omnitrace_core ground",
+        "omnitrace_core.storage",
+        "omnitrace_core.samples",
+        "omnitrace_core.asr",
+        "omnitrace_core.result",
+        "omnitrace_core.tracer",
+        "stages.guards",
+        "stages.arrow",
+        "stages.records",
+        "stages.recurate",
+        "pipeline.storage",
+        "pipeline.config",
+        "pipeline.run_folder",
+        "pipeline.recuration",
+    },
+    "pipeline.cli": {
+        "omnitrace_core ground",
+        "pipeline.config",
+        "pipeline.planning",
+        "pipeline.run_folder",
+        "pipeline.driver",
+        "pipeline.recuration",
+        "pipeline.commands",
+    },
+    "pipeline.__main__": {"pipeline.cli"},
+}
+
+
+def test_rooms_import_what_the_table_allows() -> None:
+    found: dict[str, set[str]] = {}
+    for room, other, where in _imports():
+        found.setdefault(room, set()).add(other)
+        assert other in ALLOWED.get(room, set()), (
+            f"{where}: {room} may not import {other}; move what is needed to a room below both, or "
+            "change the table and say why"
+        )
+    # A pair that nothing needs any more would let the next one in unseen.
+    for room, allowed in ALLOWED.items():
+        assert allowed == found.get(room, set()), room
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {_room(module) for module, _ in _modules()} == set(ALLOWED)
+
+
+def test_rooms_stand_below_what_they_import() -> None:
+    order = list(ALLOWED)
+    for room, allowed in ALLOWED.items():
+        for other in allowed:
+            assert order.index(other) < order.index(room), f"{room} stands above {other}"
+
+
+@pytest.mark.parametrize("package", ["omnitrace_core", "stages"])
+def test_ray_is_the_pipelines_alone(package: str) -> None:
+    for file in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "ray" not in {name.split(".")[0] for name in _imported(node)}, file
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folder_holds_about_a_dozen_modules(package: str) -> None:
+    for folder in [ROOT / package, *(ROOT / package).rglob("*/")]:
+        modules = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+        assert len(modules) <= 14, f"{folder}: {len(modules)} modules side by side"
+
+
+def _imports() -> Iterator[tuple[str, str, str]]:
+    """(room, room that it imports, file and line) of every import across rooms."""
+    for module, file in _modules():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            for name in _imported(node):
+                room, other = _room(module), _room(name)
+                # The root of a package gives its public names, from all of its rooms.
+                if name.split(".")[0] in PACKAGES and other != room and name not in PACKAGES:
+                    yield room, other, f"{file.relative_to(ROOT)}:{node.lineno}"
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    """(dotted name, file) of every module but the packages' roots, which only give names."""
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            if name not in PACKAGES:
+                yield name, file
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Dotted names of the modules that a statement imports, or imports something from."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not node.module:
+        return []
+    return [
+        full if _is_module(full := f"{node.module}.{alias.name}") else node.module
+        for alias in node.names
+    ]
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _room(module: str) -> str:
+    """The folder a module lies in; a module beside the folders is a room by itself."""
+    package, *rest = module.split(".")
+    if package == "omnitrace_core" and rest and rest[0] in GROUND:
+        return "omnitrace_core ground"
+    if len(rest) <= 1 or ROOT.joinpath(package, *rest).is_dir():
+        return module
+    return ".".join([package, *rest[:-1]])
