@@ -1,8 +1,8 @@
-"""Transcribing the sounds of several samples: together beside one by one, sounds per second.
+"""Measures engines that transcribe in batches: sounds per second in batches and one by one.
 
 Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.speech`. Models of the real
-architectures with random weights, since no trained ones come with the package: they say nonsense,
-and take the time that their size takes. Raw numbers: benchmarks/out/speech.json.
+architectures with random weights, since the package contains no trained ones: their words are
+meaningless, and their speed is that of tiny models. Raw numbers: benchmarks/out/speech.json.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ OUTPUT = Path(__file__).parent / "out" / "speech.json"
 
 
 def make_sounds(n: int) -> list[PartAudio]:
-    """Two sentences and their pauses, cut at `n` places."""
+    """`n` sounds: two sentences and their pauses, each with another start."""
     return [PartAudio(*decode_speech(audio_start=0.04 * k)) for k in range(n)]
 
 
 def measure(
     engine: SpeechEngine, sounds: Sequence[PartAudio], n_rounds: int, clock: Callable[[], float]
 ) -> tuple[float, float]:
-    """Sounds per second one by one and together; the best of some rounds that take turns."""
+    """Sounds per second one by one and in batches; the best of alternating rounds."""
 
     def one_by_one() -> None:
         for sound in sounds:
@@ -50,8 +50,8 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the engines that hear in batches."""
-    parser = argparse.ArgumentParser(description="Sounds transcribed together and one by one.")
+    """Measure the engines that transcribe in batches."""
+    parser = argparse.ArgumentParser(description="Sounds transcribed in batches and one by one.")
     parser.add_argument("--sounds", type=int, default=16, help="samples of a chunk")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
     parser.add_argument(
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
-    asked = parser.parse_args(arguments)
-    sounds = make_sounds(asked.sounds)
+    options = parser.parse_args(arguments)
+    sounds = make_sounds(options.sounds)
     print(f"{'sounds/s':14}{'batch_s':>10}{'alone':>10}{'together':>10}{'ratio':>8}")
-    # Of processor time on a CPU, where others may be at work.
-    clock = time.process_time if asked.device == "cpu" else time.perf_counter
+    # Processor time on a CPU, which other processes may use as well.
+    clock = time.process_time if options.device == "cpu" else time.perf_counter
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         models = {
@@ -71,19 +71,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "whisper": tiny_speech.build_whisper(Path(folder) / "whisper"),
         }
         for name, model in models.items():
-            for batch_s in asked.batch_s:
-                told = {"engine": name, "model": model, "batch_s": batch_s, "device": asked.device}
-                engine = load_engine(AsrOptions.model_validate(told))
-                alone, together = measure(engine, sounds, asked.rounds, clock)
+            for batch_s in options.batch_s:
+                settings = AsrOptions.model_validate(
+                    {"engine": name, "model": model, "batch_s": batch_s, "device": options.device}
+                )
+                engine = load_engine(settings)
+                alone, together = measure(engine, sounds, options.rounds, clock)
                 line = f"{name:14}{batch_s:10.0f}{alone:10.2f}{together:10.2f}"
                 print(f"{line}{together / alone:8.2f}", flush=True)
                 rows.append(
                     {"engine": name, "batch_s": batch_s, "alone": alone, "together": together}
                 )
-    told_of = {"machine": platform.machine(), "device": asked.device, "n_sounds": asked.sounds}
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
-    asked.output.write_text(json.dumps({**told_of, "results": rows}, indent=2) + "\n")
-    print(f"raw numbers: {asked.output}")
+    setup = {"machine": platform.machine(), "device": options.device, "n_sounds": options.sounds}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({**setup, "results": rows}, indent=2) + "\n")
+    print(f"raw numbers: {options.output}")
 
 
 if __name__ == "__main__":

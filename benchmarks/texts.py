@@ -1,11 +1,11 @@
-"""Reading texts: one by one and together, with either matrix product; with and without torch.
+"""Measures the analysis of texts: one by one and in batches, by matrix product, without torch.
 
-Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.texts`. Texts are those of
-samples of the planted world, prompts and questions. Each line is a process of its own: milliseconds
-of processor time per sample for reading (the least of some rounds, nothing remembered between
-them), and for loading seconds of processor time and peak memory. Ratios are to the first line: the
-products that come with spaCy, texts one by one, torch imported by spaCy. Last, whether all ways
-read the same.
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.texts`. The texts are
+those of samples of the planted world: prompts and questions. Each line is measured in a new process: the
+analysis, in milliseconds of processor time per sample (the best of several rounds, each with an
+empty cache), and the loading, in seconds of processor time and peak memory. Ratios compare with the
+first line: spaCy's default matrix products, texts one by one, torch imported by spaCy. The last
+line says whether all ways give equal analyses.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def texts(n_samples: int) -> list[str]:
 def measure(way: str, n_samples: int, rounds: int) -> dict[str, float | str]:
     """One way, in this process."""
     begun = time.process_time()
-    # Not the one that this process may know: it is changed.
+    # A new one, not the cached one, because it is changed below.
     loaded = (
         load_language_without_torch(BUILTIN)
         if way == "lean"
@@ -50,22 +50,22 @@ def measure(way: str, n_samples: int, rounds: int) -> dict[str, float | str]:
         _with_blis(loaded)
     load_s = time.process_time() - begun
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    asked = texts(n_samples)
-    taken = []
+    sample_texts = texts(n_samples)
+    times_s = []
     for _ in range(rounds):
         language = Language(loaded.name, loaded.nlp)
         begun = time.process_time()
         if way in ("together", "lean"):
-            language.analyse_batch(asked)
-        found = [language.analyse(text) for text in asked]
-        taken.append(time.process_time() - begun)
+            language.analyse_batch(sample_texts)
+        found = [language.analyse(text) for text in sample_texts]
+        times_s.append(time.process_time() - begun)
     digest = hashlib.sha256(repr(found).encode()).hexdigest()
-    read_ms = 1e3 * min(taken) / n_samples
+    read_ms = 1e3 * min(times_s) / n_samples
     return {"read_ms": read_ms, "load_s": load_s, "peak_mib": peak_mib, "digest": digest}
 
 
 def _with_blis(language: Language) -> None:
-    """As spaCy would load the pipeline by itself."""
+    """Use the matrix products with which spaCy loads a pipeline by default."""
     from thinc.api import NumpyOps
 
     models = [part.model for _, part in language.nlp.pipeline if hasattr(part, "model")]
@@ -80,16 +80,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.way:
-        print(json.dumps(measure(asked.way, asked.samples, asked.rounds)))
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measure(options.way, options.samples, options.rounds)))
         return
-    size = ["--samples", str(asked.samples), "--rounds", str(asked.rounds)]
+    size = ["--samples", str(options.samples), "--rounds", str(options.rounds)]
     found = {}
     for way in WAYS:
         command = [sys.executable, "-m", "benchmarks.texts", "--way", way, *size]
-        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        found[way] = json.loads(told)
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        found[way] = json.loads(output)
     first = found[WAYS[0]]
     print(f"{'way':10}{'ms/sample':>10}{'ratio':>7}{'load s':>8}{'ratio':>7}{'MiB':>6}{'ratio':>7}")
     for way, item in found.items():
@@ -98,7 +98,7 @@ def main() -> None:
             for name, width in (("read_ms", "10.2f"), ("load_s", "8.2f"), ("peak_mib", "6.0f"))
         )
         print(f"{way:10}{''.join(cells)}")
-    print("all read the same:", len({item["digest"] for item in found.values()}) == 1)
+    print("all analyses equal:", len({item["digest"] for item in found.values()}) == 1)
 
 
 if __name__ == "__main__":
