@@ -1,11 +1,11 @@
 """Measures the analysis of texts: one by one and in batches, by matrix product, without torch.
 
 Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.texts`. The texts are
-those of samples of the planted world: prompts and questions. Each line is measured in a new process: the
-analysis, in milliseconds of processor time per sample (the best of several rounds, each with an
-empty cache), and the loading, in seconds of processor time and peak memory. Ratios compare with the
-first line: spaCy's default matrix products, texts one by one, torch imported by spaCy. The last
-line says whether all ways give equal analyses.
+prompts and questions of the planted world. Each line is measured in a new process: the analysis, in
+milliseconds of processor time per sample (the best of several rounds, each with an empty cache),
+and the loading, in seconds of processor time and peak memory. Ratios compare with the first line:
+spaCy's default matrix products, texts one by one, torch imported by spaCy. The last line says
+whether all ways give equal analyses.
 """
 
 from __future__ import annotations
