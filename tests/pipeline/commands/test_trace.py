@@ -136,7 +136,7 @@ def test_media_from_the_web(
         code, refused = trace(tmp_path, pictures, *how)
         assert code == 4
         assert {record["error_code"] for record in refused} == {"media_denied"}
-        assert web.asked == []
+        assert web.lookups == []
         one, other = "media.example.com", "other.example.com"
         code, records = trace(tmp_path, pictures, *how, "--web-hosts", one)
         assert [record["status"] for record in records] == ["ok", "error"]
