@@ -92,8 +92,8 @@ def _odds_directions(
     before_norm: [n_gen, D], the last norm's input; the root mean square it divides by is fixed.
     """
     directions = []
-    for given, target in zip(before_norm, targets, strict=True):
-        stream = given.detach().requires_grad_()
+    for norm_input, target in zip(before_norm, targets, strict=True):
+        stream = norm_input.detach().requires_grad_()
         with torch.enable_grad():
             scale = (stream.square().mean() + norm.variance_epsilon).rsqrt().detach()
             logits = head(norm.weight * stream * scale).float()
@@ -181,8 +181,8 @@ class EagerOracle:
         """The eager forward, and the unit of each prompt position [P]."""
         prepared = self.backend.prepare([ready])
         inputs: dict[str, Any] = dict(prepared.inputs)
-        asked = torch.tensor([list(token_ids[:-1])], dtype=torch.long)
-        inputs["input_ids"] = torch.cat([prepared.input_ids, asked], dim=1)
+        response = torch.tensor([list(token_ids[:-1])], dtype=torch.long)
+        inputs["input_ids"] = torch.cat([prepared.input_ids, response], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         decoder = self.model.model.language_model
         return eager_forward(self.model, decoder, inputs, token_ids), prepared.unit_index[0]

@@ -20,6 +20,7 @@ from omnitrace_core.errors import TraceError
 from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import (
     Attribution,
+    Float32,
     Fold,
     Modality,
     Segmentation,
@@ -43,6 +44,8 @@ KINDS: tuple[tuple[UnitKind, Modality], ...] = (
     ("sound_bin", "video"),
     ("sound_chunk", "video"),
 )
+SENTENCE: tuple[UnitKind, ...] = ("sentence",)
+IMAGE: tuple[UnitKind, ...] = ("image",)
 TAGS = (*POS_WEIGHTS, "X", "INTJ", "SYM", "")
 
 
@@ -52,10 +55,11 @@ def make_units(*kinds: UnitKind) -> tuple[SourceUnit, ...]:
 
 
 def make_fold(rows: list[list[float]]) -> Fold:
-    """A fold whose rows are unit masses; what is missing to 1 lies on markup, peak is mass / 2."""
+    """A fold with these masses by token and unit; the rest to 1 is on markup; peak is mass / 2."""
     mass = np.array(rows, dtype=np.float32)
     markup = (1 - mass.sum(axis=1)).astype(np.float32)
-    return Fold(mass, mass / 2, markup, np.zeros(len(mass), dtype=np.float32))
+    peak = (mass / 2).astype(np.float32)
+    return Fold(mass, peak, markup, np.zeros(len(mass), dtype=np.float32))
 
 
 def one_span(*pos: str) -> Segmentation:
@@ -118,9 +122,9 @@ def test_ties_go_to_the_lower_unit() -> None:
     assert names(result) == [0, 1]
 
 
-def test_walk_stops_at_coverage() -> None:
+def test_sources_stop_at_coverage() -> None:
     fold = make_fold([[0.5, 0, 0]] * 6 + [[0, 0.5, 0]] * 3 + [[0, 0, 0.5]])
-    units, segmentation = make_units(*["sentence"] * 3), one_span(*["NOUN"] * 10)
+    units, segmentation = make_units(*SENTENCE * 3), one_span(*["NOUN"] * 10)
     (most,) = curate(fold, units, segmentation, CurationOptions(coverage=0.9))
     (everything,) = curate(fold, units, segmentation, CurationOptions(coverage=0.91))
     assert (names(most), names(everything)) == ([0, 1], [0, 1, 2])
@@ -138,7 +142,7 @@ def test_a_small_unit_needs_a_run() -> None:
 
 def test_scattered_votes_name_no_source() -> None:
     fold = make_fold(np.eye(20, dtype=np.float32).tolist())
-    (result,) = curate(fold, make_units(*["sentence"] * 20), one_span(*["NOUN"] * 20), DEFAULT)
+    (result,) = curate(fold, make_units(*SENTENCE * 20), one_span(*["NOUN"] * 20), DEFAULT)
     assert result.outcome == "supported"
     assert result.sources == ()
 
@@ -162,7 +166,7 @@ def test_runs_can_be_switched_off() -> None:
     # Scores: unit 0 has the larger share, unit 1 the longer run.
     pattern = [0, 1, 1, 1, 1, 0, 2, 0, 2, 0, 2, 0]
     fold = make_fold([[0.5 * (j == k) for j in range(3)] for k in pattern])
-    units, segmentation = make_units(*["image"] * 3), one_span(*["NOUN"] * 12)
+    units, segmentation = make_units(*IMAGE * 3), one_span(*["NOUN"] * 12)
     narrow = CurationOptions(alpha=0.5, coverage=0.3)
     (coherent,) = curate(fold, units, segmentation, narrow)
     (by_share,) = curate(fold, units, segmentation, altered(narrow, runs=False))
@@ -199,7 +203,7 @@ def test_instructions_are_sources_only_if_included() -> None:
         assert result.masses["text"] == pytest.approx(0.2)
 
 
-def test_pools_per_modality_vote_apart() -> None:
+def test_pools_per_modality_vote_separately() -> None:
     fold = make_fold([[0.4, 0.1, 0.05, 0.02], [0.4, 0.1, 0.05, 0.02]])
     units = make_units("sentence", "audio_bin", "video_bin", "sound_bin")
     (joint,) = curate(fold, units, one_span("NOUN", "NOUN"), DEFAULT)
@@ -297,8 +301,8 @@ def random_case(rng: np.random.Generator) -> Drawn:
         "sparse": lambda: rng.random(shape) * (rng.random(shape) < 0.3),
         "nothing": lambda: np.zeros(shape),
     }[str(rng.choice(["attention", "ties", "sparse", "nothing"], p=[0.4, 0.3, 0.25, 0.05]))]()
-    rows = rows.reshape(shape).astype(np.float32)
-    mass = rows[:, :-2]
+    values: Float32 = rows.reshape(shape).astype(np.float32)
+    mass = values[:, :-2]
     peak = (mass * rng.choice([0.25, 0.5, 1.0], size=mass.shape)).astype(np.float32)
     tags = TAGS if rng.random() < 0.9 else ("PUNCT",)
     pos = tuple(str(tag) for tag in rng.choice(tags, size=n_gen))
@@ -307,7 +311,7 @@ def random_case(rng: np.random.Generator) -> Drawn:
         Span(i, "", 0, 0, int(start), int(end))
         for i, (start, end) in enumerate(cuts.reshape(-1, 2))
     )
-    return Fold(mass, peak, rows[:, -2], rows[:, -1]), units, Segmentation(spans, pos)
+    return Fold(mass, peak, values[:, -2], values[:, -1]), units, Segmentation(spans, pos)
 
 
 def random_options(rng: np.random.Generator) -> CurationOptions:
@@ -354,7 +358,7 @@ def test_equals_the_reference_on_random_cases(projection: str, instructions: str
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_many_samples_at_once_are_what_each_is_alone(seed: int) -> None:
+def test_many_samples_at_once_equal_each_alone(seed: int) -> None:
     rng = np.random.default_rng([3, seed])
     cases, options = [random_case(rng) for _ in range(40)], random_options(rng)
     found = curate_many([curation_input(*case) for case in cases], options, "peak")

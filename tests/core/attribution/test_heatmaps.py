@@ -1,4 +1,4 @@
-"""Heat maps are hot where the weight is, and lose none of it."""
+"""Heat maps show the weight where it is, and keep all of it."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_rectangle_of_a_frame_is_hot_at_its_time(backend: Backend, with_sound:
             frames[4, 36:51, 36:52] = 255  # the frame shown from 2.0 s to 2.5 s
         return DecodedVideo(
             frames=frames,
-            frame_times_s=np.arange(8) * 0.5,
+            frame_times_s=np.arange(8, dtype=np.float64) * 0.5,
             fps=2.0,
             width=320,
             height=240,
@@ -253,7 +253,7 @@ def test_weights_are_those_of_the_words_unless_switched_off() -> None:
     assert plain.values.tolist() == [[0.25, 0.125]]
 
 
-def test_layout_of_the_rows_changes_no_bit() -> None:
+def test_the_memory_layout_of_the_rows_changes_no_bit() -> None:
     prompt = picture(tiles(5, 7, 640, 480))
     rows = np.random.default_rng(3).random((30, 37), dtype=np.float32)
     segmentation = spans(30, pos=("NOUN", "ADJ", "DET") * 10)
@@ -262,7 +262,7 @@ def test_layout_of_the_rows_changes_no_bit() -> None:
     assert one.values.tobytes() == other.values.tobytes()
 
 
-def test_nothing_to_draw_is_no_map() -> None:
+def test_without_pictures_there_is_no_map() -> None:
     text = PromptMap(
         stream=np.array([Stream.NONE, Stream.TEXT], np.int8),
         part=np.array([-1, 0], np.int32),
@@ -275,7 +275,7 @@ def test_nothing_to_draw_is_no_map() -> None:
     assert span_heatmaps(np.ones((0, 6), np.float32), prompt, Segmentation((), ())) == ()
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_mismatched_inputs_are_refused() -> None:
     prompt = picture(tiles(2, 2, 10, 10))
     with pytest.raises(TraceError, match=r"rows are \[1, 5\] .* 1 tagged tokens and 6 prompt"):
         span_heatmaps(np.ones((1, 5), np.float32), prompt, ONE_NOUN)
@@ -292,7 +292,7 @@ def test_an_invalid_box_is_refused(box: Box) -> None:
         span_heatmaps(np.ones((1, 4), np.float32), prompt, ONE_NOUN)
 
 
-def test_a_map_beyond_reason_is_said() -> None:
+def test_too_many_patches_are_refused() -> None:
     prompt = picture([(0, 0, 640, 480), (0, 0, 0.1, 0.1)])
     with pytest.raises(TraceError, match=r"needs 4800 x 6400 patches on 640 x 480 pixels"):
         span_heatmaps(np.ones((1, 4), np.float32), prompt, ONE_NOUN)

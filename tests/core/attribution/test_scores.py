@@ -58,11 +58,11 @@ def test_a_unit_carries_what_lies_in_it() -> None:
     cell = unit(2, "image", 3, box=(0.0, 0.0, 10.0, 10.0))
     assert carries(cell, LabelSource("image", 3, box=(0.0, 0.0, 8.0, 8.0)))
     assert not carries(cell, LabelSource("image", 3, box=(5.0, 0.0, 20.0, 10.0)))
-    told = unit(3, "instruction", 0, char_start=0, char_end=9)
-    assert not carries(told, LabelSource("text", 0, char_start=0, char_end=9))
+    instruction = unit(3, "instruction", 0, char_start=0, char_end=9)
+    assert not carries(instruction, LabelSource("text", 0, char_start=0, char_end=9))
 
 
-def test_interchangeable_pieces_are_one_item() -> None:
+def test_interchangeable_evidence_is_one_fact() -> None:
     units = [unit(k, "bin", 0, start_s=float(k), end_s=k + 1.0) for k in range(4)]
     pieces = [
         LabelSource("audio", 0, start_s=0.0, end_s=1.0, group=7),
@@ -78,7 +78,7 @@ def test_statements_match_by_their_words() -> None:
     assert match_statements(wanted, spans) == [1, 0, 2, None]
 
 
-def test_intervals_hold_the_mean_and_grow_with_dependence() -> None:
+def test_intervals_contain_the_mean_and_grow_with_dependence() -> None:
     alone = [[float(k % 2)] for k in range(200)]
     together = [[float(k % 2)] * 10 for k in range(20)]
     mean, low, high = bootstrap(alone)

@@ -1,4 +1,4 @@
-"""Every kind of cache a generation can leave, and the replay that follows."""
+"""Every kind of cache that generation can return, and the replay from it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_static_cache_gives_the_same(
     assert kinds == [StaticCache]
 
 
-def test_a_cache_that_cannot_be_cropped_is_made_anew(
+def test_the_prompt_is_run_again_if_the_cache_cannot_be_shortened(
     tracer: BatchTracer, samples: list[ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tracer.trace(samples)
@@ -94,7 +94,7 @@ def test_a_cache_that_cannot_be_cropped_is_made_anew(
 
 
 def test_sliding_windows_equal_eager(tiny_model: str, samples: list[ReadySample]) -> None:
-    """Their cache forgets keys, so the prompt is run again into one that does not."""
+    """Their cache drops keys, so the prompt is run again with a cache that keeps all."""
     tracer = make_tracer(tiny_model)
     oracle = EagerOracle(tracer.backend, tiny_model)
     for model in (tracer.backend.model, oracle.model):
@@ -103,7 +103,7 @@ def test_sliding_windows_equal_eager(tiny_model: str, samples: list[ReadySample]
     for sample, trace in zip(samples, traces, strict=True):
         assert isinstance(trace, TokenTrace), trace
         eager, unit_index = oracle.forward(sample, trace.token_ids)
-        assert (eager.attention[1, :, -1] == 0).any(), "the window should hide something"
+        assert (eager.attention[1, :, -1] == 0).any(), "the window should mask something"
         for name in SIGNALS:
             rows = ROWS[name](eager)
             expected = slow_fold(rows, unit_index, len(sample.units))
@@ -112,7 +112,7 @@ def test_sliding_windows_equal_eager(tiny_model: str, samples: list[ReadySample]
 
 
 def slide(decoder: Any, window: int = 12) -> None:
-    """Make the middle layer look back over a window only."""
+    """Give the middle layer a sliding window."""
     decoder.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
     decoder.config.sliding_window = window
     decoder.config.use_sliding_window = True
@@ -142,7 +142,9 @@ def test_keep_prompt(make: Any) -> None:
     assert int(cache.get_seq_length()) == 0
 
 
-def test_windows_cannot_be_brought_back(tiny_model: str, tracer: BatchTracer) -> None:
+def test_a_cache_with_sliding_windows_cannot_be_shortened(
+    tiny_model: str, tracer: BatchTracer
+) -> None:
     text_config: Any = tracer.backend.decoder.config
     copied = type(text_config)(**text_config.to_dict())
     copied.layer_types = ["sliding_attention"] * 3

@@ -1,7 +1,8 @@
-"""Prompt tokens equal the official processor's, and every position knows its place."""
+"""Prompt tokens equal those of the official processor, and each position has its place."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,10 @@ def official_inputs(backend: Any, item: ReadySample) -> dict[str, torch.Tensor]:
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
-    images, audio, of_video, videos = [], [], [], []
+    images: list[torch.Tensor] = []
+    audio: list[Any] = []
+    of_video: list[int | None] = []
+    videos: list[torch.Tensor] = []
     for media in item.media.values():
         if isinstance(media, DecodedImage):
             images.append(torch.from_numpy(media.pixels).permute(2, 0, 1))
@@ -44,7 +48,7 @@ def official_inputs(backend: Any, item: ReadySample) -> dict[str, torch.Tensor]:
                 audio.append(media.sound.waveform)
                 of_video.append(len(videos))
             videos.append(torch.from_numpy(media.frames).permute(0, 3, 1, 2))
-    sounding = any(index is not None for index in of_video)
+    has_video_sound = any(index is not None for index in of_video)
     extra = {"load_audio_from_video": True, "audio_from_video_indices": of_video}
     return dict(
         processor(
@@ -55,7 +59,7 @@ def official_inputs(backend: Any, item: ReadySample) -> dict[str, torch.Tensor]:
             fps=2.0,
             do_resize=False,
             return_tensors="pt",
-            **(extra if sounding else {}),
+            **(extra if has_video_sound else {}),
         )
     )
 
@@ -83,7 +87,7 @@ def test_inputs_equal_the_official_processor(kind: str, backend: Backend) -> Non
 
 
 @pytest.mark.parametrize("kind", ["text", "mixed"])
-def test_text_positions_cut_out_their_token(kind: str, backend: Any) -> None:
+def test_text_positions_match_their_tokens(kind: str, backend: Any) -> None:
     item = one_of_each()[kind]
     encoded = backend.encode(item)
     place = encoded.prompt
@@ -98,7 +102,7 @@ def test_text_positions_cut_out_their_token(kind: str, backend: Any) -> None:
     assert covered == wanted
 
 
-def test_units_hold_the_positions_they_should(backend: Backend) -> None:
+def test_each_unit_has_its_positions(backend: Backend) -> None:
     item = ready([video(1), "One. Two.", sound(2, 2.5), image(3)])
     prepared = backend.prepare([item])
     index = prepared.unit_index[0].numpy()
@@ -153,7 +157,7 @@ def test_one_batch_cannot_mix_sound_inside_and_beside(backend: Backend) -> None:
         backend.prepare(items)
 
 
-def test_left_padding_is_of_no_unit(backend: Backend) -> None:
+def test_left_padding_belongs_to_no_unit(backend: Backend) -> None:
     prepared = backend.prepare([ready(["Short."]), ready(["Much longer. " * 10])])
     padding = (prepared.attention_mask == 0).numpy()
     assert padding[0].sum() > 0
@@ -169,7 +173,7 @@ def test_rules_are_read_without_weights(tiny_model: str) -> None:
     assert rules.image_max_pixels < 28 * 28 * 16384
 
 
-def test_no_model_and_unknown_backend_are_named(tmp_path, tiny_model: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_model_and_an_unknown_backend_are_refused(tmp_path: Path, tiny_model: str) -> None:
     with pytest.raises(BackendError, match=r"no config\.json"):
         load_backend(ModelOptions(path=str(tmp_path)))
     with pytest.raises(UnknownName, match="qwen2_5_omni"):

@@ -1,4 +1,4 @@
-"""The model that comes with the package: found by its name, small, and right about its world."""
+"""The shipped model: found by its name, small, and correct about its synthetic world."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_it_is_found_by_its_name_alone() -> None:
     assert model_location("some/where") == "some/where"
 
 
-def test_an_installation_without_it_says_so(
+def test_missing_files_of_a_shipped_model_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(SHIPPED, NAME, tmp_path)
@@ -60,7 +60,7 @@ def test_an_installation_without_it_says_so(
         media_rules(ModelOptions(path=NAME))
 
 
-def test_a_run_knows_it_as_a_folder() -> None:
+def test_its_identity_is_that_of_its_folder() -> None:
     options = ModelOptions(path=NAME)
     check_model_files(options)
     assert model_identity(options) == model_identity(ModelOptions(path=str(SHIPPED[NAME])))
@@ -82,7 +82,7 @@ def test_it_is_small_and_described() -> None:
     ],
 )
 def test_it_answers_and_its_sources_are_the_planted_ones(tracer: BatchTracer, task: str) -> None:
-    """Far above what a model that guesses could do: one of four is right by chance."""
+    """A model that guesses would be right once in four."""
     segmenter = Segmenter(SpanOptions())
     options = CurationOptions()
     right, scores = [], []
@@ -99,7 +99,7 @@ def test_it_answers_and_its_sources_are_the_planted_ones(tracer: BatchTracer, ta
     assert sum(scores) >= 0.8 * len(scores)
 
 
-def test_a_notebook_asks_it() -> None:
+def test_omnitracer_finds_it() -> None:
     result = OmniTracer(NAME, signals=("attboth",)).trace(
         {
             "sample_id": "hall",

@@ -1,8 +1,9 @@
-"""Batches of the tracer: one sample's failure, memory, and responses that are already known."""
+"""The batch tracer: failing samples, out of memory, known responses, threads."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +34,10 @@ def test_device_that_cannot_work_is_found_before_any_sample(
 ) -> None:
     tracer.warm_up()
 
-    def sick(prepared):  # type: ignore[no-untyped-def]
+    def failing(prepared: Any) -> Any:
         raise RuntimeError("CUDA error: no kernel image is available for execution")
 
-    monkeypatch.setattr(tracer.backend, "prefill", sick)
+    monkeypatch.setattr(tracer.backend, "prefill", failing)
     with pytest.raises(BackendError, match=r"cannot work on cpu in float32 .*no kernel image"):
         tracer.warm_up()
 
@@ -47,13 +48,13 @@ def test_out_of_memory_halves_the_batch(
     generate = tracer.backend.generate
     sizes: list[int] = []
 
-    def scarce(prepared, decode):  # type: ignore[no-untyped-def]
+    def out_of_memory_for_batches(prepared: Any, decode: Any) -> Any:
         sizes.append(len(prepared.encoded))
         if sizes[-1] > 1:
             raise torch.OutOfMemoryError("simulated")
         return generate(prepared, decode)
 
-    monkeypatch.setattr(tracer.backend, "generate", scarce)
+    monkeypatch.setattr(tracer.backend, "generate", out_of_memory_for_batches)
     traces = tracer.trace([samples["text"], samples["image"], samples["audio"]])
     assert all(isinstance(trace, TokenTrace) for trace in traces)
     assert sizes[0] == 3
@@ -67,13 +68,15 @@ def test_out_of_memory_in_the_replay_halves_the_batch_too(
     expected = tracer.trace(batch)
     sizes: list[int] = []
 
-    def scarce(decoder, head, prompt, responses, *rest):  # type: ignore[no-untyped-def]
+    def out_of_memory_for_batches(
+        decoder: Any, head: Any, prompt: Any, responses: Any, *rest: Any
+    ) -> Any:
         sizes.append(len(responses))
         if sizes[-1] > 1:
             raise torch.OutOfMemoryError("simulated")
         return replay(decoder, head, prompt, responses, *rest)
 
-    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", scarce)
+    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", out_of_memory_for_batches)
     for trace, wanted in zip(tracer.trace(batch), expected, strict=True):
         assert isinstance(trace, TokenTrace)
         assert isinstance(wanted, TokenTrace)
@@ -83,30 +86,30 @@ def test_out_of_memory_in_the_replay_halves_the_batch_too(
     assert sizes == [3, 1, 2, 1, 1]
 
 
-def test_what_does_not_fit_alone_is_an_error_row(
+def test_a_sample_that_does_not_fit_alone_is_an_error(
     tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scarce(*arguments):  # type: ignore[no-untyped-def]
+    def out_of_memory_for_batches(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("simulated")
 
-    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", scarce)
+    monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.replay", out_of_memory_for_batches)
     for trace in tracer.trace([samples["text"], samples["image"]]):
         assert isinstance(trace, SampleError)
         assert trace.code == "out_of_memory"
         assert "even alone" in str(trace)
 
 
-def test_one_poisoned_sample_costs_one_sample(
+def test_a_failing_sample_fails_alone(
     tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate = tracer.backend.generate
 
-    def moody(prepared, decode):  # type: ignore[no-untyped-def]
+    def failing_for_one(prepared: Any, decode: Any) -> Any:
         if any(item.ready is samples["image"] for item in prepared.encoded):
             raise ValueError("bad kernel")
         return generate(prepared, decode)
 
-    monkeypatch.setattr(tracer.backend, "generate", moody)
+    monkeypatch.setattr(tracer.backend, "generate", failing_for_one)
     first, second, third = tracer.trace([samples["text"], samples["image"], samples["audio"]])
     assert isinstance(first, TokenTrace)
     assert isinstance(third, TokenTrace)
@@ -140,16 +143,17 @@ def test_unknown_signal_lists_the_known(tiny_model: str) -> None:
         BatchTracer(ModelOptions(path=tiny_model), trace=TraceOptions(signals=("attwish",)))
 
 
-def test_activations_that_overflow_cost_one_sample(
+def test_overflowing_activations_fail_one_sample(
     tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As half precision does it: a NaN in one sample's prompt."""
+    """A NaN in one sample's prompt, as an overflow in half precision causes it."""
     poison = ready(["Hello \u2603."], response="Yes.")
     good = ready(["Hello there, all of you."], response="Yes.")
     marks = tracer.backend.tokenizer("\u2603", add_special_tokens=False)["input_ids"]
-    embed = tracer.backend.decoder.get_input_embeddings()
+    decoder: Any = tracer.backend.decoder
+    embed = decoder.get_input_embeddings()
 
-    def poisoned(module, arguments, output):  # type: ignore[no-untyped-def]
+    def poisoned(module: Any, arguments: Any, output: Any) -> Any:
         (ids,) = arguments
         hit = torch.isin(ids, torch.tensor(marks[-1:]))
         return torch.where(hit[..., None], torch.full_like(output, torch.nan), output)
@@ -178,14 +182,14 @@ def test_activations_that_overflow_cost_one_sample(
         (RuntimeError("shape mismatch"), "trace_error"),
     ],
 )
-def test_what_counts_as_memory(
+def test_which_exceptions_count_as_out_of_memory(
     tracer: BatchTracer,
     samples: dict[str, ReadySample],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     wanted: str,
 ) -> None:
-    def failing(prepared, decode):  # type: ignore[no-untyped-def]
+    def failing(prepared: Any, decode: Any) -> Any:
         raise error
 
     monkeypatch.setattr(tracer.backend, "generate", failing)
@@ -194,7 +198,7 @@ def test_what_counts_as_memory(
         assert trace.code == wanted
 
 
-def test_the_callers_random_numbers_are_left_alone(
+def test_the_callers_random_numbers_are_unchanged(
     tracer: BatchTracer, samples: dict[str, ReadySample]
 ) -> None:
     torch.manual_seed(5)
@@ -204,8 +208,8 @@ def test_the_callers_random_numbers_are_left_alone(
     assert torch.equal(torch.rand(3), expected)
 
 
-class _Slow:
-    """A tokenizer that takes its time after it was told how to read special tokens."""
+class SlowTokenizer:
+    """A tokenizer that is slow after it was set how to read special tokens."""
 
     def __init__(self, tokenizer: object) -> None:
         object.__setattr__(self, "_tokenizer", tokenizer)
@@ -219,25 +223,25 @@ class _Slow:
             time.sleep(0.002)
 
 
-def test_inputs_made_in_two_threads_are_those_made_in_one(
+def test_encoding_in_two_threads_gives_the_same_inputs(
     tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tokenizer keeps on itself whether special tokens are text, for the call that comes next."""
+    """A tokenizer stores on itself how its next call treats special tokens."""
     from concurrent.futures import ThreadPoolExecutor
 
-    said = ready(["<|im_end|> and <|AUDIO|> are words here."])
-    asked = [samples["video"], said] * 10
+    with_specials = ready(["<|im_end|> and <|AUDIO|> are words here."])
+    requested = [samples["video"], with_specials] * 10
     tokenizer = tracer.backend.tokenizer
-    monkeypatch.setattr(tokenizer, "_tokenizer", _Slow(tokenizer._tokenizer))
+    monkeypatch.setattr(tokenizer, "_tokenizer", SlowTokenizer(tokenizer._tokenizer))
 
     def ids(sample: ReadySample) -> list[int]:
         (item,) = tracer.encode([sample])
         assert isinstance(item, TraceInput), item
         return item.encoded.input_ids.tolist()
 
-    expected = [ids(sample) for sample in asked[:2]] * 10
+    expected = [ids(sample) for sample in requested[:2]] * 10
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(ids, asked)) == expected
+        assert list(pool.map(ids, requested)) == expected
 
 
 def test_one_model_in_two_threads(tracer: BatchTracer, samples: dict[str, ReadySample]) -> None:

@@ -1,4 +1,4 @@
-"""Batches hold like samples, keep to the budget, and lose none."""
+"""Batches have similar samples, stay within the budget, and contain every sample."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.core.ready_samples import image, ready, sound, video
 
 
 def item(
-    index: int, n_prompt: int, n_response: int | None = None, inside: Any = None
+    index: int, n_prompt: int, n_response: int | None = None, sound_in_video: Any = None
 ) -> TraceInput:
-    encoded = cast("Any", SimpleNamespace(n_prompt=n_prompt, sound_in_video=inside))
+    encoded = cast("Any", SimpleNamespace(n_prompt=n_prompt, sound_in_video=sound_in_video))
     response = None if n_response is None else ResponseTokens((1,) * n_response, "given")
     return TraceInput(index, encoded, response, n_prompt + (n_response or 10))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_item_once_within_the_budget(seed: int) -> None:
+def test_every_sample_is_in_one_batch_within_the_budget(seed: int) -> None:
     rng = np.random.default_rng(seed)
     items = [
         item(
@@ -38,26 +38,26 @@ def test_every_item_once_within_the_budget(seed: int) -> None:
         for index in range(rng.integers(1, 60))
     ]
     budget = int(rng.integers(50, 3000))
-    made = list(batches(items, budget))
-    assert sorted(one.index for batch in made for one in batch) == list(range(len(items)))
-    for batch in made:
+    grouped = list(batches(items, budget))
+    assert sorted(one.index for batch in grouped for one in batch) == list(range(len(items)))
+    for batch in grouped:
         assert len({one.response is None for one in batch}) == 1
         assert len({one.encoded.sound_in_video for one in batch} - {None}) <= 1
         assert len(batch) == 1 or len(batch) * max(one.n_tokens for one in batch) <= budget
 
 
-def test_like_lengths_share_a_batch() -> None:
-    made = list(batches([item(0, 90), item(1, 20), item(2, 95), item(3, 22)], 250))
-    assert [[one.index for one in batch] for batch in made] == [[2, 0], [3, 1]]
+def test_similar_lengths_share_a_batch() -> None:
+    grouped = list(batches([item(0, 90), item(1, 20), item(2, 95), item(3, 22)], 250))
+    assert [[one.index for one in batch] for batch in grouped] == [[2, 0], [3, 1]]
 
 
 def test_a_long_known_response_counts() -> None:
-    made = list(batches([item(0, 50, 10), item(1, 49, 400), item(2, 48, 10)], 300))
-    assert [[one.index for one in batch] for batch in made] == [[0], [1], [2]]
+    grouped = list(batches([item(0, 50, 10), item(1, 49, 400), item(2, 48, 10)], 300))
+    assert [[one.index for one in batch] for batch in grouped] == [[0], [1], [2]]
 
 
-def test_one_run_of_everything(tiny_model: str) -> None:
-    """Answered and known, with sound inside videos and beside them, in the order they came."""
+def test_mixed_samples_keep_their_order_and_values(tiny_model: str) -> None:
+    """Generated and known responses, videos with and without sound, returned in input order."""
     samples = [
         ready(["Where is the lamp?"], response="In the hall."),
         ready([video(1), "What happened?"]),
@@ -94,7 +94,7 @@ def test_sampling_is_seeded(tiny_model: str) -> None:
 
 
 def test_end_and_length_stop_a_response(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples of one batch that end at different steps are cut apart, each at its own end."""
+    """The samples of one batch may end at different steps."""
     samples = [ready(["Where is the lamp?"]), ready([image(1), "What is this?"])]
     model = ModelOptions(path=tiny_model, device="cpu")
     tracer = BatchTracer(model, DecodeOptions(max_new_tokens=6))

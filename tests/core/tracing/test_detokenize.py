@@ -1,4 +1,4 @@
-"""Token ranges tile the response, whatever the bytes."""
+"""The character ranges of tokens cover the response, also with incomplete characters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tokenizer(tiny_model: str) -> PreTrainedTokenizerBase:
         "a" * 100,
     ],
 )
-def test_ranges_tile_the_text(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+def test_ranges_cover_the_text(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     response, spans = decode_response(tokenizer, ids)
     assert response == text
@@ -40,7 +40,7 @@ def test_ranges_tile_the_text(tokenizer: PreTrainedTokenizerBase, text: str) -> 
             assert text[start:end] == alone
 
 
-def test_bytes_that_are_no_text(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_incomplete_characters(tokenizer: PreTrainedTokenizerBase) -> None:
     half = tokenizer("é", add_special_tokens=False)["input_ids"][:1]
     letter = tokenizer("x", add_special_tokens=False)["input_ids"]
     for ids in (half, half + letter, letter + half, half * 40 + letter):
@@ -50,13 +50,14 @@ def test_bytes_that_are_no_text(tokenizer: PreTrainedTokenizerBase) -> None:
         assert all(a[1] == b[0] for a, b in pairwise(spans))
 
 
-def test_special_tokens_take_no_room(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_special_tokens_have_empty_ranges(tokenizer: PreTrainedTokenizerBase) -> None:
     word = tokenizer("lamp", add_special_tokens=False)["input_ids"]
     special = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert isinstance(special, int)
     response, spans = decode_response(tokenizer, [*word, special, *word])
     assert response == "lamplamp"
     assert spans[len(word)] == (4, 4)
 
 
-def test_nothing_decodes_to_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_no_tokens_decode_to_no_text(tokenizer: PreTrainedTokenizerBase) -> None:
     assert decode_response(tokenizer, []) == ("", ())

@@ -1,4 +1,4 @@
-"""Stored positions fold into other units as if they had been traced with them."""
+"""Folding stored positions into other units equals tracing with these units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions, UnitOptions
 from omnitrace_core.positions import Positions, PromptMap, Stream
-from omnitrace_core.records import Float32, Fold, ReadySample, SourceUnit, TokenTrace
+from omnitrace_core.records import DecodedMedia, Float32, Fold, ReadySample, SourceUnit, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
 from omnitrace_core.tracing.refold import refold
@@ -40,9 +40,10 @@ def chunks(*times: tuple[float, float]) -> list[SourceUnit]:
     ]
 
 
-def made(n_gen: int, n_positions: int, seed: int = 0) -> Float32:
-    rows = np.random.default_rng(seed).random((n_gen, n_positions), dtype=np.float32)
-    return rows / max(n_positions, 1)
+def random_rows(n_gen: int, n_positions: int, seed: int = 0) -> Float32:
+    rows: Float32 = np.random.default_rng(seed).random((n_gen, n_positions), dtype=np.float32)
+    rows /= max(n_positions, 1)
+    return rows
 
 
 def old_fold(n_gen: int) -> Fold:
@@ -78,7 +79,7 @@ UNITS = {
 @pytest.mark.parametrize("kind", UNITS)
 @pytest.mark.parametrize(("n_gen", "n_positions"), [(5, 40), (1, 1), (0, 40), (3, 0)])
 def test_refold_equals_a_slow_loop(kind: str, n_gen: int, n_positions: int) -> None:
-    units, prompt, rows = UNITS[kind], timeline(n_positions), made(n_gen, n_positions)
+    units, prompt, rows = UNITS[kind], timeline(n_positions), random_rows(n_gen, n_positions)
     new = refold(Positions(prompt, {"attmean": rows}), {"attmean": old_fold(n_gen)}, units)
     index = assign_units(prompt, units)
     mass, peak, markup = slow_fold(rows, index.tolist(), len(units))
@@ -97,7 +98,7 @@ def test_refold_equals_a_slow_loop(kind: str, n_gen: int, n_positions: int) -> N
     np.testing.assert_allclose(fold.markup, traced.markup, rtol=1e-6)
 
 
-def test_sums_do_not_gather_rounding() -> None:
+def test_sums_do_not_accumulate_rounding() -> None:
     rows = np.full((1, 30_000), 1e-4, np.float32)
     rows[0, 0] = 1.0
     units = chunks((0.0, 3_000.0))
@@ -105,8 +106,8 @@ def test_sums_do_not_gather_rounding() -> None:
     assert fold.mass[0, 0] == np.float32(rows.astype(np.float64).sum())
 
 
-def test_layout_of_the_rows_changes_no_bit() -> None:
-    rows = made(7, 40)
+def test_the_memory_layout_of_the_rows_changes_no_bit() -> None:
+    rows = random_rows(7, 40)
     straight = Positions(timeline(40), {"a": rows})
     transposed = Positions(timeline(40), {"a": np.asfortranarray(rows)})
     for units in UNITS.values():
@@ -118,15 +119,15 @@ def test_layout_of_the_rows_changes_no_bit() -> None:
 
 
 def test_every_signal_with_rows_is_folded() -> None:
-    rows = {"attmean": made(2, 10, 1), "attraw": made(2, 10, 2)}
+    rows = {"attmean": random_rows(2, 10, 1), "attraw": random_rows(2, 10, 2)}
     folds = {"attgrads": old_fold(2), "attmean": old_fold(2), "attraw": old_fold(2)}
     new = refold(Positions(timeline(10), rows), folds, chunks((0.0, 1.0)))
     assert list(new) == ["attmean", "attraw"]
     assert not np.array_equal(new["attmean"].mass, new["attraw"].mass)
 
 
-def test_what_does_not_fit_is_said() -> None:
-    positions = Positions(timeline(10), {"attmean": made(2, 10)})
+def test_mismatched_inputs_are_refused() -> None:
+    positions = Positions(timeline(10), {"attmean": random_rows(2, 10)})
     with pytest.raises(TraceError, match=r"rows of 'attmean' but no fold of it \(there is \['x'\]"):
         refold(positions, {"x": old_fold(2)}, [])
     with pytest.raises(
@@ -149,11 +150,12 @@ def tracer(tiny_model: str) -> BatchTracer:
 
 
 def everything(units: UnitOptions) -> ReadySample:
-    media = [image(1, 112, 168), sound(2, 2.3), video(3)]
-    return ready(["All.", *media, "Tell me. Everything."], units=units)
+    media: list[DecodedMedia] = [image(1, 112, 168), sound(2, 2.3), video(3)]
+    parts: list[str | DecodedMedia] = ["All.", *media, "Tell me. Everything."]
+    return ready(parts, units=units)
 
 
-def test_a_real_trace_refolds_as_it_would_be_traced(tracer: BatchTracer) -> None:
+def test_a_refolded_trace_equals_one_traced_with_the_new_units(tracer: BatchTracer) -> None:
     coarse, fine = everything(UnitOptions()), everything(UnitOptions(image="grid", bin_s=0.5))
     traces = tracer.trace([coarse, fine, ready(["A longer text beside them. " * 20])])
     old, wanted, _ = traces

@@ -1,4 +1,4 @@
-"""Streamed tokens are the tokens and numbers of the replay, while they are being made."""
+"""Streamed tokens and their values equal those of the replay."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_decoding_rules_are_those_of_generate(tiny_model: str) -> None:
     assert_same(make_tracer(tiny_model, do_sample=True, seed=7), sample)
 
 
-def test_what_the_caller_draws_between_tokens_changes_nothing(tiny_model: str) -> None:
+def test_random_numbers_drawn_between_tokens_change_nothing(tiny_model: str) -> None:
     tracer = make_tracer(tiny_model, do_sample=True, seed=3)
     sample = one_of_each()["text"]
     quiet = [token.token_id for token in tracer.stream(sample)]
@@ -74,22 +74,22 @@ def test_a_known_response_is_followed(tiny_model: str) -> None:
     assert_same(tracer, dataclasses.replace(item, sample=known))
 
 
-def test_a_stream_can_be_left_and_the_model_used_meanwhile(tiny_model: str) -> None:
+def test_the_model_can_be_used_during_a_stream(tiny_model: str) -> None:
     tracer = make_tracer(tiny_model)
     first, second = one_of_each()["text"], one_of_each()["image"]
     expected = [token.token_id for token in tracer.stream(first)]
     stream = tracer.stream(first)
-    begun = [token.token_id for token in itertools.islice(stream, 2)]
+    first_tokens = [token.token_id for token in itertools.islice(stream, 2)]
     (between,) = tracer.trace([second])
     assert isinstance(between, TokenTrace)
     rest = [token.token_id for token in stream]
-    assert begun + rest == expected
-    next(tracer.stream(first))  # and dropped
+    assert first_tokens + rest == expected
+    next(tracer.stream(first))  # a stream that is never finished
     config: Any = tracer.backend.decoder.config
     assert config._attn_implementation == "sdpa"
 
 
-def test_the_notebook_door_streams(tiny_model: str) -> None:
+def test_omnitracer_streams(tiny_model: str) -> None:
     tracer = OmniTracer(tiny_model, decode=DecodeOptions(max_new_tokens=4))
     message = {"role": "user", "content": "The lamp is red. Where is the lamp?"}
     tokens = list(tracer.stream({"messages": [message]}))

@@ -1,4 +1,4 @@
-"""The replay equals eager attention, alone and in left-padded batches, generated and given."""
+"""The replay equals eager attention: single samples and batches, generated and known responses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def samples() -> dict[str, ReadySample]:
 
 @pytest.fixture(scope="module")
 def batched(tracer: BatchTracer, samples: dict[str, ReadySample]) -> dict[str, TokenTrace]:
-    """Every sample traced in as few batches as the tracer makes, so most rows are padded."""
+    """Every sample traced in as few batches as possible, so most rows are padded."""
     traces = tracer.trace(list(samples.values()))
     assert not [trace for trace in traces if isinstance(trace, SampleError)]
     return dict(zip(samples, traces, strict=True))  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def assert_equals_eager(oracle: EagerOracle, sample: ReadySample, trace: TokenTr
 
 
 def with_ids(item: ReadySample, token_ids: tuple[int, ...]) -> ReadySample:
-    """The same sample with its response known."""
+    """The same sample with a known response."""
     sample = dataclasses.replace(item.sample, response_token_ids=token_ids)
     return dataclasses.replace(item, sample=sample)
 
@@ -105,11 +105,11 @@ def test_mass_adds_up(kind: str, batched: dict[str, TokenTrace]) -> None:
         assert (fold.peak <= fold.mass + 1e-7).all()
 
 
-def test_generated_ids_given_back_replay_the_same(
+def test_known_ids_are_replayed_like_generated_ones(
     tracer: BatchTracer, samples: dict[str, ReadySample], batched: dict[str, TokenTrace]
 ) -> None:
-    given = [with_ids(item, batched[kind].token_ids) for kind, item in samples.items()]
-    for kind, trace in zip(samples, tracer.trace(given), strict=True):
+    known = [with_ids(item, batched[kind].token_ids) for kind, item in samples.items()]
+    for kind, trace in zip(samples, tracer.trace(known), strict=True):
         assert isinstance(trace, TokenTrace)
         assert trace.finish_reason == "given"
         assert trace.token_ids == batched[kind].token_ids
@@ -120,7 +120,7 @@ def test_generated_ids_given_back_replay_the_same(
         np.testing.assert_allclose(trace.logprobs, batched[kind].logprobs, atol=1e-4)
 
 
-def test_given_text_of_unlike_lengths_in_one_batch(
+def test_known_texts_of_different_lengths_in_one_batch(
     tracer: BatchTracer, oracle: EagerOracle
 ) -> None:
     samples = [
@@ -136,16 +136,18 @@ def test_given_text_of_unlike_lengths_in_one_batch(
         assert_equals_eager(oracle, sample, trace)
 
 
-def test_rows_are_the_same_however_few_are_alive(
+def test_rows_do_not_depend_on_the_memory_budget(
     tracer: BatchTracer,
     samples: dict[str, ReadySample],
     batched: dict[str, TokenTrace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One query per chunk and one token per slice of the response."""
+    """With one query per block and one token per slice of the response."""
     monkeypatch.setattr(
         "omnitrace_core.tracing.batch_tracer.replay",
-        lambda *arguments: replay(*arguments[:-1], rows_bytes=1),
+        lambda decoder, head, prompt, responses, signals, rows_bytes: replay(
+            decoder, head, prompt, responses, signals, 1
+        ),
     )
     for kind, trace in zip(samples, tracer.trace(list(samples.values())), strict=True):
         assert isinstance(trace, TokenTrace)
@@ -155,9 +157,9 @@ def test_rows_are_the_same_however_few_are_alive(
         np.testing.assert_allclose(trace.logprobs, batched[kind].logprobs, atol=1e-5)
 
 
-# Mean difference of rows, relative to their mean, for each precision of the replay. In the model's
-# own, what is measured is what the model rounds upstream; attgrads sums signed terms, which doubles
-# it. In float32 only the towers' rounding is left.
+# Limits for the mean difference of rows, relative to their mean, by the precision of the replay.
+# With "model", the difference is the rounding of the model; attgrads sums signed terms, which
+# doubles it. With "float32", only the rounding of the media towers remains.
 BFLOAT16_DIFFERENCE = {
     "model": {
         **{"attmean": 0.01, "attraw": 0.01, "attnorm": 0.01},
@@ -177,12 +179,12 @@ def test_bfloat16_weights_keep_float32_rows(
     options = TraceOptions(signals=SIGNALS, store="positions", precision=precision)
     half = BatchTracer(ModelOptions(path=tiny_model, device="cpu", dtype="bfloat16"), trace=options)
     whole = BatchTracer(ModelOptions(path=tiny_model, device="cpu"), trace=options)
-    # The same weights: those that bfloat16 can hold, in float32.
+    # The same weights: those of the bfloat16 model, converted to float32.
     whole.backend.model.load_state_dict(
         {name: tensor.float() for name, tensor in half.backend.model.state_dict().items()}
     )
-    given = [with_ids(samples[kind], batched[kind].token_ids) for kind in KINDS]
-    pairs = list(zip(half.trace(given), whole.trace(given), strict=True))
+    known = [with_ids(samples[kind], batched[kind].token_ids) for kind in KINDS]
+    pairs = list(zip(half.trace(known), whole.trace(known), strict=True))
     for name in SIGNALS:
         difference = total = 0.0
         for low, high in pairs:
@@ -223,14 +225,16 @@ def test_positions_fold_to_the_same_masses(
         )
 
 
-def test_sound_beside_silent_videos_rides_along(tracer: BatchTracer, oracle: EagerOracle) -> None:
+def test_sound_of_one_of_two_videos_follows_as_audio(
+    tracer: BatchTracer, oracle: EagerOracle
+) -> None:
     sample = ready([video(1), "and", video(2, with_sound=False), "Compare."])
     (trace,) = tracer.trace([sample])
     assert isinstance(trace, TokenTrace)
     assert any("only some videos have sound" in note for note in trace.notes)
     assert {unit.kind for unit in sample.units} >= {"sound_bin", "video_bin"}
-    sounding = [u.unit_id for u in sample.units if u.kind == "sound_bin"]
-    assert (trace.folds["attmean"].mass[:, sounding] > 0).all()
+    with_sound = [u.unit_id for u in sample.units if u.kind == "sound_bin"]
+    assert (trace.folds["attmean"].mass[:, with_sound] > 0).all()
     assert_equals_eager(oracle, sample, trace)
 
 

@@ -1,4 +1,4 @@
-"""The replay needs no omni model: a plain Qwen3 decoder, prompted by embeddings, equals eager."""
+"""The replay of a text-only decoder (Qwen3), prompted by embeddings, equals eager attention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_model(attention: str) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen3Config(
+    config: Any = Qwen3Config(
         vocab_size=300,
         hidden_size=96,
         intermediate_size=160,
@@ -30,11 +30,11 @@ def make_model(attention: str) -> Any:
         num_attention_heads=6,
         num_key_value_heads=2,
         head_dim=32,  # not hidden_size / heads, as in the real Qwen3
-        attn_implementation=attention,
         initializer_range=0.1,
         eos_token_id=None,
         pad_token_id=0,
     )
+    config._attn_implementation = attention
     return Qwen3ForCausalLM(config).eval()
 
 
@@ -45,7 +45,7 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def embeddings() -> torch.Tensor:
-    """Not the embeddings of any tokens, as an omni model's media give."""
+    """Embeddings of no tokens, like those of an omni model's media."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(BATCH, PROMPT, 96, generator=generator)
 
@@ -74,19 +74,21 @@ def test_left_padded_embeddings_equal_eager(
     signals = {name: SIGNALS[name] for name in ROWS}
     slices = list(replay(model.model, model.lm_head, prompt, responses, signals, rows_bytes))
     assert (len(slices) == 1) == (rows_bytes == 10**8)
-    assert sum(part.logprobs.shape[1] for part in slices) == NEW
+    assert sum(replayed.logprobs.shape[1] for replayed in slices) == NEW
     eager_model = make_model("eager")
     for row, padding in enumerate(PADDING):
-        asked = model.get_input_embeddings()(output.sequences[row : row + 1, :-1])
-        inputs = {"inputs_embeds": torch.cat([embeddings[row : row + 1, padding:], asked], dim=1)}
+        response = model.get_input_embeddings()(output.sequences[row : row + 1, :-1])
+        inputs = {
+            "inputs_embeds": torch.cat([embeddings[row : row + 1, padding:], response], dim=1)
+        }
         eager = eager_forward(eager_model, eager_model.model, inputs, responses[row])
         for name in ROWS:
             wanted = ROWS[name](eager)
             got = torch.zeros(NEW, padding + wanted.shape[1])
-            for part in slices:
-                rows = part.rows[name][row]
-                got[part.start : part.start + len(rows), : rows.shape[1]] = rows
-            assert (got[:, :padding] == 0).all(), "padding weighs something"
+            for replayed in slices:
+                rows = replayed.rows[name][row]
+                got[replayed.start : replayed.start + len(rows), : rows.shape[1]] = rows
+            assert (got[:, :padding] == 0).all(), "padding has weight"
             limit = TOLERANCE.get(name, 1e-5) * wanted.max(dim=1, keepdim=True).values
             assert ((got[:, padding:] - wanted).abs() <= limit).all(), name
             assert (got[:, padding:].argmax(1) == wanted.argmax(1)).all()

@@ -1,4 +1,4 @@
-"""The tap: local, restored, guarded, and lean."""
+"""The tap changes one decoder only, restores it, refuses what it cannot trace, and saves memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tracer(tiny_model: str) -> BatchTracer:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_switch_is_local_and_restored(tiny_model: str, attention: str) -> None:
+def test_only_the_decoder_is_switched_and_it_is_restored(tiny_model: str, attention: str) -> None:
     tracer = make_tracer(tiny_model, attention=attention)
     model: Any = tracer.backend.model
     configs = [model.model.visual.config, model.model.audio_tower.config]
@@ -53,7 +53,7 @@ def test_the_switch_is_local_and_restored(tiny_model: str, attention: str) -> No
     assert model.model.language_model.config._attn_implementation == attention
 
 
-def test_two_models_in_one_process_do_not_meet(tracer: BatchTracer, tiny_model: str) -> None:
+def test_two_models_in_one_process_do_not_interfere(tracer: BatchTracer, tiny_model: str) -> None:
     other = make_tracer(tiny_model, signals=("attmean",))
     sample = ready([image(1), "What is this?"])
     (alone,) = other.trace([sample])
@@ -99,10 +99,10 @@ def test_the_tapped_attention_needs_a_replay(tracer: BatchTracer) -> None:
         backend.prefill(backend.prepare([ready(["Hello there."])]))
 
 
-def test_attention_without_its_mask_fails_loudly(
+def test_attention_without_its_mask_is_refused(
     tracer: BatchTracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What transformers does when a name has an attention function and no mask function."""
+    """transformers passes no mask if a name has an attention function but no mask function."""
     from transformers import AttentionMaskInterface
 
     tapped_attention.register_tapped_attention()
@@ -122,7 +122,7 @@ def test_layers_without_attention_are_refused(
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes, and the largest of [B, H, c, K] rows."""
+    """Records the largest tensor that any operation returns, and the largest [B, H, c, K] rows."""
 
     def __init__(self, heads: int, n_prompt: int) -> None:
         super().__init__()
@@ -150,8 +150,8 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("signals", [("attmean",), ("attmean", "attodds"), ("attboth", "attmean")])
-def test_nothing_large_is_ever_alive(tiny_model: str, signals: tuple[str, ...]) -> None:
-    """A prompt of T positions and n tokens: no T x T, no L x H x T x n, no H x n x T at once."""
+def test_no_large_array_is_allocated(tiny_model: str, signals: tuple[str, ...]) -> None:
+    """Of T prompt positions and n tokens: no array of T x T, L x H x T x n or H x n x T."""
     words = " ".join(f"word{index}" for index in range(400))
     sample = ready([words, "What is said?"], response=" ".join(["lamp"] * 60))
     tracer = make_tracer(tiny_model, signals=signals)
@@ -165,12 +165,13 @@ def test_nothing_large_is_ever_alive(tiny_model: str, signals: tuple[str, ...]) 
     budget = 4 * 4 * heads * slots * 3  # four arrays of three queries at a time
     watch = LargestTensor(heads, prepared.input_ids.shape[1])
     with watch:
-        for part in replay(
+        for replayed in replay(
             backend.decoder, backend.output_head, prompt, [ids], tracer.signals, budget
         ):
-            assert part.rows["attmean"].shape[-1] <= slots
+            assert replayed.rows["attmean"].shape[-1] <= slots
     of_cache = 4 * heads * slots * width  # keys and values, repeated for SDPA
-    of_head = 4 * n * backend.output_head.weight.shape[0]
+    output_head: Any = backend.output_head
+    of_head = 4 * n * output_head.weight.shape[0]
     assert watch.bytes <= max(budget, of_cache, of_head), watch.shape
     assert budget / 8 < watch.rows_bytes <= budget / 4
     assert watch.bytes < 4 * heads * n * slots
@@ -191,8 +192,8 @@ def test_all_signals_share_one_pass(tracer: BatchTracer, monkeypatch: pytest.Mon
     assert calls.count(True) == 1
 
 
-def test_a_slice_is_gone_before_the_next_is_made(tiny_model: str) -> None:
-    """Rows of a long response: never two slices at once, while the caller lets go of them."""
+def test_a_slice_is_freed_before_the_next_is_computed(tiny_model: str) -> None:
+    """The rows of two slices never exist at once if the caller drops each slice."""
     import gc
     import weakref
 
@@ -208,11 +209,11 @@ def test_a_slice_is_gone_before_the_next_is_made(tiny_model: str) -> None:
         rows_bytes=2000,
     )
     seen: list[weakref.ref[torch.Tensor]] = []
-    for part in slices:
+    for replayed in slices:
         gc.collect()
         assert [ref() for ref in seen] == [None] * len(seen)
-        seen.extend(weakref.ref(rows) for rows in part.rows.values())
-        del part
+        seen.extend(weakref.ref(rows) for rows in replayed.rows.values())
+        del replayed
     assert len(seen) > 10
 
 

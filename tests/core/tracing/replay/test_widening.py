@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.replay.widening import widened
 from tests.core.ready_samples import one_of_each
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager"]
 
-def make_tracer(path: str, dtype: str = "bfloat16", attention: str = "sdpa") -> BatchTracer:
+
+def make_tracer(path: str, dtype: Dtype = "bfloat16", attention: Attention = "sdpa") -> BatchTracer:
     return BatchTracer(
-        ModelOptions(path=path, device="cpu", dtype=dtype, attention=attention),  # type: ignore[arg-type]
+        ModelOptions(path=path, device="cpu", dtype=dtype, attention=attention),
         DecodeOptions(max_new_tokens=5),
         TraceOptions(precision="float32"),
     )
@@ -48,8 +52,9 @@ def test_generation_stays_in_the_models_precision(
     assert wide.folds["attmean"].mass.tolist() != narrow.folds["attmean"].mass.tolist()
 
 
-def test_the_model_is_as_it_was(tracer: BatchTracer, sample: ReadySample) -> None:
-    decoder, weights = tracer.backend.decoder, tracer.backend.model.state_dict()
+def test_the_model_is_restored_after_widening(tracer: BatchTracer, sample: ReadySample) -> None:
+    decoder: Any = tracer.backend.decoder
+    weights = tracer.backend.model.state_dict()
     before = {name: tensor.clone() for name, tensor in weights.items()}
     tracer.trace([sample])
     with pytest.raises(ValueError, match="interrupted"), widened(decoder):
@@ -61,9 +66,9 @@ def test_the_model_is_as_it_was(tracer: BatchTracer, sample: ReadySample) -> Non
         assert torch.equal(tensor, before[name])
 
 
-def test_flash_attention_gives_way(tracer: BatchTracer) -> None:
-    """It knows half precision only."""
-    config = tracer.backend.decoder.config
+def test_flash_attention_is_replaced_by_sdpa(tracer: BatchTracer) -> None:
+    """Flash attention supports only half precision."""
+    config: Any = tracer.backend.decoder.config
     config._attn_implementation = "flash_attention_2"
     try:
         with widened(tracer.backend.decoder):
@@ -75,10 +80,10 @@ def test_flash_attention_gives_way(tracer: BatchTracer) -> None:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_rows_are_those_of_the_weights(
-    tiny_model: str, sample: ReadySample, dtype: str, attention: str
+def test_rows_equal_those_of_a_float32_model(
+    tiny_model: str, sample: ReadySample, dtype: Dtype, attention: Attention
 ) -> None:
-    """However half-precision they are, and under whatever autocast the caller is."""
+    """For both half-precision dtypes, also if the caller has autocast on."""
     half, whole = make_tracer(tiny_model, dtype, attention), make_tracer(tiny_model, "float32")
     weights = half.backend.model.state_dict()
     whole.backend.model.load_state_dict({name: held.float() for name, held in weights.items()})
@@ -109,7 +114,7 @@ def test_a_failing_replay_leaves_no_hook(
         torch.nn.functional.linear(ones, ones.bfloat16())
 
 
-def test_a_decoder_may_be_given_tokens(tracer: BatchTracer) -> None:
+def test_a_widened_decoder_takes_token_ids(tracer: BatchTracer) -> None:
     decoder = tracer.backend.decoder
     ids = torch.tensor([[60, 61, 62]])
     with torch.no_grad(), widened(decoder):
@@ -119,7 +124,7 @@ def test_a_decoder_may_be_given_tokens(tracer: BatchTracer) -> None:
     assert torch.equal(outputs[0].last_hidden_state, outputs[1].last_hidden_state)
 
 
-def test_whole_weights_need_no_second_prefill(
+def test_float32_weights_need_no_second_prefill(
     tiny_model: str, sample: ReadySample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_tracer(tiny_model, "float32")
@@ -128,6 +133,6 @@ def test_whole_weights_need_no_second_prefill(
     assert isinstance(trace, TokenTrace)
 
 
-def test_a_stream_has_no_second_pass(tracer: BatchTracer, sample: ReadySample) -> None:
+def test_a_stream_in_float32_is_refused(tracer: BatchTracer, sample: ReadySample) -> None:
     with pytest.raises(ConfigError, match=r"trace\.precision"):
         next(tracer.stream(sample))

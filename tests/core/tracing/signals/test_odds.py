@@ -1,4 +1,4 @@
-"""attodds follows one make of decoder, and says so of any other."""
+"""`attodds` supports decoders with an RMS norm, and refuses others."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def tracer(tiny_model: str) -> BatchTracer:
     )
 
 
-def test_the_scale_is_that_of_the_norm_even_at_zeros() -> None:
+def test_norm_scale_equals_the_formula_also_for_zeros() -> None:
     norm = torch.nn.RMSNorm(16, eps=1e-6)
     with torch.no_grad():
         norm.weight.copy_(torch.linspace(-1, 2, 16))
-    given = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
-    given[:, :, ::5] = 0
-    wanted = norm.weight * given.square().mean(-1, keepdim=True).rsqrt()
+    norm_input = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    norm_input[:, :, ::5] = 0
+    wanted = norm.weight * norm_input.square().mean(-1, keepdim=True).rsqrt()
     with torch.no_grad():
-        found = norm_scale(norm, given, norm(given))
+        found = norm_scale(norm, norm_input, norm(norm_input))
     torch.testing.assert_close(found, wanted.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_another_norm_is_refused(tracer: BatchTracer) -> None:
+def test_a_norm_that_is_not_rms_is_refused(tracer: BatchTracer) -> None:
     layer_norm = torch.nn.LayerNorm(128)
     with torch.no_grad():
         layer_norm.bias.fill_(0.5)
@@ -54,7 +54,9 @@ def test_a_decoder_without_a_last_norm_is_refused() -> None:
 
 
 @pytest.mark.parametrize("make", ["normed", "scaled"])
-def test_what_is_added_must_be_what_attention_gives(tracer: BatchTracer, make: str) -> None:
+def test_attention_output_that_is_scaled_or_normed_is_refused(
+    tracer: BatchTracer, make: str
+) -> None:
     decoder: Any = tracer.backend.decoder
     check_layers(decoder, tracer.signals)
     if make == "normed":
@@ -66,24 +68,24 @@ def test_what_is_added_must_be_what_attention_gives(tracer: BatchTracer, make: s
     check_layers(decoder, {"attmean": Signal(lambda view: None)})
 
 
-def test_only_signals_that_ask_are_told() -> None:
+def test_odds_effect_needs_a_signal_made_for_it() -> None:
     view = LayerView(0, 1, 1, torch.zeros, torch.zeros)
     with pytest.raises(BackendError, match="odds=True"):
         _ = view.odds_effect
 
 
-def test_a_signed_signal_is_cut_at_zero_after_all_layers(tracer: BatchTracer) -> None:
-    """What one layer takes away, another may have given."""
+def test_a_signed_signal_is_clipped_at_zero_after_all_layers(tracer: BatchTracer) -> None:
+    """Negative values of one layer lower the positive values of another before clipping."""
 
-    def up_and_down(view: LayerView) -> torch.Tensor:
+    def positive_then_negative(view: LayerView) -> torch.Tensor:
         sign = 1.0 if view.layer == 0 else -0.25
         return sign * view.attention.mean(dim=1)
 
-    def down(view: LayerView) -> torch.Tensor:
+    def negative(view: LayerView) -> torch.Tensor:
         return -view.attention.mean(dim=1)
 
     found = {}
-    for name, rows in (("both", up_and_down), ("none", down)):
+    for name, rows in (("both", positive_then_negative), ("none", negative)):
         tracer.signals = {"attodds": Signal(rows, signed=True)}
         (trace,) = tracer.trace([one_of_each()["text"]])
         assert isinstance(trace, TokenTrace)

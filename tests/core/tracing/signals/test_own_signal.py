@@ -1,4 +1,4 @@
-"""The README's signal of one's own, installed as a package would be, traced by its name."""
+"""The README's example of a user's own signal, installed as a package and traced by its name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "my_signals", raising=False)
 
 
-def test_the_readmes_signal(tiny_model: str, installed: None) -> None:
+def test_the_signal_of_the_readme_is_traced(tiny_model: str, installed: None) -> None:
     tracer = OmniTracer(
         tiny_model, signals=("attmean", NAME), decode=DecodeOptions(max_new_tokens=4)
     )

@@ -1,4 +1,4 @@
-"""Signals: the table, weights from files, and signals of one's own."""
+"""Signals: the table, head weights from files, and signals of other packages."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_head_weights_from_a_file(
         (np.full((L, H), np.nan), "finite"),
     ],
 )
-def test_numbers_that_are_no_weights(tmp_path: Path, weights: np.ndarray, match: str) -> None:
+def test_invalid_weights_are_refused(tmp_path: Path, weights: np.ndarray, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         load_signal(f"heads:{write(tmp_path, 'npy', weights)}")
 
 
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
+def test_invalid_weight_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read .*existing"):
         load_signal(f"heads:{tmp_path}/none.npy")
     (tmp_path / "bad.json").write_text("{]")
@@ -110,14 +110,14 @@ def test_weights_of_another_model_are_refused(
         trace_one(tiny_model, sample, f"heads:{path}")
 
 
-def test_the_identity_is_of_the_bytes(tmp_path: Path) -> None:
+def test_the_identity_depends_on_the_bytes(tmp_path: Path) -> None:
     path = write(tmp_path, "npy", WEIGHTS)
     before = head_weights.head_weights_identity(str(path))
     write(tmp_path, "npy", WEIGHTS * 2)
     assert head_weights.head_weights_identity(str(path)) != before
 
 
-def test_an_unknown_name_lists_the_known() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     known = list_signals()
     assert known == (*SIGNALS, "heads:FILE")
     with pytest.raises(UnknownName, match="unknown; valid: " + ", ".join(known)):
@@ -125,12 +125,12 @@ def test_an_unknown_name_lists_the_known() -> None:
 
 
 def largest_head(view: LayerView) -> torch.Tensor | None:
-    """Of the last layer, the largest weight that any head gives."""
+    """The largest weight of any head of the last layer."""
     return view.attention.amax(dim=1) if view.is_last else None
 
 
-class Point:
-    """What an installed package's entry point looks like."""
+class FakeEntryPoint:
+    """Has the attributes of an installed package's entry point."""
 
     def __init__(self, name: str, loaded: object) -> None:
         self.name, self.value, self._loaded = name, f"package:{name}", loaded
@@ -139,13 +139,15 @@ class Point:
         return self._loaded
 
 
-def test_signals_of_ones_own(
+def test_signals_from_entry_points(
     tiny_model: str, sample: ReadySample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = [
-        Point("largest", largest_head),
-        Point("upper", weighted_heads(lambda layers, heads: torch.ones(layers, heads).triu())),
-        Point("broken", 3),
+        FakeEntryPoint("largest", largest_head),
+        FakeEntryPoint(
+            "upper", weighted_heads(lambda layers, heads: torch.ones(layers, heads).triu())
+        ),
+        FakeEntryPoint("broken", 3),
     ]
     monkeypatch.setattr(signals, "entry_points", lambda group: points)
     assert list_signals()[-4:] == ("broken", "largest", "upper", "heads:FILE")
@@ -164,16 +166,16 @@ def test_signals_of_ones_own(
         (lambda view: view.gradient.mean(1), "check view.is_last first"),
     ],
 )
-def test_improper_rows_fail_loudly(
+def test_invalid_rows_are_refused(
     tiny_model: str,
     sample: ReadySample,
     monkeypatch: pytest.MonkeyPatch,
     rows: object,
     match: str,
 ) -> None:
-    monkeypatch.setitem(SIGNALS, "improper", Signal(rows))  # type: ignore[arg-type]
+    monkeypatch.setitem(SIGNALS, "invalid", Signal(rows))  # type: ignore[arg-type]
     with pytest.raises(BackendError, match=match):
-        trace_one(tiny_model, sample, "improper")
+        trace_one(tiny_model, sample, "invalid")
 
 
 def test_learned_weights_in_half_precision(tmp_path: Path) -> None:
@@ -187,13 +189,13 @@ def test_learned_weights_in_half_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e39, 3e38, 1e-42])
-def test_weights_count_by_proportion(tmp_path: Path, scale: float) -> None:
+def test_only_the_proportions_of_weights_matter(tmp_path: Path, scale: float) -> None:
     weights = load_signal(f"heads:{write(tmp_path, 'npy', WEIGHTS * scale)}").weights
     assert weights is not None
     np.testing.assert_allclose(weights(L, H), WEIGHTS / WEIGHTS.max(), rtol=1e-6)
 
 
-def test_complex_numbers_and_nameless_kinds_are_refused(tmp_path: Path) -> None:
+def test_complex_weights_and_files_without_an_ending_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "complex.npy", WEIGHTS + 1j)
     with pytest.raises(ConfigError, match="complex"):
         load_signal(f"heads:{tmp_path}/complex.npy")
