@@ -1,8 +1,12 @@
-"""Weights per (layer, head) from a file, for the signal `heads:FILE`.
+"""Read a weight per (layer, head) from a file, for the signal `heads:FILE`.
 
-Learned or chosen weights come as `.json` (a list of one list per layer, or an object that holds it
-under `weights`), `.npy`, or `.safetensors` (a tensor named `weights`, or the only one). The path is
-local or any fsspec URL.
+FILE is a local path or any fsspec URL, and its format is one of:
+
+    .json         a list of one list per layer, or an object with that list under "weights"
+    .npy          an array [L, H]
+    .safetensors  a tensor named "weights", or the only tensor of the file
+
+Symbols: L layers, H heads.
 """
 
 from __future__ import annotations
@@ -27,10 +31,10 @@ _KEY = "weights"
 
 
 def read_head_weights(path: str) -> Tensor:
-    """The weights of a file, [L, H] float32.
+    """The weights of a file, [L, H] float32, scaled so that the largest is 1.
 
     Raises:
-        ConfigError: the file cannot be read, is of no known kind, or its numbers are no weights.
+        ConfigError: the file cannot be read, has an unknown format, or contains invalid weights.
     """
     import torch
 
@@ -45,12 +49,16 @@ def read_head_weights(path: str) -> Tensor:
             f"head weights in {path!r} must be finite, none below 0 and not all 0; they range from "
             f"{weights.min()} to {weights.max()}"
         )
-    # Scaled before the cast: what counts is their proportion, and float32 reaches less far.
+    # Only their proportions matter. Scaled before the cast, because float32 has a smaller range.
     return torch.from_numpy((weights / weights.max()).astype(np.float32))
 
 
 def head_weights_identity(path: str) -> str:
-    """Hash of the file's bytes, for a run's fingerprint. Raises: ConfigError."""
+    """SHA-256 of the file's bytes, for a run's fingerprint.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     return hashlib.sha256(_read(path)).hexdigest()
 
 
@@ -70,12 +78,13 @@ def _parse(path: str, content: bytes) -> NDArray[np.float64]:
     ending = PurePosixPath(path).suffix.lower()
     if ending not in _READERS:
         raise ConfigError(
-            f"head weights {path!r} do not end in {', '.join(_READERS)}; give one of these"
+            f"head weights {path!r} do not end in {', '.join(_READERS)}; give a file of one of "
+            "these formats"
         )
     try:
         loaded = np.asarray(_READERS[ending](content))
         if np.iscomplexobj(loaded):
-            raise ValueError("complex numbers are no weights")
+            raise ValueError("weights must not be complex numbers")
         return loaded.astype(np.float64)
     except Exception as error:
         raise ConfigError(
@@ -84,8 +93,8 @@ def _parse(path: str, content: bytes) -> NDArray[np.float64]:
 
 
 def _from_json(content: bytes) -> object:
-    told = json.loads(content)
-    return told[_KEY] if isinstance(told, dict) else told
+    loaded = json.loads(content)
+    return loaded[_KEY] if isinstance(loaded, dict) else loaded
 
 
 def _from_npy(content: bytes) -> object:
@@ -93,12 +102,12 @@ def _from_npy(content: bytes) -> object:
 
 
 def _from_safetensors(content: bytes) -> object:
-    # By torch: numpy knows no bfloat16.
+    # With torch, because numpy does not support bfloat16.
     from safetensors.torch import load
 
     tensors = load(content)
-    (only,) = (tensors[_KEY],) if _KEY in tensors else tensors.values()
-    return only.double().numpy()
+    (weights,) = (tensors[_KEY],) if _KEY in tensors else tensors.values()
+    return weights.double().numpy()
 
 
 _READERS: dict[str, Callable[[bytes], object]] = {
