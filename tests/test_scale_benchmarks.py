@@ -13,7 +13,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import capacity, capacity_measured, parts, scale, scale_fake, scale_s3, throughput
+from benchmarks import (
+    capacity,
+    capacity_measured,
+    chunk_files,
+    scale,
+    scale_fake,
+    scale_s3,
+    throughput,
+)
 from benchmarks.scale_measure import counting_requests
 from benchmarks.throughput_cpu import TreeTime
 from benchmarks.throughput_paths import Course, collect
@@ -256,8 +264,8 @@ def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
 
 
 def test_a_part_is_the_same_in_every_format(tmp_path: Path) -> None:
-    part = parts.a_part(tmp_path, 3)
+    records = chunk_files.chunk_records(tmp_path, 3)
     assert part.num_rows == 3
-    assert parts.from_parquet(parts.as_parquet(part)).equals(part)
+    assert chunk_files.from_parquet(chunk_files.as_parquet(records)).equals(records)
     for compression in (None, "lz4"):
-        assert parts.from_arrow(parts.as_arrow(part, compression)).equals(part)
+        assert chunk_files.from_arrow(chunk_files.as_arrow(records, compression)).equals(records)
