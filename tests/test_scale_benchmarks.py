@@ -263,9 +263,9 @@ def test_an_attempt_costs_what_capacity_adds(tmp_path: Path) -> None:
     assert config.units.audio == "chunks", "or ChunkAudio would count nothing"
 
 
-def test_a_part_is_the_same_in_every_format(tmp_path: Path) -> None:
+def test_chunk_file_is_equal_in_every_format(tmp_path: Path) -> None:
     records = chunk_files.chunk_records(tmp_path, 3)
-    assert part.num_rows == 3
+    assert records.num_rows == 3
     assert chunk_files.from_parquet(chunk_files.as_parquet(records)).equals(records)
     for compression in (None, "lz4"):
         assert chunk_files.from_arrow(chunk_files.as_arrow(records, compression)).equals(records)
