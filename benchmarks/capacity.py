@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.capacity_measured import Graph, Measured, at, measured, shipped
-from omnitrace_core.storage.s3 import PART_BYTES
+from omnitrace_core.storage.s3_writes import PART_BYTES
 from pipeline.planning import inputs
 from pipeline.run_folder import publish
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import os
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,20 +16,12 @@ from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
 from omnitrace_core.errors import StoreCredentials, StoreUnavailable
-from omnitrace_core.storage import s3_retries
+from omnitrace_core.storage import s3_retries, s3_writes
 from omnitrace_core.storage.conditions import Condition
 from omnitrace_core.storage.s3_retries import error_code, with_retries
+from omnitrace_core.storage.s3_writes import ObjectWrite, etag_of
 
-_log = logging.getLogger(__name__)
-
-# Files up to this size are written by one PUT. Larger files are uploaded in parts of this size, or
-# larger if there were more than 10,000 (S3's limit), `_PARALLEL` at a time.
-PART_BYTES = 32 << 20
-_MAX_PARTS = 10_000
-_PARALLEL = 4
 _KEYS_PER_DELETE = 1000
-# Metadata key with a random id of the write that made an object: see `RetryingS3._tag_if_written`.
-_WRITE_ID = "omnitrace-write"
 
 
 class RetryingS3(S3FileSystem):
@@ -146,7 +136,7 @@ class RetryingS3(S3FileSystem):
     async def _read_tagged(self, path: str) -> tuple[bytes, str]:
         bucket, key, _ = self.split_path(path)
         response = await self._call_s3("get_object", Bucket=bucket, Key=key)
-        return await response["Body"].read(), _tag(response)
+        return await response["Body"].read(), etag_of(response)
 
     read_tagged = sync_wrapper(_read_tagged)
 
@@ -155,12 +145,13 @@ class RetryingS3(S3FileSystem):
         bucket, key, _ = self.split_path(rpath)
         head = await self._call_s3("head_object", Bucket=bucket, Key=key)
         with open(lpath, "wb") as file:
-            for start in range(0, head["ContentLength"], PART_BYTES):
+            step = s3_writes.PART_BYTES
+            for start in range(0, head["ContentLength"], step):
                 response = await self._call_s3(
                     "get_object",
                     Bucket=bucket,
                     Key=key,
-                    Range=f"bytes={start}-{start + PART_BYTES - 1}",
+                    Range=f"bytes={start}-{start + step - 1}",
                     IfMatch=head["ETag"],
                 )
                 file.write(await response["Body"].read())
@@ -169,7 +160,7 @@ class RetryingS3(S3FileSystem):
         """The ETag of an object, None if there is no object."""
         bucket, key, _ = self.split_path(path)
         try:
-            return _tag(await self._call_s3("head_object", Bucket=bucket, Key=key))
+            return etag_of(await self._call_s3("head_object", Bucket=bucket, Key=key))
         except FileNotFoundError:
             return None
 
@@ -182,7 +173,7 @@ class RetryingS3(S3FileSystem):
     ) -> str | None:
         """Write an object in one request; return its ETag, or None if the condition fails.
 
-        condition: `if_absent()`, `if_tag(tag)`, or empty. within_s: limit of all tries together.
+        condition: `if_absent()`, `ifetag_of(tag)`, or empty. within_s: limit of all tries together.
         """
         put = self._write_object(path, io.BytesIO(content), len(content), condition)
         try:
@@ -206,92 +197,7 @@ class RetryingS3(S3FileSystem):
         self, path: str, file: BinaryIO, size: int, condition: Condition
     ) -> str | None:
         bucket, key, _ = self.split_path(path)
-        target = {"Bucket": bucket, "Key": key}
-        write_id = uuid.uuid4().hex
-        marked = {**target, "Metadata": {_WRITE_ID: write_id}}
-        try:
-            if size <= PART_BYTES:
-                response = await self._call_s3(
-                    "put_object", **marked, Body=file.read(), **condition
-                )
-            else:
-                response = await self._put_parts(target, marked, file, size, condition)
-        except OSError as error:
-            if isinstance(error, StoreUnavailable) or not _is_conflict(error, condition):
-                raise
-            return await self._tag_if_written(target, write_id, error, condition)
-        return _tag(response)
-
-    async def _tag_if_written(
-        self, target: dict[str, str], write_id: str, error: OSError, condition: Condition
-    ) -> str | None:
-        """The object's ETag if this write made it, None if its condition failed.
-
-        If the response to a request is lost, `with_retries` or aiohttp repeats the request, and the
-        condition then fails because the first try succeeded. Only the write id shows this.
-        """
-        try:
-            head = await self._call_s3("head_object", **target)
-        except FileNotFoundError:
-            head = {}
-        if head.get("Metadata", {}).get(_WRITE_ID) == write_id:
-            return _tag(head)
-        if not condition or (not head and error_code(error) == "NoSuchUpload"):
-            raise error
-        return None
-
-    async def _put_parts(
-        self,
-        target: dict[str, str],
-        marked: dict[str, Any],
-        file: BinaryIO,
-        size: int,
-        condition: Condition,
-    ) -> dict[str, Any]:
-        """Write a file as a multipart upload, which is aborted if it fails."""
-        created = await self._call_s3("create_multipart_upload", **marked)
-        upload = {**target, "UploadId": created["UploadId"]}
-        length = max(PART_BYTES, -(-size // _MAX_PARTS))
-        try:
-            parts = await self._send_parts(upload, file, range(0, size, length), length)
-            done: dict[str, Any] = await self._call_s3(
-                "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts}, **condition
-            )
-        except BaseException as error:
-            # S3 keeps, and charges for, the parts of an incomplete upload until it is aborted.
-            if not isinstance(error, StoreUnavailable):
-                await self._abort(upload)
-            raise
-        return done
-
-    async def _send_parts(
-        self, upload: dict[str, str], file: BinaryIO, starts: range, length: int
-    ) -> list[dict[str, Any]]:
-        """Upload all parts; holds `_PARALLEL` parts in memory."""
-        sent: list[dict[str, Any]] = []
-        for first in range(0, len(starts), _PARALLEL):
-            numbers = range(first + 1, min(first + _PARALLEL, len(starts)) + 1)
-            bodies = [file.read(length) for _ in numbers]
-            responses = await asyncio.gather(
-                *(
-                    self._call_s3("upload_part", **upload, PartNumber=number, Body=body)
-                    for number, body in zip(numbers, bodies, strict=True)
-                )
-            )
-            sent += [
-                {"PartNumber": number, "ETag": response["ETag"]}
-                for number, response in zip(numbers, responses, strict=True)
-            ]
-        return sent
-
-    async def _abort(self, upload: dict[str, str]) -> None:
-        try:
-            await self._call_s3("abort_multipart_upload", **upload)
-        except FileNotFoundError:
-            return  # completed or aborted before
-        except OSError as error:
-            # Only logged: the caller raises the error that made the upload fail.
-            _log.warning("an upload that failed could not be aborted: %s", error)
+        return await ObjectWrite(self._call_s3, bucket, key, condition).run(file, size)
 
 
 class _Body:
@@ -305,19 +211,6 @@ class _Body:
 
     def close(self) -> None:
         self._content.close()
-
-
-def _tag(response: dict[str, Any]) -> str:
-    return str(response["ETag"]).strip('"')
-
-
-def _is_conflict(error: OSError, condition: Condition) -> bool:
-    """Whether the condition failed, or the upload to complete no longer exists."""
-    code = error_code(error)
-    conflicts = {"PreconditionFailed", "412", "NoSuchUpload"}
-    if "IfMatch" in condition:
-        conflicts |= {"NoSuchKey", "404"}
-    return code in conflicts
 
 
 def _address(request: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from omnitrace_core.storage import s3
+from omnitrace_core.storage import s3_writes
 from omnitrace_core.storage.files import s3_files
 from pipeline.storage import disk
 from pipeline.storage.folder import ABSENT, PARTIAL, Folder
@@ -224,21 +224,21 @@ def test_next_swap_deletes_partial_files_of_killed_writers(tmp_path: Path) -> No
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest parts that S3 accepts: 5 MiB."""
-    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_writes, "PART_BYTES", 5 << 20)
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_large_files_are_written_once_and_complete(s3_folder: str, tmp_path: Path) -> None:
     folder = Folder(f"{s3_folder}/folder")
     content = os.urandom(27 << 20)
-    with folder.writing("new", if_version=ABSENT) as path:
+    with folder.writing("large", if_version=ABSENT) as path:
         path.write_bytes(content)
         assert not folder.exists("large")
     assert folder.read("large") == content
     assert folder.identity("large") == folder.listing()["large"] == folder.read_tagged("large")[1]
 
     def write_again() -> None:
-        with folder.writing("new", if_version=ABSENT) as path:
+        with folder.writing("large", if_version=ABSENT) as path:
             path.write_bytes(b"2" * (11 << 20))
 
     with pytest.raises(FileExistsError, match="large exists already"):
@@ -290,7 +290,7 @@ def _write(folder: Folder, name: str, if_version: str) -> None:
 def test_multipart_upload_replaces_only_the_given_version(
     s3_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_writes, "PART_BYTES", 5 << 20)
     folder, long_content = Folder(s3_folder), bytes(6 << 20)
     folder.write("table", b"1")
     version = folder.version("table")

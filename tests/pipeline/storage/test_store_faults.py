@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
-from omnitrace_core.storage import s3, s3_retries
+from omnitrace_core.storage import s3_retries, s3_writes
 from omnitrace_core.storage.files import open_file, s3_files
 from pipeline.storage.folder import ABSENT, Folder
 from tests.pipeline.storage.faulty_proxy import FAULTS, Fault, Proxy, Rule
@@ -24,7 +24,7 @@ _LONG = bytes(range(256)) * (21 << 10)  # 5.25 MiB: an upload in two parts, as S
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_writes, "PART_BYTES", 5 << 20)
 
 
 @pytest.fixture
