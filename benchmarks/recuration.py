@@ -33,7 +33,7 @@ from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.job import Job
 from stages.arrow.chunk import StateRow, rows_of, views, with_rows
 from stages.arrow.codec import encode_trace, encode_units
-from stages.arrow.columns import replaced
+from stages.arrow.columns import replace_fields
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance, assemble
 from stages.records.curator import Curator
@@ -67,7 +67,7 @@ def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
 def _records(rows: pa.StructArray, cases: Sequence[Case], job: Job) -> pa.StructArray:
     units = [encode_units(units) for _, units, _ in cases]
     traces = [encode_trace(_trace(case)) for case in cases]
-    rows = replaced(rows, {"units": units, "trace": traces})
+    rows = replace_fields(rows, {"units": units, "trace": traces})
 
     def segment(row: StateRow) -> Segmentation:
         return cases[row.index][2]

@@ -1,9 +1,8 @@
-"""Chunks of a published run curated again with other settings: stored rows in, RECORD rows out."""
+"""Curate chunks of a published run again with other settings, from stored rows to RECORD rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,198 +11,110 @@ import pyarrow.compute as pc
 
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.options import (
-    AsrOptions,
-    CurationOptions,
-    MediaOptions,
-    SpanOptions,
-    TraceOptions,
-    UnitOptions,
-)
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Segmentation
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import StateRow, error_fields, views
-from stages.arrow.columns import lists, replaced, take
+from stages.arrow.columns import list_array, replace_fields, take
 from stages.arrow.stored_chunk import StoredChunk
-from stages.arrow.table_schema import CHUNK_FILE, HEATMAPS, SAMPLES, SCHEMA_VERSION, SPANS, TRACES
+from stages.arrow.table_schema import CHUNK_FILE, SCHEMA_VERSION
 from stages.guards.row_guard import RowError, guarded
 from stages.records.assemble import as_records, errors_of
-from stages.records.columns import kept_tables, record_columns
-from stages.records.curator import Curation, Curator, Finished, Outcome
-from stages.refold_units import Refolded, UnitRefolder, with_folds
+from stages.records.curator import ChunkCuration, CuratedSample, Curator, SampleResult
+from stages.records.tables import record_columns
+from stages.refold_units import RefoldedSample, UnitRefolder, with_folds
+from stages.settings_change import SettingsChange
 
 STAGE = "curate"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Those settings of a run on which its records depend behind the model."""
-
-    trace: TraceOptions
-    units: UnitOptions
-    spans: SpanOptions
-    curation: CurationOptions
-    asr: AsrOptions
-    media: MediaOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From the settings of a run to those it is curated with again."""
-
-    old: Settings
-    new: Settings
-
-    @property
-    def segments(self) -> bool:
-        """Whether responses are cut into spans again; otherwise their spans are the stored ones."""
-        return self.old.spans != self.new.spans
-
-    @property
-    def listens(self) -> bool:
-        """Whether speech is looked for again."""
-        chunks = self.new.units.audio == "chunks"
-        return chunks and (self.old.units.audio != "chunks" or self.old.asr != self.new.asr)
-
-    @property
-    def folds(self) -> bool:
-        """Whether units are cut and folded again; for that a run must have kept positions."""
-        plain = {"instructions": "exclude"}
-        old, new = (item.units.model_copy(update=plain) for item in (self.old, self.new))
-        # Text is cut into units by the same pipeline that cuts responses into spans.
-        recut = old != new or self.old.spans.pipeline != self.new.spans.pipeline
-        return self.old.trace.store == "positions" and (recut or self.listens)
-
-    @property
-    def draws(self) -> bool:
-        """Whether heat maps are drawn, from stored positions."""
-        return self.new.trace.heatmaps and self.old.trace.store == "positions"
-
-    @property
-    def keeps_heatmaps(self) -> bool:
-        """Whether heat maps are taken over as they are stored."""
-        return self.new.trace.heatmaps and not self.draws
-
-    @property
-    def rewrites_traces(self) -> bool:
-        """Whether traces/ will hold anything else than it does."""
-        old, new = self.old.trace, self.new.trace
-        told = (old.signals, old.store) != (new.signals, new.store)
-        return "traces" in kept_tables(new) and (told or self.segments or self.folds)
-
-    def columns(self, *, traces: bool) -> dict[str, list[str]]:
-        """The columns to read by table. traces: whether traces/ is written anew."""
-        wanted = {"samples": SAMPLES.names}
-        if not self.segments:
-            wanted["spans"] = SPANS.names
-        if self.keeps_heatmaps:
-            wanted["heatmaps"] = HEATMAPS.names
-        positions = {"n_positions", "rows", "prompt"}
-        # The rows over positions are by far the most of a run.
-        if self.folds or self.draws or (traces and self.new.trace.store == "positions"):
-            positions = set()
-        left_out = positions if traces or self.segments or self.folds else positions | _UNUSED
-        if self.new.trace.projection == "peak":
-            left_out = left_out - {"peak"}
-        wanted["traces"] = [name for name in TRACES.names if name not in left_out]
-        return wanted
-
-
-# Of traces/, where all that is done is to curate its folds.
-_UNUSED = {
-    *("sample_id", "n_tokens", "n_units", "token_ids", "tokens", "char_starts", "char_ends"),
-    *("logprobs", "peak", "schema_version"),
-}
-
-
 class Recurate:
-    """Does chunks of a published run again from where the model left off.
+    """Repeats the steps after the model for chunks of a published run.
 
-    fingerprint: of the records that come out. traces: whether these hold rows of traces/.
+    fingerprint: of the new records. traces: whether they have rows of traces/.
     """
 
     def __init__(
-        self, change: Change, rules: MediaRules, fingerprint: str, *, traces: bool
+        self, change: SettingsChange, rules: MediaRules, fingerprint: str, *, traces: bool
     ) -> None:
         old, new = change.old, change.new
         self._change = change
         self._fingerprint = fingerprint
-        if change.segments or change.folds:
+        if change.cuts_spans or change.cuts_units:
             load_language_without_torch(new.spans.pipeline)
-        self._segmenter = Segmenter(new.spans) if change.segments else None
-        # What is made anew: heat maps and traces may be taken over as they are stored.
-        made = {"heatmaps": change.draws, "store": new.trace.store if traces else "none"}
-        self._trace = new.trace.model_copy(update=made)
+        self._segmenter = Segmenter(new.spans) if change.cuts_spans else None
+        # Only what is built again here: stored heat maps and traces may be copied instead.
+        built = {"heatmaps": change.draws_heatmaps, "store": new.trace.store if traces else "none"}
+        self._trace = new.trace.model_copy(update=built)
         options = ReadingOptions(rules, new.media, new.units, new.asr, new.spans)
         reader = SampleReader(options, isolate=True)
         signals = new.trace.signals
-        self._refolder = UnitRefolder(reader, old.units, signals, listens=change.listens)
+        self._refolder = UnitRefolder(reader, old.units, signals, finds_speech=change.finds_speech)
 
     def __call__(self, chunk: StoredChunk) -> pa.Table:
-        """The samples, each of them once, in the schema of CHUNK_FILE.
+        """The records of the chunk, one for each sample, in the schema of CHUNK_FILE.
 
         Raises:
-            RunError: the tables of the run do not belong together.
+            RunError: the run's tables do not fit together.
         """
-        refolded: dict[int, Refolded] = {}
+        refolded: dict[int, RefoldedSample] = {}
         rows = chunk.state()
-        if self._change.folds:
+        if self._change.cuts_units:
             rows, refolded = self._refold(rows)
         stored = chunk.segmentations()
         new = self._change.new
 
-        def segment(row: StateRow) -> Segmentation:
+        def cut_spans(row: StateRow) -> Segmentation:
             _check_signals(chunk.signals(row.index), new.trace.signals)
-            return self._segment(stored, row)
+            return self._cut_spans(stored, row)
 
-        read_ahead = self._segmenter.analyse_batch if self._segmenter else None
-        curator = Curator(STAGE, segment, new.curation, self._trace, new.units, read_ahead)
+        analyse_batch = self._segmenter.analyse_batch if self._segmenter else None
+        curator = Curator(STAGE, cut_spans, new.curation, self._trace, new.units, analyse_batch)
         curation = curator(views(rows))
         columns = record_columns(rows, curation, self._trace)
-        if self._change.keeps_heatmaps:
+        if self._change.copies_heatmaps:
             columns["heatmaps"] = _stored_heatmaps(chunk, curation)
-        notes = self._notes(chunk, curation.finished, refolded)
-        samples = self._samples(chunk, rows, curation.outcomes, notes)
+        notes = self._notes(chunk, curation.curated, refolded)
+        samples = self._samples(chunk, rows, curation.results, notes)
         return pa.Table.from_struct_array(as_records(samples, columns)).cast(CHUNK_FILE)
 
-    def _segment(self, stored: Sequence[Segmentation | None], row: StateRow) -> Segmentation:
-        known = stored[row.index]
+    def _cut_spans(self, stored: Sequence[Segmentation | None], row: StateRow) -> Segmentation:
         if self._segmenter is not None:
             return self._segmenter.segment(row.response, row.char_spans)
-        if known is None:
-            raise TraceError("nothing is stored of how this response was cut into spans")
-        return known
+        segmentation = stored[row.index]
+        if segmentation is None:
+            raise TraceError("the run does not store how this response was cut into spans")
+        return segmentation
 
-    def _refold(self, rows: pa.StructArray) -> tuple[pa.StructArray, dict[int, Refolded]]:
+    def _refold(self, rows: pa.StructArray) -> tuple[pa.StructArray, dict[int, RefoldedSample]]:
         results = {
             row.index: guarded(STAGE, row.row_key, partial(self._refolder.refold, row))
             for row in views(rows)
             if not row.failed
         }
-        refolded = {i: item for i, item in results.items() if isinstance(item, Refolded)}
+        refolded = {i: item for i, item in results.items() if isinstance(item, RefoldedSample)}
         rows = with_folds(rows, refolded, self._trace.signals)
         errors = rows.field("error").to_pylist()
         for i, item in results.items():
             if isinstance(item, RowError):
                 errors[i] = error_fields(item)
-        return replaced(rows, {"error": errors}), refolded
+        return replace_fields(rows, {"error": errors}), refolded
 
     def _samples(
         self,
         chunk: StoredChunk,
         rows: pa.StructArray,
-        outcomes: Sequence[Outcome],
+        results: Sequence[SampleResult],
         notes: pa.Array,
     ) -> pa.StructArray:
-        """Rows of samples/ as they were, but for what has changed."""
-        errors = errors_of(rows, outcomes)
+        """The stored rows of samples/ with their changed columns replaced."""
+        errors = errors_of(rows, results)
         was_error = pc.equal(chunk.samples.field("status"), "error")
         timings = chunk.samples.field("timings")
         curate_s = [
-            item.curate_s if isinstance(item, Finished) else before
-            for item, before in zip(outcomes, timings.field("curate_s").to_pylist(), strict=True)
+            item.curate_s if isinstance(item, CuratedSample) else stored_s
+            for item, stored_s in zip(results, timings.field("curate_s").to_pylist(), strict=True)
         ]
         columns = {
             "status": ["ok" if error is None else "error" for error in errors],
@@ -212,40 +123,40 @@ class Recurate:
             "message": [error.message if error else "" for error in errors],
             "units": rows.field("units"),
             "notes": notes,
-            "timings": replaced(timings, {"curate_s": curate_s}),
+            "timings": replace_fields(timings, {"curate_s": curate_s}),
             "fingerprint": pc.if_else(
                 was_error, chunk.samples.field("fingerprint"), self._fingerprint
             ),
             "schema_version": [SCHEMA_VERSION] * len(errors),
         }
-        return replaced(chunk.samples, columns)
+        return replace_fields(chunk.samples, columns)
 
     def _notes(
         self,
         chunk: StoredChunk,
-        finished: Mapping[int, Finished],
-        refolded: Mapping[int, Refolded],
+        curated: Mapping[int, CuratedSample],
+        refolded: Mapping[int, RefoldedSample],
     ) -> pa.Array | list[list[str]]:
-        """The samples' notes with those of steps that were done again in place of the old ones."""
+        """The samples' notes; those of repeated steps replace the stored notes of these steps."""
         stored = chunk.samples.field("notes")
-        if not self._change.segments and not refolded:
+        if not self._change.cuts_spans and not refolded:
             return stored
-        told: list[list[str]] = stored.to_pylist()
-        before_of = chunk.segmentations()
-        for i, item in finished.items():
-            before = before_of[i]
-            if before is not None:
-                kept = told[i][: len(told[i]) - len(before.notes)]
+        notes: list[list[str]] = stored.to_pylist()
+        stored_segmentations = chunk.segmentations()
+        for i, item in curated.items():
+            segmentation = stored_segmentations[i]
+            if segmentation is not None:
+                kept = notes[i][: len(notes[i]) - len(segmentation.notes)]
                 if i in refolded:
-                    gone = refolded[i].old_notes
-                    kept = [*(note for note in kept if note not in gone), *refolded[i].notes]
-                told[i] = [*kept, *item.segmentation.notes]
-        return told
+                    old = refolded[i].old_notes
+                    kept = [*(note for note in kept if note not in old), *refolded[i].notes]
+                notes[i] = [*kept, *item.segmentation.notes]
+        return notes
 
 
-def _check_signals(stored: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raises: TraceError."""
-    missing = [name for name in wanted if name not in stored]
+def _check_signals(stored: Sequence[str], signals: Sequence[str]) -> None:
+    """Raises: TraceError, if a signal is not stored."""
+    missing = [name for name in signals if name not in stored]
     if missing:
         raise TraceError(
             f"traces/ holds the signals {list(stored)} of this sample, not {missing}: its shard is "
@@ -253,10 +164,10 @@ def _check_signals(stored: Sequence[str], wanted: Sequence[str]) -> None:
         )
 
 
-def _stored_heatmaps(chunk: StoredChunk, curation: Curation) -> pa.ListArray:
-    """The rows of heatmaps/ of all samples that are not errors."""
+def _stored_heatmaps(chunk: StoredChunk, curation: ChunkCuration) -> pa.ListArray:
+    """The stored rows of heatmaps/ of the curated samples."""
     bounds = chunk.bounds(chunk.heatmaps).tolist()
-    counts = {i: bounds[i + 1] - bounds[i] for i in curation.finished}
-    where = [row for i in counts for row in range(bounds[i], bounds[i + 1])]
-    kept = take(chunk.heatmaps, np.array(where, np.int64))
-    return lists(counts, len(curation.outcomes), kept)
+    counts = {i: bounds[i + 1] - bounds[i] for i in curation.curated}
+    indices = [row for i in counts for row in range(bounds[i], bounds[i + 1])]
+    heatmaps = take(chunk.heatmaps, np.array(indices, np.int64))
+    return list_array(counts, len(curation.results), heatmaps)

@@ -1,4 +1,4 @@
-"""Stored positions folded into other source units, without the model that made them."""
+"""Fold stored positions into other source units, without the model that traced them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from omnitrace_core.units.assign import assign_units, empty_unit_notes
 from omnitrace_core.units.cut import SpeechByPart, build_units
 from stages.arrow.chunk import INLINE_URI, StateRow
 from stages.arrow.codec import encode_units
-from stages.arrow.columns import lists, offsets, replaced
-from stages.records.columns import folds_of
+from stages.arrow.columns import list_array, offsets, replace_fields
+from stages.records.tables import folds_of
 
 _CHUNK_KINDS = frozenset({"audio_chunk", "sound_chunk"})
 
 
 @dataclass(frozen=True, slots=True)
-class Refolded:
-    """A sample in its new units.
+class RefoldedSample:
+    """A sample's new units and the folds into them.
 
-    folds: by signal. old_notes, notes: what the old and the new units give rise to.
+    folds: by signal. old_notes, notes: on the old and on the new units.
     """
 
     units: tuple[SourceUnit, ...]
@@ -50,47 +50,47 @@ class Refolded:
 class UnitRefolder:
     """Cuts a stored sample's units with other settings and folds its stored rows into them.
 
-    reader: with the new settings. old: the settings of the stored units. listens: whether speech
-    has to be found again; otherwise it is what the stored units say.
+    reader: with the new settings. old: the settings of the stored units. finds_speech: whether
+    speech is looked for again; otherwise it is taken from the stored units.
     """
 
     def __init__(
-        self, reader: SampleReader, old: UnitOptions, signals: Sequence[str], *, listens: bool
+        self, reader: SampleReader, old: UnitOptions, signals: Sequence[str], *, finds_speech: bool
     ) -> None:
         self._reader = reader
         self._old = old
         self._signals = signals
-        self._listens = listens
+        self._finds_speech = finds_speech
 
-    def refold(self, row: StateRow) -> Refolded:
-        """One sample.
+    def refold(self, row: StateRow) -> RefoldedSample:
+        """Fold one sample into its new units.
 
         Raises:
             TraceError: its positions were not stored.
-            MediaError: its sound is to be heard again, and cannot be had as it was.
+            MediaError: speech is looked for again, and the sound is missing or has changed.
             SpeechError: the speech engine failed.
         """
         positions = row.positions
         if positions is None:
             raise TraceError("the positions of this sample were not stored")
         sample, extents = row.sample, row.extents
-        known = _speech_of(row.units)
-        speech = self._hear(sample, row) if self._listens else known
+        stored_speech = _speech_of(row.units)
+        speech = self._find_speech(sample, row) if self._finds_speech else stored_speech
         units, notes = self._reader.cut_units(sample, extents, speech)
-        # For its notes alone, which do not depend on the text.
-        _, old_notes = build_units(sample, extents, known, lambda text: [], self._old)
+        # Only for the notes, which do not depend on the text.
+        _, old_notes = build_units(sample, extents, stored_speech, lambda text: [], self._old)
         prompt = positions.prompt
         folds = {name: row.fold(name) for name in self._signals}
-        wanted = Positions(prompt, {name: positions.rows[name] for name in self._signals})
-        return Refolded(
+        selected = Positions(prompt, {name: positions.rows[name] for name in self._signals})
+        return RefoldedSample(
             units=units,
-            folds=refold(wanted, folds, units),
+            folds=refold(selected, folds, units),
             old_notes=old_notes + empty_unit_notes(assign_units(prompt, row.units), row.units),
             notes=notes + empty_unit_notes(assign_units(prompt, units), units),
         )
 
-    def _hear(self, sample: Sample, row: StateRow) -> SpeechByPart:
-        """Speech in every sound, read again from where it lies."""
+    def _find_speech(self, sample: Sample, row: StateRow) -> SpeechByPart:
+        """The speech in every sound, which is decoded again from its address."""
         media: dict[int, DecodedMedia] = {}
         for info in row.media_info:
             index = int(info["part_index"])
@@ -122,15 +122,15 @@ class UnitRefolder:
 
 
 def _silence(info: Mapping[str, Any]) -> DecodedAudio:
-    """A sound as long as the stored one. Given segments are held against its length alone."""
+    """Silence as long as the stored sound: the engine `given` only uses a sound's length."""
     start_s, end_s, rate = info["sound_start_s"], info["sound_end_s"], info["sample_rate"]
-    # One value seen many times: takes no memory.
+    # A view of one value takes no memory.
     waveform: Float32 = np.broadcast_to(np.float32(0), round((end_s - start_s) * rate))
     return DecodedAudio(waveform, rate, start_s, max(end_s, info["duration_s"]), info["sha256"])
 
 
 def _speech_of(units: Sequence[SourceUnit]) -> SpeechByPart:
-    """The speech that units were cut from, by part index."""
+    """The speech chunks that units were cut from, by part index."""
     found: dict[int, list[SpeechChunk]] = {}
     for unit in units:
         if unit.kind in _CHUNK_KINDS and unit.start_s is not None and unit.end_s is not None:
@@ -140,16 +140,16 @@ def _speech_of(units: Sequence[SourceUnit]) -> SpeechByPart:
 
 
 def with_folds(
-    rows: pa.StructArray, refolded: Mapping[int, Refolded], signals: Sequence[str]
+    rows: pa.StructArray, refolded: Mapping[int, RefoldedSample], signals: Sequence[str]
 ) -> pa.StructArray:
-    """STATE rows with other units and folds; rows that `refolded` does not name lose their folds.
+    """STATE rows with new units and folds; rows that are not in `refolded` lose their folds.
 
-    refolded: by row, in their order. What is stored of positions stays as it lies in Arrow.
+    refolded: by row index, in order. The columns of positions are not copied.
     """
     stored = rows.field("trace")
     sample = np.fromiter(refolded, np.int64, len(refolded))
     new = [item.folds[name] for item in refolded.values() for name in signals]
-    fold = replaced(
+    fold = replace_fields(
         folds_of(stored.field("folds"), sample, signals),
         {
             "mass": _float_lists([item.mass for item in new]),
@@ -158,17 +158,17 @@ def with_folds(
         },
     )
     counts = dict.fromkeys(refolded, len(signals))
-    folds = lists(counts, len(rows), fold)
+    folds = list_array(counts, len(rows), fold)
     old_units = rows.field("units")
     units = [
         encode_units(refolded[i].units) if i in refolded else old_units[i].as_py()
         for i in range(len(rows))
     ]
-    return replaced(rows, {"trace": replaced(stored, {"folds": folds}), "units": units})
+    return replace_fields(rows, {"trace": replace_fields(stored, {"folds": folds}), "units": units})
 
 
 def _float_lists(arrays: Sequence[Float32]) -> pa.ListArray:
-    """Each array flattened by rows, as a list."""
+    """A list for each array, flattened by rows."""
     lengths = np.array([array.size for array in arrays], np.int64)
     values = np.concatenate([np.zeros(0, np.float32), *(array.ravel() for array in arrays)])
     return pa.ListArray.from_arrays(offsets(lengths), pa.array(values))

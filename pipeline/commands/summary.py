@@ -13,8 +13,8 @@ from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.verdict import VERDICT, Verdict
 from pipeline.storage.folder import Folder
-from stages.records.columns import kept_tables
-from stages.recurate import Change
+from stages.records.tables import kept_tables
+from stages.settings_change import SettingsChange
 
 
 def config_text(config: RunConfig) -> str:
@@ -58,15 +58,15 @@ def recuration_text(job: Recuration) -> str:
     ]
     if not job.changed:
         lines.insert(3, "changes nothing: the spans will be those of the run, byte for byte")
-    if change.old.spans.pipeline != change.new.spans.pipeline and not change.folds:
+    if change.old.spans.pipeline != change.new.spans.pipeline and not change.cuts_units:
         lines.append("note    units stay as the old spans.pipeline cut them")
     if not run.finished:
         lines.append("note    the run is not finished; what it has published is curated")
     return _text(lines)
 
 
-def _read(change: Change) -> list[str]:
-    columns = change.columns(traces=change.rewrites_traces)
+def _read(change: SettingsChange) -> list[str]:
+    columns = change.columns(traces=change.changes_traces)
     positions = " with positions" if "rows" in columns["traces"] else ""
     return [name + positions * (name == "traces") for name in columns]
 

@@ -35,7 +35,7 @@ from pipeline.run_folder.verdict import (
     make_verdict,
     unfinished_verdict,
 )
-from stages.records.columns import kept_tables
+from stages.records.tables import kept_tables
 
 
 def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = False) -> Verdict:

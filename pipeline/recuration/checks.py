@@ -15,7 +15,7 @@ from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
 from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.table_schema import TABLES
-from stages.recurate import Change
+from stages.settings_change import SettingsChange
 
 # The old and the new value, by key.
 Changed = Mapping[str, tuple[object, object]]
@@ -145,12 +145,12 @@ def _check_without_positions(old: TraceOptions, new: TraceOptions, changed: Chan
         )
 
 
-def check_tools(change: Change) -> None:
+def check_tools(change: SettingsChange) -> None:
     """Check that the pipelines and engines that are needed can be loaded. Raises: ConfigError."""
     try:
-        if change.segments or change.folds:
+        if change.cuts_spans or change.cuts_units:
             load_language_without_torch(change.new.spans.pipeline)
-        if change.listens:
+        if change.finds_speech:
             load_engine(change.new.asr)
             SpeechChunker(change.new.asr)
     except (BackendError, UnknownName) as error:

@@ -25,7 +25,7 @@ from pipeline.run_folder.stored_run import StoredRun, find_run
 from pipeline.run_folder.verdict import is_finished
 from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.table_schema import SCHEMA_VERSION
-from stages.recurate import Change, Settings
+from stages.settings_change import Settings, SettingsChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Recuration:
         return f"c{_hash(self.run.run_id, self.plan.fingerprint)[:12]}"
 
     @property
-    def change(self) -> Change:
+    def change(self) -> SettingsChange:
         """The settings that affect curation, of the run and new."""
-        return Change(_settings(self.run.config), _settings(self.config))
+        return SettingsChange(_settings(self.run.config), _settings(self.config))
 
     def is_published(self, shard: Shard) -> bool:
         """Whether the shard is published as the plan wants it."""

@@ -17,7 +17,7 @@ from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
 from pipeline.run_folder.tables import ShardWriter, table_name, writing_shard
 from stages.arrow.table_schema import SCHEMA_VERSION
-from stages.records.columns import kept_tables
+from stages.records.tables import kept_tables
 from stages.recurate import Recurate
 
 # A larger batch of samples is not curated faster per sample.
@@ -59,7 +59,7 @@ def _recurate(
     run, folder, change = recuration.run, recuration.folder, recuration.change
     tables = kept_tables(recuration.config.trace)
     source = run.manifests[shard.name]
-    traces_unchanged = not change.rewrites_traces and source.schema_version == SCHEMA_VERSION
+    traces_unchanged = not change.changes_traces and source.schema_version == SCHEMA_VERSION
     copied = ["traces"] if traces_unchanged and "traces" in tables else []
     written = [name for name in tables if name not in copied]
     writer = _write(recuration, shard, written, on_chunk_done, confirm)
@@ -101,7 +101,7 @@ def _write(
     recurate = Recurate(change, rules, recuration.plan.fingerprint, traces=traces)
     columns = change.columns(traces=traces)
     # Slow work is done chunk by chunk, so that progress is visible and the work can be stopped.
-    is_slow = change.segments or change.folds or change.draws
+    is_slow = change.cuts_spans or change.cuts_units or change.draws_heatmaps
     batch_samples = chunk_samples if is_slow else _FAST_BATCH_SAMPLES
     keys, first_row = iter(source.chunk_keys), 0
     with writing_shard(recuration.folder, shard.number, tables) as writer:

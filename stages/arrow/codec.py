@@ -1,8 +1,8 @@
-"""Core records <-> the values that go into and come out of Arrow arrays, one sample at a time.
+"""Convert core records to and from the values of Arrow arrays, one sample at a time.
 
-Encoders return plain dicts in the shape of `stages.arrow.state_schema`'s structs, with arrays
-left as numpy (Arrow reads their buffers directly). Decoders take Arrow scalars. Media:
-`stages.arrow.media_codec`.
+Encoders return plain dicts in the shape of the structs of `stages.arrow.state_schema`; arrays stay
+numpy arrays, whose buffers Arrow reads directly. Decoders take Arrow scalars, or the columns of a
+whole chunk. Media: `stages.arrow.media_codec`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from omnitrace_core.records import (
 )
 from stages.arrow.state_schema import PROMPT, UNIT
 
-Row = dict[str, object]
+StructValue = dict[str, object]  # a struct's values by field, to put into an Arrow array
 
 
 # --- speech and units --------------------------------------------------------------------------
 
 
-def encode_speech(speech: Mapping[int, tuple[SpeechChunk, ...]]) -> list[Row]:
+def encode_speech(speech: Mapping[int, tuple[SpeechChunk, ...]]) -> list[StructValue]:
     """Speech chunks by part index as SPEECH structs."""
     return [
         {"part_index": index, "segments": [_encode_chunk(chunk) for chunk in chunks]}
@@ -43,7 +43,7 @@ def encode_speech(speech: Mapping[int, tuple[SpeechChunk, ...]]) -> list[Row]:
     ]
 
 
-def _encode_chunk(chunk: SpeechChunk) -> Row:
+def _encode_chunk(chunk: SpeechChunk) -> StructValue:
     words = [{"text": w.text, "start_s": w.start_s, "end_s": w.end_s} for w in chunk.words]
     return {"start_s": chunk.start_s, "end_s": chunk.end_s, "text": chunk.text, "words": words}
 
@@ -55,16 +55,16 @@ def decode_speech(values: pa.ListScalar) -> dict[int, tuple[SpeechChunk, ...]]:
             SpeechChunk(s["start_s"], s["end_s"], s["text"], tuple(Word(**w) for w in s["words"]))
             for s in item["segments"].as_py()
         )
-        for item in items(values)
+        for item in _structs(values)
     }
 
 
-def encode_units(units: Iterable[SourceUnit]) -> list[Row]:
+def encode_units(units: Iterable[SourceUnit]) -> list[StructValue]:
     """Source units as UNIT structs."""
     return [_encode_unit(unit) for unit in units]
 
 
-def _encode_unit(unit: SourceUnit) -> Row:
+def _encode_unit(unit: SourceUnit) -> StructValue:
     return {
         "unit_id": unit.unit_id,
         "kind": unit.kind,
@@ -81,24 +81,24 @@ def _encode_unit(unit: SourceUnit) -> Row:
 
 
 def decode_units(column: pa.ListArray) -> list[tuple[SourceUnit, ...]]:
-    """UNIT structs of every sample of a chunk back to source units; a null list has none."""
+    """UNIT structs of every sample of a chunk back to source units; none for a null list."""
     rows = column.flatten()
     fields = {name: rows.field(name).to_pylist() for name in UNIT.names}
     fields["box"] = [None if box is None else tuple(box) for box in fields["box"]]
-    # UNIT has the fields of SourceUnit in their order.
+    # UNIT has the same fields as SourceUnit, in the same order.
     units = [SourceUnit(*row) for row in zip(*fields.values(), strict=True)]
     return [tuple(units[inside]) for inside in _slices(column)]
 
 
 def decode_unit_kinds(column: pa.ListArray) -> list[UnitKinds]:
-    """What curation has to know of the units of every sample of a chunk."""
+    """The kinds and modalities of the units of every sample of a chunk."""
     rows = column.flatten()
     kinds = unit_kinds(rows.field("kind").to_pylist(), rows.field("modality").to_pylist())
     return [kinds[inside] for inside in _slices(column)]
 
 
 def _slices(column: pa.ListArray) -> list[slice]:
-    """Where each list's values lie among all of them."""
+    """The slice of each list among the values of all lists."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
     return [slice(end - n, end) for n, end in zip(lengths, accumulate(lengths), strict=True)]
 
@@ -106,7 +106,7 @@ def _slices(column: pa.ListArray) -> list[slice]:
 # --- traces ------------------------------------------------------------------------------------
 
 
-def encode_trace(trace: TokenTrace) -> Row:
+def encode_trace(trace: TokenTrace) -> StructValue:
     """A token trace as a TRACE struct."""
     rows = {} if trace.positions is None else trace.positions.rows
     return {
@@ -124,8 +124,8 @@ def encode_trace(trace: TokenTrace) -> Row:
     }
 
 
-def _encode_fold(signal: str, fold: Fold, rows: Float32 | None) -> Row:
-    """A fold's arrays, those of two dimensions flattened by rows."""
+def _encode_fold(signal: str, fold: Fold, rows: Float32 | None) -> StructValue:
+    """A FOLD struct; two-dimensional arrays are flattened by rows."""
     return {
         "signal": signal,
         "mass": _flat(fold.mass),
@@ -136,7 +136,7 @@ def _encode_fold(signal: str, fold: Fold, rows: Float32 | None) -> Row:
     }
 
 
-def _encode_prompt(prompt: PromptMap) -> Row:
+def _encode_prompt(prompt: PromptMap) -> StructValue:
     return {
         "stream": prompt.stream,
         "part": prompt.part,
@@ -153,10 +153,10 @@ def _flat(array: Float32) -> Float32:
 def decode_trace(value: pa.StructScalar, n_units: int) -> TokenTrace:
     """A TRACE struct back to a token trace; folds are [n_gen, n_units].
 
-    Its arrays are views of Arrow's memory, which cannot be written to.
+    The arrays are read-only views of Arrow's memory.
     """
     row = {name: value[name].as_py() for name in _PLAIN_FIELDS}
-    folds = items(value["folds"])
+    folds = _structs(value["folds"])
     return TokenTrace(
         response=row["response"],
         token_ids=tuple(row["token_ids"]),
@@ -178,8 +178,12 @@ _PLAIN_FIELDS = (
 
 
 def decode_fold(value: pa.StructScalar, signal: str, n_units: int) -> Fold:
-    """One fold of a TRACE struct; its arrays are views of Arrow's memory. Raises: TraceError."""
-    folds = items(value["folds"])
+    """One fold of a TRACE struct; the arrays are read-only views of Arrow's memory.
+
+    Raises:
+        TraceError: the signal was not traced.
+    """
+    folds = _structs(value["folds"])
     names = [item["signal"].as_py() for item in folds]
     if signal not in names:
         raise TraceError(f"the signal {signal!r} was not traced, only {names} were")
@@ -187,7 +191,7 @@ def decode_fold(value: pa.StructScalar, signal: str, n_units: int) -> Fold:
 
 
 def _decode_fold(item: pa.StructScalar, n_units: int) -> Fold:
-    """A FOLD struct back to a fold; peaks that were not read are NaN."""
+    """A FOLD struct back to a fold; peaks that were not loaded are NaN."""
     markup = _view(item["markup"])
     shape = (len(markup), n_units)
     peak = item["peak"]
@@ -203,14 +207,14 @@ _NAN = np.float32("nan")
 
 
 def decode_positions(value: pa.StructScalar) -> Positions | None:
-    """What a TRACE struct keeps of the prompt's positions; views of Arrow's memory."""
+    """The prompt's positions in a TRACE struct, None if not kept; read-only views of its memory."""
     if not value["prompt"].is_valid:
         return None
     stream, part, lo, hi, box = (_view(value["prompt"][field.name]) for field in PROMPT)
     n_positions = len(stream)
     rows = {
         item["signal"].as_py(): _view(item["rows"]).reshape(-1, n_positions)
-        for item in items(value["folds"])
+        for item in _structs(value["folds"])
         if item["rows"].is_valid
     }
     return Positions(PromptMap(stream, part, lo, hi, box.reshape(n_positions, 4)), rows)
@@ -221,6 +225,6 @@ def _view(value: pa.ListScalar) -> NDArray[Any]:
     return array
 
 
-def items(values: pa.ListScalar) -> list[pa.StructScalar]:
-    """The structs of a list scalar; a null list has none."""
+def _structs(values: pa.ListScalar) -> list[pa.StructScalar]:
+    """The structs of a list scalar; none for a null list."""
     return list(values.values) if values.is_valid else []

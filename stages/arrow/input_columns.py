@@ -11,44 +11,44 @@ from stages.arrow.sample_schema import REQUIRED_COLUMNS, SAMPLE
 _REQUIRED_FIELDS = {"messages": ("role", "content"), "messages.content": ("type",)}
 
 
-def schema_problems(have: pa.Schema) -> list[str]:
-    """What keeps a Parquet file with this schema from being read as samples; empty if nothing."""
-    problems = [f"column {name} is missing" for name in REQUIRED_COLUMNS if name not in have.names]
+def schema_problems(found: pa.Schema) -> list[str]:
+    """Why a Parquet file with this schema cannot be read as samples; empty if it can."""
+    problems = [f"column {name} is missing" for name in REQUIRED_COLUMNS if name not in found.names]
     for field in SAMPLE:
-        if field.name in have.names:
-            problems += _type_problems(have.field(field.name).type, field.type, field.name)
+        if field.name in found.names:
+            problems += _type_problems(found.field(field.name).type, field.type, field.name)
     return problems
 
 
-def _type_problems(have: pa.DataType, want: pa.DataType, path: str) -> list[str]:
-    if pa.types.is_struct(want) and pa.types.is_struct(have):
-        # A cast would drop unknown fields in silence, and media with them.
-        unknown = [field.name for field in have if field.name not in want.names]
+def _type_problems(found: pa.DataType, expected: pa.DataType, path: str) -> list[str]:
+    if pa.types.is_struct(expected) and pa.types.is_struct(found):
+        # A cast would silently drop unknown fields, which may hold media.
+        unknown = [field.name for field in found if field.name not in expected.names]
         problems = [f"{path}.{name} is not a known field" for name in unknown]
         problems += [
             f"{path}.{name} is missing"
             for name in _REQUIRED_FIELDS.get(path, ())
-            if name not in have.names
+            if name not in found.names
         ]
-        for field in have:
-            if field.name in want.names:
-                wanted = want.field(field.name).type
-                problems += _type_problems(field.type, wanted, f"{path}.{field.name}")
+        for field in found:
+            if field.name in expected.names:
+                inner = expected.field(field.name).type
+                problems += _type_problems(field.type, inner, f"{path}.{field.name}")
         return problems
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if pa.types.is_list(want) and any(is_list(have) for is_list in lists):
-        return _type_problems(have.value_type, want.value_type, path)
+    if pa.types.is_list(expected) and any(is_list(found) for is_list in lists):
+        return _type_problems(found.value_type, expected.value_type, path)
     try:
-        pa.nulls(0, have).cast(want)
+        pa.nulls(0, found).cast(expected)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return [f"{path} is {have}, which cannot be read as {want}"]
+        return [f"{path} is {found}, which cannot be read as {expected}"]
     return []
 
 
 def conform(table: pa.Table) -> tuple[pa.StructArray, dict[int, InvalidSample]]:
-    """A shard's rows in the shape of SAMPLE, and an error by row for those that do not fit it.
+    """A shard's rows as SAMPLE structs, and an error for each row that does not fit, by index.
 
-    Columns that are missing become null, as do the values that do not fit.
+    Missing columns, and values that do not fit, become null.
     """
     try:
         return _cast(table), {}
@@ -57,9 +57,10 @@ def conform(table: pa.Table) -> tuple[pa.StructArray, dict[int, InvalidSample]]:
 
 
 def _cast_row_by_row(table: pa.Table) -> tuple[pa.StructArray, dict[int, InvalidSample]]:
-    rows, misfits = [], {}
+    rows: list[pa.StructArray] = []
+    misfits: dict[int, InvalidSample] = {}
     for index in range(len(table)):
-        # Taken, not sliced: casting a slice casts the values of all rows behind it.
+        # `take`, because casting a slice casts the values of the rows around it, too.
         row = table.take([index])
         for name in row.column_names:
             try:
@@ -84,7 +85,7 @@ def _cast(table: pa.Table) -> pa.StructArray:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    """A column as SAMPLE has it. Raises: ArrowInvalid, for text that is not UTF-8, too."""
+    """A column, cast to its type in SAMPLE. Raises: ArrowInvalid, also for invalid UTF-8."""
     values = combined(table.column(name)).cast(SAMPLE.field(name).type)
     values.validate(full=True)
     return values

@@ -22,18 +22,18 @@ from omnitrace_core.records import (
     Part,
 )
 from omnitrace_core.units.extents import Extent, extent_of
-from stages.arrow.codec import Row
+from stages.arrow.codec import StructValue
 
 
-def encode_media(media: Mapping[int, DecodedMedia]) -> list[Row]:
+def encode_media(media: Mapping[int, DecodedMedia]) -> list[StructValue]:
     """Decoded media by part index as DECODED structs."""
     return [{"part_index": index, **_encode_one(item)} for index, item in media.items()]
 
 
-def _encode_one(item: DecodedMedia) -> Row:
+def _encode_one(item: DecodedMedia) -> StructValue:
     if isinstance(item, DecodedAudio):
         return {"type": "audio", "sound": _encode_sound(item), "sha256": item.sha256, "notes": []}
-    row: Row = {
+    row: StructValue = {
         "width": item.width,
         "height": item.height,
         "sha256": item.sha256,
@@ -54,11 +54,11 @@ def _encode_one(item: DecodedMedia) -> Row:
     }
 
 
-def _encode_pixels(pixels: NDArray[np.uint8]) -> Row:
+def _encode_pixels(pixels: NDArray[np.uint8]) -> StructValue:
     return {"pixels": _buffer(pixels), "shape": list(pixels.shape)}
 
 
-def _encode_sound(sound: DecodedAudio) -> Row:
+def _encode_sound(sound: DecodedAudio) -> StructValue:
     return {
         "waveform": _buffer(sound.waveform),
         "sample_rate": sound.sample_rate,
@@ -70,7 +70,7 @@ def _encode_sound(sound: DecodedAudio) -> Row:
 
 
 def _buffer(array: NDArray[np.uint8] | Float32) -> memoryview:
-    # An empty array has no strides that memoryview could cast; its bytes are empty anyway.
+    # memoryview cannot cast an empty array.
     return np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
 
 
@@ -119,8 +119,8 @@ def _array(data: memoryview) -> NDArray[np.uint8]:
 
 def media_info(
     parts: tuple[Part, ...], media: Mapping[int, DecodedMedia], rules: MediaRules
-) -> list[Row]:
-    """What is kept of each decoded media when its pixels are gone, as MEDIA_INFO structs."""
+) -> list[StructValue]:
+    """What is kept of decoded media after its pixels are dropped, as MEDIA_INFO structs."""
     return [
         {
             "part_index": index,
@@ -132,7 +132,7 @@ def media_info(
     ]
 
 
-def _edges(extent: Extent) -> Row:
+def _edges(extent: Extent) -> StructValue:
     start_s, end_s = extent.sound or (None, None)
     return {
         "step_edges_s": list(extent.step_edges_s),
@@ -163,7 +163,7 @@ def _address(part: Part) -> str:
     return part.uri if part.data is None else ""
 
 
-def _info(item: DecodedMedia) -> Row:
+def _info(item: DecodedMedia) -> StructValue:
     if isinstance(item, DecodedAudio):
         return {
             "type": "audio",
@@ -175,7 +175,7 @@ def _info(item: DecodedMedia) -> Row:
             "sound": True,
         }
     pixels = item.pixels if isinstance(item, DecodedImage) else item.frames
-    row: Row = {
+    row: StructValue = {
         "sha256": item.sha256,
         "width": item.width,
         "height": item.height,

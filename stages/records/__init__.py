@@ -1,1 +1,1 @@
-"""From traced rows to the rows of the published tables."""
+"""Build the rows of the published tables from curated samples."""

@@ -1,4 +1,4 @@
-"""Curation of a chunk's traced samples: the same for a run and for a run that is curated again."""
+"""Curate the traced samples of a chunk; a run does it, and `omnitrace curate` does it again."""
 
 from __future__ import annotations
 
@@ -21,112 +21,119 @@ from omnitrace_core.records import Fold, Segmentation
 from stages.arrow.chunk import StateRow
 from stages.guards.row_guard import RowError, guarded
 
-Segment = Callable[[StateRow], Segmentation]
-ReadAhead = Callable[[list[str]], None]
+CutSpans = Callable[[StateRow], Segmentation]
+AnalyseBatch = Callable[[list[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A sample that was curated; the sources of its spans are in `Curation.curated`."""
+class CuratedSample:
+    """A curated sample; the sources of its spans are in `ChunkCuration.spans`."""
 
     segmentation: Segmentation
     heatmaps: tuple[HeatMap, ...]
     curate_s: float
 
 
-# What became of a sample; None where an earlier stage recorded an error.
-Outcome = Finished | RowError | None
+# None for a sample with an error of an earlier stage.
+SampleResult = CuratedSample | RowError | None
 
 
 @dataclass(frozen=True, slots=True)
-class Curation:
-    """What became of some samples, and the sources of all spans of those that were finished."""
+class ChunkCuration:
+    """The result of each sample of a chunk, and the sources of all spans of curated samples."""
 
-    outcomes: Sequence[Outcome]
-    curated: CurationResult
+    results: Sequence[SampleResult]
+    spans: CurationResult
 
     @property
-    def finished(self) -> dict[int, Finished]:
-        """The finished samples by their place, in order."""
-        return {i: item for i, item in enumerate(self.outcomes) if isinstance(item, Finished)}
+    def curated(self) -> dict[int, CuratedSample]:
+        """The curated samples by their index in the chunk, in order."""
+        return {i: item for i, item in enumerate(self.results) if isinstance(item, CuratedSample)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class _Prepared:
     """A sample that is ready to be curated."""
 
-    case: CurationInput
+    input: CurationInput
     heatmaps: tuple[HeatMap, ...]
-    wall_s: float
+    prepare_s: float
+
+
+PreparedSamples = Mapping[int, _Prepared | RowError]  # by index in the chunk
 
 
 class Curator:
-    """Curates the first signal of each sample, and draws its heat maps if they are asked for.
+    """Curates the first signal of each sample, and draws its heat maps if `trace.heatmaps` is set.
 
-    stage: the one in which errors are recorded. segment: cuts a sample's response into spans.
-    read_ahead: is told all responses that `segment` will be asked for, if it is one that reads.
+    stage: the stage that errors are recorded for. cut_spans: cuts a sample's response into spans.
+    analyse_batch: analyses all responses at once before `cut_spans` needs them, which is faster.
     """
 
     def __init__(
         self,
         stage: str,
-        segment: Segment,
+        cut_spans: CutSpans,
         curation: CurationOptions,
         trace: TraceOptions,
         units: UnitOptions,
-        read_ahead: ReadAhead | None = None,
+        analyse_batch: AnalyseBatch | None = None,
     ) -> None:
         self._stage = stage
-        self._segment = segment
-        self._read_ahead = read_ahead
+        self._cut_spans = cut_spans
+        self._analyse_batch = analyse_batch
         self._trace = trace
         self._pos_weighting = curation.pos_weighting
-        self._curate = partial(
+        self._curate_many = partial(
             curate_many,
             options=curation,
             projection=trace.projection,
             instructions=units.instructions,
         )
 
-    def __call__(self, rows: Sequence[StateRow]) -> Curation:
-        """Curate the samples that have no error yet; a failure costs its own sample."""
-        begun = time.perf_counter()
-        if self._read_ahead is not None and self._trace.enabled:
+    def __call__(self, rows: Sequence[StateRow]) -> ChunkCuration:
+        """Curate the samples that have no error; a failure costs only its own sample."""
+        started = time.perf_counter()
+        if self._analyse_batch is not None and self._trace.enabled:
             responses = [row.response for row in rows if not row.failed]
-            # What goes wrong here goes wrong again for the sample that is to blame.
-            guarded(self._stage, "reading ahead", partial(self._read_ahead, responses))
-        read_s = time.perf_counter() - begun
-        done: dict[int, _Started | RowError] = {
-            row.index: guarded(self._stage, row.row_key, partial(self._start, row))
+            # A failure here is raised again by the sample that causes it.
+            guarded(self._stage, "reading ahead", partial(self._analyse_batch, responses))
+        shared_s = time.perf_counter() - started
+        prepared: dict[int, _Prepared | RowError] = {
+            row.index: guarded(self._stage, row.row_key, partial(self._prepare, row))
             for row in rows
             if not row.failed
         }
-        begun = time.perf_counter() - read_s
-        curated = guarded(self._stage, f"{len(done)} samples", partial(self._together, done))
-        if isinstance(curated, RowError):
-            # One of them is to blame; the others shall not suffer.
-            for i, item in list(done.items()):
-                alone = guarded(self._stage, rows[i].row_key, partial(self._together, {i: item}))
-                done[i] = alone if isinstance(alone, RowError) else item
-            curated = self._together(done)
-        share_s = (time.perf_counter() - begun) / max(len(done), 1)
-        outcomes = [_outcome(done.get(row.index), share_s) for row in rows]
-        return Curation(outcomes, curated)
+        started = time.perf_counter()
+        spans = guarded(self._stage, f"{len(prepared)} samples", partial(self._curate, prepared))
+        if isinstance(spans, RowError):
+            # An unexpected error does not say which sample caused it: try them one by one.
+            for i, item in list(prepared.items()):
+                alone = guarded(self._stage, rows[i].row_key, partial(self._curate, {i: item}))
+                prepared[i] = alone if isinstance(alone, RowError) else item
+            spans = self._curate(prepared)
+        shared_s += time.perf_counter() - started
+        share_s = shared_s / max(len(prepared), 1)
+        results = [_result(prepared.get(row.index), share_s) for row in rows]
+        return ChunkCuration(results, spans)
 
-    def _start(self, row: StateRow) -> _Started:
-        """What is done sample by sample."""
+    def _prepare(self, row: StateRow) -> _Prepared:
+        """The steps that are done sample by sample."""
         started = time.perf_counter()
         if not self._trace.enabled:
-            return _Started(_NOTHING, (), 0.0)
-        segmentation = self._segment(row)
-        case = CurationInput(row.fold(self._trace.signals[0]), row.unit_kinds, segmentation)
-        heatmaps = self._draw(row, segmentation) if self._trace.heatmaps else ()
-        return _Started(case, heatmaps, time.perf_counter() - started)
+            return _Prepared(_NO_TOKENS, (), 0.0)
+        segmentation = self._cut_spans(row)
+        fold = row.fold(self._trace.signals[0])
+        heatmaps = self._heatmaps(row, segmentation) if self._trace.heatmaps else ()
+        input_ = CurationInput(fold, row.unit_kinds, segmentation)
+        return _Prepared(input_, heatmaps, time.perf_counter() - started)
 
-    def _together(self, done: Mapping[int, _Started | RowError]) -> CurationResult:
-        return self._curate([item.case for item in done.values() if isinstance(item, _Started)])
+    def _curate(self, prepared: PreparedSamples) -> CurationResult:
+        return self._curate_many(
+            [item.input for item in prepared.values() if isinstance(item, _Prepared)]
+        )
 
-    def _draw(self, row: StateRow, segmentation: Segmentation) -> tuple[HeatMap, ...]:
+    def _heatmaps(self, row: StateRow, segmentation: Segmentation) -> tuple[HeatMap, ...]:
         positions = row.positions
         if positions is None or not segmentation.spans:
             return ()
@@ -138,17 +145,17 @@ class Curator:
         )
 
 
-def _outcome(item: _Started | RowError | None, share_s: float) -> Outcome:
-    if not isinstance(item, _Started):
+def _result(item: _Prepared | RowError | None, share_s: float) -> SampleResult:
+    if not isinstance(item, _Prepared):
         return item
-    return Finished(item.case.segmentation, item.heatmaps, item.wall_s + share_s)
+    return CuratedSample(item.input.segmentation, item.heatmaps, item.prepare_s + share_s)
 
 
-def _nothing() -> CurationInput:
-    """A sample without tokens."""
+def _no_tokens() -> CurationInput:
+    """The input of a sample that was not traced."""
     none = np.zeros(0, np.float32)
     fold = Fold(none.reshape(0, 0), none.reshape(0, 0), none, none)
     return CurationInput(fold, unit_kinds((), ()), Segmentation((), ()))
 
 
-_NOTHING = _nothing()
+_NO_TOKENS = _no_tokens()

@@ -90,7 +90,7 @@ def test_rows_find_their_samples() -> None:
 
 def test_rows_of_no_sample_or_in_another_order() -> None:
     samples = _samples("s:0", "s:1")
-    with pytest.raises(RunError, match=r"has rows of s:9, which samples/ has not"):
+    with pytest.raises(RunError, match=r"has rows of s:9, which samples/ does not have"):
         _chunk(samples, [_span("s:9", 0)], []).segmentations()
     turned = [_trace(key, "attmean", [0.5]) for key in ("s:1", "s:0")]
     with pytest.raises(RunError, match=r"not in the order of samples/"):

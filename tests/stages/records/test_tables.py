@@ -25,7 +25,7 @@ from stages.chunk_audio import ChunkAudio
 from stages.curate_spans import CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.records.assemble import Provenance
-from stages.records.columns import kept_tables
+from stages.records.tables import kept_tables
 from tests.core.media_files import image_bytes
 from tests.stages.chunks import read_chunk, text_row, user
 from tests.stages.made_traces import MadeTracer, samples_of, trace_stage

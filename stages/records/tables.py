@@ -1,7 +1,7 @@
-"""What curation made of a chunk's samples, as columns of RECORD: `spans`, `traces`, `heatmaps`.
+"""Build the columns `spans`, `traces` and `heatmaps` of RECORD from a chunk's curation.
 
-Laid out for all samples at once. Each row of a table has an owner, the index of its sample; what
-the row repeats of the sample, its units or its trace is taken from there as it lies in Arrow.
+They are built for all samples at once. Each row of a table has an owner, the index of its sample.
+Values that a row repeats of its sample, units or trace are copied within Arrow, not in Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from omnitrace_core.attribution.curation import BUCKETS, CurationResult
 from omnitrace_core.attribution.heatmaps import HeatMap, pack
 from omnitrace_core.attribution.votes import ChosenSources
 from omnitrace_core.options import TraceOptions
-from stages.arrow.columns import Columns, Index, lists, offsets, owners, structs, take
+from stages.arrow.columns import Columns, IntArray, list_array, offsets, owners, struct_array, take
 from stages.arrow.state_schema import UNIT
 from stages.arrow.table_schema import (
     HEATMAPS_ROW,
@@ -27,11 +27,11 @@ from stages.arrow.table_schema import (
     SPANS_ROW,
     TRACES_ROW,
 )
-from stages.records.curator import Curation, Finished
+from stages.records.curator import ChunkCuration, CuratedSample
 
 
 def kept_tables(trace: TraceOptions) -> tuple[str, ...]:
-    """The published tables of a run with these settings."""
+    """The names of the tables that a run with these settings publishes."""
     tables = ["samples", "spans"]
     if trace.enabled and trace.store != "none":
         tables.append("traces")
@@ -41,27 +41,30 @@ def kept_tables(trace: TraceOptions) -> tuple[str, ...]:
 
 
 def record_columns(
-    rows: pa.StructArray, curation: Curation, trace: TraceOptions
+    rows: pa.StructArray, curation: ChunkCuration, trace: TraceOptions
 ) -> dict[str, pa.ListArray]:
     """The columns of RECORD beside `sample`, a list for each STATE row.
 
-    A sample without an outcome, and one that became an error, has no rows in these tables.
+    Only curated samples have rows in these tables.
     """
-    finished = curation.finished
-    traced = finished if "traces" in kept_tables(trace) else {}
+    curated = curation.curated
+    traced = curated if "traces" in kept_tables(trace) else {}
     return {
-        "spans": _span_column(rows, finished, curation.curated, trace.signals[0]),
+        "spans": _span_column(rows, curated, curation.spans, trace.signals[0]),
         "traces": _trace_column(rows, traced, trace),
-        "heatmaps": _heatmap_column(rows, finished, trace.signals[0]),
+        "heatmaps": _heatmap_column(rows, curated, trace.signals[0]),
     }
 
 
 def _span_column(
-    rows: pa.StructArray, finished: Mapping[int, Finished], curated: CurationResult, signal: str
+    rows: pa.StructArray,
+    samples: Mapping[int, CuratedSample],
+    curation: CurationResult,
+    signal: str,
 ) -> pa.ListArray:
-    counts = {i: len(item.segmentation.spans) for i, item in finished.items()}
+    counts = {i: len(item.segmentation.spans) for i, item in samples.items()}
     owner = owners(counts)
-    spans = list(chain.from_iterable(item.segmentation.spans for item in finished.values()))
+    spans = list(chain.from_iterable(item.segmentation.spans for item in samples.values()))
     columns: Columns = {
         **_identity(rows, owner),
         "span_index": [span.index for span in spans],
@@ -70,16 +73,16 @@ def _span_column(
         "char_end": [span.char_end for span in spans],
         "token_start": [span.token_start for span in spans],
         "token_end": [span.token_end for span in spans],
-        "outcome": np.where(curated.supported, "supported", "unsupported").tolist(),
-        "confidence": curated.confidence,
-        **{f"mass_{name}": curated.masses[:, BUCKETS.index(name)] for name in MASS_BUCKETS},
+        "outcome": np.where(curation.supported, "supported", "unsupported").tolist(),
+        "confidence": curation.confidence,
+        **{f"mass_{name}": curation.masses[:, BUCKETS.index(name)] for name in MASS_BUCKETS},
         "signal": [signal] * len(spans),
-        "sources": _source_column(rows.field("units"), owner, curated.chosen),
+        "sources": _source_column(rows.field("units"), owner, curation.chosen),
     }
-    return lists(counts, len(rows), structs(SPANS_ROW, columns, len(spans)))
+    return list_array(counts, len(rows), struct_array(SPANS_ROW, columns, len(spans)))
 
 
-def _source_column(units: pa.ListArray, owner: Index, chosen: ChosenSources) -> pa.ListArray:
+def _source_column(units: pa.ListArray, owner: IntArray, chosen: ChosenSources) -> pa.ListArray:
     """The sources of each span as SOURCE structs; `owner` is the sample of each span."""
     n_sources = chosen.n_sources
     first = units.offsets.to_numpy()[np.repeat(owner, n_sources)]
@@ -93,52 +96,52 @@ def _source_column(units: pa.ListArray, owner: Index, chosen: ChosenSources) -> 
         "score": chosen.score,
         "rank": np.arange(1, len(chosen.unit) + 1) - np.repeat(begin, n_sources),
     }
-    source = structs(SOURCE, columns, len(chosen.unit))
+    source = struct_array(SOURCE, columns, len(chosen.unit))
     return pa.ListArray.from_arrays(offsets(n_sources), source)
 
 
 def _trace_column(
-    rows: pa.StructArray, finished: Mapping[int, Finished], trace: TraceOptions
+    rows: pa.StructArray, samples: Mapping[int, CuratedSample], trace: TraceOptions
 ) -> pa.ListArray:
-    """The traced signals of each sample in the order of the settings."""
-    counts = {i: len(trace.signals) for i in finished}
-    owner, sample = owners(counts), np.fromiter(finished, np.int64)
-    told = rows.field("trace")
-    fold = folds_of(told.field("folds"), sample, trace.signals)
+    """A row for each traced signal of each sample, in the order of `trace.signals`."""
+    counts = {i: len(trace.signals) for i in samples}
+    owner, sample = owners(counts), np.fromiter(samples, np.int64)
+    stored = rows.field("trace")
+    fold = folds_of(stored.field("folds"), sample, trace.signals)
     within = np.repeat(np.arange(len(sample)), len(trace.signals))
-    tags = pa.array([item.segmentation.pos for item in finished.values()], pa.list_(pa.string()))
-    notes = pa.array([item.segmentation.notes for item in finished.values()], tags.type)
+    tags = pa.array([item.segmentation.pos for item in samples.values()], pa.list_(pa.string()))
+    notes = pa.array([item.segmentation.notes for item in samples.values()], tags.type)
     shared = ("token_ids", "tokens", "char_starts", "char_ends", "logprobs")
     per_fold = ("signal", "mass", "peak", "markup", "generated")
     columns: dict[str, object] = {
         **_identity(rows, owner),
-        **{name: take(told.field(name), owner) for name in shared},
+        **{name: take(stored.field(name), owner) for name in shared},
         **{name: fold.field(name) for name in per_fold},
-        "n_tokens": take(pc.list_value_length(told.field("token_ids")), owner),
+        "n_tokens": take(pc.list_value_length(stored.field("token_ids")), owner),
         "n_units": take(pc.list_value_length(rows.field("units")), owner),
         "pos": take(tags, within),
         "notes": take(notes, within),
     }
     if trace.store == "positions":
-        prompt = take(told.field("prompt"), owner)
+        prompt = take(stored.field("prompt"), owner)
         n_positions = pc.list_value_length(pc.struct_field(prompt, "stream"))
         columns |= {"rows": fold.field("rows"), "prompt": prompt, "n_positions": n_positions}
-    return lists(counts, len(rows), structs(TRACES_ROW, columns, len(owner)))
+    return list_array(counts, len(rows), struct_array(TRACES_ROW, columns, len(owner)))
 
 
-def folds_of(folds: pa.ListArray, sample: Index, signals: Sequence[str]) -> pa.StructArray:
-    """The FOLD structs of these samples, each sample's in the order of `signals`."""
+def folds_of(folds: pa.ListArray, sample: IntArray, signals: Sequence[str]) -> pa.StructArray:
+    """The FOLD structs of these samples (by index), for each sample in the order of `signals`."""
     bounds = folds.offsets.to_pylist()
     names = folds.values.field("signal").to_pylist()
-    where = [names.index(name, bounds[i], bounds[i + 1]) for i in sample for name in signals]
-    return take(folds.values, np.array(where, np.int64))
+    indices = [names.index(name, bounds[i], bounds[i + 1]) for i in sample for name in signals]
+    return take(folds.values, np.array(indices, np.int64))
 
 
 def _heatmap_column(
-    rows: pa.StructArray, finished: Mapping[int, Finished], signal: str
+    rows: pa.StructArray, samples: Mapping[int, CuratedSample], signal: str
 ) -> pa.ListArray:
-    counts = {i: len(item.heatmaps) for i, item in finished.items()}
-    maps: list[HeatMap] = list(chain.from_iterable(item.heatmaps for item in finished.values()))
+    counts = {i: len(item.heatmaps) for i, item in samples.items()}
+    maps: list[HeatMap] = list(chain.from_iterable(item.heatmaps for item in samples.values()))
     packed = [pack(item.values) for item in maps]
     columns: Columns = {
         **_identity(rows, owners(counts)),
@@ -156,10 +159,10 @@ def _heatmap_column(
         "scale": [scale for _, scale in packed],
         "patches": [patches for patches, _ in packed],
     }
-    return lists(counts, len(rows), structs(HEATMAPS_ROW, columns, len(maps)))
+    return list_array(counts, len(rows), struct_array(HEATMAPS_ROW, columns, len(maps)))
 
 
-def _identity(rows: pa.StructArray, owner: Index) -> Columns:
+def _identity(rows: pa.StructArray, owner: IntArray) -> Columns:
     return {
         "sample_id": take(rows.field("sample").field("sample_id"), owner),
         "row_key": take(rows.field("row_key"), owner),
