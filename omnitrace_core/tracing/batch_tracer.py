@@ -14,14 +14,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from omnitrace_core.backends.caches import can_keep_prompt
 from omnitrace_core.errors import BackendError, ConfigError, FatalError, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, TokenTrace
 from omnitrace_core.tracing.batching import TraceInput, batches
-from omnitrace_core.tracing.detokenize import decode_response
 from omnitrace_core.tracing.failures import as_sample_error, free_memory, is_broken_device
 from omnitrace_core.tracing.folding import SampleFolds
 from omnitrace_core.tracing.replay.run import check_layers, replay
@@ -29,10 +26,11 @@ from omnitrace_core.tracing.replay.widening import widened
 from omnitrace_core.tracing.responses import ResponseTokens, generated_response, known_response
 from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from omnitrace_core.tracing.streaming import StreamedToken, stream_tokens
+from omnitrace_core.tracing.token_trace import token_trace
 from omnitrace_core.units.cut import candidate_units
 
 if TYPE_CHECKING:
-    from omnitrace_core.backends.base import Backend, EncodedSample, PrefilledPrompt, PreparedBatch
+    from omnitrace_core.backends.base import Backend, PrefilledPrompt, PreparedBatch
     from omnitrace_core.reader import SampleReader
 
 log = logging.getLogger(__name__)
@@ -248,8 +246,9 @@ class BatchTracer:
         folds = None
         if self.options.enabled:
             folds = self._replay(prepared, prompt, [item.token_ids for item in responses])
+        tokenizer = self.backend.tokenizer
         return [
-            self._token_trace(encoded, response, folds[index] if folds else None)
+            token_trace(tokenizer, encoded, response, folds[index] if folds else None)
             for index, (encoded, response) in enumerate(
                 zip(prepared.encoded, responses, strict=True)
             )
@@ -295,27 +294,3 @@ class BatchTracer:
                 del replayed  # frees its rows before the next slice is computed
         self.replay_s += time.perf_counter() - started
         return folds
-
-    def _token_trace(
-        self, encoded: EncodedSample, response: ResponseTokens, folds: SampleFolds | None
-    ) -> TokenTrace:
-        n_gen = len(response.token_ids)
-        text, char_spans = decode_response(self.backend.tokenizer, response.token_ids)
-        notes = encoded.ready.notes + encoded.notes + response.notes
-        expected = encoded.ready.sample.response
-        if expected is not None and expected != text:
-            notes += ("the traced tokens decode to a slightly other text than the given response",)
-        if not response.token_ids:
-            notes += ("the model ended at once: there is nothing to trace",)
-        return TokenTrace(
-            response=text,
-            token_ids=response.token_ids,
-            tokens=tuple(text[start:end] for start, end in char_spans),
-            char_spans=char_spans,
-            logprobs=np.zeros(n_gen, np.float32) if folds is None else folds.logprobs(),
-            finish_reason=response.finish_reason,
-            n_prompt_tokens=encoded.n_prompt,
-            folds={} if folds is None else folds.folds(),
-            notes=notes,
-            positions=None if folds is None else folds.positions(),
-        )

@@ -86,19 +86,15 @@ def stream_tokens(
         replayed = finish_pass(decoder_pass, backend.output_head, token[:, None], rows_bytes)
         response.append(int(token))
         text = decode_text(backend.tokenizer, response).rstrip(PARTIAL)
-        index, units = prepared.unit_index[0], encoded.ready.units
+        units = encoded.ready.units
         folds = {
-            name: fold_rows(rows[0], index, len(units)) for name, rows in replayed.rows.items()
+            name: fold_rows(rows[0], prepared.unit_index[0], len(units))
+            for name, rows in replayed.rows.items()
         }
         top, mass = _top_unit(folds[trace.signals[0]], trace.projection, candidates)
-        yield StreamedToken(
-            token_id=response[-1],
-            text=text[len(emitted) :],
-            logprob=float(replayed.logprobs[0, 0]),
-            unit=None if top is None else units[top],
-            mass=mass,
-            folds=folds,
-        )
+        unit = None if top is None else units[top]
+        logprob = float(replayed.logprobs[0, 0])
+        yield StreamedToken(response[-1], text[len(emitted) :], logprob, unit, mass, folds)
         emitted = text
         ids = torch.cat([ids, token[:, None]], dim=1)
         inputs = backend.decoder.get_input_embeddings()(token[:, None])  # type: ignore[operator]
