@@ -40,7 +40,10 @@ class TextEmbedder:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
             model = AutoModel.from_pretrained(folder, dtype=choose_dtype("auto", device))
         except (OSError, ValueError, KeyError) as error:
-            raise BackendError(f"{_KEY}={str(folder)!r} cannot be loaded ({error})") from error
+            raise BackendError(
+                f"{_KEY}={str(folder)!r} cannot be loaded ({error}); give a model in the layout of "
+                "sentence-transformers, such as BAAI/bge-m3"
+            ) from error
         self._model: Any = model.to(device).eval().requires_grad_(False)
         self._max_tokens = _max_tokens(folder)
 
@@ -74,6 +77,7 @@ def load_embedder(value: str, device: str, threads: int) -> TextEmbedder:
 
 @lru_cache(maxsize=1)
 def load_model(value: str, device: str) -> TextEmbedder:
+    """The cached loader behind `load_embedder`."""
     return TextEmbedder(model_folder(value), device)
 
 

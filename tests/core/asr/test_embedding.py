@@ -80,10 +80,10 @@ def segments(*texts: str) -> tuple[SpeechSegment, ...]:
 class TestChunker:
     def test_joins_segments_of_one_subject(self, tmp_path: Path) -> None:
         folder = tiny_speech.build_embedder(tmp_path / "model")
-        given = segments("apple apple", "apple apple", "motor wheel", "motor wheel")
+        found = segments("apple apple", "apple apple", "motor wheel", "motor wheel")
         options = AsrOptions(engine="whisper", embedding=folder)
-        chunks = SpeechChunker(options).chunks(given)
-        vectors = load_embedder(folder, "cpu", 1).embed([s.text for s in given])
+        chunks = SpeechChunker(options).chunks(found)
+        vectors = load_embedder(folder, "cpu", 1).embed([s.text for s in found])
         assert float(vectors[1] @ vectors[2]) < 0.7
         assert [c.text for c in chunks] == ["apple apple apple apple", "motor wheel motor wheel"]
 
@@ -149,9 +149,9 @@ class TestRealModel:
 
     def test_units_of_a_sample_with_given_segments(self, minilm: str) -> None:
         """From a decoded sound to source units, with real code at every step."""
-        said = segments("The cat sleeps on the sofa.", "The cat is asleep.", "Taxes rise in May.")
+        given = segments("The cat sleeps on the sofa.", "The cat is asleep.", "Taxes rise in May.")
         audio = DecodedAudio(np.zeros(16_000 * 18, np.float32), 16_000, 0.0, 18.0, "")
-        part = Part("audio", uri="talk.wav", segments=said)
+        part = Part("audio", uri="talk.wav", segments=given)
         options = AsrOptions(engine="given", chunking="join", embedding=minilm)
         reader = SampleReader(
             ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks"), asr=options)
