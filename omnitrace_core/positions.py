@@ -1,7 +1,7 @@
-"""Where the positions of a prompt lie in its sample, and what a signal gives each of them.
+"""Where each position of a prompt lies in its sample, and the signals over these positions.
 
-A backend says where every prompt position lies in the sample's own coordinates (`PromptMap`).
-From `Positions` a trace can be folded into other units later, without the model, and drawn.
+A backend maps every prompt position to coordinates of the sample (`PromptMap`). From `Positions` a
+trace can later be folded into other units, or drawn as heat maps, without the model.
 
 Symbols: P prompt positions (padding apart), n_gen response tokens.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class Stream:
-    """What a prompt position shows (values of `PromptMap.stream`)."""
+    """The kind of content at a prompt position (values of `PromptMap.stream`)."""
 
     NONE, TEXT, IMAGE, AUDIO, FRAMES, SOUND = range(6)
 
@@ -39,7 +39,7 @@ class PromptMap:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """The rows of every signal over the prompt, before they were folded into units.
+    """The rows of every signal over the prompt, before they are folded into units.
 
     rows: by signal, [n_gen, P] float32.
     """

@@ -1,6 +1,6 @@
-"""The vocabulary: small frozen records that everything else passes around.
+"""Small frozen records that all packages exchange; together they are the project's vocabulary.
 
-Symbols used here and throughout: B samples in a batch, P prompt positions, n_gen generated tokens,
+Symbols, here and elsewhere: B samples in a batch, P prompt positions, n_gen generated tokens,
 n_units source units of one sample. Times are seconds on the clock of the original file, boxes are
 [x0, y0, x1, y1] in pixels of the original image (EXIF orientation applied), character offsets are
 Python string offsets into the text of the part (or of the response).
@@ -192,7 +192,7 @@ class DecodedVideo:
 
     frames: [n_frames, height, width, 3] uint8, resized by the model's own rule.
     frame_times_s: [n_frames] float64, presentation time of each sampled frame in the file.
-    fps: sampled frames per second of video, as the model's processor is told.
+    fps: sampled frames per second of video, the rate that the model's processor gets.
     width, height, duration_s: of the original.
     """
 
@@ -220,8 +220,8 @@ class SourceUnit:
     """A contiguous piece of evidence the model saw (paper, Method: S_j).
 
     `unit_id` is the unit's index j in its sample. Fields that do not apply to the kind are None;
-    `text` is the exact text cut out by [char_start, char_end) for text kinds, `transcript` what was
-    said for speech chunks.
+    `text` is the exact text in [char_start, char_end) for text kinds, `transcript` the words of a
+    speech chunk.
     """
 
     unit_id: int
@@ -239,7 +239,7 @@ class SourceUnit:
 
 @dataclass(frozen=True, slots=True)
 class ReadySample:
-    """A sample whose media are decoded and whose units are known: what a backend takes.
+    """A sample whose media are decoded and whose units are cut: the input of a backend.
 
     media: decoded media by part index; units: in `unit_id` order.
     """
@@ -268,11 +268,11 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class TokenTrace:
-    """What the model did for one sample, token by token.
+    """The trace of one response, token by token.
 
     token_ids, tokens, logprobs: n_gen entries.
     char_spans: [start, end) of each token in `response`.
-    folds: one per signal name. positions: the rows they were folded from, if they were kept.
+    folds: by signal name. positions: the rows they were folded from, if those are kept.
     """
 
     response: str
@@ -310,9 +310,9 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One unit that supports a span, with its numbers (see `curation`).
+    """One unit that supports a span, with its numbers (see `attribution.curation`).
 
-    The unit's own fields can be read from the source as well: `source.modality`, `source.start_s`.
+    The unit's fields are also properties of the source: `source.modality`, `source.start_s`.
     """
 
     unit: SourceUnit
@@ -329,7 +329,7 @@ class Source:
 
     @property
     def kind(self) -> UnitKind:
-        """What the unit is."""
+        """The kind of the unit."""
         return self.unit.kind
 
     @property
@@ -354,7 +354,7 @@ class Source:
 
     @property
     def char_end(self) -> int | None:
-        """Behind its last character."""
+        """One past its last character."""
         return self.unit.char_end
 
     @property
@@ -374,13 +374,13 @@ class Source:
 
     @property
     def transcript(self) -> str:
-        """What was said, for speech chunks."""
+        """The words of a speech chunk."""
         return self.unit.transcript
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """A span and what supports it.
+    """A span and the sources that support it.
 
     masses: POS-weighted mean mass per bucket: text, image, audio, video, instruction, markup,
     generated; they add up to 1 for attention signals.
@@ -404,5 +404,5 @@ class Attribution:
 
     @property
     def char_end(self) -> int:
-        """Behind the span's last character."""
+        """One past the span's last character."""
         return self.span.char_end

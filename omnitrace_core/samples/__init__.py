@@ -1,1 +1,1 @@
-"""From any accepted input form to a `Sample`."""
+"""From any accepted input form to a row, and from a checked row to a `Sample`."""

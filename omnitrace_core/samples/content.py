@@ -1,7 +1,7 @@
-"""Messages, content parts and media values of every accepted form, brought to one shape.
+"""Read messages, content parts and media values of every accepted form into one shape.
 
-Values are not checked here: what has an unexpected type is carried on, and fitting the finished row
-(`row_shape`) finds it. Only what would otherwise be lost is written down as a problem.
+Values are not checked here: a value of an unexpected type is kept, and fitting the row (`fitting`)
+reports it. Only a value that would otherwise be lost is reported as a problem here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OTHER_KEYS = frozenset({*PartRow.__annotations__, *OPTION_NAMES, *_ADDRESS_KEYS
 
 
 class DraftPart(TypedDict):
-    """A part on its way to a row: keys are final, values are still unchecked."""
+    """A part of a row that is not fitted yet: it has every key, its values are unchecked."""
 
     type: str | None
     text: object
@@ -49,14 +49,14 @@ class DraftPart(TypedDict):
 
 
 class DraftMessage(TypedDict):
-    """A chat turn on its way to a row."""
+    """A message of a row that is not fitted yet."""
 
     role: object
     content: list[DraftPart]
 
 
 def default_evidence(role: object, part_type: object) -> bool:
-    """Whether a part that does not say so informs (True) or instructs (False)."""
+    """Whether a part without `evidence` informs (True) or instructs (False)."""
     return not (role == "system" and part_type == "text")
 
 
@@ -66,7 +66,7 @@ def resolve_uri(uri: str, base: str) -> str:
         return uri
     if "://" not in base:
         return os.path.join(base, uri)
-    # Object stores take `..` and `.` literally, so they are resolved here, below the bucket.
+    # Object stores do not resolve `..` and `.`, so that is done here, within the bucket.
     scheme, _, path = base.partition("://")
     host, _, folder = path.partition("/")
     return f"{scheme}://{host}{posixpath.normpath(posixpath.join('/', folder, uri))}"
@@ -77,14 +77,14 @@ class ContentReader:
     """Reads messages and parts.
 
     base: folder or URL prefix of relative media addresses.
-    problems: gets one line for each thing that is not understood.
+    problems: a line is added for each value that is not understood.
     """
 
     base: str
     problems: list[str]
 
     def messages(self, value: object) -> list[DraftMessage]:
-        """A chat; entries that are no messages are left out with a problem."""
+        """A chat; an entry that is not a message is left out, and reported as a problem."""
         items = as_list(value)
         if items is None:
             self.problems.append(f"messages is {clip(value)}, not a list of messages")
@@ -129,17 +129,17 @@ class ContentReader:
     def _typed_block(
         self, block: Mapping[str, object], role: object, where: str
     ) -> list[DraftPart]:
-        met = block["type"]
-        kind = _TYPE_OF_KEY.get(met, met) if isinstance(met, str) else clip(met)
+        name = block["type"]
+        kind = _TYPE_OF_KEY.get(name, name) if isinstance(name, str) else clip(name)
         if kind not in PART_TYPES:
             return [_bare_part(kind)]
         keys = [key for key, of in _TYPE_OF_KEY.items() if of == kind]
         if kind != "text":
             keys += _ADDRESS_KEYS
-        given = [key for key in keys if block.get(key) is not None]
-        if len(given) > 1:
-            self.problems.append(f"{where} has {' and '.join(given)}; give the {kind} once")
-        value = block[given[0]] if given else None
+        present = [key for key in keys if block.get(key) is not None]
+        if len(present) > 1:
+            self.problems.append(f"{where} has {' and '.join(present)}; give the {kind} once")
+        value = block[present[0]] if present else None
         parts = [self._part(kind, item, block, role, where) for item in _several(value, kind)]
         for part in parts:
             self._add_rest(part, block, where)
@@ -149,15 +149,15 @@ class ContentReader:
         self, block: Mapping[str, object], role: object, where: str
     ) -> list[DraftPart]:
         """One part per key, in the block's order."""
-        given = [key for key in block if key in _TYPE_OF_KEY and as_list(block[key]) != []]
-        given = [key for key in given if not is_missing(block[key])]
-        if not given:
-            # Named by the key it stands under: {"depth": address} is a part of unknown type depth.
-            named = (str(key) for key in block if key not in _OTHER_KEYS and block[key] is not None)
-            return [_bare_part(next(named, None))]
+        present = [key for key in block if key in _TYPE_OF_KEY and as_list(block[key]) != []]
+        present = [key for key in present if not is_missing(block[key])]
+        if not present:
+            # The key is the type: {"depth": address} is a part of the unknown type depth.
+            types = (str(key) for key in block if key not in _OTHER_KEYS and block[key] is not None)
+            return [_bare_part(next(types, None))]
         return [
             self._part(_TYPE_OF_KEY[key], item, block, role, where)
-            for key in given
+            for key in present
             for item in _several(block[key], key)
         ]
 
@@ -176,15 +176,15 @@ class ContentReader:
         return part
 
     def _add_rest(self, part: DraftPart, block: Mapping[str, object], where: str) -> None:
-        """Inline bytes, and what contradicts the part's type, for the strict reader to name."""
+        """Add inline bytes, and values that contradict the part's type, so that checks see them."""
         if part["type"] == "text":
             part["uri"], part["data"] = block.get("uri"), block.get("data")
             part["segments"] = block.get("segments")
             return
         part["text"] = block.get("text")
-        given = next((block[key] for key in _BYTES_KEYS if block.get(key) is not None), None)
-        if given is not None:
-            uri, part["data"] = self._inline(given, where)
+        inline = next((block[key] for key in _BYTES_KEYS if block.get(key) is not None), None)
+        if inline is not None:
+            uri, part["data"] = self._inline(inline, where)
             part["uri"] = part["uri"] or uri
 
     def _options(self, block: Mapping[str, object], where: str) -> dict[str, object] | None:
@@ -192,16 +192,16 @@ class ContentReader:
         if nested is not None and not isinstance(nested, Mapping):
             self.problems.append(f"{where}.options is {clip(nested)}, not a mapping")
         items = nested.items() if isinstance(nested, Mapping) else ()
-        given = {str(name): value for name, value in items if value is not None}
-        for name in sorted(given.keys() - set(OPTION_NAMES)):
+        options = {str(name): value for name, value in items if value is not None}
+        for name in sorted(options.keys() - set(OPTION_NAMES)):
             self.problems.append(
                 f"{where}.options has no {clip(name)}; options are {', '.join(OPTION_NAMES)}"
             )
         for name in ("resized_height", "resized_width"):
             if block.get(name) is not None:
                 self.problems.append(f"{where}: {name} is not supported; use max_pixels")
-        given |= {name: block[name] for name in OPTION_NAMES if block.get(name) is not None}
-        return given or None
+        options |= {name: block[name] for name in OPTION_NAMES if block.get(name) is not None}
+        return options or None
 
     def _media(self, value: object, where: str) -> tuple[str | None, bytes | None]:
         """Address and bytes of a media value; at most one of the two is set."""
@@ -230,7 +230,7 @@ class ContentReader:
         return None, None
 
     def _inline(self, value: object, where: str) -> tuple[str | None, bytes | None]:
-        """A `data` value: bytes, base64, or (as some servers take it) a data: URI or a URL."""
+        """A `data` value: bytes, base64, or (some servers accept it) a data: URI or a URL."""
         if not isinstance(value, str) or value.startswith("data:") or "://" in value:
             return self._media(value, where)
         return None, self._base64(value.encode("utf-8", "replace"), where)
@@ -248,8 +248,8 @@ class ContentReader:
         try:
             return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except binascii.Error as exc:
-            met = clip(text.decode("utf-8", "replace"))
-            self.problems.append(f"{where}: {met} is not valid base64 ({exc}); encode it again")
+            shown = clip(text.decode("utf-8", "replace"))
+            self.problems.append(f"{where}: {shown} is not valid base64 ({exc}); encode it again")
             return None
 
 
@@ -272,7 +272,7 @@ def _text_part(text: object, role: object) -> DraftPart:
 def _several(value: object, key: str) -> Iterable[object]:
     """The values of one key: a list holds several texts, images or audios.
 
-    A list of videos is left whole, and so refused: elsewhere it means the frames of one video.
+    A list of videos stays one value, which is refused: some formats mean the frames of one video.
     """
     items = as_list(value) if not key.startswith("video") else None
     return items or [value]

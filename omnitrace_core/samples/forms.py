@@ -1,25 +1,26 @@
-"""Every accepted input form, turned into one: the plain-dict row of a sample.
+"""Turn every accepted input form into a sample row (`rows.SampleRow`).
 
-The forms, told apart by their keys:
-- our own: the columns of a sample row; a part's options may also stand flat beside its type;
+The forms are recognised by their keys:
+- sample rows: the columns of a row; a part's options may also be keys of the part itself;
 - chat (OpenAI): `messages` whose content is text or a list of `text`, `image_url`, `input_audio`,
   `video_url` parts; batch lines (`custom_id`, `body`) are unfolded first;
 - Qwen: `{"type": "video", "video": address, "fps": 2}`, and the same for image and audio;
 - the reference format (the paper's release): `prompt`, `question`, `answer`. It becomes one user
   message: the prompt as an instruction (`evidence` false), then the question's parts in order.
 
-Rules that hold for all of them:
-- The id is the first of `sample_id`, `id`, `custom_id` that is given; numbers become text.
-- A text that closes the dialogue in the assistant's name is the response, unless `response` is set.
+Rules for all forms:
+- The id is the first of `sample_id`, `id`, `custom_id` that is set; numbers become text.
+- If the last message is text of the assistant, it is the response, unless `response` is set.
 - Text of system messages is an instruction unless its part sets `evidence` itself; the role
   `developer` means `system`.
 - Media are addresses, bytes, data: URIs, base64 (`data` of a part or of `input_audio`), or a
   mapping that holds one of these under `url`, `uri`, `path`, `data` or `bytes`; in such a mapping
-  bytes win over an address. An untyped block `{"text": ..., "image": [...]}` is several parts.
-- Extra top-level keys with scalar values join `metadata` as text (`metadata` itself wins); nested
-  ones, and keys of a part that are none of ours, are left out.
-- What cannot be understood or stored is described in `metadata["ingest_error"]`, and the strict
-  reader turns it into this sample's error.
+  bytes take precedence over an address.
+- A block without a type, `{"text": ..., "image": [...]}`, is several parts.
+- Extra top-level keys with scalar values are added to `metadata` as text, but do not replace its
+  keys. Extra keys with nested values, and unknown keys of a part, are left out.
+- Values that cannot be understood or stored are described in `metadata["ingest_error"]`, which
+  makes the sample an error when it is checked.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _MAX_PROBLEMS_CHARS = 2_000
 
 
 def normalise(obj: Mapping[str, object], base: str = "") -> dict[str, object]:
-    """Any accepted form as a row in the shape of a sample: all keys there, None where absent.
+    """Any accepted form as a sample row with every key; a missing value is None.
 
     base: folder or URL prefix that relative media addresses are resolved against.
     `messages` is a list and `metadata` a dict, possibly empty. The row can always be stored;
     `parse.to_sample` decides whether it is a valid sample.
 
     Raises:
-        InvalidSample: obj is no mapping at all.
+        InvalidSample: obj is not a mapping.
     """
     if not isinstance(obj, Mapping):
         raise InvalidSample(
@@ -74,13 +75,13 @@ def normalise(obj: Mapping[str, object], base: str = "") -> dict[str, object]:
 
 
 def rejected_row(reason: str) -> dict[str, object]:
-    """The row of an input record that is no mapping; it becomes an error row that says `reason`."""
+    """A row for an input record that is not a mapping; it becomes an error row with `reason`."""
     row, _ = fit_row({"messages": [], "metadata": {INGEST_ERROR: reason}})
     return dict(row)
 
 
 def _unfold_batch_line(obj: Mapping[str, object]) -> dict[str, object]:
-    """A line of an OpenAI batch file has its chat under `body`."""
+    """The fields of a line of an OpenAI batch file, whose chat is under `body`."""
     fields = {str(key): value for key, value in obj.items()}
     body = fields.get("body")
     if isinstance(body, Mapping) and fields.get("messages") is None:
@@ -90,7 +91,7 @@ def _unfold_batch_line(obj: Mapping[str, object]) -> dict[str, object]:
 
 
 def _sample_id(fields: Mapping[str, object], problems: list[str]) -> tuple[str, str | None]:
-    """The key that holds the id, and the id as text; None if it is missing or no scalar."""
+    """The key that holds the id, and the id as text; None if it is missing or not a scalar."""
     for key in ID_KEYS:
         value = fields.get(key)
         if is_missing(value):
@@ -107,9 +108,9 @@ def _sample_id(fields: Mapping[str, object], problems: list[str]) -> tuple[str, 
 def _messages(
     fields: Mapping[str, object], reader: ContentReader
 ) -> tuple[list[DraftMessage], set[str]]:
-    """The dialogue, and the top-level keys it was made of."""
+    """The dialogue, and the top-level keys it was read from."""
     for key in _LOOSE_MEDIA:
-        # They have no place among the messages, and a model that never meets them would mislead.
+        # Their place among the messages is unknown, and a trace without them would mislead.
         if not is_missing(fields.get(key)) and as_list(fields[key]) != []:
             reader.problems.append(
                 f"{key} stands beside the messages; move it into the content, "
@@ -123,7 +124,7 @@ def _messages(
 
 
 def _take_response(messages: list[DraftMessage]) -> str | None:
-    """Remove and return the assistant's closing text; None if the dialogue does not end so."""
+    """Remove and return the assistant's last message if it is text; otherwise None."""
     if not messages or messages[-1]["role"] != "assistant":
         return None
     content = messages[-1]["content"]
@@ -137,16 +138,16 @@ def _take_response(messages: list[DraftMessage]) -> str | None:
 def _metadata(
     fields: Mapping[str, object], used: set[str], problems: list[str]
 ) -> dict[str, object]:
-    given = fit(fields.get("metadata"), "map", "metadata", problems)
+    own = fit(fields.get("metadata"), "map", "metadata", problems)
     metadata: dict[str, object] = {}
     for key, value in fields.items():
         if key not in used and (text := scalar_text(value)) is not None:
             metadata[key] = text
-    return metadata | (given if isinstance(given, dict) else {})
+    return metadata | (own if isinstance(own, dict) else {})
 
 
 def _finish(draft: Mapping[str, object], problems: list[str]) -> dict[str, object]:
-    """The storable row; problems, old and new, become one line of its metadata."""
+    """The fitted row; all problems become one line of its metadata."""
     row, misfits = fit_row(draft)
     metadata = row["metadata"] or {}
     found = problems + misfits
