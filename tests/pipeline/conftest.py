@@ -1,4 +1,4 @@
-"""What several tests of the pipeline start from; one local Ray, since starting it costs seconds."""
+"""Fixtures of the pipeline's tests; one local Ray for all, since starting it takes seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage import s3_server
 from tests.pipeline.storage.faulty_proxy import Proxy, serve_proxy
 
-# As bounded as in earnest, but not as patient.
+# The limits of production, with shorter waits.
 QUICK = s3_retries.Retries(
     tries=6, total_s=20, first_wait_s=0.01, longest_wait_s=0.05, read_timeout_s=5
 )
@@ -25,7 +25,7 @@ QUICK = s3_retries.Retries(
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """Ray as a run would start it; runs inside join it and leave it running."""
+    """Ray as a run starts it; runs inside a test join it and leave it running."""
     tree = {"input": {"path": "in"}, "output": {"path": "out"}, "model": {"path": "model"}}
     with ray_session(RunConfig.model_validate(tree)):
         yield
@@ -57,7 +57,7 @@ def s3_bucket(s3_address: str) -> str:
 
 @pytest.fixture
 def s3_folder(s3_address: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a new folder, to which the AWS variables lead."""
+    """The URL of a new folder; the AWS variables lead to its server."""
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -68,14 +68,14 @@ def s3_folder(s3_address: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="session")
 def s3_proxy(s3_address: str) -> Iterator[Proxy]:
-    """One for all, so that one client serves all."""
+    """One proxy for all tests, so that they share one client."""
     with serve_proxy(s3_address) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def proxy(s3_folder: str, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The AWS variables lead to the server through this, and retries wait little."""
+    """The proxy, through which the AWS variables lead to the server; retries wait only shortly."""
     monkeypatch.setattr(s3_retries, "RETRIES", QUICK)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.address)
     s3_proxy.clear()
