@@ -1,4 +1,4 @@
-"""Runs in processes of their own, to be killed; and what must be true of a run afterwards."""
+"""Start runs in separate processes, to be killed, and check their output afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass
 class Case:
-    """A run of its own: its folder, its config file, and the environment of its drivers."""
+    """A run in a folder: its config file, and the environment of its drivers."""
 
     folder: Path
     tree: dict[str, Any]
@@ -45,7 +45,7 @@ class Case:
         return next(iter((self.folder / "output").glob("run_date=*/run_id=*")), None)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A driver with a process group of its own; its output goes to `log`."""
+        """Start a driver in a new process group; its output goes to the file `log`."""
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "pipeline", "run", self.config, *arguments],
@@ -57,7 +57,7 @@ class Case:
             )
 
     def finish(self, *arguments: str, timeout_s: float = 400) -> int:
-        """A driver from start to end; its exit code."""
+        """Run a driver to its end; returns its exit code."""
         driver = self.start(*arguments)
         try:
             return driver.wait(timeout_s)
@@ -65,11 +65,11 @@ class Case:
             kill_group(driver)
 
     def log(self) -> str:
-        """What the drivers said, for a message."""
-        return self.said()[-4000:]
+        """The end of the drivers' output, for a message."""
+        return self.output()[-4000:]
 
-    def said(self) -> str:
-        """All that the drivers said."""
+    def output(self) -> str:
+        """The whole output of the drivers."""
         return (self.folder / "log").read_text(errors="replace")
 
     def parts(self) -> int:
@@ -81,16 +81,16 @@ class Case:
         return len(list(self.root.glob("_manifests/*.json"))) if self.root else 0
 
     def at_work(self) -> bool:
-        """Whether something was committed."""
+        """Whether anything is committed."""
         return self.parts() + self.published() > 0
 
 
 def make_case(
     folder: Path, model: str, shards: Mapping[str, Sequence[str | Row | None]], **sections: Any
 ) -> Case:
-    """A run over samples: rows, or ids of samples of text."""
-    for name, given in shards.items():
-        rows = [one if isinstance(one, dict) else text_row(one) for one in given]
+    """A case over samples: rows, or ids of text samples."""
+    for name, samples in shards.items():
+        rows = [item if isinstance(item, dict) else text_row(item) for item in samples]
         write_shard(folder / "input" / f"{name}.parquet", rows)
     tree: dict[str, Any] = {
         "input": {"path": str(folder / "input")},
@@ -108,7 +108,7 @@ def make_case(
 def wait_until(
     reached: Callable[[], bool], driver: subprocess.Popen[bytes] | None = None, wait_s: float = 400
 ) -> None:
-    """Until something is so, or the driver has ended."""
+    """Wait until a condition holds, the driver has ended, or `wait_s` is over."""
     end = time.monotonic() + wait_s
     while not reached() and time.monotonic() < end:
         if driver is not None and driver.poll() is not None:
@@ -117,7 +117,7 @@ def wait_until(
 
 
 def kill_group(driver: subprocess.Popen[bytes]) -> None:
-    """kill -9 of a driver's process group, and of what left the group."""
+    """Kill a driver's process group, and wait for descendants that left the group."""
     left = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
     with contextlib.suppress(ProcessLookupError):
         os.killpg(driver.pid, signal.SIGKILL)
@@ -134,31 +134,39 @@ def expected_rows(case: Case) -> Counter[str]:
     return found
 
 
-def assert_exactly_once(case: Case) -> dict[str, str]:
-    """Every row of the input once, by a plain glob and by the manifests; returns codes by row key.
+def query(sql: str) -> list[tuple[Any, ...]]:
+    """The rows that DuckDB returns for a query."""
+    relation = duckdb.sql(sql)
+    assert relation is not None
+    return relation.fetchall()
 
-    And spans for the good ones only, and nothing left of the work.
+
+def assert_exactly_once(case: Case) -> dict[str, str]:
+    """Check that each input row is published once; returns its error code by row key.
+
+    Checked by a plain glob and by the manifests. Only rows without an error have spans, and no
+    temporary files are left.
     """
     root = case.root
     assert root is not None, case.log()
     glob = f"{root}/samples/*.parquet"
-    found = duckdb.sql(f"select row_key, status, error_code from '{glob}'").fetchall()
+    found = query(f"select row_key, status, error_code from '{glob}'")
     assert Counter(row[0] for row in found) == expected_rows(case)
     assert all((status == "ok") == (code == "") for _, status, code in found)
     manifests = [json.loads(path.read_text()) for path in root.glob("_manifests/*.json")]
-    named = {name: rows for told in manifests for name, rows in told["files"].items()}
+    named = {name: rows for manifest in manifests for name, rows in manifest["files"].items()}
     on_disk = {
         f"{path.parent.name}/{path.name}": pq.read_metadata(path).num_rows
         for path in root.glob("*/*.parquet")
     }
     assert named == on_disk
     listed = [str(root / name) for name in named if name.startswith("samples/")]
-    by_manifest = duckdb.sql(f"select row_key from read_parquet({listed})").fetchall()
+    by_manifest = query(f"select row_key from read_parquet({listed})")
     assert Counter(row[0] for row in by_manifest) == expected_rows(case)
-    spans = duckdb.sql(
+    spans = query(
         f"select row_key, count(*), count(distinct span_index) from '{root}/spans/*.parquet' "
         "group by row_key"
-    ).fetchall()
+    )
     assert {row[0] for row in spans} == {row[0] for row in found if row[1] == "ok"}
     assert all(rows == indices for _, rows, indices in spans)
     left = [path for path in root.rglob("*") if path.name.endswith(".partial")]

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, in a process of its own, whose nodes come and go.
+"""A Ray cluster on this machine, in a separate process, whose nodes can be added and killed.
 
 `python local_cluster.py N` starts a head of N CPUs and prints `{"address": ...}`. Then it reads
 lines: `add N` starts a node of N CPUs and prints `{"raylet": process id}`; `kill ID` ends such a
@@ -39,7 +39,7 @@ class LocalCluster:
 
 @contextmanager
 def local_cluster(head_cpus: float, env: Mapping[str, str]) -> Iterator[LocalCluster]:
-    """Start one, and end it. env: of all its processes."""
+    """Start a cluster, and end it after the block. env: of all its processes."""
     with subprocess.Popen(
         [sys.executable, __file__, str(head_cpus)],
         stdin=subprocess.PIPE,
@@ -67,14 +67,14 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     stop = threading.Timer(_ANSWERS_S, process.kill)
     stop.start()
     try:
-        told: dict[str, Any] = json.loads(next(li for li in process.stdout if li.startswith("{")))
+        answer: dict[str, Any] = json.loads(next(li for li in process.stdout if li.startswith("{")))
     finally:
         stop.cancel()
-    return told
+    return answer
 
 
 def main() -> None:
-    """Start it, do as told, and stop it."""
+    """Start the cluster, carry out the lines of standard input, and stop it."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": float(sys.argv[1])})
@@ -89,7 +89,7 @@ def main() -> None:
         else:
             pid = int(number)
             raylets[pid].kill()
-            # Workers take a raylet that nobody waited for to be alive.
+            # Workers take a killed raylet for alive until its parent has waited for it.
             raylets[pid].wait()
         print(json.dumps({"raylet": pid}), flush=True)
     cluster.shutdown()

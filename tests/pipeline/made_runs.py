@@ -1,4 +1,4 @@
-"""Runs whose chunks are done by a plain function in place of the graph: no model, no Ray."""
+"""Runs whose chunks a plain function processes in place of the graph: no model, no Ray."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY)
 
 
 class Worker:
-    """Does chunks one after another; `done` are the keys of those it did.
+    """Processes chunks one after another; `done` has the keys of the processed chunks.
 
-    say: put into each span's text, to tell one run's records from another's. claim: of the driver
-    that they are done for; None checks no lease.
+    response: of each sample and text of each span, to tell the records of runs apart. claim: of the
+    driver that the worker works for; None checks no lease.
     """
 
-    def __init__(self, folder: Folder, say: str = "", claim: Claim | None = None) -> None:
+    def __init__(self, folder: Folder, response: str = "", claim: Claim | None = None) -> None:
         self.folder = folder
-        self.say = say
+        self.response = response
         self.claim = claim
         self.done: list[str] = []
 
@@ -101,7 +101,7 @@ class Worker:
         sample = {
             **shared,
             "status": "error" if error else "ok",
-            "response": None if error else self.say,
+            "response": None if error else self.response,
             "error_stage": error["stage"] if error else "",
             "error_code": error["code"] if error else "",
             "message": error["message"] if error else "",
@@ -115,7 +115,7 @@ class Worker:
             {
                 **shared,
                 "span_index": i,
-                "text": self.say,
+                "text": self.response,
                 "outcome": "supported",
                 "confidence": 0.5,
                 "sources": [source],
@@ -127,7 +127,7 @@ class Worker:
 
 
 def rows(folder: Folder, table: str) -> list[dict[str, Any]]:
-    """What a plain glob over a published table sees."""
+    """The rows that a plain glob over a published table finds."""
     names = folder.names(table, suffix=".parquet")
     tables = [pq.read_table(pa.BufferReader(folder.read(f"{table}/{name}"))) for name in names]
     for found in tables:
@@ -141,8 +141,8 @@ def row_keys(folder: Folder, table: str = "samples") -> list[str]:
     return sorted(row["row_key"] for row in rows(folder, table))
 
 
-def told(job: Job) -> dict[str, object]:
-    """What verdict.json says."""
+def stored_verdict(job: Job) -> dict[str, object]:
+    """The content of verdict.json."""
     verdict: dict[str, object] = json.loads(job.folder.read("verdict.json"))
     return verdict
 

@@ -1,4 +1,4 @@
-"""A Ray head of its own on this machine: private home, folder, ports and token.
+"""A separate Ray head on this machine, with its own home, folder, ports and token.
 
 `ray stop` would stop every Ray of the machine, so the head runs in the foreground of a process
 group, and that group is ended.
@@ -28,7 +28,7 @@ _UP_S = 120.0
 
 
 class RayHead:
-    """The running head, and how to reach it."""
+    """A running head, and how to reach it."""
 
     def __init__(self, home: Path, n_cpus: int) -> None:
         self.home = home
@@ -43,9 +43,9 @@ class RayHead:
         self._n_cpus = n_cpus
 
     def _environment(self) -> dict[str, str]:
-        """Of the head and its clients: nothing of a Ray that this process may know of."""
+        """Environment of the head and its clients, without the RAY_ variables of this process."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        # What a job runs is what was submitted with it.
+        # A job must import the code that was submitted with it.
         env.pop("PYTHONPATH", None)
         return env | {
             "HOME": str(self.home),
@@ -55,12 +55,12 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.ports['dashboard']}",
             "RAY_metrics_report_interval_ms": "1000",
-            # As docs/cluster.md advises: a job that is told to stop has more than 3 s for it.
+            # As docs/cluster.md advises: a stopped job gets more than 3 s to end.
             "RAY_JOB_STOP_WAIT_TIME_S": "30",
         }
 
     def command(self) -> list[str]:
-        """What starts it and stays."""
+        """The command that starts the head and stays in the foreground."""
         options = {
             "port": self.ports["gcs"],
             "dashboard-host": "127.0.0.1",
@@ -74,11 +74,11 @@ class RayHead:
             "object-store-memory": 200_000_000,
             "temp-dir": self.home / "ray",
         }
-        told = [f"--{name}={value}" for name, value in options.items()]
-        return [str(_BIN / "ray"), "start", "--head", "--block", *told]
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        return [str(_BIN / "ray"), "start", "--head", "--block", *arguments]
 
     def wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
-        """Until it takes jobs."""
+        """Wait until the head accepts jobs."""
         deadline = time.monotonic() + _UP_S
         while time.monotonic() < deadline and process.poll() is None:
             if self.ray("job", "list").returncode == 0:
@@ -87,7 +87,7 @@ class RayHead:
         raise RuntimeError((self.home / "log").read_text())
 
     def ray(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """The `ray` command as a user of the head would give it. env: replaces ours."""
+        """Run the `ray` command as a user of the head. env: overrides the environment."""
         return subprocess.run(
             [str(_BIN / "ray"), *arguments],
             env=self.env | env,
@@ -99,9 +99,9 @@ class RayHead:
         )
 
     def status(self, job: str) -> str:
-        """What Ray says of a job, in capitals."""
-        said = self.ray("job", "status", job)
-        words = (said.stdout + said.stderr).split()
+        """The status of a job, in capitals."""
+        done = self.ray("job", "status", job)
+        words = (done.stdout + done.stderr).split()
         known = ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING")
         return next((word for word in known if any(word in item.upper() for item in words)), "")
 
@@ -116,7 +116,7 @@ class RayHead:
 
 @contextmanager
 def ray_head(n_cpus: int) -> Iterator[RayHead]:
-    """Start a head, and end it and all it started."""
+    """Start a head; after the block, end it and all processes that it started."""
     with ExitStack() as stack:
         yield _start_one(stack, n_cpus)
 
@@ -124,7 +124,7 @@ def ray_head(n_cpus: int) -> Iterator[RayHead]:
 def _start_one(stack: ExitStack, n_cpus: int) -> RayHead:
     for is_last in (False, False, True):
         with ExitStack() as trial:
-            # Sockets of Ray lie below it, and their paths may have 107 characters.
+            # Ray puts sockets below this folder, whose paths may have 107 characters at most.
             folder = TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
             head = RayHead(Path(trial.enter_context(folder)), n_cpus)
             log = trial.enter_context((head.home / "log").open("wb"))
@@ -148,7 +148,7 @@ def _end(process: subprocess.Popen[bytes], home: Path) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(5)
-    # What it started may have left its group: all of it names the head's folder or has its home.
+    # Processes that left the group are found by HOME in their environment.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -158,7 +158,7 @@ def _end(process: subprocess.Popen[bytes], home: Path) -> None:
 
 
 def _processes_of(home: Path) -> list[int]:
-    """Processes whose environment has the head's home."""
+    """Ids of processes whose environment has this HOME."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):

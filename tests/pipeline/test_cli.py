@@ -39,7 +39,7 @@ def config(tmp_path: Path, tiny_model: str) -> str:
     return str(path)
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys\n"
         "from pipeline.cli import main\n"
@@ -72,25 +72,25 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage: omnitrace" in capsys.readouterr().err
 
 
-def test_dry_run_says_all_and_writes_nothing(
+def test_dry_run_prints_everything_and_writes_nothing(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", config, "--dry-run", "run.chunk_samples=2", "trace.signals=[attraw]"]) == 0
-    said = capsys.readouterr().out
-    assert "chunk_samples: 2" in said
-    assert "- attraw" in said
-    assert "reads   3 samples in 1 shards" in said
-    assert "does    2 chunks of up to 2 samples; 0 of 1 shards are published already" in said
-    assert "1 rows repeat an earlier sample_id" in said
-    assert f"{tmp_path}/output/run_date=" in said
+    printed = capsys.readouterr().out
+    assert "chunk_samples: 2" in printed
+    assert "- attraw" in printed
+    assert "reads   3 samples in 1 shards" in printed
+    assert "does    2 chunks of up to 2 samples; 0 of 1 shards are published already" in printed
+    assert "1 rows repeat an earlier sample_id" in printed
+    assert f"{tmp_path}/output/run_date=" in printed
     assert not (tmp_path / "output").exists()
 
 
 def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", config]) == 0
-    said = capsys.readouterr().out
-    assert "run.yaml is valid" in said
-    assert "reads   3 samples" in said
+    printed = capsys.readouterr().out
+    assert "run.yaml is valid" in printed
+    assert "reads   3 samples" in printed
     assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == []
 
 
@@ -140,7 +140,7 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("input.path=/no/such/input", "does not exist; `omnitrace ingest"),
     ],
 )
-def test_what_is_wrong_is_said_before_any_work(
+def test_errors_are_reported_before_any_work(
     verb: str,
     override: str | list[str],
     message: str,
@@ -150,11 +150,11 @@ def test_what_is_wrong_is_said_before_any_work(
 ) -> None:
     overrides = [override] if isinstance(override, str) else override
     assert main([verb, config, *overrides]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("omnitrace: ")
-    assert message in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.startswith("omnitrace: ")
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
     assert not (tmp_path / "output").exists()
 
 
@@ -163,15 +163,13 @@ def test_parquet_of_another_schema(
 ) -> None:
     pq.write_table(pa.table({"prompt": ["x"]}), tmp_path / "input" / "b.parquet")
     assert main(["run", config]) == 2
-    said = capsys.readouterr().err
-    assert "b.parquet cannot be read as samples: column sample_id is missing" in said
-    assert "`omnitrace ingest SOURCE DEST`" in said
+    printed = capsys.readouterr().err
+    assert "b.parquet cannot be read as samples: column sample_id is missing" in printed
+    assert "`omnitrace ingest SOURCE DEST`" in printed
     assert not (tmp_path / "output").exists()
 
 
-def test_places_that_cannot_be(
-    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_outputs(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", config, f"output.path={tmp_path}/input/out"]) == 2
     assert "lies inside input.path" in capsys.readouterr().err
     assert main(["validate", config, f"output.path={config}"]) == 2
@@ -180,11 +178,11 @@ def test_places_that_cannot_be(
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_verbose_shows_where_it_broke(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_prints_the_traceback(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "-v", config, "input.path=/no/such/input"]) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" in said
-    assert said.rstrip().splitlines()[-1].startswith("omnitrace: input.path=")
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert printed.rstrip().splitlines()[-1].startswith("omnitrace: input.path=")
 
 
 def test_errors_reach_the_terminal_without_control_characters(
@@ -193,14 +191,14 @@ def test_errors_reach_the_terminal_without_control_characters(
     hostile = "/no/\x1b[2J\nomnitrace: done\u202e"
     for flags in ([], ["-v"]):
         assert main(["validate", *flags, config, f"input.path={hostile}"]) == 2
-        said = capsys.readouterr().err
-        assert all(line.isprintable() for line in said.splitlines())
-        assert "\nomnitrace: done" not in said
+        printed = capsys.readouterr().err
+        assert all(line.isprintable() for line in printed.splitlines())
+        assert "\nomnitrace: done" not in printed
     with pytest.raises(SystemExit):
         main(["inspect", "a", "b", hostile])
-    said = capsys.readouterr().err
-    assert all(line.isprintable() for line in said.splitlines())
-    assert "\nomnitrace: done" not in said
+    printed = capsys.readouterr().err
+    assert all(line.isprintable() for line in printed.splitlines())
+    assert "\nomnitrace: done" not in printed
 
 
 def test_what_nobody_foresaw_is_a_crash_without_control_characters(
@@ -220,10 +218,10 @@ def test_what_nobody_foresaw_is_a_crash_without_control_characters(
     assert capsys.readouterr().out == ""
 
 
-def test_stop_while_planning_is_a_stop(
+def test_sigterm_while_planning_ends_the_command(
     config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A corpus of 10^9 rows is planned for hours."""
+    """Planning a corpus of 10^9 rows takes hours."""
 
     def planning(_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

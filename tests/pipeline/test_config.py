@@ -24,12 +24,12 @@ def test_every_config_loads(name: str) -> None:
     assert isinstance(load_config(str(ROOT / name)), RunConfig)
 
 
-def test_the_configs_are_there() -> None:
+def test_expected_configs_exist() -> None:
     wanted = {"quickstart", "qwen2_5_omni", "paper/qwen2_5_omni"}
     assert wanted <= {name.removeprefix("configs/").removesuffix(".yaml") for name in CONFIGS}
 
 
-def test_paper_config_is_the_papers() -> None:
+def test_paper_config_has_the_settings_of_the_paper() -> None:
     config = load_config(str(ROOT / "configs/paper/qwen2_5_omni.yaml"))
     assert config.curation.pools == "per_modality"
     assert config.curation.pool_min == 0
@@ -105,7 +105,7 @@ def test_missing_section_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "\x00"])
-def test_file_that_is_no_config(tmp_path: Path, text: str) -> None:
+def test_file_that_is_not_a_config(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"run\.yaml"):
@@ -157,13 +157,13 @@ def test_fingerprint_ignores_what_cannot_change_records(config_file: str, overri
         "asr.min_chunk_s=1",
     ],
 )
-def test_fingerprint_sees_what_can(config_file: str, override: str) -> None:
+def test_fingerprint_depends_on_what_can_change_records(config_file: str, override: str) -> None:
     plain = fingerprint(load_config(config_file), "weights")
     assert fingerprint(load_config(config_file, [override]), "weights") != plain
     assert fingerprint(load_config(config_file), "other weights") != plain
 
 
-def test_fingerprint_knows_what_an_automatic_dtype_becomes(config_file: str) -> None:
+def test_fingerprint_depends_on_what_an_automatic_dtype_becomes(config_file: str) -> None:
     def of(*overrides: str) -> str:
         return fingerprint(load_config(config_file, overrides), "weights")
 
@@ -172,7 +172,7 @@ def test_fingerprint_knows_what_an_automatic_dtype_becomes(config_file: str) -> 
     assert of("model.gpus_per_replica=1", fixed) == of(fixed)
 
 
-def test_fingerprint_knows_who_shares_a_sampled_batch(config_file: str) -> None:
+def test_fingerprint_depends_on_the_composition_of_sampled_batches(config_file: str) -> None:
     sampled = "decode.do_sample=true"
     plain = fingerprint(load_config(config_file, [sampled]), "weights")
     for override in ("model.batch_tokens=5", "run.chunk_samples=5"):
@@ -189,19 +189,19 @@ def test_local_paths_become_absolute_for_workers(
         config_file,
         ["model.path=here", "spans.pipeline=here", "media.roots=[media]", "asr.model=here"],
     )
-    given = with_absolute_paths(local)
-    assert (given.asr.model, given.asr.punc_model) == (str(tmp_path / "here"), None)
-    assert given.model.path == given.spans.pipeline == str(tmp_path / "here")
-    assert given.media.roots == (str(tmp_path / "media"),)
+    absolute = with_absolute_paths(local)
+    assert (absolute.asr.model, absolute.asr.punc_model) == (str(tmp_path / "here"), None)
+    assert absolute.model.path == absolute.spans.pipeline == str(tmp_path / "here")
+    assert absolute.media.roots == (str(tmp_path / "media"),)
     named = load_config(config_file, ["model.path=org/model", "spans.pipeline=en_core_web_sm"])
     kept = with_absolute_paths(named)
     assert (kept.model.path, kept.spans.pipeline) == ("org/model", "en_core_web_sm")
 
 
-def test_head_weights_count_by_what_they_hold(
+def test_head_weights_count_by_their_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name stands in the records as it was given; workers get the file's full path."""
+    """Records have the name as the config has it; workers get the absolute path."""
     fingerprints = []
     for folder, weights in (("a", "[[1, 2]]"), ("b", "[[1, 2]]"), ("c", "[[2, 1]]")):
         (tmp_path / folder).mkdir()

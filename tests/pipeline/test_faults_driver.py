@@ -1,4 +1,4 @@
-"""Drivers that are killed, stopped, doubled, or run out of disk: nothing lost, nothing twice."""
+"""Drivers that are killed, stopped, started twice or out of disk space: each row is kept once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import random
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from tests.pipeline.drivers import (
@@ -18,15 +18,20 @@ from tests.pipeline.drivers import (
     assert_exactly_once,
     kill_group,
     make_case,
+    query,
     wait_until,
 )
-from tests.stages.chunks import text_row, write_shard
+from tests.stages.chunks import Row, text_row, write_shard
 
 pytestmark = pytest.mark.slow
 
 IDS = [f"s{number}" for number in range(24)]
 # One repeats an id, one has none.
-SHARDS = {"a": [*IDS[:9], None], "b": [*IDS[9:18], IDS[0]], "c": IDS[18:]}
+SHARDS: dict[str, list[str | Row | None]] = {
+    "a": [*IDS[:9], None],
+    "b": [*IDS[9:18], IDS[0]],
+    "c": [*IDS[18:]],
+}
 
 
 @pytest.fixture
@@ -42,17 +47,17 @@ def assert_complete(case: Case) -> None:
 
 
 def test_drivers_killed_at_random(tmp_path: Path, tiny_model: str) -> None:
-    """Five of them: some within their start, some some chunks later."""
+    """Five drivers: some are killed during their start, some after a few chunks."""
     shards = {name: [f"{name}{number}" for number in range(20)] for name in "abc"}
     case = make_case(tmp_path, tiny_model, shards, run={"chunk_samples": 1})
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)
-    killed = []
+    killed: list[tuple[int, int]] = []
     for _ in range(5):
         driver = case.start()
         if chance.random() < 0.6:
-            before = case.parts() + 20 * case.published()
-            wait_until(lambda seen=before: case.parts() + 20 * case.published() > seen, driver)
+            before = _n_done(case)
+            wait_until(partial(_has_more, case, before), driver)
             time.sleep(chance.random() / 2)
         else:
             time.sleep(chance.random() * 6)
@@ -63,7 +68,16 @@ def test_drivers_killed_at_random(tmp_path: Path, tiny_model: str) -> None:
     assert set(assert_exactly_once(case).values()) == {""}
 
 
-def test_driver_that_is_told_to_stop(case: Case) -> None:
+def _n_done(case: Case) -> int:
+    """Chunks that are committed, published ones included; a shard has 20."""
+    return case.parts() + 20 * case.published()
+
+
+def _has_more(case: Case, n_done: int) -> bool:
+    return _n_done(case) > n_done
+
+
+def test_driver_that_is_stopped_by_sigterm(case: Case) -> None:
     driver = case.start()
     try:
         wait_until(case.at_work, driver)
@@ -88,30 +102,30 @@ def test_two_drivers_on_one_output(case: Case) -> None:
         for driver in drivers:
             kill_group(driver)
     assert codes == [0, 4], case.log()
-    assert "is being worked on by process" in case.said()
+    assert "is being worked on by process" in case.output()
     assert_complete(case)
 
 
-def test_driver_that_sleeps_through_its_lease(case: Case) -> None:
-    """Its workers commit on for a while, and it wakes when another driver has done its work."""
-    sleeper = case.start()
+def test_driver_that_is_suspended_past_its_lease(case: Case) -> None:
+    """Its workers go on committing, and it resumes when another driver has done all work."""
+    suspended = case.start()
     try:
-        wait_until(case.at_work, sleeper)
-        os.kill(sleeper.pid, signal.SIGSTOP)
+        wait_until(case.at_work, suspended)
+        os.kill(suspended.pid, signal.SIGSTOP)
         assert case.finish() == 0, case.log()
         assert_complete(case)
         assert case.root is not None
         before = {path: path.stat().st_mtime_ns for path in case.root.rglob("*.parquet")}
-        os.kill(sleeper.pid, signal.SIGCONT)
-        assert sleeper.wait(200) == 4, case.log()
-        assert "lost the lease" in case.said() or "may not commit" in case.said()
+        os.kill(suspended.pid, signal.SIGCONT)
+        assert suspended.wait(200) == 4, case.log()
+        assert "lost the lease" in case.output() or "may not commit" in case.output()
         assert {path: path.stat().st_mtime_ns for path in case.root.rglob("*.parquet")} == before
     finally:
-        kill_group(sleeper)
+        kill_group(suspended)
     assert_complete(case)
 
 
-def test_disk_that_is_full(case: Case) -> None:
+def test_full_disk(case: Case) -> None:
     """A real file system of 160 KB, which grows afterwards."""
     output = case.folder / "output"
     output.mkdir()
@@ -120,10 +134,12 @@ def test_disk_that_is_full(case: Case) -> None:
         pytest.skip("this user may not mount a small file system")
     try:
         assert case.finish() == 1, case.log()
-        assert "No space left on device" in case.said()
-        # Of what is counted, a worker that was ended with the run may have left half a file.
-        halves = [path for path in output.rglob("*.partial") if path.parent.name != "_attempts"]
-        assert not halves
+        assert "No space left on device" in case.output()
+        # A worker that was ended with the run may leave a temporary file of its attempts.
+        partial_files = [
+            path for path in output.rglob("*.partial") if path.parent.name != "_attempts"
+        ]
+        assert not partial_files
         grow = ["mount", "-o", "remount,size=64m", str(output)]
         subprocess.run(grow, check=True)
         assert case.finish() == 0, case.log()
@@ -141,7 +157,7 @@ def test_input_and_settings_that_change_between_two_runs(case: Case) -> None:
     write_shard(case.folder / "input" / "a.parquet", rows)
     assert case.finish() == 0, case.log()
     codes = assert_exactly_once(case)
-    # The first row with this id is gone, so the second one is no repetition.
+    # The first row with this id is gone, so the second one is not a repetition.
     assert set(codes.values()) == {""}
     before = fingerprints(case)
     assert {sample for sample, _ in before} == {"new0", "new1", "new2", *IDS[9:], IDS[0]}
@@ -152,12 +168,11 @@ def test_input_and_settings_that_change_between_two_runs(case: Case) -> None:
     assert {sample for sample, _ in after} == {sample for sample, _ in before}
     (old,), (new,) = ({made_by for _, made_by in found} for found in (before, after))
     assert case.root is not None
-    told = json.loads((case.root / "run.json").read_text())
-    assert (told["config"]["curation"]["p_min"], told["fingerprint"]) == (0.2, new)
+    content = json.loads((case.root / "run.json").read_text())
+    assert (content["config"]["curation"]["p_min"], content["fingerprint"]) == (0.2, new)
     assert old != new
 
 
 def fingerprints(case: Case) -> set[tuple[str, str]]:
-    """Published samples, and the fingerprint of the settings that made each."""
-    asked = f"select sample_id, fingerprint from '{case.root}/samples/*.parquet'"
-    return set(duckdb.sql(asked).fetchall())
+    """Each published sample_id with the fingerprint of its settings."""
+    return set(query(f"select sample_id, fingerprint from '{case.root}/samples/*.parquet'"))

@@ -1,4 +1,4 @@
-"""Workers and nodes that die under a run, and samples that kill what touches them."""
+"""Workers and nodes that die during a run, and samples that kill their worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def processes(stage: str, root: psutil.Process) -> list[psutil.Process]:
 
 
 def hold(case: Case, **first: int) -> Path:
-    """Each actor keeps its chunks from these numbers on, until the file that is returned is gone.
+    """Make each actor hold its chunks from these numbers on, until the returned file is deleted.
 
     See `held/sitecustomize.py`.
     """
@@ -54,13 +54,13 @@ def hold(case: Case, **first: int) -> Path:
 
 
 def holders(held: Path, stage: str, root: psutil.Process) -> list[psutil.Process]:
-    """Actors of a stage below this process that keep a chunk."""
+    """Actors of a stage below this process that hold a chunk."""
     keep = {path.name for path in held.parent.glob(f"{stage}.*")}
     return [process for process in processes(stage, root) if f"{stage}.{process.pid}" in keep]
 
 
-def test_actors_that_are_killed(tmp_path: Path, tiny_model: str) -> None:
-    """One of each stage, all at once, each with a chunk of pictures in its hands."""
+def test_killed_actors(tmp_path: Path, tiny_model: str) -> None:
+    """One actor of each stage, all at once, while each holds a chunk of pictures."""
     data = image_bytes(Image.new("RGB", (64, 48), "red"))
     asks = user({"type": "image", "data": data}, {"type": "text", "text": "What is it?"})
     rows = [{"sample_id": f"s{number}", "messages": [asks]} for number in range(16)]
@@ -100,11 +100,11 @@ def test_samples_that_kill_their_actor_every_time(tmp_path: Path, tiny_model: st
 
 
 def test_model_that_kills_its_process_when_it_is_loaded(tmp_path: Path, tiny_model: str) -> None:
-    """As a machine with too little memory does; Ray alone would load it for ever."""
+    """As on a machine with too little memory; Ray alone would load it forever."""
     case = make_case(tmp_path, tiny_model, {"a": ["s0", "s1"]})
     case.env |= {"PYTHONPATH": f"{DEADLY}:{REPOSITORY}", "DEADLY_LOAD": f"{case.folder}/loads"}
     assert case.finish(timeout_s=500) == 1, case.log()
-    assert f"the process that loads model.path={tiny_model} died 5 times in a row" in case.said()
+    assert f"the process that loads model.path={tiny_model} died 5 times in a row" in case.output()
     assert (case.folder / "loads").read_text() == "x" * 5
     assert case.parts() == case.published() == 0
     del case.env["DEADLY_LOAD"]
@@ -112,8 +112,8 @@ def test_model_that_kills_its_process_when_it_is_loaded(tmp_path: Path, tiny_mod
     assert set(assert_exactly_once(case).values()) == {""}
 
 
-def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
-    """With chunks in the hands of its models; the head alone has too little for the graph."""
+def test_lost_node(tmp_path: Path, tiny_model: str) -> None:
+    """While its models hold chunks; the head alone has too few CPUs for the graph."""
     ids = [f"s{number}" for number in range(24)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
     case.tree["model"]["replicas"] = 2
@@ -132,27 +132,29 @@ def test_node_that_is_lost(tmp_path: Path, tiny_model: str) -> None:
 
 
 def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_model: str) -> None:
-    """A head without CPUs; a node comes late, is lost at work, and another comes later still."""
+    """A head without CPUs; a node is added, then lost at work, and another is added later."""
     ids = [f"s{number}" for number in range(24)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
     held = hold(case, TraceDecode=2)
-    # Ray would give up after half an hour without progress; here it would soon, if we let it.
+    # Ray gives up after half an hour without progress by default; this makes it 3 s.
     case.env["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "3"
     log = case.folder / "log"
-    nothing = "waiting for capacity: the graph needs 0 GPUs and 1.95 CPUs, the cluster has 0 GPUs "
-    nothing += "and 0 CPUs"
+    no_capacity = (
+        "waiting for capacity: the graph needs 0 GPUs and 1.95 CPUs, the cluster has 0 GPUs "
+        "and 0 CPUs"
+    )
     with local_cluster(0, {**os.environ, **case.env}) as cluster:
         driver = case.start("--address", cluster.address)
         try:
-            wait_until(lambda: nothing in log.read_text(), driver)
-            assert nothing in log.read_text()
+            wait_until(lambda: no_capacity in log.read_text(), driver)
+            assert no_capacity in log.read_text()
             assert not case.at_work()
             node = cluster.add_node(3)
             wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
             lose(case, cluster, node, held)
-            said, committed = len(log.read_text()), case.parts()
-            wait_until(lambda: nothing in log.read_text()[said:], driver)
-            assert nothing in log.read_text()[said:]
+            log_length, committed = len(log.read_text()), case.parts()
+            wait_until(lambda: no_capacity in log.read_text()[log_length:], driver)
+            assert no_capacity in log.read_text()[log_length:]
             assert case.parts() == committed
             cluster.add_node(3)
             assert driver.wait(400) == 0, case.log()
@@ -162,7 +164,7 @@ def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_mo
 
 
 def lose(case: Case, cluster: LocalCluster, node: psutil.Process, held: Path) -> None:
-    """Lose a node whose models hold chunks, while there is more to do; then let all others go on.
+    """Kill a node whose models hold chunks; then let all other actors go on.
 
     held: the file that `hold` returned.
     """

@@ -1,4 +1,4 @@
-"""`ray job submit` for real: a head on this machine with a token, jobs, and what they leave."""
+"""Submit jobs with `ray job submit` to a real head with a token, and check their output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipeline.ray_head import RayHead, needs_job_server, ray_head
 
 pytestmark = [pytest.mark.slow, needs_job_server, pytest.mark.timeout(900)]
 
-# Fast settings of the shipped model; the config's other sections are those of a user.
+# Settings that make the shipped model fast; all others are those of a user.
 _FAST = ["trace.signals=[attmean]", "trace.store=units", "trace.heatmaps=false"]
 
 
@@ -38,7 +38,7 @@ def _command(folder: Path, run_id: str, *overrides: str) -> list[str]:
 def _submit(
     head: RayHead, job: str, folder: Path, *overrides: str, wait: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    # The repository is what the job runs, as in the README; Ray leaves out what git ignores.
+    # The job runs the repository, as in the README; Ray leaves out what git ignores.
     options = ["--working-dir", ".", "--submission-id", job, *([] if wait else ["--no-wait"])]
     command = _command(folder, job.partition("-")[0], *overrides)
     return head.ray("job", "submit", *options, "--", "python", *command)
@@ -60,7 +60,7 @@ def _samples(folder: Path, run_id: str) -> int:
     return int(pyarrow.dataset.dataset(_folder(folder, run_id) / "samples").count_rows())
 
 
-def test_without_the_token_nothing_is_let_in(
+def test_requests_without_the_token_are_refused(
     head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "home").mkdir()
@@ -73,13 +73,13 @@ def test_without_the_token_nothing_is_let_in(
     monkeypatch.setenv("HOME", stranger)
     for mode in ("disabled", "token"):
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
-        with pytest.raises(ConfigError, match="token is missing or another one"):
+        with pytest.raises(ConfigError, match="refuses our token, which is missing or wrong"):
             check_answers(head.address)
 
 
 def test_job_joins_the_cluster_it_was_submitted_to(head: RayHead, tmp_path: Path) -> None:
     write_input(tmp_path / "input", a=[str(number) for number in range(6)])
-    # quickstart.yaml has no ray.address: on a laptop it starts a Ray of its own.
+    # quickstart.yaml has no ray.address: on a laptop it starts a local Ray.
     done = _submit(head, "good", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert head.status("good") == "SUCCEEDED"
@@ -92,17 +92,21 @@ def test_job_joins_the_cluster_it_was_submitted_to(head: RayHead, tmp_path: Path
 
 
 def _assert_counted(head: RayHead, run_id: str, rows: int) -> None:
-    """That it ran on the head, and that its metrics are there."""
+    """Check that the run was on this head, and that its metrics are exported."""
     tag = f'run_id="{run_id}"'
     deadline = time.monotonic() + 30
     while True:
-        told = {key: value for key, value in head.metrics("ray_omnitrace_").items() if tag in key}
-        counted = sum(value for key, value in told.items() if key.startswith("ray_omnitrace_rows"))
+        counters = {
+            key: value for key, value in head.metrics("ray_omnitrace_").items() if tag in key
+        }
+        counted = sum(
+            value for key, value in counters.items() if key.startswith("ray_omnitrace_rows")
+        )
         if counted >= rows or time.monotonic() > deadline:
             break
         time.sleep(0.5)
     assert counted == rows
-    names = {key.partition("{")[0] for key in told}
+    names = {key.partition("{")[0] for key in counters}
     assert names >= {
         "ray_omnitrace_chunks_total",
         "ray_omnitrace_rows_total",
@@ -110,8 +114,8 @@ def _assert_counted(head: RayHead, run_id: str, rows: int) -> None:
         "ray_omnitrace_trace_seconds_total",
         "ray_omnitrace_curate_seconds_total",
     }
-    assert all('status="ok"' in key for key in told if "_rows_" in key)
-    assert all('device="cpu"' in key for key in told if "_tokens_" in key)
+    assert all('status="ok"' in key for key in counters if "_rows_" in key)
+    assert all('device="cpu"' in key for key in counters if "_tokens_" in key)
 
 
 def test_too_many_errors_fail_the_job(head: RayHead, tmp_path: Path) -> None:

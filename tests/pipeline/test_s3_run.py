@@ -148,8 +148,8 @@ def test_the_graph_on_ray_reads_and_writes_s3(
     runs = Folder(f"{s3_folder}/output")
     verdicts = [name for name in runs.tree("verdict.json") if "run_id=there" in name]
     assert len(verdicts) == 1
-    told = json.loads(runs.read(verdicts[0]))
-    assert (told["finished"], told["n_rows"], told["n_error"]) == (True, 6, 2)
+    content = json.loads(runs.read(verdicts[0]))
+    assert (content["finished"], content["n_rows"], content["n_error"]) == (True, 6, 2)
     made = _download(runs / verdicts[0].rpartition("/")[0], folder / "copy")
     assert row_keys(made) == ALL_ROWS
     again = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
@@ -196,7 +196,7 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
         assert driver.wait(400) == 1, case.log()
     finally:
         kill_group(driver)
-    (said,) = [line for line in case.said().splitlines() if line.startswith("omnitrace: ")]
+    (said,) = [line for line in case.output().splitlines() if line.startswith("omnitrace: ")]
     assert "object storage did not answer in 4 tries" in said
     assert "last error: SlowDown" in said
     assert "start again: what was written is kept" in said

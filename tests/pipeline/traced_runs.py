@@ -1,4 +1,4 @@
-"""Runs through all stages but the model's, whose numbers are made up; no Ray."""
+"""Runs through all stages without Ray; a fake tracer makes up the model's numbers."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def write_corpus(folder: Path) -> None:
     picture.write_bytes(image_bytes(Image.new("RGB", (120, 80), "red")))
     sound = folder / "beep.wav"
     sound.write_bytes(audio_bytes(beep(3.2, at=(0.5, 2.0)), 16_000))
-    said = [{"start_s": 0.4, "end_s": 1.1, "text": "here"}, {"start_s": 1.9, "end_s": 2.6}]
+    segments = [{"start_s": 0.4, "end_s": 1.1, "text": "here"}, {"start_s": 1.9, "end_s": 2.6}]
     parts: dict[str, dict[str, Any]] = {
         "picture": {"type": "image", "uri": str(picture)},
-        "sound": {"type": "audio", "uri": str(sound), "segments": said},
+        "sound": {"type": "audio", "uri": str(sound), "segments": segments},
         "inline": {"type": "audio", "data": sound.read_bytes()},
         "missing": {"type": "image", "uri": str(folder / "none.png")},
     }
@@ -63,7 +63,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def traced_run(folder: Path, **sections: Any) -> Job:
-    """A finished run over `write_corpus` with these settings; made once, it is left alone."""
+    """A finished run over the corpus of `write_corpus`, which is written if it is missing."""
     if not (folder / "input").exists():
         write_corpus(folder)
     job = job_for(config_for(folder, **sections))
@@ -72,7 +72,7 @@ def traced_run(folder: Path, **sections: Any) -> Job:
 
 
 def stages_of(job: Job) -> ExecuteChunks:
-    """All stages in this process, with a made-up tracer for the model."""
+    """Execute all stages in this process, with a fake tracer in place of the model."""
     config: RunConfig = job.config
     reading = config.reading_options(job.rules)
     decode, chunk_audio = DecodeMedia(reading), ChunkAudio(reading)

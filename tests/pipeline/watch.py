@@ -1,4 +1,4 @@
-"""Watching a run from outside: which actors it has, and how much memory they and decoders take."""
+"""Watch a run from outside: its actors, and the memory of actors and decoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EVERY_S = 0.02
 
 @dataclass(slots=True)
 class Memory:
-    """MiB of one process, resident: when it was first seen at work, and the most ever seen."""
+    """Resident memory of one process in MiB: when first seen at work, and at most."""
 
     first_mib: float
     most_mib: float
@@ -27,20 +27,20 @@ class Memory:
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at all that a process has started, until the end of the block.
+    """Watches all descendants of a process until the end of the block.
 
-    actors: per stage, by process id, since a lost actor comes back as another process.
+    actors: per stage, by process id, since a lost actor is restarted as another process.
     decoders: the processes that decode for actors, by process id.
     """
 
     pid: int
     actors: dict[str, dict[int, Memory]] = field(default_factory=lambda: defaultdict(dict))
     decoders: dict[int, Memory] = field(default_factory=dict)
-    _over: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Watch:
-        self._thread = threading.Thread(target=self._look_on)
+        self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
@@ -50,19 +50,19 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
+        self._ended.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _look_on(self) -> None:
+    def _watch(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(self.pid)
-            while not self._over.wait(_EVERY_S):
+            while not self._ended.wait(_EVERY_S):
                 for process in root.children(recursive=True):
                     with contextlib.suppress(psutil.Error):
-                        self._note(process)
+                        self._measure(process)
 
-    def _note(self, process: psutil.Process) -> None:
+    def _measure(self, process: psutil.Process) -> None:
         command = " ".join(process.cmdline())
         actor = _ACTOR.match(command)
         if actor:
@@ -72,7 +72,7 @@ class Watch:
         else:
             return
         if process.ppid() in known:
-            # Forked by an actor, and not yet another program.
+            # A fork of an actor that has not started its own program yet.
             return
         used_mib = process.memory_info().rss / (1 << 20)
         seen = known.setdefault(process.pid, Memory(used_mib, used_mib))

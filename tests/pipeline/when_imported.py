@@ -1,4 +1,4 @@
-"""Changes to modules that are not imported yet, for the `sitecustomize.py` of tests."""
+"""Change modules when they are imported later; for the `sitecustomize.py` files of tests."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def inspect(run_folder: str, sample_id: str) -> str:
 def output(tmp_path: Path) -> str:
     write_input(tmp_path / "input", a=["1", "2"], b=["1"])
     job = job_for(config_for(tmp_path))
-    run(job, Worker(job.folder, say="In the hall."))
+    run(job, Worker(job.folder, response="In the hall."))
     return str(tmp_path / "output")
 
 

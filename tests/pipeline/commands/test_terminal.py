@@ -173,7 +173,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> dict[s
     folder = tmp_path_factory.mktemp("terminal") / name
     write_input(folder / "input", **{name: [HOSTILE, "plain", HOSTILE]})
     job = job_for(config_for(folder))
-    run(job, Worker(job.folder, say=f"In the {HOSTILE} hall."))
+    run(job, Worker(job.folder, response=f"In the {HOSTILE} hall."))
     _poison(Path(job.folder.root) / "samples")
     config = folder / f"{name}.yaml"
     content = {

@@ -1,9 +1,10 @@
-"""Run by Python at its start where PYTHONPATH says so: some samples kill the process that traces.
+"""Make some samples kill the process that traces. Python runs this at its start (PYTHONPATH).
 
 `BatchTracer.trace_encoded` is wrapped once its module is imported. A sample called `deadly-…` ends
-the process as a broken driver library would, each time; `poison-…` breaks the device, which the
-stage answers by ending the process in good order; `unready-…` is deadly while its inputs are made.
-With DEADLY_LOAD in the environment, loading the model is; each load adds a character to that file.
+the process as a broken driver library would, each time; `poison-…` breaks the device, so that the
+stage ends the process; `unready-…` is deadly while its inputs are made.
+With DEADLY_LOAD in the environment, loading the model is deadly too, and each load adds a character
+to the file of that name.
 """
 
 from __future__ import annotations

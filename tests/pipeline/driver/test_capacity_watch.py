@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -87,7 +88,9 @@ def test_resources_of_others_are_reported_until_they_are_free() -> None:
 
 def test_messages_go_to_the_progress_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    answers = iter([ConnectionError("gone"), {"CPU": 16.0}, {"CPU": 16.0}, {"CPU": 16.0}])
+    answers: Iterator[Exception | dict[str, float]] = iter(
+        [ConnectionError("gone"), {"CPU": 16.0}, {"CPU": 16.0}, {"CPU": 16.0}]
+    )
 
     def cluster_resources() -> dict[str, float]:
         answer = next(answers)

@@ -22,15 +22,15 @@ from tests.pipeline.made_runs import (
 
 def test_changed_shard_replaces_its_own_files(folder: Path) -> None:
     config = config_for(folder)
-    run(job_for(config), Worker(job_for(config).folder, say="old"))
+    run(job_for(config), Worker(job_for(config).folder, response="old"))
     write_input(folder / "input", b=["4", "5"])
     job = job_for(config)
     assert not is_finished(job)
-    worker = Worker(job.folder, say="new")
+    worker = Worker(job.folder, response="new")
     verdict = run(job, worker)
     assert (len(worker.done), verdict.n_rows, verdict.n_error) == (1, 5, 0)
-    said = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
-    assert said == {
+    responses = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+    assert responses == {
         **{f"a.parquet:{row}": "old" for row in range(3)},
         "b.parquet:0": "new",
         "b.parquet:1": "new",
@@ -38,39 +38,39 @@ def test_changed_shard_replaces_its_own_files(folder: Path) -> None:
     assert len(rows(job.folder, "spans")) == 10
 
 
-def test_changed_settings_are_another_run_beside_the_first(folder: Path) -> None:
+def test_changed_settings_make_another_run_beside_the_first(folder: Path) -> None:
     first = job_for(config_for(folder))
-    run(first, Worker(first.folder, say="old"))
+    run(first, Worker(first.folder, response="old"))
     before = _files(first.folder.root)
     job = job_for(config_for(folder, decode={"seed": 1}))
-    assert run(job, Worker(job.folder, say="new")).exit_code == 0
+    assert run(job, Worker(job.folder, response="new")).exit_code == 0
     assert_complete(job)
     assert len(list((folder / "output").glob("run_date=*/run_id=*"))) == 2
-    assert _said(job) == {"new"}
+    assert _responses(job) == {"new"}
     assert _files(first.folder.root) == before
-    assert _said(first) == {"old"}
+    assert _responses(first) == {"old"}
 
 
-def test_changed_settings_replace_all_of_a_run_that_has_a_name(folder: Path) -> None:
+def test_changed_settings_replace_all_of_a_run_with_a_fixed_id(folder: Path) -> None:
     first = job_for(config_for(folder, run={"id": "mine"}))
-    run(first, Worker(first.folder, say="old"))
+    run(first, Worker(first.folder, response="old"))
     job = job_for(config_for(folder, run={"id": "mine"}, decode={"seed": 1}))
     assert job.folder.root == first.folder.root
-    assert run(job, Worker(job.folder, say="new")).exit_code == 0
+    assert run(job, Worker(job.folder, response="new")).exit_code == 0
     assert_complete(job)
-    assert _said(job) == {"new"}
+    assert _responses(job) == {"new"}
     published = read_manifests(job.folder).values()
     assert {manifest.fingerprint for manifest in published} == {job.identity.fingerprint}
     assert job.identity.fingerprint != first.identity.fingerprint
 
 
-def _said(job: Job) -> set[str]:
-    """What the published good rows say."""
+def _responses(job: Job) -> set[str]:
+    """Responses of the published rows without an error."""
     return {row["response"] for row in rows(job.folder, "samples") if row["status"] == "ok"}
 
 
 def _files(root: str) -> dict[Path, tuple[int, bytes]]:
-    """When each file was written, and what it holds."""
+    """Time of modification and content of each file."""
     found = [path for path in Path(root).rglob("*") if path.is_file()]
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
@@ -78,13 +78,13 @@ def _files(root: str) -> dict[Path, tuple[int, bytes]]:
 def test_shards_come_and_go(folder: Path) -> None:
     config = config_for(folder)
     job = job_for(config)
-    run(job, Worker(job.folder, say="old"))
+    run(job, Worker(job.folder, response="old"))
     published = {name: item.number for name, item in read_manifests(job.folder).items()}
     assert published == {"a.parquet": 0, "b.parquet": 1, "c.parquet": 2}
     write_input(folder / "input", aa=["8", "9"], z=["10"])
     (folder / "input" / "b.parquet").unlink()
     job = job_for(config)
-    verdict = run(job, Worker(job.folder, say="new"))
+    verdict = run(job, Worker(job.folder, response="new"))
     assert (verdict.exit_code, verdict.n_rows, verdict.n_error) == (0, 6, 0)
     published = {name: item.number for name, item in read_manifests(job.folder).items()}
     assert published == {"a.parquet": 0, "c.parquet": 2, "aa.parquet": 1, "z.parquet": 3}
@@ -96,13 +96,13 @@ def test_shards_come_and_go(folder: Path) -> None:
     ]
     assert row_keys(job.folder) == expected
     assert row_keys(job.folder, "spans") == sorted(expected * 2)
-    said = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
-    assert {key for key, text in said.items() if text == "old"} == set(expected[:3])
+    responses = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
+    assert {key for key, text in responses.items() if text == "old"} == set(expected[:3])
     assert is_finished(job_for(config))
 
 
-def test_shard_that_becomes_a_repeat_is_done_again(folder: Path) -> None:
-    """A new shard that sorts first takes the id; the old row must not stay a second success."""
+def test_shard_whose_id_becomes_a_repetition_is_done_again(folder: Path) -> None:
+    """A new shard that sorts first has the same id, so the old row must become an error."""
     config = config_for(folder)
     run(job_for(config), Worker(job_for(config).folder))
     write_input(folder / "input", **{"0": ["2"]})
@@ -115,7 +115,7 @@ def test_shard_that_becomes_a_repeat_is_done_again(folder: Path) -> None:
     assert [key for key in row_keys(job.folder, "spans") if key == "a.parquet:1"] == []
 
 
-def test_leftovers_of_killed_writers_are_swept(folder: Path) -> None:
+def test_leftovers_of_killed_writers_are_deleted(folder: Path) -> None:
     config = config_for(folder)
     job = job_for(config)
     stray = (

@@ -1,4 +1,4 @@
-"""Drivers that die at every step, and runs that something breaks."""
+"""Drivers that are killed at every step, and runs that fail."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from tests.stages.chunks import Killed
 
 
 def _count_steps(
-    job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None, say: str = ""
+    job: Job, monkeypatch: pytest.MonkeyPatch, die_at: int | None, response: str = ""
 ) -> list[str]:
-    """Number every change of the storage; die just before step `die_at`."""
+    """Run the job; die just before its `die_at`-th change of the storage. Returns all changes."""
     steps: list[str] = []
 
-    def stepped(change: Callable[..., object], what: str) -> Callable[..., object]:
+    def counted(change: Callable[..., object], kind: str) -> Callable[..., object]:
         def change_or_die(*args: object, **kwargs: object) -> object:
-            steps.append(what)
+            steps.append(kind)
             if die_at is not None and len(steps) == die_at:
                 raise Killed
             return change(*args, **kwargs)
 
         return change_or_die
 
-    monkeypatch.setattr("pipeline.storage.local_store.os.replace", stepped(os.replace, "write"))
-    monkeypatch.setattr("pipeline.storage.local_store.os.link", stepped(os.link, "write"))
-    monkeypatch.setattr(Folder, "delete_many", stepped(Folder.delete_many, "delete"))
-    monkeypatch.setattr(Folder, "delete_folder", stepped(Folder.delete_folder, "delete"))
-    run(job, Worker(job.folder, say=say))
+    monkeypatch.setattr("pipeline.storage.local_store.os.replace", counted(os.replace, "write"))
+    monkeypatch.setattr("pipeline.storage.local_store.os.link", counted(os.link, "write"))
+    monkeypatch.setattr(Folder, "delete_many", counted(Folder.delete_many, "delete"))
+    monkeypatch.setattr(Folder, "delete_folder", counted(Folder.delete_folder, "delete"))
+    run(job, Worker(job.folder, response=response))
     return steps
 
 
@@ -79,7 +79,7 @@ def test_crash_while_a_changed_shard_replaces_its_files(
 ) -> None:
     config = config_for(folder)
     job = job_for(config)
-    run(job, Worker(job.folder, say="old"))
+    run(job, Worker(job.folder, response="old"))
     write_input(folder / "input", a=["1", "2", "3"])
     os.utime(folder / "input" / "a.parquet", (1, 1))
     die_at = 0
@@ -89,7 +89,7 @@ def test_crash_while_a_changed_shard_replaces_its_files(
             with monkeypatch.context() as patch:
                 _count_steps(job_for(config), patch, die_at)
         except Killed:
-            # Whatever is there, no span is there twice.
+            # At any step, no span is published twice.
             assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
             continue
         break
@@ -99,7 +99,7 @@ def test_crash_while_a_changed_shard_replaces_its_files(
 def test_input_that_changes_and_changes_back_is_done_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first manifest does not vouch for files that a driver replaced before it died."""
+    """The first manifest must not count for files that a driver replaced before it died."""
     config = config_for(folder)
     job = job_for(config)
     shard = folder / "input" / "a.parquet"
@@ -128,19 +128,19 @@ def test_input_that_changes_and_changes_back_is_done_again(
 def test_file_that_vanished_leaves_no_mixture_behind(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its shard is done again as a whole, though a driver dies among the files."""
+    """The whole shard is done again, even if a driver dies between its files."""
     config = config_for(folder)
     first = job_for(config)
-    run(first, Worker(first.folder, say="0"))
+    run(first, Worker(first.folder, response="0"))
     for die_at in count(1):
         job = job_for(config)
         job.folder.delete("samples/shard-00000.parquet")
         job.folder.delete(VERDICT)  # there is something to do
         with monkeypatch.context() as patch, suppress(Killed):
-            _count_steps(job_for(config), patch, die_at, say=f"{die_at} dies")
+            _count_steps(job_for(config), patch, die_at, response=f"{die_at} dies")
             break
         job = job_for(config)
-        run(job, Worker(job.folder, say=f"{die_at} goes on"))
+        run(job, Worker(job.folder, response=f"{die_at} goes on"))
         assert_complete(job)
         responses = {row["row_key"]: row["response"] for row in rows(job.folder, "samples")}
         for span in rows(job.folder, "spans"):
@@ -148,49 +148,49 @@ def test_file_that_vanished_leaves_no_mixture_behind(
     assert die_at > 10
 
 
-# --- what breaks a run ---------------------------------------------------------------------
+# --- failures ----------------------------------------------------------------------------------
 
 
 def test_broken_stage_is_a_crash_with_its_reason(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def broken(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def failing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         raise RunError("a stage failed: OSError: disk full")
         yield
 
     with pytest.raises(RunError, match="disk full"):
-        run(job, broken)
-    told = json.loads(job.folder.read("verdict.json"))
-    assert (told["exit_code"], told["finished"]) == (1, False)
-    assert "disk full" in told["reason"]
+        run(job, failing)
+    content = json.loads(job.folder.read("verdict.json"))
+    assert (content["exit_code"], content["finished"]) == (1, False)
+    assert "disk full" in content["reason"]
 
 
-def test_what_broke_a_run_is_told_though_the_verdict_cannot_be(
+def test_cause_of_a_failure_is_raised_though_the_verdict_cannot_be_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_for(config_for(folder))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+    def failing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         monkeypatch.setattr(Folder, "writing", _full)
         raise RunError("a stage failed: the model is gone")
         yield
 
     with pytest.raises(RunError, match="the model is gone"):
-        run(job, breaks)
+        run(job, failing)
 
 
-def test_store_that_is_away_for_longer_than_the_lease_is_what_broke_the_run(
+def test_store_that_is_away_for_longer_than_the_lease_is_the_cause_of_the_failure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_for(config_for(folder, run={"lease_s": 1}))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        _outlast_the_lease(monkeypatch)
+    def failing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+        _let_lease_expire(monkeypatch)
         raise StoreUnavailable("s3://bucket did not answer")
         yield
 
     with pytest.raises(StoreUnavailable, match="s3://bucket did not answer"):
-        run(job, breaks)
+        run(job, failing)
 
 
 def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
@@ -202,42 +202,42 @@ def test_driver_that_cannot_renew_its_lease_commits_nothing_more(
     def away(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         committed = list(Worker(job.folder)(chunks))
         before.extend(job.folder.tree(""))
-        _outlast_the_lease(monkeypatch)
+        _let_lease_expire(monkeypatch)
         yield from committed
 
-    with pytest.raises(LeaseLost, match=r"not renewed for \d+ s .*did not answer") as met:
+    with pytest.raises(LeaseLost, match=r"not renewed for \d+ s .*did not answer") as caught:
         run(job, away)
-    assert exit_code_of(met.value) == ExitCode.INCOMPLETE
+    assert exit_code_of(caught.value) == ExitCode.INCOMPLETE
     assert job.folder.tree("") == before
 
 
-def test_run_that_another_driver_took_is_not_ours_to_tell_of(folder: Path) -> None:
+def test_failure_is_not_recorded_in_a_run_that_another_driver_took_over(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        told = json.loads(job.folder.read(VERDICT))
-        job.folder.write(VERDICT, json.dumps({**told, "epoch": told["epoch"] + 1}).encode())
+    def failing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+        content = json.loads(job.folder.read(VERDICT))
+        job.folder.write(VERDICT, json.dumps({**content, "epoch": content["epoch"] + 1}).encode())
         raise RunError("a stage failed: the model is gone")
         yield
 
     with pytest.raises(LeaseLost, match="another driver"):
-        run(job, breaks)
+        run(job, failing)
 
 
-def test_credentials_that_expire_on_the_way_are_a_crash(folder: Path) -> None:
+def test_credentials_that_expire_during_a_run_are_a_crash(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def breaks(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+    def failing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         raise StoreCredentials("the token has expired")
         yield
 
-    with pytest.raises(RunError, match="the token has expired") as met:
-        run(job, breaks)
-    assert exit_code_of(met.value) == ExitCode.CRASH
+    with pytest.raises(RunError, match="the token has expired") as caught:
+        run(job, failing)
+    assert exit_code_of(caught.value) == ExitCode.CRASH
     assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
 
 
-def _outlast_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+def _let_lease_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store does not answer for longer than a lease of one second."""
     monkeypatch.setattr(Folder, "read_tagged", _away)
     monkeypatch.setattr(Folder, "swap", _away)

@@ -31,12 +31,12 @@ from tests.pipeline.made_runs import (
     job_for,
     row_keys,
     rows,
-    told,
+    stored_verdict,
     write_input,
 )
 from tests.stages.chunks import Killed
 
-# --- dying while tidying up --------------------------------------------------------------------
+# --- dying while leftovers are deleted ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", [Killed, KeyboardInterrupt, OSError])
@@ -49,10 +49,10 @@ def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
     first = job_for(config)
     run(first, Worker(first.folder))
     (folder / "input" / "c.parquet").unlink()
-    delete, asked = Folder.delete, count()
+    delete, numbers = Folder.delete, count()
 
     def ended(storage: Folder, name: str) -> None:
-        if name.endswith((".parquet", ".json")) and next(asked) == deletions:
+        if name.endswith((".parquet", ".json")) and next(numbers) == deletions:
             raise ending("SIGTERM")
         delete(storage, name)
 
@@ -65,13 +65,13 @@ def test_shard_that_left_the_input_is_gone_before_a_run_is_finished(
     if finished_verdict(identify_run(config, lambda: DAY)) is None:
         assert run(again, Worker(again.folder)).exit_code == 0
     assert_complete(again)
-    assert told(again)["n_shards"] == 2
+    assert stored_verdict(again)["n_shards"] == 2
 
 
-def test_files_without_a_manifest_are_seen_by_nobody(
+def test_files_without_a_manifest_are_invisible_to_readers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their shard may get another number, and be published before that one is."""
+    """Their shard may be published under another number before that number is replaced."""
     (folder / "input" / "c.parquet").unlink()
     config = config_for(folder)
     with monkeypatch.context() as patch:
@@ -97,7 +97,7 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def test_who_is_told_to_stop_looks_for_no_files(
+def test_driver_that_is_stopped_lists_no_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_for(config_for(folder))
@@ -122,34 +122,34 @@ def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.Monk
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "stopped early: 2 of the first 4 rows are errors" in verdict.reason
     assert len(worker.done) == 2
-    assert told(job)["reason"] == verdict.reason
-    # The same command knows it before it does anything.
+    assert stored_verdict(job)["reason"] == verdict.reason
+    # The same command ends again before it loads a model.
     again = run(job_for(config_for(folder, run=limits)), _nothing)
     assert (again.exit_code, again.reason) == (ExitCode.INCOMPLETE, verdict.reason)
-    # Though one was killed or stopped in between.
+    # Even if a driver was killed or stopped in between.
     for stop in (Killed, KeyboardInterrupt):
         with monkeypatch.context() as patch, suppress(stop):
             patch.setattr(
                 "pipeline.driver.run.count_chunk_files", lambda *_, stop=stop: _raise(stop())
             )
             run(job_for(config_for(folder, run=limits)), _nothing)
-        assert told(job)["reason"] != verdict.reason
+        assert stored_verdict(job)["reason"] != verdict.reason
         again = run(job_for(config_for(folder, run=limits)), _nothing)
         assert again.reason == verdict.reason
-    # With the limit raised, the same run goes on; the limit shapes no record.
+    # With a higher limit the same run continues: the limit affects no record.
     patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 0.5}))
     assert patient.folder.root == job.folder.root
     assert run(patient, Worker(job.folder)).exit_code == 0
     assert len(row_keys(job.folder)) == 7
-    assert told(job)["stopped_early"] is False
+    assert stored_verdict(job)["stopped_early"] is False
 
 
 def _nothing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-    raise AssertionError("models would be loaded")
+    raise AssertionError("the graph was started")
     yield
 
 
-def test_errors_of_a_mended_shard_stop_nothing(folder: Path) -> None:
+def test_errors_of_a_corrected_shard_do_not_count(folder: Path) -> None:
     limits = {"max_error_fraction": 0.25, "min_rows_to_stop": 3}
     write_input(folder / "input", a=[None] * 6, b=["1", "2", "3", "4"], c=[])
     job = job_for(config_for(folder, run=limits))
@@ -157,8 +157,8 @@ def test_errors_of_a_mended_shard_stop_nothing(folder: Path) -> None:
     patient = job_for(config_for(folder, run={**limits, "max_error_fraction": 1}))
     run(patient, Worker(patient.folder))
     write_input(folder / "input", a=["5", "6", "7", "8", "9", "10"])
-    mended = job_for(config_for(folder, run=limits))
-    verdict = run(mended, Worker(mended.folder))
+    corrected = job_for(config_for(folder, run=limits))
+    verdict = run(corrected, Worker(corrected.folder))
     assert (verdict.exit_code, verdict.n_error, verdict.n_rows) == (0, 0, 10)
 
 
@@ -188,7 +188,7 @@ def test_few_rows_do_not_stop_a_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> None:
+def test_signals_end_a_run_with_a_verdict(folder: Path, number: signal.Signals) -> None:
     job = job_for(config_for(folder))
     before = signal.getsignal(number)
 
@@ -206,8 +206,8 @@ def test_signals_end_a_run_in_order(folder: Path, number: signal.Signals) -> Non
     assert_complete(job)
 
 
-def test_sigterm_while_ray_starts_is_as_any_other() -> None:
-    """`ray.init` puts a handler in place that leaves by `sys.exit`."""
+def test_sigterm_while_ray_starts_ends_a_run_like_any_other() -> None:
+    """`ray.init` installs a handler that calls `sys.exit`."""
 
     def start_ray() -> None:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))

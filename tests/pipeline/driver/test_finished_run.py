@@ -19,27 +19,35 @@ from pipeline.planning.inputs import list_input
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
-from tests.pipeline.made_runs import DAY, Worker, config_for, job_for, told, write_input
+from tests.pipeline.made_runs import DAY, Worker, config_for, job_for, stored_verdict, write_input
 
 
 def _finished_verdict(config: RunConfig) -> Verdict | None:
     return finished_verdict(identify_run(config, lambda: DAY))
 
 
-def test_finished_run_is_known_by_two_listings(
+def test_finished_run_is_recognised_by_two_listings(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_for(folder, run={"max_error_fraction": 0.5})
     assert _finished_verdict(config) is None
     job = job_for(config)
     verdict = run(job, Worker(job.folder))
-    listed, read = [], []
+    listed: list[str] = []
+    read: list[str] = []
     monkeypatch.setattr(Folder, "open", lambda *_: pytest.fail("a shard was opened"))
     real_listing, real_read = Folder.listing, Folder.read
-    monkeypatch.setattr(
-        Folder, "listing", lambda *given, **more: listed.append(1) or real_listing(*given, **more)
-    )
-    monkeypatch.setattr(Folder, "read", lambda *given: read.append(given[1]) or real_read(*given))
+
+    def counted_listing(folder: Folder, *args: Any, **kwargs: Any) -> dict[str, str]:
+        listed.append(folder.root)
+        return real_listing(folder, *args, **kwargs)
+
+    def counted_read(folder: Folder, name: str) -> bytes:
+        read.append(name)
+        return real_read(folder, name)
+
+    monkeypatch.setattr(Folder, "listing", counted_listing)
+    monkeypatch.setattr(Folder, "read", counted_read)
     found = _finished_verdict(config)
     assert found == verdict
     assert len(listed) == 1
@@ -64,12 +72,12 @@ def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
     elif change == "verdict":
         job.folder.delete("verdict.json")
     else:
-        verdict = {key: value for key, value in told(job).items() if key != "inputs"}
+        verdict = {key: value for key, value in stored_verdict(job).items() if key != "inputs"}
         job.folder.write("verdict.json", json.dumps(verdict).encode())
     assert _finished_verdict(config) is None
 
 
-def test_input_that_is_gone(folder: Path) -> None:
+def test_missing_input_of_a_finished_run_is_an_error(folder: Path) -> None:
     config = config_for(folder)
     job = job_for(config)
     run(job, Worker(job.folder))
@@ -79,7 +87,7 @@ def test_input_that_is_gone(folder: Path) -> None:
         _finished_verdict(config)
 
 
-def test_listing_tells_what_each_file_is(folder: Path) -> None:
+def test_listing_has_the_identity_of_each_shard(folder: Path) -> None:
     listing = list_input(str(folder / "input"))
     assert list(listing.shards) == ["a.parquet", "b.parquet", "c.parquet"]
     assert listing.shards == {name: listing.folder.identity(name) for name in listing.shards}

@@ -29,7 +29,7 @@ def model(tmp_path: Path, tiny_model: str) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
-def test_a_whole_model_is_fine(tmp_path: Path, model: Path) -> None:
+def test_complete_model_is_accepted(tmp_path: Path, model: Path) -> None:
     assert prepare(identify_run(config_of(tmp_path, model))).plan.n_rows == 1
 
 
@@ -42,21 +42,21 @@ def test_a_whole_model_is_fine(tmp_path: Path, model: Path) -> None:
         ("config.json", r"no config\.json"),
     ],
 )
-def test_a_missing_file_is_named(tmp_path: Path, model: Path, file: str, message: str) -> None:
+def test_missing_file_is_named(tmp_path: Path, model: Path, file: str, message: str) -> None:
     (model / file).unlink()
     with pytest.raises(ConfigError, match=message):
         prepare(identify_run(config_of(tmp_path, model)))
     assert not (tmp_path / "output").exists()
 
 
-def test_a_missing_weight_shard_is_named(tmp_path: Path, model: Path) -> None:
+def test_missing_weight_shard_is_named(tmp_path: Path, model: Path) -> None:
     index = '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
     (model / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ConfigError, match="model-00001-of-00002"):
         prepare(identify_run(config_of(tmp_path, model)))
 
 
-def test_a_broken_config_is_named(tmp_path: Path, model: Path) -> None:
+def test_broken_config_is_named(tmp_path: Path, model: Path) -> None:
     (model / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="is not JSON"):
         prepare(identify_run(config_of(tmp_path, model)))

@@ -24,7 +24,7 @@ def test_line_has_counts_rate_and_eta() -> None:
     )
 
 
-def test_terminal_line_renews_itself() -> None:
+def test_terminal_line_is_overwritten() -> None:
     stream = _Terminal()
     progress = Progress(1, 4, stream=stream)
     progress.update(_chunk())
@@ -34,13 +34,13 @@ def test_terminal_line_renews_itself() -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_logs_get_plain_lines_and_not_one_per_chunk() -> None:
+def test_log_gets_plain_lines_and_fewer_than_chunks() -> None:
     stream = io.StringIO()
     progress = Progress(1000, 4000, stream=stream)
     for _ in range(1000):
         progress.update(_chunk())
     progress.close()
-    said = stream.getvalue()
-    assert said.splitlines()[-1].startswith("1000/1000 chunks, 4000/4000 samples")
-    assert len(said.splitlines()) < 10
-    assert "\r" not in said
+    printed = stream.getvalue()
+    assert printed.splitlines()[-1].startswith("1000/1000 chunks, 4000/4000 samples")
+    assert len(printed.splitlines()) < 10
+    assert "\r" not in printed

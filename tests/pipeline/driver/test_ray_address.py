@@ -14,7 +14,9 @@ from tests.pipeline.made_runs import write_input
 from tests.pipeline.ray_head import free_ports
 
 
-def test_a_job_joins_and_a_laptop_starts_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submitted_job_joins_its_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert address_to_join(RayOptions()) is None
@@ -33,13 +35,13 @@ def test_a_job_joins_and_a_laptop_starts_its_own(monkeypatch: pytest.MonkeyPatch
         ("127.0.0.1:none", "no Ray cluster answers"),
     ],
 )
-def test_what_is_no_address_of_a_head(address: str, message: str) -> None:
+def test_invalid_addresses_are_refused(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_answers(address)
 
 
 def _run(folder: Path, model: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own: a run joins the Ray that this one may have, whatever its address."""
+    """Run the command in a new process: in this one, a run would join a Ray that is connected."""
     write_input(folder / "input", a=["1"])
     config = folder / "run.yaml"
     config.write_text(
@@ -55,7 +57,7 @@ def _run(folder: Path, model: str, *arguments: str) -> subprocess.CompletedProce
     )
 
 
-def test_wrong_address_is_said_at_once(tmp_path: Path, tiny_model: str) -> None:
+def test_wrong_address_is_reported_quickly(tmp_path: Path, tiny_model: str) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     done = _run(tmp_path, tiny_model, "--address", address)
     assert done.returncode == 2
@@ -63,7 +65,7 @@ def test_wrong_address_is_said_at_once(tmp_path: Path, tiny_model: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_local_ray_that_does_not_start(
+def test_local_ray_that_does_not_start_is_reported(
     tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     not_a_folder = tmp_path / "file"

@@ -1,13 +1,12 @@
-"""Runs from plan to verdict, with a plain function in place of the graph."""
+"""Drive runs from plan to verdict, with a plain function in place of the graph."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 
@@ -23,6 +22,7 @@ from pipeline.run_folder.tables import table_name
 from pipeline.run_folder.verdict import ExitCode, is_finished
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import rows_of, with_rows
+from tests.pipeline.drivers import query
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,
@@ -36,7 +36,7 @@ from tests.pipeline.made_runs import (
 from tests.stages.chunks import Killed
 
 
-def test_every_row_ends_once(folder: Path) -> None:
+def test_every_row_is_published_once(folder: Path) -> None:
     job = job_for(config_for(folder))
     verdict = run(job, Worker(job.folder))
     assert_complete(job)
@@ -50,13 +50,13 @@ def test_every_row_ends_once(folder: Path) -> None:
     assert "a.parquet:0" in by_key["b.parquet:2"]["message"]
     assert by_key["b.parquet:1"]["sample_id"] == ""
     assert by_key["a.parquet:0"]["message"] == ""
-    told = json.loads(job.folder.read("verdict.json"))
-    assert (told["n_ok"], told["exit_code"], told["finished"]) == (4, 0, True)
-    told = json.loads(job.folder.read("run.json"))
-    assert told["plan"]["n_rows"] == 6
-    assert told["config"]["run"]["chunk_samples"] == 2
-    assert told["media_rules"]["sample_rate"] == 16_000
-    assert told["versions"]["ray"] != "not installed"
+    content = json.loads(job.folder.read("verdict.json"))
+    assert (content["n_ok"], content["exit_code"], content["finished"]) == (4, 0, True)
+    content = json.loads(job.folder.read("run.json"))
+    assert content["plan"]["n_rows"] == 6
+    assert content["config"]["run"]["chunk_samples"] == 2
+    assert content["media_rules"]["sample_rate"] == 16_000
+    assert content["versions"]["ray"] != "not installed"
 
 
 def test_finished_run_is_left_alone(folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_interrupted_run_is_continued_and_not_redone(folder: Path) -> None:
     job = job_for(config)
     worker = Worker(job.folder)
 
-    def killed(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def killed(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from worker(chunks[:3])
         raise Killed
 
@@ -89,7 +89,7 @@ def test_interrupted_run_is_continued_and_not_redone(folder: Path) -> None:
         run(job, killed)
     assert json.loads(job.folder.read("verdict.json"))["finished"] is False
     assert row_keys(job.folder) == [f"a.parquet:{row}" for row in range(3)]
-    # The clock has passed midnight in between.
+    # On the next day.
     later = job_for(config, lambda: DAY + datetime.timedelta(days=1))
     assert later.folder.root == job.folder.root
     second = Worker(later.folder)
@@ -102,7 +102,7 @@ def test_interrupted_run_is_continued_and_not_redone(folder: Path) -> None:
 def test_keyboard_interrupt_is_incomplete(folder: Path) -> None:
     job = job_for(config_for(folder))
 
-    def interrupted(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def interrupted(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from Worker(job.folder)(chunks[:1])
         raise KeyboardInterrupt
 
@@ -112,7 +112,7 @@ def test_keyboard_interrupt_is_incomplete(folder: Path) -> None:
     assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 4
 
 
-def test_chunks_that_do_not_come_back_are_missed(folder: Path) -> None:
+def test_missing_chunks_make_a_run_incomplete(folder: Path) -> None:
     job = job_for(config_for(folder))
     verdict = run(job, lambda chunks: Worker(job.folder)(chunks[1:]))
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
@@ -120,13 +120,13 @@ def test_chunks_that_do_not_come_back_are_missed(folder: Path) -> None:
     assert verdict.n_rows == 3
 
 
-def test_small_windows_give_the_same(folder: Path) -> None:
+def test_small_windows_give_the_same_output(folder: Path) -> None:
     job = job_for(config_for(folder, run={"window_chunks": 1}))
     sizes: list[int] = []
 
-    def counted(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def counted(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         sizes.append(len(chunks))
-        return Worker(job.folder)(chunks)
+        yield from Worker(job.folder)(chunks)
 
     run(job, counted)
     assert sizes == [1, 1, 1, 1]
@@ -150,20 +150,20 @@ def test_too_many_errors_are_exit_code_4(folder: Path, limit: float, code: int) 
     if code:
         assert "2 of 6 rows are errors, above run.max_error_fraction" in verdict.reason
     assert_complete(job)
-    # A finished run is judged by the limit of the day, without work.
+    # The verdict on a finished run follows the present limit, without any work.
     strict = job_for(config_for(folder, run={"max_error_fraction": 1 - limit}))
     worker = Worker(strict.folder)
     assert run(strict, worker).exit_code == (0 if 1 - limit >= 2 / 6 else 4)
     assert worker.done == []
 
 
-# --- promises that are checked -----------------------------------------------------------------
+# --- checks ------------------------------------------------------------------------------------
 
 
-def test_manifest_that_goes_while_manifests_are_read(
+def test_manifest_deleted_while_manifests_are_read_is_skipped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another driver is at work; whose the run is decides the lease."""
+    """Another driver may delete it; the lease decides who has the run."""
     job = job_for(config_for(folder))
     run(job, Worker(job.folder))
     names = Folder.names
@@ -175,7 +175,7 @@ def test_manifest_that_goes_while_manifests_are_read(
     assert len(read_manifests(job.folder)) == 3
 
 
-def test_part_with_a_lost_or_foreign_row_is_refused(folder: Path) -> None:
+def test_chunk_with_a_lost_or_foreign_row_is_not_committed(folder: Path) -> None:
     job = job_for(config_for(folder))
     chunk = next(job.plan.chunks(job.plan.shards[0]))
     table = Worker(job.folder).records(chunk)
@@ -185,7 +185,7 @@ def test_part_with_a_lost_or_foreign_row_is_refused(folder: Path) -> None:
     assert not job.folder.exists(chunk_file_name(chunk.key))
 
 
-def test_damaged_part_is_not_published(folder: Path) -> None:
+def test_wrong_chunk_file_is_not_published(folder: Path) -> None:
     job = job_for(config_for(folder))
     shard = job.plan.shards[0]
     first, second = job.plan.chunks(shard)
@@ -198,7 +198,7 @@ def test_damaged_part_is_not_published(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 100, -1])
-def test_part_that_is_cut_off_is_named(folder: Path, left: int) -> None:
+def test_truncated_chunk_file_is_named(folder: Path, left: int) -> None:
     job = job_for(config_for(folder))
     chunk = next(job.plan.chunks(job.plan.shards[0]))
     list(Worker(job.folder)([chunk]))
@@ -233,19 +233,19 @@ def test_duckdb_reads_the_output(folder: Path) -> None:
     job = job_for(config_for(folder))
     run(job, Worker(job.folder))
     output = folder / "output"
-    found = duckdb.sql(
+    found = query(
         "select sample_id, span_index, unnest(sources), run_id, run_date "
         f"from '{output}/**/spans/*.parquet' order by all"
-    ).fetchall()
+    )
     assert [(row[0], row[1]) for row in found] == [
         (str(i), j) for i in (1, 2, 3, 4) for j in (0, 1)
     ]
     assert found[0][2]["kind"] == "sentence"
     assert found[0][-2:] == (job.identity.run_id, DAY)
-    counts = duckdb.sql(
+    counts = query(
         f"select status, error_code, count(*) from '{output}/**/samples/*.parquet' "
         "group by all order by all"
-    ).fetchall()
+    )
     assert counts == [
         ("error", "duplicate_sample_id", 1),
         ("error", "missing_sample_id", 1),
@@ -253,7 +253,7 @@ def test_duckdb_reads_the_output(folder: Path) -> None:
     ]
 
 
-def test_object_store_gives_the_same(folder: Path) -> None:
+def test_object_store_gives_the_same_output(folder: Path) -> None:
     """Any fsspec filesystem; here one in memory, which has no os.replace."""
     local = job_for(config_for(folder))
     run(local, Worker(local.folder))

@@ -28,14 +28,14 @@ from tests.pipeline.made_runs import (
     job_for,
     row_keys,
     rows,
-    told,
+    stored_verdict,
     write_input,
 )
 
 
-def test_parts_and_manifests_carry_the_epoch(folder: Path) -> None:
+def test_chunk_files_and_manifests_carry_the_epoch(folder: Path) -> None:
     job = job_for(config_for(folder))
-    epochs = []
+    epochs: list[bytes | None] = []
 
     def look(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         worker = Worker(job.folder, claim=current_claim(job.folder))
@@ -62,44 +62,45 @@ def test_run_that_another_driver_works_on_is_left_alone(folder: Path) -> None:
 
 
 def test_driver_whose_lease_is_taken_writes_nothing_more(folder: Path) -> None:
-    """It is the driver's own question to the store that finds out, long before a heartbeat."""
+    """The driver itself asks the store before each step, long before the next heartbeat."""
     config = config_for(folder)
     job = job_for(config)
     seen: dict[str, str] = {}
 
-    def robbed(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        for number, committed in enumerate(list(Worker(job.folder, say="old")(chunks))):
+    def taken_over(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+        for number, committed in enumerate(list(Worker(job.folder, response="old")(chunks))):
             if number == 2:
                 other = job_for(config)
-                run(other, Worker(other.folder, say="new"), take_lease=True)
+                run(other, Worker(other.folder, response="new"), take_lease=True)
                 seen.update(other.folder.tree_listing(""))
             yield committed
 
     with pytest.raises(LeaseLost, match=r"lost the lease .*: it is held by"):
-        run(job, robbed)
+        run(job, taken_over)
     assert job.folder.tree_listing("") == seen
-    assert told(job)["exit_code"] == 0
+    assert stored_verdict(job)["exit_code"] == 0
     assert_complete(job)
 
 
-class _Sleeper:
-    """A driver that sleeps right after its n-th question to the store; another does it all."""
+class _SuspendedDriver:
+    """A driver that is suspended after its n-th check of the lease; another does all the work."""
 
     def __init__(
         self,
         folder: Path,
-        asleep_after: int,
+        suspend_after: int,
         started: bool,
         change: Callable[[], None] | None = None,
         **sections: Any,
     ) -> None:
         self.config = config_for(folder, **sections)
-        self.asleep_after = asleep_after
+        self.suspend_after = suspend_after
         self.change = change
-        self.asked = 0
+        self.n_checks = 0
         self.job = job_for(self.config)
         if started:
-            # Something to begin with: parts, and orphans of a shard to come and of none.
+            # Something to begin with: a chunk file, and files without a manifest, of a planned
+            # shard and of an unknown one.
             chunks = [
                 item for shard in self.job.plan.shards for item in self.job.plan.chunks(shard)
             ]
@@ -111,19 +112,19 @@ class _Sleeper:
     def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         confirm = Lease.confirm
 
-        def confirm_and_sleep(lease: Lease) -> None:
+        def confirm_and_suspend(lease: Lease) -> None:
             confirm(lease)
-            self.asked += 1
-            if self.asked == self.asleep_after:
-                with monkeypatch.context() as awake:
-                    awake.setattr(Lease, "confirm", confirm)
+            self.n_checks += 1
+            if self.n_checks == self.suspend_after:
+                with monkeypatch.context() as unpatched:
+                    unpatched.setattr(Lease, "confirm", confirm)
                     if self.change is not None:
                         self.change()
                     other = job_for(self.config)
                     run(other, Worker(other.folder), take_lease=True)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Lease, "confirm", confirm_and_sleep)
+            patch.setattr(Lease, "confirm", confirm_and_suspend)
             run(self.job, self._work)
 
     def _work(self, chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
@@ -134,56 +135,59 @@ class _Sleeper:
 def test_driver_that_wakes_at_any_step_does_no_harm(
     folder: Path, monkeypatch: pytest.MonkeyPatch, started: bool
 ) -> None:
-    for asleep_after in range(1, 100):
-        path = folder / f"asleep{asleep_after}"
+    for suspend_after in range(1, 100):
+        path = folder / f"suspended{suspend_after}"
         path.mkdir()
         (path / "input").symlink_to(folder / "input")
-        sleeper = _Sleeper(path, asleep_after, started)
+        driver = _SuspendedDriver(path, suspend_after, started)
         try:
-            sleeper.run(monkeypatch)
+            driver.run(monkeypatch)
         except LeaseLost:
-            assert row_keys(sleeper.job.folder) == ALL_ROWS, asleep_after
-        if sleeper.asked < asleep_after:
+            assert row_keys(driver.job.folder) == ALL_ROWS, suspend_after
+        if driver.n_checks < suspend_after:
             break
-        assert told(sleeper.job)["exit_code"] == 0, asleep_after
-        assert_complete(sleeper.job)
-        # Nor does it leave anything to do.
-        again = job_for(sleeper.config)
+        assert stored_verdict(driver.job)["exit_code"] == 0, suspend_after
+        assert_complete(driver.job)
+        # And it leaves nothing to do.
+        again = job_for(driver.config)
         worker = Worker(again.folder)
         assert run(again, worker).exit_code == 0
         assert worker.done == []
-        assert told(again)["finished"] is True
+        assert stored_verdict(again)["finished"] is True
         assert_complete(again)
-    assert 12 < asleep_after < 60
+    assert 12 < suspend_after < 60
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
 def test_driver_that_wakes_beside_a_run_of_other_input_adds_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    for asleep_after in range(1, 100):
-        path = folder / f"asleep{asleep_after}"
+    for suspend_after in range(1, 100):
+        path = folder / f"suspended{suspend_after}"
         write_input(path / "input", a=["1", "2"], b=["3", "4", "5"], c=["6"])
         output = {} if where == "disk" else {"output": {"path": f"memory:/{path}/output"}}
 
         def change(source: Path = path / "input") -> None:
             write_input(source, a=["1"], b=["3", "x"], c=[])
 
-        sleeper = _Sleeper(path, asleep_after, True, change, **output)
+        driver = _SuspendedDriver(path, suspend_after, True, change, **output)
         with suppress(LeaseLost):
-            sleeper.run(monkeypatch)
-        if sleeper.asked < asleep_after:
+            driver.run(monkeypatch)
+        if driver.n_checks < suspend_after:
             break
         rows_now = ["a.parquet:0", "b.parquet:0", "b.parquet:1"]
-        assert row_keys(sleeper.job.folder) == rows_now, asleep_after
-        assert row_keys(sleeper.job.folder, "traces") == rows_now, asleep_after
-        manifests = read_manifests(sleeper.job.folder).values()
+        assert row_keys(driver.job.folder) == rows_now, suspend_after
+        assert row_keys(driver.job.folder, "traces") == rows_now, suspend_after
+        manifests = read_manifests(driver.job.folder).values()
         assert sorted(item.n_rows for item in manifests) == [0, 1, 2]
-        assert (told(sleeper.job)["finished"], told(sleeper.job)["n_rows"]) == (True, 3)
-    assert 12 < asleep_after < 60
+        assert (stored_verdict(driver.job)["finished"], stored_verdict(driver.job)["n_rows"]) == (
+            True,
+            3,
+        )
+    assert 12 < suspend_after < 60
 
 
-def test_verdict_file_knows_its_own_writes(folder: Path) -> None:
+def test_verdict_file_recognises_its_own_writes(folder: Path) -> None:
     job = job_for(config_for(folder))
     first = VerdictFile(job.folder, 1)
     first.write(make_verdict(job))
@@ -191,19 +195,19 @@ def test_verdict_file_knows_its_own_writes(folder: Path) -> None:
     late = VerdictFile(job.folder, 1)
     first.write(make_verdict(job))
     assert late.write(make_verdict(job, StopReason(ExitCode.INCOMPLETE, "stopped"))).epoch == 1
-    assert told(job)["reason"] == "stopped"
+    assert stored_verdict(job)["reason"] == "stopped"
     second = VerdictFile(job.folder, 2)
-    # What an earlier driver writes late is no reason to give the run up.
+    # A late write of an earlier driver must not end the run.
     late.write(make_verdict(job))
     second.write(make_verdict(job))
     with pytest.raises(LeaseLost, match="changed or deleted meanwhile, by another driver"):
         late.write(make_verdict(job))
-    assert told(job)["epoch"] == 2
+    assert stored_verdict(job)["epoch"] == 2
     job.folder.delete("verdict.json")
     second.write(make_verdict(job))
 
 
-def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
+def test_shard_with_missing_files_is_published_again(folder: Path) -> None:
     job = job_for(config_for(folder))
     run(job, Worker(job.folder))
     job.folder.delete("spans/shard-00001.parquet")
@@ -216,7 +220,7 @@ def test_manifest_is_not_believed_without_its_files(folder: Path) -> None:
     assert {item.number for item in read_manifests(again.folder).values()} == {0, 1, 2, 3}
 
 
-def test_files_that_vanish_during_a_run_are_missed_at_its_end(folder: Path) -> None:
+def test_files_that_vanish_during_a_run_make_it_incomplete(folder: Path) -> None:
     job = job_for(config_for(folder))
 
     def vanishing(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
@@ -232,7 +236,7 @@ def test_files_that_vanish_during_a_run_are_missed_at_its_end(folder: Path) -> N
     assert_complete(job)
 
 
-def test_error_beside_a_new_driver_does_not_judge_its_run(folder: Path) -> None:
+def test_error_of_an_old_driver_does_not_change_the_verdict_of_a_new_one(folder: Path) -> None:
     job = job_for(config_for(folder))
 
     def broken(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
@@ -243,24 +247,24 @@ def test_error_beside_a_new_driver_does_not_judge_its_run(folder: Path) -> None:
 
     with pytest.raises(LeaseLost, match="is held by"):
         run(job, broken)
-    assert told(job)["exit_code"] == 0
+    assert stored_verdict(job)["exit_code"] == 0
     assert_complete(job)
 
 
-def test_part_is_never_replaced(folder: Path) -> None:
+def test_chunk_file_is_never_replaced(folder: Path) -> None:
     job = job_for(config_for(folder))
     chunk = next(job.plan.chunks(job.plan.shards[0]))
-    first, second = Worker(job.folder, say="first"), Worker(job.folder, say="second")
+    first, second = Worker(job.folder, response="first"), Worker(job.folder, response="second")
     list(first([chunk]))
     again = list(second([chunk]))
     assert [item.chunk_key for item in again] == [chunk.key]
-    run(job, Worker(job.folder, say="rest"))
+    run(job, Worker(job.folder, response="rest"))
     assert_complete(job)
     assert {row["text"] for row in rows(job.folder, "spans")} == {"first", "rest"}
 
 
-def test_plan_is_numbered_by_what_others_published_meanwhile(folder: Path) -> None:
-    """Planned before the other driver published, run afterwards: it takes over their numbers."""
+def test_plan_takes_over_numbers_that_others_published_meanwhile(folder: Path) -> None:
+    """The job was planned before another driver published, and runs afterwards."""
     config = config_for(folder)
     late = job_for(config)
     early = job_for(config)
@@ -275,7 +279,7 @@ def test_plan_is_numbered_by_what_others_published_meanwhile(folder: Path) -> No
     assert_complete(late)
 
 
-def test_another_day_noted_meanwhile(folder: Path) -> None:
+def test_another_run_date_recorded_meanwhile_is_an_error(folder: Path) -> None:
     job = job_for(config_for(folder))
     record = {"run_id": job.run_id, "run_date": "2025-01-01"}
     job.identity.output.write(f"_runs/{job.run_id}.json", json.dumps(record).encode())

@@ -1,8 +1,8 @@
-"""Run by Python at its start where PYTHONPATH says so: actors keep a chunk that they have done.
+"""Make actors hold chunks that they have processed. Python runs this at its start (PYTHONPATH).
 
-The file HELD says as JSON which, such as `{"DecodeMedia": 3}`: each process of this stage does not
-hand on its third chunk, nor later ones, as long as there is the file. It writes `DecodeMedia.<pid>`
-beside the file when it begins to wait. And what a run waits for is said every 5 s.
+The file HELD names the chunks as JSON, such as `{"DecodeMedia": 3}`: each process of this stage
+holds its third and later chunks as long as the file exists. It writes `DecodeMedia.<pid>` beside
+the file when it begins to wait. A run that waits for capacity reports it every 5 s.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _MODULES = {
 
 
 def _hold(stage: str, first: int) -> None:
-    """Wrap the stage's call, once there is one."""
+    """Wrap the call of the stage when its module is imported."""
 
     def wrap(module: Any) -> None:
-        inner, given = getattr(module, stage).__call__, count(1)
+        inner, numbers = getattr(module, stage).__call__, count(1)
 
         def call(self: Any, table: Any) -> Any:
-            number, done = next(given), inner(self, table)
+            number, done = next(numbers), inner(self, table)
             while number >= first and _FILE.exists():
                 (_FILE.parent / f"{stage}.{os.getpid()}").touch()
                 time.sleep(0.05)
@@ -43,11 +43,11 @@ def _hold(stage: str, first: int) -> None:
     when_imported(_MODULES[stage], wrap)
 
 
-def _often(module: Any) -> None:
+def _report_often(module: Any) -> None:
     module.REPORT_EVERY_S = 5.0
 
 
-when_imported("pipeline.driver.capacity_watch", _often)
+when_imported("pipeline.driver.capacity_watch", _report_often)
 if _FILE.exists():
     for _stage, _first in json.loads(_FILE.read_text()).items():
         _hold(_stage, _first)

@@ -1,10 +1,10 @@
-"""Run by Python at its start where PYTHONPATH says so: decoders die of what a file is called.
+"""Make decoders fail by the names of files. Python runs this at its start (PYTHONPATH).
 
-In the process that decodes for another, and nowhere else: opening `aborts.*` kills it as a broken C
-library would, opening `hangs.*` never comes back, and opening `swells.*` takes all memory. The web,
-too, is what the file HOSTILE_WEB says there, as JSON: `hosts` and their addresses; `port`, where a
-server on this machine stands for the address `public`; `authorities`, whose certificates count.
-Every address that is called is added to the file `dialled`.
+Only in the decoder's child process: opening `aborts.*` kills it as a broken C library would,
+opening `hangs.*` never returns, and opening `swells.*` takes all memory. The file HOSTILE_WEB
+replaces the web there; its JSON has `hosts` with their addresses, the `port` of a server on this
+machine that stands for the address `public`, and the `authorities` whose certificates are trusted.
+Each address that is connected to is appended to the file `dialled`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
 
 def _enter_web(path: str) -> None:
     with open(path) as file:
-        told = json.load(file)
-    os.environ["SSL_CERT_FILE"] = told["authorities"]
+        web = json.load(file)
+    os.environ["SSL_CERT_FILE"] = web["authorities"]
 
     def resolve(host: bytes, port: int, **_: object) -> list[tuple[object, ...]]:
-        addresses = told["hosts"].get(host.decode())
+        addresses = web["hosts"].get(host.decode())
         if addresses is None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, port)) for at in addresses]
 
     def dial(address: tuple[str, int], timeout: float) -> socket.socket:
-        with open(told["dialled"], "a") as file:
+        with open(web["dialled"], "a") as file:
             file.write(f"{address[0]}:{address[1]}\n")
-        if address != (told["public"], 443):
+        if address != (web["public"], 443):
             raise ConnectionRefusedError(f"{address} must not be called")
         connected = socket.socket()
         connected.settimeout(timeout)
-        connected.connect(("127.0.0.1", told["port"]))
+        connected.connect(("127.0.0.1", web["port"]))
         return connected
 
     socket.getaddrinfo = resolve  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Run by Python at its start where PYTHONPATH says so: who asks object storage soon gives up."""
+"""Give up on object storage after few retries. Python runs this at its start (PYTHONPATH)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `omnitrace curate` takes on, and what it refuses before any work."""
+"""What `omnitrace curate` accepts, and what it refuses before any work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.pipeline.traced_runs import traced_run
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A run that keeps units and heat maps."""
     trace = {"signals": ["attmean", "attraw"], "heatmaps": True}
     return traced_run(tmp_path_factory.mktemp("made"), trace=trace)
@@ -50,9 +50,9 @@ REFUSED: dict[str, str] = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_settings_that_cannot_change(made: Job, tmp_path: Path, override: str) -> None:
+def test_settings_that_cannot_change(source: Job, tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=REFUSED[override]):
-        plan_recuration(made.folder.root, str(tmp_path / "dest"), [override])
+        plan_recuration(source.folder.root, str(tmp_path / "dest"), [override])
     assert not (tmp_path / "dest").exists()
 
 
@@ -66,25 +66,27 @@ def test_settings_that_cannot_change(made: Job, tmp_path: Path, override: str) -
         ["run.max_error_fraction=0.1"],
     ],
 )
-def test_settings_that_can(made: Job, tmp_path: Path, overrides: Sequence[str]) -> None:
-    job = plan_recuration(made.folder.root, str(tmp_path / "dest"), overrides)
+def test_settings_that_can_change(source: Job, tmp_path: Path, overrides: Sequence[str]) -> None:
+    job = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
     same = "max_error" in overrides[0]
-    assert (job.plan.fingerprint == made.plan.fingerprint) == same
+    assert (job.plan.fingerprint == source.plan.fingerprint) == same
 
 
-def test_fingerprint_says_what_was_changed(made: Job, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_changes_alone(source: Job, tmp_path: Path) -> None:
     def fingerprint(*overrides: str) -> str:
-        return plan_recuration(made.folder.root, str(tmp_path / "dest"), overrides).plan.fingerprint
+        return plan_recuration(
+            source.folder.root, str(tmp_path / "dest"), overrides
+        ).plan.fingerprint
 
-    assert fingerprint("curation.gamma=2.0", "curation.pools=joint") == made.plan.fingerprint
+    assert fingerprint("curation.gamma=2.0", "curation.pools=joint") == source.plan.fingerprint
     one = fingerprint("curation.gamma=1", "curation.alpha=0.5")
     assert one == fingerprint("curation.alpha=0.5", "curation.gamma=1.0")
-    assert len({one, made.plan.fingerprint, fingerprint("curation.gamma=1")}) == 3
+    assert len({one, source.plan.fingerprint, fingerprint("curation.gamma=1")}) == 3
 
 
-def test_presets_can_be_changed_both_ways(made: Job, tmp_path: Path) -> None:
+def test_presets_can_be_changed_both_ways(source: Job, tmp_path: Path) -> None:
     paper = plan_recuration(
-        made.folder.root, str(tmp_path / "paper"), ["curation.preset=paper", "curation.alpha=0.5"]
+        source.folder.root, str(tmp_path / "paper"), ["curation.preset=paper", "curation.alpha=0.5"]
     )
     assert (paper.config.curation.pools, paper.config.curation.pool_min) == ("per_modality", 0)
     run_recuration(paper, workers=1)
@@ -92,16 +94,16 @@ def test_presets_can_be_changed_both_ways(made: Job, tmp_path: Path) -> None:
         str(tmp_path / "paper"), str(tmp_path / "back"), ["curation.preset=default"]
     )
     assert (back.config.curation.pools, back.config.curation.pool_min) == ("joint", 0.05)
-    # What was told apart from the preset stays.
+    # Settings that differ from the preset are kept.
     assert back.config.curation.alpha == 0.5
 
 
-# --- places ------------------------------------------------------------------------------------
+# --- source and destination --------------------------------------------------------------------
 
 
-def test_run_may_be_named_by_a_folder_above(made: Job, tmp_path: Path) -> None:
-    output = made.identity.output.root
-    assert plan_recuration(output, str(tmp_path / "dest")).run.folder.root == made.folder.root
+def test_run_may_be_named_by_a_folder_above(source: Job, tmp_path: Path) -> None:
+    output = source.identity.output.root
+    assert plan_recuration(output, str(tmp_path / "dest")).run.folder.root == source.folder.root
     with pytest.raises(ConfigError, match=r"holds no run \(no run\.json\); give a run's folder"):
         plan_recuration(str(tmp_path / "nowhere"), str(tmp_path / "dest"))
     for name in ("one", "two"):
@@ -110,8 +112,8 @@ def test_run_may_be_named_by_a_folder_above(made: Job, tmp_path: Path) -> None:
         plan_recuration(str(tmp_path / "both"), str(tmp_path / "dest"))
 
 
-def test_destinations_that_are_refused(made: Job, tmp_path: Path) -> None:
-    run, output = made.folder.root, made.identity.output.root
+def test_refused_destinations(source: Job, tmp_path: Path) -> None:
+    run, output = source.folder.root, source.identity.output.root
     for dest in (run, f"{run}/again", output, f"{output}/again", str(Path(output).parent)):
         with pytest.raises(ConfigError, match=r"lie one inside the other"):
             plan_recuration(output, dest)
@@ -130,13 +132,13 @@ def test_destinations_that_are_refused(made: Job, tmp_path: Path) -> None:
         run_recuration(plan_recuration(run, str(locked)))
 
 
-def test_destination_that_is_another_run(made: Job, tmp_path: Path) -> None:
+def test_destination_that_holds_another_run(source: Job, tmp_path: Path) -> None:
     other = traced_run(tmp_path)
     for dest in (other.folder.root, str(tmp_path / "of_other")):
         if dest != other.folder.root:
             run_recuration(plan_recuration(other.folder.root, dest), workers=1)
         with pytest.raises(ConfigError, match=r"was not curated from r\w+ of 2026-01-31"):
-            plan_recuration(made.folder.root, dest)
+            plan_recuration(source.folder.root, dest)
 
 
 @pytest.mark.parametrize("trace", [{"store": "none"}, {"enabled": False}])
@@ -148,8 +150,8 @@ def test_run_without_traces(tmp_path: Path, trace: dict[str, Any]) -> None:
 
 def test_run_of_a_newer_version(tmp_path: Path) -> None:
     job = traced_run(tmp_path)
-    told = json.loads(job.folder.read("run.json"))
-    job.folder.write("run.json", json.dumps({**told, "schema_version": 99}).encode())
+    content = json.loads(job.folder.read("run.json"))
+    job.folder.write("run.json", json.dumps({**content, "schema_version": 99}).encode())
     with pytest.raises(ConfigError, match=r"schema version 99, and this OmniTrace knows 2"):
         plan_recuration(job.folder.root, str(tmp_path / "dest"))
     job.folder.write("run.json", b"{}")
@@ -158,7 +160,7 @@ def test_run_of_a_newer_version(tmp_path: Path) -> None:
 
 
 def test_run_of_the_first_version(tmp_path: Path) -> None:
-    """Before positions: fewer columns, and manifests that do not say how chunks were cut."""
+    """Runs of version 1 have fewer columns, and manifests without the size of chunks."""
     job = traced_run(tmp_path)
     for table in ("samples", "spans", "traces"):
         for path in Path(job.folder.root, table).glob("*.parquet"):
@@ -172,12 +174,12 @@ def test_run_of_the_first_version(tmp_path: Path) -> None:
                 )
             pq.write_table(stored, path)
     for path in Path(job.folder.root, "_manifests").glob("*.json"):
-        told = json.loads(path.read_text())
-        del told["chunk_samples"]
-        path.write_text(json.dumps({**told, "schema_version": 1}))
-    told = json.loads(job.folder.read("run.json"))
-    del told["media_rules"]
-    job.folder.write("run.json", json.dumps({**told, "schema_version": 1}).encode())
+        content = json.loads(path.read_text())
+        del content["chunk_samples"]
+        path.write_text(json.dumps({**content, "schema_version": 1}))
+    content = json.loads(job.folder.read("run.json"))
+    del content["media_rules"]
+    job.folder.write("run.json", json.dumps({**content, "schema_version": 1}).encode())
     done = plan_recuration(job.folder.root, str(tmp_path / "dest"))
     assert run_recuration(done, workers=1).n_ok == 8
     for table in ("spans", "traces"):
@@ -198,24 +200,24 @@ def _without_edges(media: pa.ChunkedArray) -> pa.ChunkedArray:
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_dry_run_says_all_and_writes_nothing(
-    made: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_dry_run_prints_everything_and_writes_nothing(
+    source: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dest = tmp_path / "dest"
-    command = ["curate", made.folder.root, str(dest), "--dry-run", "curation.gamma=1"]
+    command = ["curate", source.folder.root, str(dest), "--dry-run", "curation.gamma=1"]
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "gamma: 1.0" in said
-    assert "changes curation.gamma: 2.0 -> 1.0" in said
-    assert "reads   10 samples in 4 shards: samples, spans, heatmaps, traces" in said
-    assert f"writes  samples, spans, traces, heatmaps to {dest}" in said
+    printed = capsys.readouterr().out
+    assert "gamma: 1.0" in printed
+    assert "changes curation.gamma: 2.0 -> 1.0" in printed
+    assert "reads   10 samples in 4 shards: samples, spans, heatmaps, traces" in printed
+    assert f"writes  samples, spans, traces, heatmaps to {dest}" in printed
     assert not dest.exists()
 
 
 def test_command_and_its_exit_codes(
-    made: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["curate", made.folder.root, str(tmp_path / "dest"), "--workers", "1"]
+    command = ["curate", source.folder.root, str(tmp_path / "dest"), "--workers", "1"]
     assert main(command) == 0
     first = capsys.readouterr().out
     assert "changes nothing: the spans will be those of the run, byte for byte" in first
@@ -230,16 +232,16 @@ def test_command_and_its_exit_codes(
     assert end.value.code == 2
 
 
-def test_units_that_another_pipeline_would_cut_differently(made: Job, tmp_path: Path) -> None:
+def test_units_of_another_pipeline_are_noted(source: Job, tmp_path: Path) -> None:
     import omnitrace_core
 
     path = Path(omnitrace_core.__file__).with_name("assets") / "en_ud_small"
     overrides = [f"spans.pipeline={path}", "trace.heatmaps=false"]
-    job = plan_recuration(made.folder.root, str(tmp_path / "dest"), overrides)
+    job = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
     assert "units stay as the old spans.pipeline cut them" in recuration_text(job)
     with pytest.raises(ConfigError, match=r"spans\.pipeline='none' cannot be loaded"):
         plan_recuration(
-            made.folder.root,
+            source.folder.root,
             str(tmp_path / "dest"),
             ["spans.pipeline=none", "trace.heatmaps=false"],
         )

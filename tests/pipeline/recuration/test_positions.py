@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A run of ten samples in four shards that keeps positions."""
     return traced_run(tmp_path_factory.mktemp("positions"), trace=KEPT)
 
@@ -48,11 +48,11 @@ def _by_sample(rows: list[Row], *left_out: str) -> dict[str, list[Row]]:
     return found
 
 
-def test_positions_stay_what_they_are(made: Job, tmp_path: Path) -> None:
+def test_positions_are_unchanged(source: Job, tmp_path: Path) -> None:
     for overrides in ([], ["trace.signals=[attraw, attmean]", "curation.gamma=1"]):
         dest = tmp_path / f"dest{len(overrides)}"
-        done = _again(made, dest, *overrides)
-        old, new = (_by_sample(rows(item.folder, "traces")) for item in (made, done))
+        done = _again(source, dest, *overrides)
+        old, new = (_by_sample(rows(item.folder, "traces")) for item in (source, done))
         signal = done.config.trace.signals
         for name, traces in new.items():
             assert [row["signal"] for row in traces] == list(signal)
@@ -60,11 +60,14 @@ def test_positions_stay_what_they_are(made: Job, tmp_path: Path) -> None:
             assert all(row["n_positions"] * row["n_tokens"] == len(row["rows"]) for row in traces)
 
 
-def test_other_units_are_those_of_a_new_run(made: Job, tmp_path: Path) -> None:
-    """Cells finer than the positions: some can get nothing, and a note says so."""
+def test_other_units_equal_those_of_a_new_run(source: Job, tmp_path: Path) -> None:
+    """Cells that are finer than the positions may hold none of them, which is noted."""
     overrides = ["units.image=grid", "units.grid=[9, 9]", "units.text=part", "units.bin_s=0.5"]
     units = {"image": "grid", "grid": [9, 9], "text": "part", "bin_s": 0.5}
-    done, fresh = _again(made, tmp_path / "dest", *overrides), _fresh(made, tmp_path, units=units)
+    done, fresh = (
+        _again(source, tmp_path / "dest", *overrides),
+        _fresh(source, tmp_path, units=units),
+    )
     for table in ("spans", "traces"):
         for file in fresh.folder.names(table):
             assert done.folder.read(f"{table}/{file}") == fresh.folder.read(f"{table}/{file}")
@@ -75,31 +78,31 @@ def test_other_units_are_those_of_a_new_run(made: Job, tmp_path: Path) -> None:
     assert kinds == {"text_part", "image_cell", "audio_bin"}
     notes = [note for note in new["picture"][0]["notes"] if "hold no token" in note]
     assert len(notes) == 1
-    # Back in coarser units it is gone.
+    # With coarser units the note is gone.
     back = _again(done, tmp_path / "back", "units.image=whole")
     assert _by_sample(rows(back.folder, "samples"))["picture"][0]["notes"] == ["made up"]
 
 
-def test_speech_that_the_samples_bring(made: Job, tmp_path: Path) -> None:
-    done = _again(made, tmp_path / "dest", "units.audio=chunks", "asr.engine=given")
+def test_speech_segments_of_the_samples_are_used(source: Job, tmp_path: Path) -> None:
+    done = _again(source, tmp_path / "dest", "units.audio=chunks", "asr.engine=given")
     samples = {name: item[0] for name, item in _by_sample(rows(done.folder, "samples")).items()}
     chunks = [unit for unit in samples["sound"]["units"] if unit["kind"] == "audio_chunk"]
     assert [(unit["start_s"], unit["end_s"], unit["transcript"]) for unit in chunks] == [
         (0.4, 1.1, "here"),
         (1.9, 2.6, ""),
     ]
-    # It brought none; all others go on.
+    # This sample has no segments and becomes an error; all others are kept.
     inline = samples["inline"]
     assert (inline["error_stage"], inline["error_code"]) == ("curate", "speech_error")
     assert "asr.engine=given needs segments" in inline["message"]
-    fresh = _fresh(made, tmp_path, units={"audio": "chunks"}, asr={"engine": "given"})
+    fresh = _fresh(source, tmp_path, units={"audio": "chunks"}, asr={"engine": "given"})
     for table in ("spans", "traces"):
         assert rows(done.folder, table) == rows(fresh.folder, table)
 
 
-def test_known_speech_is_not_looked_for_again(made: Job, tmp_path: Path) -> None:
-    first = _fresh(made, tmp_path, units={"audio": "chunks"}, asr={"engine": "given"})
-    # Another image grid, from units alone; then other limits of speech, for which it is heard.
+def test_known_speech_is_not_searched_again(source: Job, tmp_path: Path) -> None:
+    first = _fresh(source, tmp_path, units={"audio": "chunks"}, asr={"engine": "given"})
+    # Another image grid needs no new search for speech.
     done = _again(first, tmp_path / "grid", "units.image=grid")
     before, after = (_by_sample(rows(item.folder, "samples")) for item in (first, done))
     assert [u for u in after["sound"][0]["units"] if u["modality"] == "audio"] == [
@@ -109,23 +112,23 @@ def test_known_speech_is_not_looked_for_again(made: Job, tmp_path: Path) -> None
     assert after["inline"] == before["inline"]
 
 
-def test_sound_is_heard_again_where_it_lies(made: Job, tmp_path: Path) -> None:
-    """By vad; the inline sound is not stored, and a file that changed is another one."""
+def test_sound_is_decoded_again_from_its_address(source: Job, tmp_path: Path) -> None:
+    """With asr.engine=vad. Inline sound is not stored, and a file that changed is refused."""
     vad = ["units.audio=chunks", "asr.engine=vad"]
-    done = _again(made, tmp_path / "dest", *vad)
+    done = _again(source, tmp_path / "dest", *vad)
     samples = {name: item[0] for name, item in _by_sample(rows(done.folder, "samples")).items()}
     inline = samples["inline"]
     assert (inline["error_code"], inline["error_stage"]) == ("media_missing", "curate")
     assert "part 0: its sound came inline" in inline["message"]
-    # A beep is no speech.
+    # A beep is not speech.
     assert "part 0: no speech found, its sound is cut into time bins" in samples["sound"]["notes"]
-    sound = Path(made.config.input.path).with_name("beep.wav")
+    sound = Path(source.config.input.path).with_name("beep.wav")
     shutil.copy(sound, tmp_path / "kept.wav")
     try:
         content = bytearray(sound.read_bytes())
         content[-4:] = b"\x00\x00\x00\x3f"
         sound.write_bytes(content)
-        changed = _again(made, tmp_path / "changed", *vad)
+        changed = _again(source, tmp_path / "changed", *vad)
     finally:
         shutil.copy(tmp_path / "kept.wav", sound)
     row = _by_sample(rows(changed.folder, "samples"))["sound"][0]
@@ -133,11 +136,11 @@ def test_sound_is_heard_again_where_it_lies(made: Job, tmp_path: Path) -> None:
     assert "is not the file that was traced" in row["message"]
 
 
-def test_heat_maps_from_positions(made: Job, tmp_path: Path) -> None:
+def test_heat_maps_from_positions(source: Job, tmp_path: Path) -> None:
     overrides = ["trace.heatmaps=true", "trace.store=units", "curation.pos_weighting=false"]
-    done = _again(made, tmp_path / "dest", *overrides)
+    done = _again(source, tmp_path / "dest", *overrides)
     trace = {**KEPT, "store": "units", "heatmaps": True}
-    fresh = _fresh(made, tmp_path, trace=trace, curation={"pos_weighting": False})
+    fresh = _fresh(source, tmp_path, trace=trace, curation={"pos_weighting": False})
     for table in ("spans", "traces", "heatmaps"):
         for name in fresh.folder.names(table):
             assert done.folder.read(f"{table}/{name}") == fresh.folder.read(f"{table}/{name}")
@@ -151,15 +154,15 @@ def test_heat_maps_from_positions(made: Job, tmp_path: Path) -> None:
             assert seen == pytest.approx(span["mass_image"], abs=16 * heat["scale"])
 
 
-def test_heat_maps_without_positions_are_taken_over(made: Job, tmp_path: Path) -> None:
+def test_heat_maps_without_positions_are_copied(source: Job, tmp_path: Path) -> None:
     trace = {**KEPT, "store": "units", "heatmaps": True}
-    drawn = _fresh(made, tmp_path, trace=trace)
+    drawn = _fresh(source, tmp_path, trace=trace)
     done = _again(drawn, tmp_path / "dest", "curation.gamma=1", "trace.signals=[attmean]")
     for name in drawn.folder.names("heatmaps"):
         assert done.folder.read(f"heatmaps/{name}") == drawn.folder.read(f"heatmaps/{name}")
     bare = _again(drawn, tmp_path / "bare", "trace.heatmaps=false")
     assert bare.folder.names("heatmaps") == []
-    again = _again(made, tmp_path / "dest2", "trace.heatmaps=true")
+    again = _again(source, tmp_path / "dest2", "trace.heatmaps=true")
     assert rows(again.folder, "heatmaps") == rows(drawn.folder, "heatmaps")
-    gone = _again(made, tmp_path / "dest2")
+    gone = _again(source, tmp_path / "dest2")
     assert gone.folder.names("heatmaps") == []

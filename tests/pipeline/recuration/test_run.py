@@ -1,4 +1,4 @@
-"""A run curated again: what stays, what changes, and what never gets lost."""
+"""Recurations: equal results, changed settings, interrupts and faults."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A run of ten samples in four shards, two signals."""
     return traced_run(tmp_path_factory.mktemp("made"), trace=BOTH)
 
 
 def _again(job: Job, dest: Path, *overrides: str) -> Recuration:
-    """Curate a run again, here."""
+    """Curate a run again in this process."""
     done = plan_recuration(job.folder.root, str(dest), overrides)
     assert run_recuration(done, workers=1).exit_code == 0
     return done
@@ -50,25 +50,25 @@ def _without(row: Row, *names: str) -> Row:
     return {key: value for key, value in row.items() if key not in names}
 
 
-# --- the same again ----------------------------------------------------------------------------
+# --- the same settings -------------------------------------------------------------------------
 
 
-def test_same_settings_give_the_same_bytes(made: Job, tmp_path: Path) -> None:
-    done = _again(made, tmp_path / "dest")
+def test_same_settings_give_the_same_bytes(source: Job, tmp_path: Path) -> None:
+    done = _again(source, tmp_path / "dest")
     for table in ("spans", "traces"):
-        assert _bytes(done.folder, table) == _bytes(made.folder, table)
-    for old, new in zip(rows(made.folder, "samples"), rows(done.folder, "samples"), strict=True):
+        assert _bytes(done.folder, table) == _bytes(source.folder, table)
+    for old, new in zip(rows(source.folder, "samples"), rows(done.folder, "samples"), strict=True):
         assert _without(old, "timings") == _without(new, "timings")
         old_s, new_s = old["timings"].pop("curate_s"), new["timings"].pop("curate_s")
         assert old["timings"] == new["timings"]
         assert (old_s is None) == (new_s is None)
 
 
-def test_folder_is_that_of_a_run(made: Job, tmp_path: Path) -> None:
-    done = _again(made, tmp_path / "dest", "curation.pools=per_modality")
-    names = [name for name in made.folder.tree("") if not name.startswith("_runs")]
+def test_destination_has_the_files_of_a_run(source: Job, tmp_path: Path) -> None:
+    done = _again(source, tmp_path / "dest", "curation.pools=per_modality")
+    names = [name for name in source.folder.tree("") if not name.startswith("_runs")]
     assert done.folder.tree("") == names
-    manifests, before = read_manifests(done.folder), read_manifests(made.folder)
+    manifests, before = read_manifests(done.folder), read_manifests(source.folder)
     for name, manifest in manifests.items():
         old = before[name]
         assert (manifest.n_rows, manifest.n_ok, manifest.n_error, manifest.by_code) == (
@@ -78,11 +78,11 @@ def test_folder_is_that_of_a_run(made: Job, tmp_path: Path) -> None:
             old.by_code,
         )
         assert manifest.fingerprint == done.plan.fingerprint != old.fingerprint
-    told = json.loads(done.folder.read("run.json"))
-    assert told["config"]["output"]["path"] == str(tmp_path / "dest")
-    assert told["config"]["curation"]["pools"] == "per_modality"
-    assert told["curated_from"]["run_id"] == made.run_id
-    assert told["curated_from"]["changed"] == {
+    content = json.loads(done.folder.read("run.json"))
+    assert content["config"]["output"]["path"] == str(tmp_path / "dest")
+    assert content["config"]["curation"]["pools"] == "per_modality"
+    assert content["curated_from"]["run_id"] == source.run_id
+    assert content["curated_from"]["changed"] == {
         "curation.pools": {"from": "joint", "to": "per_modality"}
     }
     verdict = json.loads(done.folder.read("verdict.json"))
@@ -92,22 +92,22 @@ def test_folder_is_that_of_a_run(made: Job, tmp_path: Path) -> None:
         assert changed == (row["status"] == "ok")
 
 
-def test_again_and_back_again(made: Job, tmp_path: Path) -> None:
-    """What comes out can be curated again; the old settings give the old spans."""
-    first = _again(made, tmp_path / "one", "curation.gamma=1", "spans.level=clause")
-    assert _bytes(first.folder, "spans") != _bytes(made.folder, "spans")
+def test_old_settings_give_the_old_spans_back(source: Job, tmp_path: Path) -> None:
+    """The result can be curated again."""
+    first = _again(source, tmp_path / "one", "curation.gamma=1", "spans.level=clause")
+    assert _bytes(first.folder, "spans") != _bytes(source.folder, "spans")
     second = plan_recuration(
         first.folder.root, str(tmp_path / "two"), ["curation.gamma=2", "spans.level=sentence"]
     )
     run_recuration(second, workers=1)
     for table in ("spans", "traces"):
-        assert _bytes(second.folder, table) == _bytes(made.folder, table)
+        assert _bytes(second.folder, table) == _bytes(source.folder, table)
 
 
-def test_chunks_and_row_groups_are_cut_as_they_were(
+def test_chunks_and_row_groups_have_the_sizes_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a later start of the run cut the rest of it in another way."""
+    """Also if a later start of the run used another chunk size for the rest."""
     write_corpus(tmp_path)
     monkeypatch.setattr("pipeline.run_folder.tables.ROW_GROUP_BYTES", 2000)
     job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
@@ -148,12 +148,14 @@ CHANGES: dict[str, tuple[list[str], Row]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_as_a_run_with_these_settings(made: Job, tmp_path: Path, name: str) -> None:
+def test_result_equals_a_new_run_with_these_settings(
+    source: Job, tmp_path: Path, name: str
+) -> None:
     overrides, sections = CHANGES[name]
-    done = _again(made, tmp_path / "dest", *overrides)
-    # Beside the other one, over the same input.
+    done = _again(source, tmp_path / "dest", *overrides)
+    # A new run over the same input.
     config = config_for(tmp_path, **{"trace": BOTH, **sections})
-    config = config.model_copy(update={"input": made.config.input})
+    config = config.model_copy(update={"input": source.config.input})
     fresh = job_for(config)
     run(fresh, stages_of(fresh))
     assert done.config.model_dump(exclude={"output", "model"}) == config.model_dump(
@@ -167,7 +169,7 @@ def test_as_a_run_with_these_settings(made: Job, tmp_path: Path, name: str) -> N
         assert len(fallback) == (new["sample_id"] == "German")
 
 
-# --- doing it twice, or not to the end ---------------------------------------------------------
+# --- repeated and interrupted recurations ------------------------------------------------------
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
@@ -175,23 +177,23 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
 
 
-def test_second_time_does_nothing(made: Job, tmp_path: Path) -> None:
-    first = _again(made, tmp_path / "dest")
+def test_second_time_does_nothing(source: Job, tmp_path: Path) -> None:
+    first = _again(source, tmp_path / "dest")
     before = _state(tmp_path / "dest")
-    again = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+    again = plan_recuration(source.folder.root, str(tmp_path / "dest"))
     assert is_finished(again)
     assert run_recuration(again) == run_recuration(first)
     assert _state(tmp_path / "dest") == before
 
 
-def test_missing_shards_alone_are_done(made: Job, tmp_path: Path) -> None:
-    done = _again(made, tmp_path / "dest")
+def test_only_missing_shards_are_done(source: Job, tmp_path: Path) -> None:
+    done = _again(source, tmp_path / "dest")
     spans = _bytes(done.folder, "spans")
     done.folder.delete("_manifests/shard-00001.json")
     done.folder.write("spans/shard-00001.parquet", b"half of it")
     before = _state(tmp_path / "dest" / "spans")
-    assert not is_finished(plan_recuration(made.folder.root, str(tmp_path / "dest")))
-    assert _bytes(_again(made, tmp_path / "dest").folder, "spans") == spans
+    assert not is_finished(plan_recuration(source.folder.root, str(tmp_path / "dest")))
+    assert _bytes(_again(source, tmp_path / "dest").folder, "spans") == spans
     changed = {
         Path(path).name
         for path, state in _state(tmp_path / "dest" / "spans").items()
@@ -200,8 +202,10 @@ def test_missing_shards_alone_are_done(made: Job, tmp_path: Path) -> None:
     assert changed == {"shard-00001.parquet"}
 
 
-def test_interrupted(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+def test_interrupt_leaves_an_incomplete_verdict(
+    source: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = plan_recuration(source.folder.root, str(tmp_path / "dest"))
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -211,35 +215,35 @@ def test_interrupted(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         verdict = run_recuration(job, workers=1)
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "the same command does what is missing" in verdict.reason
-    _again(made, tmp_path / "dest")
+    _again(source, tmp_path / "dest")
 
 
-def test_other_settings_replace_what_was_there(made: Job, tmp_path: Path) -> None:
-    _again(made, tmp_path / "dest")
-    done = _again(made, tmp_path / "dest", "trace.store=none", "curation.gamma=0")
+def test_other_settings_replace_the_earlier_result(source: Job, tmp_path: Path) -> None:
+    _again(source, tmp_path / "dest")
+    done = _again(source, tmp_path / "dest", "trace.store=none", "curation.gamma=0")
     assert done.folder.names("traces") == []
     assert {span["row_key"] for span in rows(done.folder, "spans")} == {
-        span["row_key"] for span in rows(made.folder, "spans")
+        span["row_key"] for span in rows(source.folder, "spans")
     }
 
 
-def test_crash_while_other_settings_replace_it(
-    made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_crash_while_other_settings_replace_the_earlier_result(
+    source: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = _again(made, tmp_path / "dest")
+    first = _again(source, tmp_path / "dest")
     spans = _bytes(first.folder, "spans")
 
     def die(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    other = plan_recuration(made.folder.root, str(tmp_path / "dest"), ["spans.level=clause"])
+    other = plan_recuration(source.folder.root, str(tmp_path / "dest"), ["spans.level=clause"])
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.recuration.shard.write_shard_manifest", die)
         with pytest.raises(OSError, match="disk full"):
             run_recuration(other, workers=1)
-    # A file of the other settings is there, but nothing says that it is final.
+    # A file of the other settings is left, but no manifest declares it final.
     assert first.folder.names("_manifests") == []
-    assert _bytes(_again(made, tmp_path / "dest").folder, "spans") == spans
+    assert _bytes(_again(source, tmp_path / "dest").folder, "spans") == spans
 
 
 def test_run_that_is_not_finished(tmp_path: Path) -> None:
@@ -258,7 +262,7 @@ def test_run_that_is_not_finished(tmp_path: Path) -> None:
 
 
 def test_shard_that_is_being_replaced_is_left_out(tmp_path: Path) -> None:
-    """Its files may be of two tracings, which nothing in them tells."""
+    """Its files may come from two tracings, which cannot be seen in them."""
     job = traced_run(tmp_path / "made")
     manifests = read_manifests(job.folder)
     first = manifests["a.parquet"]
@@ -268,35 +272,35 @@ def test_shard_that_is_being_replaced_is_left_out(tmp_path: Path) -> None:
     assert len(run.manifests) == len(manifests) - 1
 
 
-def test_processes_give_the_same(made: Job, tmp_path: Path) -> None:
-    job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+def test_worker_processes_give_the_same_result(source: Job, tmp_path: Path) -> None:
+    job = plan_recuration(source.folder.root, str(tmp_path / "dest"))
     assert run_recuration(job, workers=2).exit_code == 0
-    assert _bytes(job.folder, "spans") == _bytes(made.folder, "spans")
+    assert _bytes(job.folder, "spans") == _bytes(source.folder, "spans")
     assert read_manifests(job.folder) == job.manifests
 
 
-def test_object_store_gives_the_same(made: Job, tmp_path: Path) -> None:
+def test_object_store_gives_the_same_output(source: Job, tmp_path: Path) -> None:
     remote = Folder("memory://recurate/run")
-    for name in made.folder.tree(""):
-        remote.write(name, made.folder.read(name))
+    for name in source.folder.tree(""):
+        remote.write(name, source.folder.read(name))
     job = plan_recuration(remote.root, "memory://recurate/dest", ["curation.gamma=1"])
     assert run_recuration(job, workers=1).exit_code == 0
-    here = _again(made, tmp_path / "dest", "curation.gamma=1")
+    here = _again(source, tmp_path / "dest", "curation.gamma=1")
     for table in ("spans", "traces"):
         assert _bytes(job.folder, table) == _bytes(here.folder, table)
 
 
-def test_no_model_and_no_tagger_are_loaded(made: Job, tmp_path: Path) -> None:
-    """Nor Ray; and the model's folder may be gone."""
+def test_no_model_and_no_tagger_are_loaded(source: Job, tmp_path: Path) -> None:
+    """Nor is Ray, and the model's folder may be gone."""
     code = (
         "import sys\n"
         "from pipeline.cli import main\n"
-        f"end = main(['curate', {made.folder.root!r}, {str(tmp_path / 'dest')!r}, "
+        f"end = main(['curate', {source.folder.root!r}, {str(tmp_path / 'dest')!r}, "
         "'curation.preset=paper', '--workers=1'])\n"
         "heavy = ['torch', 'transformers', 'ray', 'spacy', 'decord', 'librosa']\n"
         "sys.exit(end or ', '.join(name for name in heavy if name in sys.modules) or 0)\n"
     )
-    model = Path(made.config.model.path)
+    model = Path(source.config.model.path)
     model.rename(model.with_name("away"))
     try:
         done = subprocess.run(
@@ -311,8 +315,8 @@ def test_no_model_and_no_tagger_are_loaded(made: Job, tmp_path: Path) -> None:
 # --- faults ------------------------------------------------------------------------------------
 
 
-def test_sample_that_fails_now_is_an_error_and_no_other_row_is_lost(
-    made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sample_that_fails_becomes_an_error_and_other_rows_are_kept(
+    source: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from omnitrace_core.attribution import curation
 
@@ -322,9 +326,9 @@ def test_sample_that_fails_now_is_an_error_and_no_other_row_is_lost(
         return curation.curate_many(cases, **more)
 
     monkeypatch.setattr("stages.records.curator.curate_many", break_on_long)
-    job = plan_recuration(made.folder.root, str(tmp_path / "dest"))
+    job = plan_recuration(source.folder.root, str(tmp_path / "dest"))
     verdict = run_recuration(job, workers=1)
-    before = {row["row_key"]: row for row in rows(made.folder, "samples")}
+    before = {row["row_key"]: row for row in rows(source.folder, "samples")}
     failed = {row["row_key"] for row in before.values() if len(row["response"] or "") > 60}
     assert len(failed) == 3
     assert verdict.by_stage["curate"] == 3
@@ -338,28 +342,32 @@ def test_sample_that_fails_now_is_an_error_and_no_other_row_is_lost(
         else:
             assert _without(row, "timings") == _without(old, "timings")
     for table in ("spans", "traces"):
-        kept = [row for row in rows(made.folder, table) if row["row_key"] not in failed]
+        kept = [row for row in rows(source.folder, table) if row["row_key"] not in failed]
         assert rows(job.folder, table) == kept
 
 
 @pytest.fixture
-def copied(made: Job, tmp_path: Path) -> Callable[[], Recuration]:
+def copied(source: Job, tmp_path: Path) -> Callable[[], Recuration]:
     """The run's folder copied to `tmp_path`/run, to be damaged."""
-    shutil.copytree(made.folder.root, tmp_path / "run")
+    shutil.copytree(source.folder.root, tmp_path / "run")
     return lambda: plan_recuration(str(tmp_path / "run"), str(tmp_path / "dest"))
 
 
-def test_file_that_is_gone(copied: Callable[[], Recuration], tmp_path: Path) -> None:
+def test_missing_file_of_the_run_is_an_error(
+    copied: Callable[[], Recuration], tmp_path: Path
+) -> None:
     (tmp_path / "run/traces/shard-00001.parquet").unlink()
     # Also in another process.
     with pytest.raises(RunError, match=r"traces/shard-00001\.parquet is missing, though its"):
         run_recuration(copied(), workers=2)
-    told = json.loads((tmp_path / "dest/verdict.json").read_text())
-    assert (told["exit_code"], told["finished"]) == (1, False)
+    content = json.loads((tmp_path / "dest/verdict.json").read_text())
+    assert (content["exit_code"], content["finished"]) == (1, False)
     assert not list((tmp_path / "dest").rglob("*.partial"))
 
 
-def test_files_of_different_shards(copied: Callable[[], Recuration], tmp_path: Path) -> None:
+def test_mixed_files_of_two_shards_are_an_error(
+    copied: Callable[[], Recuration], tmp_path: Path
+) -> None:
     folder = tmp_path / "run/spans"
     shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
     with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ does not have"):
