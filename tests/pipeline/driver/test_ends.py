@@ -171,7 +171,7 @@ def test_shard_that_changes_under_a_run_is_not_mixed(folder: Path) -> None:
         write_input(folder / "input", a=["x", "y", "z"])
         yield from worker(chunks[1:])
 
-    with pytest.raises(RunError, match=r"a.parquet is another file than was planned: it changed"):
+    with pytest.raises(RunError, match=r"a.parquet is not the file that was planned: it changed"):
         run(job, changing)
     again = job_for(config_for(folder, run={"chunk_samples": 1}))
     assert run(again, Worker(again.folder)).exit_code == 0
