@@ -72,7 +72,7 @@ class Case:
         """The whole output of the drivers."""
         return (self.folder / "log").read_text(errors="replace")
 
-    def parts(self) -> int:
+    def n_chunk_files(self) -> int:
         """Chunks that are committed and not published."""
         return len(list(self.root.glob("_parts/*.arrow"))) if self.root else 0
 
@@ -82,7 +82,7 @@ class Case:
 
     def at_work(self) -> bool:
         """Whether anything is committed."""
-        return self.parts() + self.published() > 0
+        return self.n_chunk_files() + self.published() > 0
 
 
 def make_case(

@@ -63,14 +63,14 @@ def test_drivers_killed_at_random(tmp_path: Path, tiny_model: str) -> None:
             time.sleep(chance.random() * 6)
         assert driver.poll() is None, f"seed {seed}, {killed}: {case.log()}"
         kill_group(driver)
-        killed.append((case.parts(), case.published()))
+        killed.append((case.n_chunk_files(), case.published()))
     assert case.finish() == 0, f"seed {seed}, {killed}: {case.log()}"
     assert set(assert_exactly_once(case).values()) == {""}
 
 
 def _n_done(case: Case) -> int:
     """Chunks that are committed, published ones included; a shard has 20."""
-    return case.parts() + 20 * case.published()
+    return case.n_chunk_files() + 20 * case.published()
 
 
 def _has_more(case: Case, n_done: int) -> bool:

@@ -72,7 +72,7 @@ def test_killed_actors(tmp_path: Path, tiny_model: str) -> None:
         wait_until(
             lambda: case.at_work() and all(holders(held, stage, root) for stage in STAGES), driver
         )
-        assert (case.parts(), case.published()) == (1, 0), case.log()
+        assert (case.n_chunk_files(), case.published()) == (1, 0), case.log()
         doomed = [holders(held, stage, root) for stage in STAGES]
         assert [len(actors) for actors in doomed] == [1, 1, 1, 1]
         for (actor,) in doomed:
@@ -106,7 +106,7 @@ def test_model_that_kills_its_process_when_it_is_loaded(tmp_path: Path, tiny_mod
     assert case.finish(timeout_s=500) == 1, case.log()
     assert f"the process that loads model.path={tiny_model} died 5 times in a row" in case.output()
     assert (case.folder / "loads").read_text() == "x" * 5
-    assert case.parts() == case.published() == 0
+    assert case.n_chunk_files() == case.published() == 0
     del case.env["DEADLY_LOAD"]
     assert case.finish() == 0, case.log()
     assert set(assert_exactly_once(case).values()) == {""}
@@ -152,10 +152,10 @@ def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_mo
             node = cluster.add_node(3)
             wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
             lose(case, cluster, node, held)
-            log_length, committed = len(log.read_text()), case.parts()
+            log_length, committed = len(log.read_text()), case.n_chunk_files()
             wait_until(lambda: no_capacity in log.read_text()[log_length:], driver)
             assert no_capacity in log.read_text()[log_length:]
-            assert case.parts() == committed
+            assert case.n_chunk_files() == committed
             cluster.add_node(3)
             assert driver.wait(400) == 0, case.log()
         finally:
@@ -169,7 +169,7 @@ def lose(case: Case, cluster: LocalCluster, node: psutil.Process, held: Path) ->
     held: the file that `hold` returned.
     """
     assert holders(held, "TraceDecode", node), case.log()
-    assert 0 < case.parts() < 12
+    assert 0 < case.n_chunk_files() < 12
     assert case.published() == 0
     actors = [actor for stage in STAGES for actor in processes(stage, node)]
     cluster.kill_node(node)
