@@ -24,7 +24,7 @@ from omnitrace_core.text.spans import Segmenter
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from training.world.decoded import as_ready
 from training.world.files import write_world
-from training.world.records import Ask, WorldSample
+from training.world.samples import Question, WorldSample
 from training.world.tasks import make_sample
 
 # Tasks by what their evidence is; `mixed` has all kinds.
@@ -120,12 +120,12 @@ def _as_case(
         ready=ready,
         trace=trace,
         segmentation=segmentation,
-        spans=tuple(match_statements([ask.answer for ask in sample.asks], said)),
-        evidence=tuple(evidence_units(ask, ready.units) for ask in sample.asks),
+        spans=tuple(match_statements([question.answer for question in sample.questions], said)),
+        evidence=tuple(evidence_units(question, ready.units) for question in sample.questions),
     )
 
 
-def evidence_units(ask: Ask, units: Sequence[SourceUnit]) -> tuple[Fact, ...]:
+def evidence_units(question: Question, units: Sequence[SourceUnit]) -> tuple[Fact, ...]:
     """The units that an answer rests on; of a video, those of the stream its evidence is in."""
     streams = {
         sound: [unit for unit in units if (unit.kind in SOUND_KINDS) == sound]
@@ -135,6 +135,6 @@ def evidence_units(ask: Ask, units: Sequence[SourceUnit]) -> tuple[Fact, ...]:
         item
         for sound, of_stream in streams.items()
         for item in evidence_facts(
-            [piece.label for piece in ask.evidence if piece.sound == sound], of_stream
+            [piece.label for piece in question.evidence if piece.sound == sound], of_stream
         )
     )

@@ -24,7 +24,7 @@ from omnitrace_core.text.language import (
     load_language,
     load_language_without_torch,
 )
-from training.world.records import Text
+from training.world.samples import Text
 from training.world.tasks import make_sample
 
 WAYS = ("blis", "numpy", "together", "lean")

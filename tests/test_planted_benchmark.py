@@ -16,7 +16,7 @@ from omnitrace_core.backends import load_backend
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from training.tiny.build import save_thinker
-from training.tiny.planted import SIZES, make_planted_thinker, make_planted_tokenizer
+from training.tiny.planted_thinker import SIZES, make_planted_thinker, make_planted_tokenizer
 from training.world.decoded import as_ready
 from training.world.tasks import TASK_NAMES, make_sample
 
@@ -41,10 +41,10 @@ def test_every_piece_of_evidence_has_its_unit(untrained: str, task: str) -> None
     for number in range(6):
         sample = make_sample(task, 4, f"evidence-{number}")
         units = as_ready(sample, reader).units
-        for ask in sample.asks:
-            items = evidence_units(ask, units)
-            groups = {piece.group for piece in ask.evidence if piece.group is not None}
-            alone = sum(piece.group is None for piece in ask.evidence)
+        for question in sample.questions:
+            items = evidence_units(question, units)
+            groups = {piece.group for piece in question.evidence if piece.group is not None}
+            alone = sum(piece.group is None for piece in question.evidence)
             assert len(items) == alone + len(groups)
             assert all(items), "a piece of evidence that no unit carries"
             if not groups:

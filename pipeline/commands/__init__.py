@@ -1,1 +1,1 @@
-"""What each verb of the command line does beyond starting a run."""
+"""The verbs of the command line, beyond starting a run, and what they print."""

@@ -1,8 +1,8 @@
-"""`omnitrace ingest`: any accepted input into Parquet shards of samples.
+"""`omnitrace ingest`: turn any accepted input into Parquet shards of samples.
 
-Every record of the input becomes one row, whatever is wrong with it: a bad one is an error row of
-the run to come. Only what cannot be read at all (no JSON, no Parquet) stops the ingest, and then
-nothing of it stays behind.
+Every record of the input becomes one row; a bad record becomes an error row of the later run. Only
+a file that cannot be read at all (as JSON or Parquet) stops the ingest, which then removes its
+shards.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.samples.forms import normalise, rejected_row
 from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import clip
-from pipeline.commands.input_files import InputFile, Record, find_files
+from pipeline.commands.input_files import InputFile, find_files
+from pipeline.commands.json_records import Record
 from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 _log = logging.getLogger(__name__)
 
-# A shard with this much inline media is closed early: it has to fit in memory.
+# A shard with this much inline media is closed early, because it has to fit in memory.
 MAX_SHARD_BYTES = 256 * 1024**2
-# Small row groups, so that a run reads a chunk of rows without the media of all the others.
+# Small row groups, so that a run can read a chunk of rows without the media of the other rows.
 ROW_GROUP_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did; shards are paths or URLs in order."""
+    """What an ingest wrote. shards: their paths or URLs, in order."""
 
     files_read: int
     rows: int
@@ -54,36 +55,39 @@ def ingest(
     """Write the samples of `source` as `dest/shard-00000.parquet` and so on.
 
     source: a .json, .jsonl or .parquet file, a directory of such files, an fsspec URL or glob.
-    media_root: what relative media addresses start at; without it, the file they stand in.
-    inline_media: embed the bytes of local media files; one that cannot be read keeps its address,
-        so that the run reports it. Reads any local path the input names: for trusted input only.
+    media_root: folder that relative media addresses start at; by default the folder of the input
+        file.
+    inline_media: embed the bytes of local media files. A file that cannot be read keeps its
+        address, so that the run reports it. This reads any local path that the input names: use it
+        for trusted input only.
     overwrite: remove the shards that `dest` has.
 
-    The same input gives the same bytes. A shard holds `shard_rows` rows, fewer if its inline media
-    pass MAX_SHARD_BYTES. Repeated ids are kept; the run reports them.
+    The same input gives the same bytes. A shard has `shard_rows` rows, or fewer if its inline media
+    exceed MAX_SHARD_BYTES. Repeated ids are kept; the run reports them.
 
     Raises:
-        InputSchemaError: the input cannot be read as records, or has none; no shard is left behind.
-        ConfigError: `dest` has shards already, is a file, or holds the input; or a bad setting.
+        InputSchemaError: the input cannot be read as records, or has none; no shard is kept.
+        ConfigError: `dest` has shards already, is a file, or holds the input; or `shard_rows` is
+            below 1.
     """
     if shard_rows < 1:
         raise ConfigError(f"shard_rows is {shard_rows}; give a number of rows above 0")
     files = find_files(source)
     target = Folder(dest)
-    old = _present_shards(target, files, overwrite)
+    old_shards = _present_shards(target, files, overwrite)
     root = None if media_root is None else absolute_path(media_root)
     n_rows = 0
     written: list[str] = []
     try:
         for rows in _shards(_rows(files, root, inline_media), shard_rows):
-            while old:
-                target.delete(old.pop())
+            while old_shards:
+                target.delete(old_shards.pop())
             name = f"shard-{len(written):05d}.parquet"
             _write(target, name, rows)
             written.append(name)
             n_rows += len(rows)
     except BaseException:
-        for name in written:  # part of a corpus must not pass for the whole
+        for name in written:  # a part of a corpus must not look like all of it
             target.delete(name)
         raise
     if not n_rows:
@@ -92,14 +96,14 @@ def ingest(
 
 
 def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool) -> list[str]:
-    """Names of the shards that are to be replaced; refuses to lose or mix any unasked."""
+    """Names of the shards to replace. Raises: ConfigError: they must not be replaced."""
     if target.is_file():
         raise ConfigError(f"{target.root} is a file; give a folder to write shards into")
     present = [name for name in target.names(suffix=".parquet") if name.startswith("shard-")]
     if present and not overwrite:
         raise ConfigError(
-            f"{target.root} has {len(present)} shard(s) already, {present[0]} the first; "
-            "give another folder, or overwrite to replace them"
+            f"{target.root} has {len(present)} shard(s) already, such as {present[0]}; "
+            "give another folder, or --overwrite to replace them"
         )
     if {file.url for file in files}.intersection(map(target.url, present)):
         raise ConfigError(f"{target.root} holds the input; write the shards to another folder")
@@ -150,7 +154,7 @@ def _embed_media(row: SampleRow) -> None:
             with open(path, "rb") as handle:
                 part["data"] = handle.read()
         except OSError as exc:
-            _log.warning("%s stays an address: %s", path, exc)
+            _log.warning("%s is kept as an address, because it cannot be read: %s", path, exc)
         else:
             part["uri"] = None
 

@@ -1,4 +1,4 @@
-"""`omnitrace trace FILE`: small jobs without Ray, from JSON to JSON."""
+"""`omnitrace trace FILE`: trace a small file without Ray, from JSON to JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from omnitrace_core.records import Sample
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.samples.parse import parse_any, with_default_id
 from omnitrace_core.samples.values import clip
-from pipeline.commands.input_files import Record, find_files
+from pipeline.commands.input_files import find_files
+from pipeline.commands.json_records import Record
 from pipeline.commands.terminal import say, say_error
 from pipeline.config import RunConfig, make_config
 from pipeline.run_folder.verdict import ExitCode
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from omnitrace_core.result import TraceResult
     from omnitrace_core.tracer import OmniTracer
 
-# Of a run's config these say something to this verb, too.
+# The sections of a run's config that this verb accepts as well.
 _SECTIONS = ("asr", "curation", "decode", "media", "spans", "trace", "units")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Our own arguments, and those of the method's published release."""
+    """Add our arguments and those of the method's published release."""
     parser.add_argument("file", nargs="?", help="JSON, JSONL or Parquet file of samples")
     parser.add_argument(
         "overrides",
@@ -41,9 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a field as in a run's config, such as asr.engine=whisper asr.model=DIR; "
         f"sections: {', '.join(_SECTIONS)}",
     )
-    parser.add_argument("--questions_path", help="the same, in the published release's spelling")
+    parser.add_argument("--questions_path", help="same as FILE, as the published release spells it")
     parser.add_argument("--model", help="local directory or hub id of the model")
-    parser.add_argument("--model_name", default=None, help="qwen: the published release's name")
+    parser.add_argument(
+        "--model_name",
+        default=None,
+        help="qwen: same as --model, as the published release spells it",
+    )
     parser.add_argument(
         "--method", default="attmean", help="signal, such as attmean, attraw, attgrads"
     )
@@ -119,15 +124,15 @@ def _sample(record: Record, name: str, folder: str) -> Sample:
     """Raises: InvalidSample."""
     if not isinstance(record.value, Mapping):
         raise InvalidSample(
-            f"{record.where}: not an object but {clip(record.value)}; give a sample"
+            f"{record.where}: the record is {clip(record.value)}, not an object; give a sample"
         )
     return parse_any(with_default_id(record.value, name), folder)
 
 
 def _source(arguments: argparse.Namespace) -> tuple[str, list[str]]:
-    """The file, in either spelling, and the overrides. Raises: ConfigError."""
+    """The input file, and the overrides. Raises: ConfigError: there is no file."""
     if arguments.questions_path:
-        # Then what comes first without a flag is no file.
+        # Then the first word without a flag is not a file but an override.
         first = [] if arguments.file is None else [arguments.file]
         return arguments.questions_path, first + arguments.overrides
     if not arguments.file:
@@ -136,12 +141,12 @@ def _source(arguments: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]) -> RunConfig:
-    """Flags and overrides, checked as a run's config is. Raises: ConfigError."""
+    """The config of flags and overrides. Raises: ConfigError: one of them is not valid."""
     for override in overrides:
         section, dot, _ = override.partition("=")[0].partition(".")
         if dot and section not in _SECTIONS:
-            raise ConfigError(f"override {override!r}: trace takes {', '.join(_SECTIONS)} alone")
-    hosts = [host.strip() for given in arguments.web_hosts for host in given.split(",")]
+            raise ConfigError(f"override {override!r}: trace takes only {', '.join(_SECTIONS)}")
+    hosts = [host.strip() for value in arguments.web_hosts for host in value.split(",")]
     tree: dict[str, object] = {
         "input": {"path": "-"},
         "output": {"path": "-"},
@@ -158,13 +163,13 @@ def _config(arguments: argparse.Namespace, overrides: list[str]) -> RunConfig:
     config = make_config(tree, overrides, "the command line")
     if config.units.audio != "chunks" and any(item.startswith("asr.") for item in overrides):
         raise ConfigError(
-            "settings of asr are given, but sounds are cut into time bins; add --use_asr_for_audio"
+            "asr settings have no effect on sounds cut into time bins; add --use_asr_for_audio"
         )
     return config
 
 
 def _tracer(arguments: argparse.Namespace, config: RunConfig) -> OmniTracer:
-    """The loaded tracer. Raises: ConfigError for a model or speech engine that cannot be had."""
+    """The loaded tracer. Raises: ConfigError: the model or speech engine cannot be loaded."""
     from omnitrace_core import OmniTracer
     from omnitrace_core.asr import SpeechChunker, load_engine
 
@@ -180,7 +185,7 @@ def _tracer(arguments: argparse.Namespace, config: RunConfig) -> OmniTracer:
 
 
 def _check_output(output: str) -> None:
-    """Raises: ConfigError, before the work whose result could not be written."""
+    """Check before the work that its result can be written. Raises: ConfigError."""
     if output == "-":
         return
     try:
@@ -233,11 +238,11 @@ def _failure(name: str, error: RowError) -> dict[str, object]:
     }
 
 
-def _name_of(item: object, number: int) -> str:
-    if isinstance(item, Mapping):
+def _name_of(record: object, number: int) -> str:
+    if isinstance(record, Mapping):
         for key in ID_KEYS:
-            if item.get(key) is not None:
-                return str(item[key])
+            if record.get(key) is not None:
+                return str(record[key])
     return f"sample-{number}"
 
 

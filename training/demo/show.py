@@ -18,7 +18,7 @@ from pathlib import Path
 from omnitrace_core.printable import printable
 from omnitrace_core.records import LabelSource
 from pipeline.commands.terminal import Block, Table, say_error, show
-from training.demo.planted import (
+from training.demo.comparison import (
     Pair,
     Record,
     ScoredStatement,

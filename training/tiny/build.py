@@ -1,9 +1,9 @@
 """Write a tiny Qwen2.5-Omni thinker to a folder: `python -m training.tiny.build DEST [--seed N]`.
 
 The architecture, the processor and the file layout are those of Qwen/Qwen2.5-Omni-7B's thinker, so
-whatever loads that model loads this one; only the sizes are small. The weights are random numbers
-drawn from a seed, nothing is trained: responses are noise, and attribution over them shows that the
-mechanics work, not that the sources are meaningful.
+code that loads that model also loads this one; only the sizes are small. The weights are random and
+follow from a seed; nothing is trained. Responses are noise: attribution on them shows that the code
+runs, not that the sources are meaningful.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ VIDEO_MAX_PIXELS = 16 * TOKEN_PIXELS
 class Sizes:
     """What differs between small thinkers: values of the three configs, and pixel limits.
 
-    vision, audio: without the width they hand on, which is the text's `hidden_size`.
+    vision, audio: without the output width, which is the text's `hidden_size`.
     """
 
     text: Mapping[str, Any]

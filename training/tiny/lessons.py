@@ -1,4 +1,4 @@
-"""Batches of the planted world as the model takes them, and the loss on the response.
+"""Batches of the planted world as model inputs, and the loss on the response.
 
 Symbols: B samples, P padded prompt positions, n padded response tokens.
 """
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from omnitrace_core.backends.base import Backend
 from omnitrace_core.reader import SampleReader
 from training.world.decoded import as_ready
-from training.world.records import WorldSample
+from training.world.samples import WorldSample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of the loss: the word that each ask is about weighs 1, the rest of the sentence this much.
+# Weight of a token in the loss, where the words that answer the question weigh 1.
 PLAIN_WEIGHT = 0.3
 
 
@@ -25,9 +25,9 @@ PLAIN_WEIGHT = 0.3
 class Lesson:
     """Prompts and right responses.
 
-    inputs: of the model's forward, prompt and response together. targets: [B, n] long; weights:
-    [B, n] float32, 0 on padding, 1 on value words, where they answer and not where a question's
-    word is said again.
+    inputs: of the model's forward, prompt and response together. targets: [B, n] long. weights:
+    [B, n] float32: 0 on padding, 1 on the words that answer a question (not where the
+    answer repeats a word of the question), PLAIN_WEIGHT elsewhere.
     """
 
     inputs: dict[str, Any]
@@ -36,7 +36,7 @@ class Lesson:
 
 
 def make_lesson(backend: Backend, reader: SampleReader, samples: Sequence[WorldSample]) -> Lesson:
-    """Samples that agree on where their videos' sound goes (those of one task do)."""
+    """A batch of samples that all have, or all lack, sound in their videos (as within a task)."""
     import torch
 
     encoded = [backend.encode(as_ready(sample, reader, cut=False)) for sample in samples]
@@ -57,25 +57,27 @@ def make_lesson(backend: Backend, reader: SampleReader, samples: Sequence[WorldS
 
 
 def _answer(tokenizer: Any, sample: WorldSample) -> tuple[list[int], list[float]]:
-    """Tokens of the right response with the end token, and what each weighs."""
+    """Tokens of the right response with the end token, and their weights."""
     encoded = tokenizer(sample.response, add_special_tokens=False, return_offsets_mapping=True)
-    values, at = set(), 0
-    for ask in sample.asks:
-        values |= {at + ask.answer.rindex(f" {value}") + 1 for value in ask.values}
-        at += len(ask.answer) + 1
+    starts, start_of_answer = set(), 0
+    for question in sample.questions:
+        starts |= {
+            start_of_answer + question.answer.rindex(f" {value}") + 1 for value in question.values
+        }
+        start_of_answer += len(question.answer) + 1
     weights = [
-        1.0 if any(start <= value < end for value in values) else PLAIN_WEIGHT
+        1.0 if any(start <= word < end for word in starts) else PLAIN_WEIGHT
         for start, end in encoded["offset_mapping"]
     ]
     return [*encoded["input_ids"], int(tokenizer.eos_token_id)], [*weights, PLAIN_WEIGHT]
 
 
 def loss_and_accuracy(model: Any, lesson: Lesson) -> tuple[Tensor, float]:
-    """Weighted cross-entropy of the response, and the share of value words that are predicted."""
+    """Weighted cross-entropy of the response, and the share of answering words predicted right."""
     n = lesson.targets.shape[1]
     hidden = model.model(**lesson.inputs, use_cache=False).last_hidden_state[:, -n - 1 : -1]
     scores = model.lm_head(hidden).float().log_softmax(dim=-1)
-    lost = -scores.gather(-1, lesson.targets[..., None]).squeeze(-1)
-    loss = (lost * lesson.weights).sum() / lesson.weights.sum()
-    right = (scores.argmax(dim=-1) == lesson.targets)[lesson.weights == 1.0]
-    return loss, float(right.float().mean())
+    losses = -scores.gather(-1, lesson.targets[..., None]).squeeze(-1)
+    loss = (losses * lesson.weights).sum() / lesson.weights.sum()
+    is_right = (scores.argmax(dim=-1) == lesson.targets)[lesson.weights == 1.0]
+    return loss, float(is_right.float().mean())

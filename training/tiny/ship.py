@@ -1,7 +1,7 @@
-"""Make a training run the model that comes with the package: `python -m training.tiny.ship RUN`.
+"""Put the model of a training run into the package: `python -m training.tiny.ship RUN`.
 
-Weights become float16 safetensors, and the log of the accuracies goes with them. The model card,
-README.md in the same folder, is written by hand.
+Writes the weights as float16 safetensors, with the log of the accuracies beside them. The model
+card, README.md in the same folder, is written by hand.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from omnitrace_core.backends.shipped import SHIPPED
 from training.tiny.build import save_thinker
-from training.tiny.planted import SIZES
+from training.tiny.planted_thinker import SIZES
 from training.tiny.train import LOG
 
 NAME = "omnitrace-tiny"
 
 
 def ship(run: Path, dest: Path) -> Path:
-    """Write the model of a training run's folder to `dest`; what else lies there stays."""
+    """Write the model of a training run's folder to `dest`, and keep other files there."""
     import torch
 
     from omnitrace_core.backends import load_backend
@@ -38,8 +38,10 @@ def ship(run: Path, dest: Path) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Ship a run."""
-    parser = argparse.ArgumentParser(description="Make a training run the shipped model.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description="Put the model of a training run into the package."
+    )
     parser.add_argument("run", type=Path, help="folder that training.tiny.train wrote")
     parser.add_argument("--dest", type=Path, default=SHIPPED[NAME])
     args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
-"""The tiny model's tokenizer: byte-level BPE learned at build time from the text in this file.
+"""The tiny models' tokenizers: byte-level BPE learned at build time from the text in this file.
 
-Byte-level, so any text of any language goes in and comes out unchanged; only common English comes
-out short. The special tokens are Qwen2.5-Omni's, so its processor finds them by name.
+Byte-level, so text of any language is decoded to itself; only common English needs few
+tokens. The special tokens are Qwen2.5-Omni's, so its processor finds them by name.
 """
 
 from __future__ import annotations
@@ -108,18 +108,18 @@ def build_word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    cut = _words()
-    words = {piece for text in texts for piece, _ in cut.pre_tokenize_str(text)}
+    splitter = _words()
+    words = {piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: k for k, piece in enumerate([*alphabet, *sorted(words - {*alphabet})])}
-    # Without merges: a word that the vocabulary has is taken whole, another one byte by byte.
+    # Without merges: a word of the vocabulary becomes one token, any other word one token per byte.
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = cut
+    tokenizer.pre_tokenizer = splitter
     return _as_qwen(tokenizer)
 
 
 def _words() -> Any:
-    """Cuts text into words and what is between them, as bytes."""
+    """Splits text into words and the characters between them, as bytes."""
     from tokenizers import Regex, pre_tokenizers
 
     return pre_tokenizers.Sequence(
@@ -131,7 +131,7 @@ def _words() -> Any:
 
 
 def _as_qwen(tokenizer: Any) -> PreTrainedTokenizerFast:
-    """With Qwen2.5-Omni's special tokens, as transformers expects it."""
+    """The tokenizer for transformers, with the special tokens of Qwen2.5-Omni."""
     from tokenizers import AddedToken, decoders
     from transformers import PreTrainedTokenizerFast
 

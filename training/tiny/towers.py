@@ -1,8 +1,9 @@
-"""Before the thinker is trained: its towers learn to say what they see and hear in its own words.
+"""Align the vision and audio towers with the word embeddings, before the thinker is trained.
 
-Each token of a picture is drawn to the sum of the embeddings of its shape and its colour, each
-token of a recording to the embedding of its sound; a token with nothing to it is drawn to zero. The
-words stay as they are. Seconds of training, without which lookups in pictures form late or never.
+Training moves each token of a picture to the sum of the embeddings of its shape and its colour,
+each token of a recording to the embedding of its sound, and a token that shows nothing to zero. The
+word embeddings stay as they are. It takes seconds; without it, lookups in pictures form late or
+never.
 
 Symbols: N tokens of a batch, D model width.
 """
@@ -18,45 +19,45 @@ from omnitrace_core.backends.base import Backend
 from omnitrace_core.reader import SampleReader
 from training.world.decoded import as_ready
 from training.world.lexicon import COLOURS, SHAPES, SOUNDS
-from training.world.records import Part, Picture, Recording, Shape, WorldSample
+from training.world.samples import Part, Picture, Recording, Shape, WorldSample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _RATE, _SHARPNESS = 3e-3, 10.0
 _PICTURES, _RECORDINGS, _SECONDS = 48, 8, 6
-TOKENS_OF_A_SECOND = 25
+TOKENS_PER_S = 25
 
-# Of one token: the words that it should say, none if there is nothing to see.
+# The words that one token should be close to; empty if it shows nothing.
 Words = tuple[str, ...]
 
 
 def align_towers(backend: Backend, reader: SampleReader, seed: int, steps: int) -> dict[str, float]:
-    """Train both towers; returns the share of words that a token is nearest to, by tower."""
+    """Train both towers; returns, by tower, the share of tokens whose nearest word is right."""
     import torch
 
     model: Any = backend.model
-    parts = {"vision": model.model.visual, "audio": model.model.audio_tower}
-    found: dict[str, float] = {}
-    for name, tower in parts.items():
+    towers = {"vision": model.model.visual, "audio": model.model.audio_tower}
+    shares: dict[str, float] = {}
+    for name, tower in towers.items():
         draw = Random(f"{name}/{seed}")
         optimizer = torch.optim.AdamW(tower.parameters(), lr=_RATE, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
         for _ in range(steps):
             make = _pictures if name == "vision" else _recordings
-            loss, found[name] = _lesson(backend, reader, *make(draw))
+            loss, shares[name] = _lesson(backend, reader, *make(draw))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
             optimizer.step()
             schedule.step()
     model.zero_grad(set_to_none=True)
-    print(json.dumps({"towers": {name: round(share, 3) for name, share in found.items()}}))
-    return found
+    print(json.dumps({"towers": {name: round(share, 3) for name, share in shares.items()}}))
+    return shares
 
 
 def _pictures(draw: Random) -> tuple[list[Part], list[Words]]:
-    """Pictures, and what each of their 2 x 2 tokens shows."""
+    """Pictures, and the words of each of their 2 x 2 tokens."""
     parts: list[Part] = []
     words: list[Words] = []
     for _ in range(_PICTURES):
@@ -78,20 +79,20 @@ def _pictures(draw: Random) -> tuple[list[Part], list[Words]]:
 
 
 def _recordings(draw: Random) -> tuple[list[Part], list[Words]]:
-    """Recordings, and what is heard in each of their tokens."""
+    """Recordings, and the word of each of their tokens."""
     parts: list[Part] = []
     words: list[Words] = []
     for _ in range(_RECORDINGS):
         sounds = tuple(draw.choice(SOUNDS) for _ in range(_SECONDS))
         parts.append(Recording(sounds, draw.randrange(2**31)))
-        words += [(sound,) for sound in sounds for _ in range(TOKENS_OF_A_SECOND)]
+        words += [(sound,) for sound in sounds for _ in range(TOKENS_PER_S)]
     return parts, words
 
 
 def _lesson(
     backend: Backend, reader: SampleReader, parts: Sequence[Part], words: Sequence[Words]
 ) -> tuple[Tensor, float]:
-    """How far the tokens are from their words, and the share of words that are nearest."""
+    """The loss of the tokens against their words, and the share whose nearest word is right."""
     import torch
 
     model: Any = backend.model
@@ -100,35 +101,40 @@ def _lesson(
     features = _features(model, inputs)
     with torch.no_grad():
         embeddings = model.get_input_embeddings().weight
-        vectors = {word: embeddings[_id(backend, word)] for said in words for word in said}
+        vectors = {word: embeddings[_id(backend, word)] for of_token in words for word in of_token}
         zero = embeddings.new_zeros(embeddings.shape[1])
-        targets = torch.stack([sum((vectors[word] for word in said), zero) for said in words])
+        targets = torch.stack(
+            [sum((vectors[word] for word in of_token), zero) for of_token in words]
+        )
     losses = [(features - targets).square().sum(-1).mean()]
     right = total = 0
     for pool in (tuple(COLOURS), SHAPES, SOUNDS):
-        rows, wanted = _of_pool(words, pool)
+        rows, targets_of_rows = _rows_of_pool(words, pool)
         if not rows:
             continue
         with torch.no_grad():
             names = embeddings[[_id(backend, word) for word in pool]]
         scores = torch.cosine_similarity(features[rows][:, None], names[None], dim=-1)
-        target = torch.tensor(wanted, device=features.device)
+        target = torch.tensor(targets_of_rows, device=features.device)
         losses.append(torch.nn.functional.cross_entropy(scores * _SHARPNESS, target))
         right += int((scores.argmax(-1) == target).sum())
-        total += len(wanted)
+        total += len(rows)
     return torch.stack(losses).sum(), right / total
 
 
-def _of_pool(words: Sequence[Words], pool: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Tokens that say a word of the pool, and which."""
-    said_of = [
-        (row, pool.index(word)) for row, said in enumerate(words) for word in said if word in pool
+def _rows_of_pool(words: Sequence[Words], pool: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Indices of the tokens that have a word of the pool, and of that word in the pool."""
+    pairs = [
+        (row, pool.index(word))
+        for row, of_token in enumerate(words)
+        for word in of_token
+        if word in pool
     ]
-    return [row for row, _ in said_of], [index for _, index in said_of]
+    return [row for row, _ in pairs], [index for _, index in pairs]
 
 
 def _features(model: Any, inputs: Any) -> Tensor:
-    """What the towers hand to the decoder, [N, D]."""
+    """Output of the towers, [N, D], as the decoder receives it."""
     import torch
 
     if "pixel_values" in inputs:

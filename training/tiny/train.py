@@ -1,10 +1,10 @@
 """Train the thinker in the planted world: `python -m training.tiny.train DEST --seed 0`.
 
-Resumable: DEST holds a checkpoint that the same command goes on from, and more `--steps` go on from
-a finished run (at the rate that its place in the longer schedule has). First weights, samples and
-schedule follow from the arguments alone, so a run ends the same wherever sums are rounded alike.
-The log, one JSON line per report, has the loss and the accuracy of every task on samples that are
-watched, not trained on; `benchmarks.planted` reports on others.
+Training resumes: the same command continues from the checkpoint in DEST, and a higher `--steps`
+continues a finished run (at the learning rate of its place in the longer schedule). The first
+weights, the samples and the schedule follow from the arguments alone, so a run ends with the same
+weights wherever sums are rounded alike. The log, one JSON line per report, has the loss and the
+accuracy of every task on validation samples; `benchmarks.planted` reports on a test split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from omnitrace_core.options import ModelOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from training.tiny.build import save_thinker
 from training.tiny.lessons import loss_and_accuracy, make_lesson
-from training.tiny.planted import SIZES, kinds, make_planted_thinker, make_planted_tokenizer
+from training.tiny.planted_thinker import SIZES, kinds, make_planted_thinker, make_planted_tokenizer
 from training.tiny.towers import align_towers
 from training.world.tasks import make_sample
 
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LEARNING_RATE, _LEAST_RATE, _WARM_UP_STEPS = 2e-3, 2e-5, 30
-# What was set up before learns this much slower: at full speed the first steps, which learn what
-# sentences look like, wash out the planted queries and keys, and move words and towers apart.
+# Factors of the learning rate for weights that were set up before. At the full rate, the first
+# steps (which learn the form of sentences) erase the planted queries and keys, and separate the
+# towers from the words.
 _PLANTED_RATE, _WORD_RATE = 0.1, 0.3
 _HIGHEST_LEVEL, _MOST_PICTURES = 6, 4
 STEPS = 1_000
-_WATCHED, _WATCHED_LEVEL = 32, 4
-# What a step's samples are drawn from together: they fit into one batch and cost about the same.
-# Tasks that are learned late are named more than once.
+_VALIDATION_SAMPLES, _VALIDATION_LEVEL = 32, 4
+# Tasks whose samples are drawn together: they fit into one batch and cost about the same. A task
+# that is learned late is listed more than once, so that it is drawn more often.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "facts": ("text_where", "text_who", "text_summary", "text_both"),
     "text": (
@@ -55,14 +56,15 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "sound": ("video_sound",),
     "mixed": ("mixed",),
 }
-# From which part of the training on, how often each family is drawn, and the highest level. All
-# kinds of evidence from the start: what one does not need, training on it alone would unlearn.
+# From this share of the training on: weights of the families, and the highest level. All kinds of
+# evidence are there from the start; training on one alone would make the model unlearn the others.
 STAGES: tuple[tuple[float, dict[str, int], int], ...] = (
     (0.00, {"image": 2, "audio": 2, "video": 1, "sound": 2}, 4),
     (0.25, {"image": 3, "audio": 2, "video": 1, "sound": 2, "mixed": 2}, 5),
     (0.50, {"image": 3, "audio": 1, "video": 1, "sound": 2, "mixed": 2}, _HIGHEST_LEVEL),
 )
-# Every step also has text, twice the samples: it is cheap, and its lookups take the most examples.
+# Every step also has text, with twice the samples: text is cheap, and its lookups need the most
+# examples.
 _FACTS_UNTIL = 0.25
 _FAMILIES_OF_STEP = 3
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
@@ -70,9 +72,10 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A training run.
+    """Settings of a training run.
 
-    batch: samples of a family in a step; families: those that may be drawn; report_every: steps.
+    batch: samples per family in a step. families: those that may be drawn. report_every,
+    tower_steps: in steps.
     """
 
     seed: int
@@ -85,7 +88,7 @@ class Plan:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What a run that goes on may not change."""
+        """Settings that must not change when training continues."""
         return {
             "seed": self.seed,
             "batch": self.batch,
@@ -96,7 +99,7 @@ class Plan:
 
 
 class Training:
-    """The model, its optimiser, and how far it has come.
+    """A model in training: its weights, its optimiser and its number of steps.
 
     Raises:
         ConfigError: `dest` holds a run of another plan.
@@ -108,10 +111,10 @@ class Training:
         from omnitrace_core.backends import load_backend
 
         self.dest, self.plan = dest, plan
-        held = None
+        checkpoint = None
         if (dest / CHECKPOINT).exists():
-            held = torch.load(dest / CHECKPOINT, weights_only=True, map_location="cpu")
-            _check_same(plan, held["plan"], dest)
+            checkpoint = torch.load(dest / CHECKPOINT, weights_only=True, map_location="cpu")
+            _check_same(plan, checkpoint["plan"], dest)
         else:
             tokenizer = make_planted_tokenizer()
             model = make_planted_thinker(tokenizer, plan.seed, plan.circuit)
@@ -119,47 +122,48 @@ class Training:
         self.backend = load_backend(ModelOptions(path=str(dest), dtype="float32"))
         self.model: Any = self.backend.model
         self.model.requires_grad_(True).train()
-        self.things = [
-            id_ for kind in kinds(self.backend.tokenizer) for forms in kind for id_ in forms
+        self.word_ids = [
+            token for kind in kinds(self.backend.tokenizer) for forms in kind for token in forms
         ]
         self.reader = SampleReader(ReadingOptions(self.backend.rules))
         self.optimizer = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.01)
         self.step, self.spent_s = 0, 0.0
-        if held is not None:
-            self.model.load_state_dict(held["model"])
-            self.optimizer.load_state_dict(held["optimizer"])
-            self.step, self.spent_s = held["step"], held["spent_s"]
+        if checkpoint is not None:
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.step, self.spent_s = checkpoint["step"], checkpoint["spent_s"]
         else:
             align_towers(self.backend, self.reader, plan.seed, plan.tower_steps)
         _cut_log(dest / LOG, self.step)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups: what was set up before learns slower."""
+        """Parameter groups of the optimiser, each with its factor of the learning rate."""
         inner = self.model.model
         towers = [*inner.visual.parameters(), *inner.audio_tower.parameters()]
         layers = inner.language_model.layers[:2] if self.plan.circuit else []
         planted = [weight for layer in layers for weight in layer.self_attn.parameters()]
         ids = {id(weight) for weight in (*planted, *towers)}
         rest = [weight for weight in self.model.parameters() if id(weight) not in ids]
-        shares = ((rest, 1.0), (planted, _PLANTED_RATE), (towers, _WORD_RATE))
-        return [{"params": weights, "share": share} for weights, share in shares]
+        factors = ((rest, 1.0), (planted, _PLANTED_RATE), (towers, _WORD_RATE))
+        return [{"params": weights, "factor": factor} for weights, factor in factors]
 
     def run(self) -> None:
-        """Train until the steps are done, reporting and saving on the way."""
+        """Train until all steps are done; report and save at intervals."""
         while self.step < self.plan.steps:
-            begun = time.perf_counter()
-            loss = self._one_step()
-            self.spent_s += time.perf_counter() - begun
+            started = time.perf_counter()
+            loss = self.train_step()
+            self.spent_s += time.perf_counter() - started
             if self.step % self.plan.report_every == 0 or self.step == self.plan.steps:
                 self.report(float(loss))
                 self.save()
 
-    def _one_step(self) -> Tensor:
+    def train_step(self) -> Tensor:
+        """Do one step; returns its mean loss."""
         import torch
 
         done = self.step / self.plan.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(done) * group["share"]
+            group["lr"] = self._rate(done) * group["factor"]
         draw = Random(f"{self.plan.seed}/{self.step}")
         self.optimizer.zero_grad()
         losses = []
@@ -175,14 +179,14 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         words = self.model.get_input_embeddings().weight
         with torch.no_grad():
-            before = words[self.things]
+            before = words[self.word_ids]
             self.optimizer.step()
-            words[self.things] = before.lerp(words[self.things], _WORD_RATE)
+            words[self.word_ids] = before.lerp(words[self.word_ids], _WORD_RATE)
         self.step += 1
         return torch.stack(losses).mean()
 
     def _drawn(self, draw: Random, done: float, part: int) -> tuple[str, int]:
-        """The family whose turn it is, text first, and the highest level."""
+        """The family of batch `part` of a step (text for the first), and the highest level."""
         _, weights, highest = next(stage for stage in reversed(STAGES) if stage[0] <= done)
         if part == 0:
             weights = {"facts": 1} if done < _FACTS_UNTIL else {"text": 1}
@@ -192,13 +196,13 @@ class Training:
         return family, min(highest, _MOST_PICTURES) if family == "image" else highest
 
     def _rate(self, done: float) -> float:
-        """The full rate for half of the steps, then less and less."""
-        warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        """The learning rate: full for the first half of the steps, then falling as a cosine."""
+        warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         falling = 0.5 + 0.5 * math.cos(math.pi * max(0.0, 2 * done - 1))
-        return warm * (_LEAST_RATE + (_LEARNING_RATE - _LEAST_RATE) * falling)
+        return warm_up * (_LEAST_RATE + (_LEARNING_RATE - _LEAST_RATE) * falling)
 
     def report(self, loss: float) -> None:
-        """Log and print the accuracy on value words of each task's watched samples."""
+        """Log and print the loss and the accuracy by task on validation samples."""
         line = {
             "step": self.step,
             "minutes": round(self.spent_s / 60, 2),
@@ -210,24 +214,25 @@ class Training:
             log.write(json.dumps(line) + "\n")
 
     def accuracy(self) -> dict[str, float]:
-        """By task, the share of value words that are predicted after the right words."""
+        """By task, the share of answering words that are predicted right after the right words."""
         import torch
 
         self.model.eval()
-        found = {}
+        accuracy = {}
         tasks = dict.fromkeys(task for name in self.plan.families for task in FAMILIES[name])
         with torch.no_grad():
             for task in tasks:
                 samples = [
-                    make_sample(task, _WATCHED_LEVEL, f"watched-{k}") for k in range(_WATCHED)
+                    make_sample(task, _VALIDATION_LEVEL, f"watched-{k}")
+                    for k in range(_VALIDATION_SAMPLES)
                 ]
                 lesson = make_lesson(self.backend, self.reader, samples)
-                found[task] = round(loss_and_accuracy(self.model, lesson)[1], 3)
+                accuracy[task] = round(loss_and_accuracy(self.model, lesson)[1], 3)
         self.model.train()
-        return found
+        return accuracy
 
     def save(self) -> None:
-        """Write the weights, and all that is needed to go on."""
+        """Write the weights, and a checkpoint to continue from."""
         import torch
 
         self.model.save_pretrained(self.dest / "partial")
@@ -247,30 +252,30 @@ class Training:
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Leave out what was reported after the checkpoint: it is done again."""
+    """Drop reports from after the checkpoint: those steps are done again."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _check_same(plan: Plan, held: dict[str, Any], dest: Path) -> None:
-    """Raises: ConfigError: a checkpoint of another plan."""
+def _check_same(plan: Plan, stored: dict[str, Any], dest: Path) -> None:
+    """Raises: ConfigError: the checkpoint is of another plan."""
     for name, value in plan.fixed.items():
-        if held.get(name) != value:
+        if stored.get(name) != value:
             raise ConfigError(
-                f"{dest}: was trained with {name} {held.get(name)}, not {value}; give the same, or "
-                "another folder"
+                f"{dest} was trained with {name} {stored.get(name)}, not {value}; give the same "
+                "value or another folder"
             )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, or go on."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Train the thinker in the planted world.")
     parser.add_argument("dest", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help="more than before: go on")
-    parser.add_argument("--batch", type=int, default=12, help="samples of each family in a step")
+    parser.add_argument("--steps", type=int, default=STEPS, help="in total, earlier ones included")
+    parser.add_argument("--batch", type=int, default=12, help="samples per family in a step")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument(
         "--no-circuit",

@@ -1,1 +1,1 @@
-"""A seeded world of samples whose responses rest on known evidence."""
+"""The planted world: seeded samples whose right responses rest on known evidence."""

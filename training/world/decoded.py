@@ -1,6 +1,6 @@
-"""Samples of the world as a backend takes them, without files: what training and tuning read.
+"""Make samples of the world ready for a model without files, for training and tuning.
 
-The same numbers as through files and the real decoders, but for what H.264 and AAC lose.
+The numbers are those of the files and the real decoders, except for what H.264 and AAC lose.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from omnitrace_core.records import (
     Sample,
 )
 from omnitrace_core.records import Part as MessagePart
-from training.world.media import (
+from training.world.rendering import (
     FPS,
     SAMPLE_RATE,
     SIDE,
@@ -35,7 +35,7 @@ from training.world.media import (
     draw_picture,
     play,
 )
-from training.world.records import Clip, Part, Picture, Recording, Text, WorldSample
+from training.world.samples import Clip, Part, Picture, Recording, Text, WorldSample
 
 
 def as_ready(
@@ -43,7 +43,7 @@ def as_ready(
 ) -> ReadySample:
     """A sample with its media decoded and its units cut.
 
-    answered: with the right response. cut: without units it is made faster, for training.
+    answered: include the right response. cut: cut units; training needs none and is faster without.
     """
     content: list[MessagePart] = []
     media: dict[int, DecodedMedia] = {}
@@ -54,7 +54,10 @@ def as_ready(
         media[index] = decoded(part, reader.options.rules, reader.options.media)
         kind = {Picture: "image", Recording: "audio", Clip: "video"}[type(part)]
         content.append(MessagePart(kind, uri=f"world://{index}"))  # type: ignore[arg-type]
-    content += [MessagePart("text", text=text, evidence=tells) for text, tells in sample.asked]
+    content += [
+        MessagePart("text", text=text, evidence=is_evidence)
+        for text, is_evidence in sample.prompt_parts
+    ]
     made = Sample(
         sample.sample_id,
         (Message("user", tuple(content)),),
@@ -66,7 +69,11 @@ def as_ready(
 
 
 def decoded(part: Part, rules: MediaRules, options: MediaOptions) -> DecodedMedia:
-    """A part's medium as the model's rules have it. Raises: TypeError for a text."""
+    """A part's medium, sized and sampled by the model's rules.
+
+    Raises:
+        TypeError: the part is a text.
+    """
     if isinstance(part, Picture):
         width, height = image_size(SIDE, SIDE, PartOptions(), options, rules, "a picture")
         return DecodedImage(_resized(draw_picture(part), width, height), SIDE, SIDE, "")
@@ -80,14 +87,14 @@ def decoded(part: Part, rules: MediaRules, options: MediaOptions) -> DecodedMedi
 def _video(clip: Clip, rules: MediaRules, options: MediaOptions) -> DecodedVideo:
     frames = draw_clip(clip)
     seconds = float(len(clip.shapes))
-    n = count_frames(len(frames), FPS, PartOptions(), options, rules, "a clip")
-    picks = spread_frames(0, len(frames) - 1, n)
-    width, height = frame_size(SIDE, SIDE, n, PartOptions(), options, rules, "a clip")
+    n_frames = count_frames(len(frames), FPS, PartOptions(), options, rules, "a clip")
+    picks = spread_frames(0, len(frames) - 1, n_frames)
+    width, height = frame_size(SIDE, SIDE, n_frames, PartOptions(), options, rules, "a clip")
     sound = clip_sound(clip)
     return DecodedVideo(
         frames=np.stack([_resized(frames[k], width, height) for k in picks]),
         frame_times_s=picks / FPS,
-        fps=n / len(frames) * FPS,
+        fps=n_frames / len(frames) * FPS,
         width=SIDE,
         height=SIDE,
         start_s=0.0,

@@ -1,7 +1,7 @@
-"""Write samples of the world as the pipeline takes them: a JSONL and its media, with labels.
+"""Write samples of the world as input for the pipeline: JSON Lines, media files and labels.
 
 `python -m training.world.files DEST --per-task 50 --level 4 --seed held-out`. Media are real files:
-PNG, WAV, and MP4 through H.264 and AAC encoders. The same arguments give the same bytes.
+PNG, WAV, and MP4 from H.264 and AAC encoders. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from training.clips import write_clip
-from training.world.media import FPS, clip_sound, draw_clip, draw_picture, play
-from training.world.media import SAMPLE_RATE as RATE
-from training.world.records import Evidence, Part, Picture, Recording, Text, WorldSample
+from training.world.rendering import FPS, clip_sound, draw_clip, draw_picture, play
+from training.world.rendering import SAMPLE_RATE as RATE
+from training.world.samples import Evidence, Part, Picture, Recording, Text, WorldSample
 from training.world.tasks import TASK_NAMES, make_sample
 
 Row = dict[str, object]
 
 
 def write_world(dest: Path, samples: Iterable[WorldSample]) -> Path:
-    """Write DEST/samples.jsonl and DEST/media; returns the path of the former."""
+    """Write DEST/samples.jsonl and DEST/media; returns the path of samples.jsonl."""
     (dest / "media").mkdir(parents=True, exist_ok=True)
     path = dest / "samples.jsonl"
     with path.open("w", encoding="utf-8") as lines:
@@ -32,9 +32,12 @@ def write_world(dest: Path, samples: Iterable[WorldSample]) -> Path:
 
 
 def world_row(dest: Path, sample: WorldSample) -> Row:
-    """The sample's line of the JSONL; its media are written to DEST/media."""
+    """The sample as a line of samples.jsonl. Writes its media to DEST/media."""
     content = [_part(dest, f"{sample.sample_id}-{k}", part) for k, part in enumerate(sample.parts)]
-    content += [{"type": "text", "text": text, "evidence": tells} for text, tells in sample.asked]
+    content += [
+        {"type": "text", "text": text, "evidence": is_evidence}
+        for text, is_evidence in sample.prompt_parts
+    ]
     return {
         "sample_id": sample.sample_id,
         "messages": [{"role": "user", "content": content}],
@@ -46,7 +49,7 @@ def world_row(dest: Path, sample: WorldSample) -> Row:
 
 
 def _part(dest: Path, name: str, part: Part) -> Row:
-    """The part as it stands in a message; its medium is written."""
+    """The part as it stands in a message. Writes its medium."""
     if isinstance(part, Text):
         return {"type": "text", "text": part.text, "evidence": not part.instructs}
     if isinstance(part, Picture):
@@ -68,17 +71,17 @@ def _part(dest: Path, name: str, part: Part) -> Row:
 
 def _labels(sample: WorldSample) -> list[Row]:
     labels: list[Row] = []
-    at = 0
-    for ask in sample.asks:
+    start = 0
+    for question in sample.questions:
         labels.append(
             {
-                "statement": ask.answer,
-                "char_start": at,
-                "char_end": at + len(ask.answer),
-                "sources": [_source(item) for item in ask.evidence],
+                "statement": question.answer,
+                "char_start": start,
+                "char_end": start + len(question.answer),
+                "sources": [_source(item) for item in question.evidence],
             }
         )
-        at += len(ask.answer) + 1
+        start += len(question.answer) + 1
     return labels
 
 
@@ -93,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASK_NAMES), choices=TASK_NAMES)
     parser.add_argument("--per-task", type=int, default=20)
     parser.add_argument("--level", type=int, default=4, help="items per sample")
-    parser.add_argument("--seed", default="0", help="any word; another one is another split")
+    parser.add_argument("--seed", default="0", help="any word; each word gives another split")
     args = parser.parse_args(argv)
     samples = (
         make_sample(task, args.level, f"{args.seed}-{number}")

@@ -1,4 +1,4 @@
-"""The world's words. Every one is a single word, so that a tokenizer can give it one token."""
+"""The words of the planted world. Each is one word, so that a tokenizer can give it one token."""
 
 from __future__ import annotations
 

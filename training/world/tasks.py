@@ -1,8 +1,8 @@
-"""The world's tasks: which parts a sample has, and what is asked of it in which order.
+"""The tasks of the planted world: which parts a sample has, and which questions it asks.
 
-The order of the asks is shuffled against the order of their evidence, so that knowing the order
-explains nothing. `level` counts the items of a sample, as far as a task can have that many; the
-training raises it, the out-of-range split goes above it.
+Questions are shuffled against the order of their evidence, so that knowing the order explains
+nothing. `level` is the number of items in a sample, as far as a task can have that many; training
+raises it step by step, and the out-of-range split goes above it.
 """
 
 from __future__ import annotations
@@ -10,109 +10,109 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from training.world import sources
+from training.world import parts
 from training.world.lexicon import COLOURS, LETTERS, PLACES, SOUNDS
-from training.world.records import Ask, WorldSample
-from training.world.sources import Scene
+from training.world.parts import SampleBuilder
+from training.world.samples import Question, WorldSample
 
-# What a task puts into the scene, and what may be asked then.
-Maker = Callable[[Scene, int], list[Ask]]
+# Adds the parts of a task and returns the questions that they allow; takes the level.
+Maker = Callable[[SampleBuilder, int], list[Question]]
 
 
-def text_where(scene: Scene, level: int) -> list[Ask]:
+def text_where(builder: SampleBuilder, level: int) -> list[Question]:
     """Where things are."""
-    return [sources.where(fact) for fact in sources.facts(scene, level)]
+    return [parts.where(fact) for fact in parts.facts(builder, level)]
 
 
-def text_who(scene: Scene, level: int) -> list[Ask]:
+def text_who(builder: SampleBuilder, level: int) -> list[Question]:
     """Who brought things."""
-    return [sources.who(fact) for fact in sources.facts(scene, level)]
+    return [parts.who(fact) for fact in parts.facts(builder, level)]
 
 
-def text_summary(scene: Scene, level: int) -> list[Ask]:
-    """What some people did, in the order in which they are asked for."""
-    return [sources.tell(fact) for fact in sources.facts(scene, level)]
+def text_summary(builder: SampleBuilder, level: int) -> list[Question]:
+    """What some people did, in the order of the prompt."""
+    return [parts.summary(fact) for fact in parts.facts(builder, level)]
 
 
-def text_both(scene: Scene, level: int) -> list[Ask]:
-    """Where two things are, in one sentence: two-unit evidence."""
-    made = sources.facts(scene, max(level, 2))
-    scene.rng.shuffle(made)
-    pairs = zip(made[::2], made[1::2], strict=False)
-    return [sources.where_both(first, second) for first, second in pairs]
+def text_both(builder: SampleBuilder, level: int) -> list[Question]:
+    """Where two things are, in one sentence: evidence of two units."""
+    facts = parts.facts(builder, max(level, 2))
+    builder.rng.shuffle(facts)
+    pairs = zip(facts[::2], facts[1::2], strict=False)
+    return [parts.where_both(first, second) for first, second in pairs]
 
 
-def text_count(scene: Scene, level: int) -> list[Ask]:
-    """How many things are in a place: two-unit evidence and more."""
-    here, there = scene.pick(PLACES, 2)
-    places = [here, here] + [scene.rng.choice((here, there)) for _ in range(level - 2)]
-    scene.rng.shuffle(places)
-    made = sources.facts(scene, level, places)
-    return [sources.count_in(place, made) for place in sorted({here, there} & set(places))]
+def text_count(builder: SampleBuilder, level: int) -> list[Question]:
+    """How many things are in a place: evidence of two units and more."""
+    here, there = builder.pick(PLACES, 2)
+    places = [here, here] + [builder.rng.choice((here, there)) for _ in range(level - 2)]
+    builder.rng.shuffle(places)
+    facts = parts.facts(builder, level, places)
+    return [parts.count_in(place, facts) for place in sorted({here, there} & set(places))]
 
 
-def text_compare(scene: Scene, level: int) -> list[Ask]:
+def text_compare(builder: SampleBuilder, level: int) -> list[Question]:
     """Whether two things are in one place."""
-    here, there = scene.pick(PLACES, 2)
-    places = [scene.rng.choice((here, there)) for _ in range(level)]
-    made = sources.facts(scene, level, places)
-    scene.rng.shuffle(made)
-    pairs = zip(made[::2], made[1::2], strict=False)
-    return [sources.same_place(first, second) for first, second in pairs]
+    here, there = builder.pick(PLACES, 2)
+    places = [builder.rng.choice((here, there)) for _ in range(level)]
+    facts = parts.facts(builder, level, places)
+    builder.rng.shuffle(facts)
+    pairs = zip(facts[::2], facts[1::2], strict=False)
+    return [parts.same_place(first, second) for first, second in pairs]
 
 
-def image_lookup(scene: Scene, level: int) -> list[Ask]:
+def image_lookup(builder: SampleBuilder, level: int) -> list[Question]:
     """The colours of shapes, one to a picture."""
-    return sources.pictures(scene, level)
+    return parts.pictures(builder, level)
 
 
-def image_whose(scene: Scene, level: int) -> list[Ask]:
+def image_whose(builder: SampleBuilder, level: int) -> list[Question]:
     """Whose picture shows a shape."""
-    return sources.whose_picture(scene, level)
+    return parts.whose_picture(builder, level)
 
 
-def image_regions(scene: Scene, level: int) -> list[Ask]:
+def image_regions(builder: SampleBuilder, level: int) -> list[Question]:
     """The colours of shapes that share one picture."""
-    return sources.regions(scene, min(2 + level // 4, 4))
+    return parts.regions(builder, min(2 + level // 4, 4))
 
 
-def image_count(scene: Scene, level: int) -> list[Ask]:
+def image_count(builder: SampleBuilder, level: int) -> list[Question]:
     """How many pictures show a shape."""
-    return sources.count_shapes(scene, min(max(level, 2), len(COLOURS)))
+    return parts.count_shapes(builder, min(max(level, 2), len(COLOURS)))
 
 
-def conflict(scene: Scene, level: int) -> list[Ask]:
+def conflict(builder: SampleBuilder, level: int) -> list[Question]:
     """A caption against its picture, beside other pictures."""
-    return sources.conflict(scene, level - 1)
+    return parts.conflict(builder, level - 1)
 
 
-def audio_after(scene: Scene, level: int) -> list[Ask]:
-    """What sounded right after another sound. Of fewer than five, order explains too much."""
-    return sources.recording(scene, min(max(level, 5), len(SOUNDS) - 1))
+def audio_after(builder: SampleBuilder, level: int) -> list[Question]:
+    """What sounded right after another sound. With fewer than five, order explains too much."""
+    return parts.recording(builder, min(max(level, 5), len(SOUNDS) - 1))
 
 
-def video_lookup(scene: Scene, level: int) -> list[Ask]:
+def video_lookup(builder: SampleBuilder, level: int) -> list[Question]:
     """The colours of shapes that are shown in turn."""
-    return sources.clip(scene, max(level, 3), sound=False)
+    return parts.clip(builder, max(level, 3), sound=False)
 
 
-def video_sound(scene: Scene, level: int) -> list[Ask]:
-    """What was heard with what was seen."""
-    return sources.clip(scene, max(level, 3), sound=True)
+def video_sound(builder: SampleBuilder, level: int) -> list[Question]:
+    """The colours of shapes in a clip, and what sounded with them."""
+    return parts.clip(builder, max(level, 3), sound=True)
 
 
-def mixed(scene: Scene, level: int) -> list[Ask]:
+def mixed(builder: SampleBuilder, level: int) -> list[Question]:
     """Text, pictures, a recording and a clip in one sample, in any order."""
-    makers: list[Callable[[], list[Ask]]] = [
-        lambda: [sources.where(fact) for fact in sources.facts(scene, max(level - 1, 2))],
-        lambda: sources.pictures(scene, 2),
-        lambda: sources.recording(scene, max(level - 2, 4)),
-        lambda: sources.clip(scene, 2, sound=False),
+    makers: list[Callable[[], list[Question]]] = [
+        lambda: [parts.where(fact) for fact in parts.facts(builder, max(level - 1, 2))],
+        lambda: parts.pictures(builder, 2),
+        lambda: parts.recording(builder, max(level - 2, 4)),
+        lambda: parts.clip(builder, 2, sound=False),
     ]
-    scene.rng.shuffle(makers)
-    chosen = makers[: scene.rng.randint(2, 4)]
-    asks = [scene.rng.choice(made) for made in [maker() for maker in chosen]]
-    return asks
+    builder.rng.shuffle(makers)
+    chosen = makers[: builder.rng.randint(2, 4)]
+    per_maker = [maker() for maker in chosen]
+    return [builder.rng.choice(questions) for questions in per_maker]
 
 
 TASKS: dict[str, Maker] = {
@@ -123,7 +123,7 @@ TASKS: dict[str, Maker] = {
         *(audio_after, video_lookup, video_sound, mixed),
     )
 }
-# Asked with options; what is asked is what their task asks.
+# Multiple-choice tasks, by the task whose questions they ask.
 CHOICES: dict[str, Maker] = {
     "text_choice": text_where,
     "image_choice": image_lookup,
@@ -138,36 +138,36 @@ def make_sample(task: str, level: int, seed: str) -> WorldSample:
 
     Raises:
         KeyError: no such task.
-        ValueError: the world has not so many words as the level asks for.
+        ValueError: the world has fewer words than the level needs.
     """
-    scene = Scene(Random(f"{task}/{level}/{seed}"))
-    asks = {**TASKS, **CHOICES}[task](scene, level)
-    told = [value for ask in asks for value in ask.values]
-    scene.rng.shuffle(asks)
-    asks = asks[: scene.rng.randint(1, min(3, len(asks)))]
+    builder = SampleBuilder(Random(f"{task}/{level}/{seed}"))
+    questions = {**TASKS, **CHOICES}[task](builder, level)
+    values = [value for question in questions for value in question.values]
+    builder.rng.shuffle(questions)
+    questions = questions[: builder.rng.randint(1, min(3, len(questions)))]
     sample_id = f"{task}-{level}-{seed}"
     if task in CHOICES:
-        return _as_choice(scene, sample_id, task, asks[0], told)
-    question = " ".join(ask.question for ask in asks)
-    return WorldSample(sample_id, task, tuple(scene.parts), question, tuple(asks))
+        return _as_choice(builder, sample_id, task, questions[0], values)
+    prompt = " ".join(question.text for question in questions)
+    return WorldSample(sample_id, task, tuple(builder.parts), prompt, tuple(questions))
 
 
 def _as_choice(
-    scene: Scene, sample_id: str, task: str, ask: Ask, told: Sequence[str]
+    builder: SampleBuilder, sample_id: str, task: str, question: Question, values: Sequence[str]
 ) -> WorldSample:
-    """The same question with four options: the answer is one of them, said as ever.
+    """The question as multiple choice: four options, one of which stands in the right answer.
 
-    told: what the sample tells, in answer to any question. Wrong options are of these first, so
-    that the right one is not the only one that can be found in the sample.
+    values: answers to all questions that the sample allows. Wrong options come from these first, so
+    that the right option is not the only one that occurs in the sample.
     """
-    (value,) = ask.values
-    pool = next(words for words in _POOLS if value in words)
-    wrong = [word for word in dict.fromkeys(told) if word != value]
-    scene.rng.shuffle(wrong)
-    rest = [word for word in pool if word not in {value, *wrong}]
-    wrong += scene.rng.sample(rest, max(0, len(LETTERS) - 1 - len(wrong)))
-    options = [value, *wrong[: len(LETTERS) - 1]]
-    scene.rng.shuffle(options)
+    (right,) = question.values
+    pool = next(words for words in _POOLS if right in words)
+    wrong = [word for word in dict.fromkeys(values) if word != right]
+    builder.rng.shuffle(wrong)
+    rest = [word for word in pool if word not in {right, *wrong}]
+    wrong += builder.rng.sample(rest, max(0, len(LETTERS) - 1 - len(wrong)))
+    options = [right, *wrong[: len(LETTERS) - 1]]
+    builder.rng.shuffle(options)
     lines = [f"{key}. {word}" for key, word in zip(LETTERS, options, strict=True)]
-    question = "\n".join([ask.question, *lines])
-    return WorldSample(sample_id, task, tuple(scene.parts), question, (ask,), tuple(options))
+    prompt = "\n".join([question.text, *lines])
+    return WorldSample(sample_id, task, tuple(builder.parts), prompt, (question,), tuple(options))

@@ -1,4 +1,4 @@
-"""Small inputs for ingest, and its output read back."""
+"""Write small inputs for ingest, and read its output back."""
 
 from __future__ import annotations
 

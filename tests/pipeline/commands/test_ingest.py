@@ -1,4 +1,4 @@
-"""Any accepted input to Parquet shards, and back to samples."""
+"""`omnitrace ingest`: any accepted input becomes Parquet shards that read back as samples."""
 
 from __future__ import annotations
 
@@ -92,17 +92,17 @@ ADVERSARIAL: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("obj", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
-def test_every_row_can_be_stored_and_judged(obj: dict[str, Any]) -> None:
+def test_every_row_can_be_stored_and_checked(obj: dict[str, Any]) -> None:
     row = normalise(obj)
     stored = pa.Table.from_pylist([row], schema=SAMPLE).to_pylist()[0]
-    outcomes = []
+    results = []
     for version in (row, stored):
         try:
-            outcomes.append(repr(to_sample(version)))
+            results.append(repr(to_sample(version)))
         except InvalidSample as exc:
-            outcomes.append(str(exc))
-    assert outcomes[0] == outcomes[1]
-    assert outcomes[0].startswith("sample ") or obj["id"] == 9
+            results.append(str(exc))
+    assert results[0] == results[1]
+    assert results[0].startswith("sample ") or obj["id"] == 9
 
 
 def test_bad_records_become_rows_that_say_why(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_bad_records_become_rows_that_say_why(tmp_path: Path) -> None:
     assert ingest(source, str(tmp_path / "out")).rows == 6
     rows = read(tmp_path / "out")
     assert [row["sample_id"] for row in rows] == ["a", None, None, None, None, "b"]
-    for row, met in zip(rows[1:4], (r"\['no'\]", "7", "None"), strict=True):
+    for row, value in zip(rows[1:4], (r"\['no'\]", "7", "None"), strict=True):
         assert row["messages"] == []
-        with pytest.raises(InvalidSample, match=f"line .*the record is {met}, not an object"):
+        with pytest.raises(InvalidSample, match=f"line .*the record is {value}, not an object"):
             to_sample(row)
     with pytest.raises(MissingSampleId):
         to_sample(rows[4])
@@ -204,7 +204,7 @@ def test_existing_shards_are_kept_unless_overwritten(tmp_path: Path) -> None:
     assert ids(dest) == ["new"]
 
 
-def test_overwrite_spares_the_old_shards_of_an_input_that_cannot_be_read(tmp_path: Path) -> None:
+def test_overwrite_keeps_the_old_shards_for_an_input_that_cannot_be_read(tmp_path: Path) -> None:
     dest = str(tmp_path / "out")
     ingest(write_jsonl(tmp_path / "a.jsonl", question("old")), dest)
     (tmp_path / "b.jsonl").write_text("{oops")
@@ -213,7 +213,7 @@ def test_overwrite_spares_the_old_shards_of_an_input_that_cannot_be_read(tmp_pat
     assert ids(dest) == ["old"]
 
 
-def test_never_into_its_own_input_or_a_file(tmp_path: Path) -> None:
+def test_the_input_and_files_are_not_overwritten(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", question("a"))
     ingest(source, str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="holds the input"):
@@ -225,20 +225,21 @@ def test_never_into_its_own_input_or_a_file(tmp_path: Path) -> None:
         ingest(source, str(tmp_path / "other"), shard_rows=0)
 
 
-def test_no_more_than_a_shard_is_held(tmp_path: Path, monkeypatch: Any) -> None:
+def test_no_more_than_a_shard_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", *(question(i) for i in range(6)))
-    taken, at_write = [], []
-    real_row, real_write = ingest_module._row, ingest_module._write
+    n_read, read_before_writes = 0, []
+    write_table = pq.write_table
 
-    def counted_row(*args: Any) -> Any:
-        taken.append(1)
-        return real_row(*args)
+    def counted_normalise(*args: Any) -> Any:
+        nonlocal n_read
+        n_read += 1
+        return normalise(*args)
 
-    def counted_write(*args: Any) -> None:
-        at_write.append(len(taken))
-        real_write(*args)
+    def recorded_write(*args: Any, **options: Any) -> None:
+        read_before_writes.append(n_read)
+        write_table(*args, **options)
 
-    monkeypatch.setattr(ingest_module, "_row", counted_row)
-    monkeypatch.setattr(ingest_module, "_write", counted_write)
+    monkeypatch.setattr(ingest_module, "normalise", counted_normalise)
+    monkeypatch.setattr(pq, "write_table", recorded_write)
     ingest(source, str(tmp_path / "out"), shard_rows=2)
-    assert at_write == [2, 4, 6]
+    assert read_before_writes == [2, 4, 6]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.samples.parse import to_sample
-from pipeline.commands import input_files
+from pipeline.commands import json_records
 from pipeline.commands.ingest import ingest
 from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
 
@@ -29,17 +30,17 @@ from tests.pipeline.commands.input_samples import ids, question, read, write_jso
     ],
 )
 @pytest.mark.parametrize("read_chars", [1, 7, 1 << 16])
-def test_json_however_it_is_cut(
+def test_json_is_read_the_same_in_pieces_of_any_size(
     text: str, expected: list[str], read_chars: int, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(input_files, "_READ_CHARS", read_chars)
+    monkeypatch.setattr(json_records, "READ_CHARS", read_chars)
     (tmp_path / "in.json").write_text(text, encoding="utf-8")
     ingest(str(tmp_path / "in.json"), str(tmp_path / "out"))
     assert ids(tmp_path / "out") == expected
 
 
 def test_json_values_longer_than_a_read(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(input_files, "_READ_CHARS", 10)
+    monkeypatch.setattr(json_records, "READ_CHARS", 10)
     long = 'quote " backslash \\ emoji \U0001f600 newline \n' * 50
     objects = [{"id": i, "question": long, "n": i} for i in range(3)]
     (tmp_path / "in.json").write_text(json.dumps(objects, indent=1))
@@ -76,28 +77,21 @@ def test_a_line_ends_at_a_newline_only(tmp_path: Path) -> None:
 def test_unreadable_json_names_file_and_line(
     name: str, text: str | bytes, match: str, read_chars: int, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(input_files, "_READ_CHARS", read_chars)
+    monkeypatch.setattr(json_records, "READ_CHARS", read_chars)
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputSchemaError, match=match):
         ingest(str(tmp_path / name), str(tmp_path / "out"), shard_rows=1)
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_a_bad_value_does_not_pull_the_whole_file_in(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(input_files, "_READ_CHARS", 1_000)
-    (tmp_path / "in.json").write_text('[{"id": oops},' + '{"id": 1},' * 100_000 + "]")
-    read_chars = []
-
-    class Counting(input_files._JsonScanner):
-        def _read_on(self) -> bool:
-            going = super()._read_on()
-            read_chars.append(len(self._text))
-            return going
-
-    monkeypatch.setattr(input_files, "_JsonScanner", Counting)
+def test_the_rest_of_a_file_is_not_read_after_a_bad_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_records, "READ_CHARS", 1_000)
+    stream = io.StringIO('[{"id": oops},' + '{"id": 1},' * 100_000 + "]")
+    scanner = json_records.JsonScanner(stream, "in.json")
+    assert scanner.peek() == "["
     with pytest.raises(InputSchemaError, match=r"line 1: .*Expecting value"):
-        ingest(str(tmp_path / "in.json"), str(tmp_path / "out"))
-    assert sum(read_chars) <= 2_000
+        list(scanner.list_items())
+    assert stream.tell() <= 2_000
 
 
 # --- Parquet -------------------------------------------------------------------------------------
@@ -155,7 +149,7 @@ def test_parquet_of_another_schema(columns: dict[str, Any], match: str, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
     with pytest.raises(InputSchemaError, match=r"a\.parquet: cannot be read as parquet"):
         ingest(str(tmp_path), str(tmp_path / "out"))

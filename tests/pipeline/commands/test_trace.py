@@ -163,7 +163,10 @@ def test_media_from_the_web(
         (["trace", "{input}", "--model", "{model}", "--method", "sight"], "'sight'"),
         (["trace", "{input}", "--model", "{model}", "--web-hosts", "https://a.b"], "web_hosts"),
         (["trace", "{input}", "--model", "{model}", "asr.engine=vad"], "add --use_asr_for_audio"),
-        (["trace", "{input}", "--model", "{model}", "ray.quiet=true"], "trace takes asr, curation"),
+        (
+            ["trace", "{input}", "--model", "{model}", "ray.quiet=true"],
+            "trace takes only asr",
+        ),
         (["trace", "{input}", "--model", "{model}", "asr.motor=vad"], "asr.motor: unknown key"),
         (["trace", "{input}", "--model", "{model}", "nonsense"], "not of the form key=value"),
         (["trace", "x", "--questions_path", "{input}", "--model", "{model}"], "form key=value"),

@@ -1,4 +1,4 @@
-"""The trained thinker's beginnings: its words, its circuit, its lessons, and that it learns."""
+"""Training the thinker: its tokenizer, its planted circuit, its lessons, and that it learns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from omnitrace_core.reader import ReadingOptions, SampleReader
 from training.tiny.build import save_thinker
 from training.tiny.circuit import LOOK_BACK
 from training.tiny.lessons import PLAIN_WEIGHT, loss_and_accuracy, make_lesson
-from training.tiny.planted import SIZES, make_planted_thinker, make_planted_tokenizer
+from training.tiny.planted_thinker import SIZES, make_planted_thinker, make_planted_tokenizer
 from training.tiny.towers import align_towers
 from training.tiny.train import Plan, Training
 from training.world import lexicon
@@ -44,7 +44,7 @@ def test_every_word_of_the_world_is_one_token(tokenizer: Any) -> None:
     for task in TASK_NAMES:
         for number in range(20):
             sample = make_sample(task, 6, f"unseen-{number}")
-            for text in (sample.question, sample.response):
+            for text in (sample.prompt, sample.response):
                 ids = tokenizer(text)["input_ids"]
                 assert tokenizer.decode(ids) == text
                 assert len(ids) <= len(text.split()) * 1.6 + 8, text
@@ -53,7 +53,7 @@ def test_every_word_of_the_world_is_one_token(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     "text", ["Ünïcode, \u2603 and 漢字!", "  two  spaces\n\nlines ", "xyzzy 1234"]
 )
-def test_other_text_goes_in_and_comes_out(tokenizer: Any, text: str) -> None:
+def test_other_text_is_decoded_to_itself(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
@@ -65,17 +65,17 @@ def test_planted_heads_look_back(folder: Path) -> None:
     with torch.no_grad():
         rows = model(input_ids=ids, output_attentions=True).attentions[0][0]
     for head, back in LOOK_BACK.items():
-        looked = rows[head, 30:].argmax(dim=-1)
-        missed = (looked - torch.arange(30, 60) + back).abs()
-        # A second of sound is many alike tokens: its neighbours will do.
+        attended = rows[head, 30:].argmax(dim=-1)
+        distance = (attended - torch.arange(30, 60) + back).abs()
+        # The tokens of a second of sound are alike: a neighbour of the right one is enough.
         near = back < 10
-        assert (missed <= (0 if near else 1)).float().mean() > 0.9, (head, back)
+        assert (distance <= (0 if near else 1)).float().mean() > 0.9, (head, back)
         assert rows[head, 30:].max(dim=-1).values.mean() > (0.9 if near else 0.3)
 
 
 @pytest.mark.parametrize("task", ["text_where", "text_both", "text_summary", "audio_after"])
-def test_lessons_weigh_what_the_evidence_tells(folder: Path, task: str) -> None:
-    """Once per ask and value, though what one ask names may be the answer of another."""
+def test_lessons_weigh_the_answering_words_most(folder: Path, task: str) -> None:
+    """Once per question and value, though one question may name what answers another."""
     backend = load_backend(ModelOptions(path=str(folder), device="cpu"))
     samples = [make_sample(task, 5, f"lesson-{k}") for k in range(8)]
     lesson = make_lesson(backend, SampleReader(ReadingOptions(backend.rules)), samples)
@@ -87,7 +87,7 @@ def test_lessons_weigh_what_the_evidence_tells(folder: Path, task: str) -> None:
         assert ids[-1] == backend.tokenizer.eos_token_id
         heavy = lesson.targets[row][lesson.weights[row] == 1.0].tolist()
         words = [str(backend.tokenizer.decode([token])).strip() for token in heavy]
-        assert words == [value for ask in sample.asks for value in ask.values]
+        assert words == [value for question in sample.questions for value in question.values]
         plain = lesson.weights[row][kept & (lesson.weights[row] != 1.0)]
         assert plain.tolist() == pytest.approx([PLAIN_WEIGHT] * len(plain))
     n = lesson.targets.shape[1]
@@ -107,10 +107,10 @@ def test_every_modality_has_a_gradient(folder: Path, task: str) -> None:
     towers = {"image": model.model.visual, "audio": model.model.audio_tower}
     for name, tower in towers.items():
         reached = any(p.grad is not None and p.grad.abs().sum() > 0 for p in tower.parameters())
-        wanted = (name == "image" and task[:5] in ("image", "video")) or (
+        expected = (name == "image" and task[:5] in ("image", "video")) or (
             name == "audio" and task in ("audio_after", "video_sound")
         )
-        assert reached == wanted, (task, name)
+        assert reached == expected, (task, name)
 
 
 def test_towers_learn_words(folder: Path) -> None:
@@ -126,10 +126,10 @@ def test_towers_learn_words(folder: Path) -> None:
     assert torch.equal(words, model.get_input_embeddings().weight)
 
 
-def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:
+def test_training_learns_saves_and_continues(tmp_path: Path) -> None:
     plan = Plan(0, 100, 4, ("facts",), circuit=True, tower_steps=2)
     training = Training(tmp_path, plan)
-    losses = [float(training._one_step()) for _ in range(20)]
+    losses = [float(training.train_step()) for _ in range(20)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     training.report(losses[-1])
     training.save()
@@ -140,21 +140,21 @@ def test_training_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert again.step == 20
     same = zip(training.model.parameters(), again.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in same)
-    again._one_step()
+    again.train_step()
     with pytest.raises(ConfigError, match="seed 0, not 1"):
         Training(tmp_path, dataclasses.replace(plan, seed=1))
     assert load_backend(ModelOptions(path=str(tmp_path))).model is not None
 
 
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     plan = Plan(3, 4, 2, ("facts", "audio"), circuit=True, report_every=2, tower_steps=1)
     Training(tmp_path / "whole", plan).run()
     stopped = Training(tmp_path / "stopped", plan)
-    stopped._one_step()
-    stopped._one_step()
+    stopped.train_step()
+    stopped.train_step()
     stopped.save()
     stopped.report(0.0)
-    stopped._one_step()  # what comes after the checkpoint is lost
+    stopped.train_step()  # steps after the checkpoint are lost
     stopped.report(0.0)
     again = Training(tmp_path / "stopped", plan)
     again.run()

@@ -1,4 +1,4 @@
-"""The planted world: deterministic, true to its media, and not explained by order."""
+"""The planted world: it is deterministic, its labels are true, and order alone answers nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from omnitrace_core.samples.parse import parse_any
 from training.world.decoded import as_ready
 from training.world.files import write_world
 from training.world.lexicon import COLOURS, PLACES, SHAPES, SOUNDS
-from training.world.media import SAMPLE_RATE, draw_picture, play, quadrant_box
-from training.world.records import Clip, Evidence, Picture, Recording, Shape, Text, WorldSample
+from training.world.rendering import SAMPLE_RATE, draw_picture, play, quadrant_box
+from training.world.samples import Clip, Evidence, Picture, Recording, Shape, Text, WorldSample
 from training.world.tasks import CHOICES, TASK_NAMES, TASKS, make_sample
 
 SEEDS = [f"test-{number}" for number in range(40)]
@@ -37,15 +37,15 @@ def test_answers_rest_on_their_evidence(task: str, level: int) -> None:
     for seed in SEEDS[:10]:
         sample = make_sample(task, level, seed)
         assert sample == make_sample(task, level, seed)
-        assert sample.asks
-        for ask in sample.asks:
-            assert all(f" {value}" in ask.answer for value in ask.values)
-            assert ask.question in sample.question
-            for item in ask.evidence:
-                assert told(sample, item), (sample.sample_id, item)
+        assert sample.questions
+        for question in sample.questions:
+            assert all(f" {value}" in question.answer for value in question.values)
+            assert question.text in sample.prompt
+            for item in question.evidence:
+                assert is_in_its_part(sample, item), (sample.sample_id, item)
 
 
-def told(sample: WorldSample, item: Evidence) -> bool:
+def is_in_its_part(sample: WorldSample, item: Evidence) -> bool:
     """Whether the evidence lies in its part."""
     part = sample.parts[item.part]
     if isinstance(part, Text):
@@ -63,12 +63,12 @@ def told(sample: WorldSample, item: Evidence) -> bool:
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "conflict"])
 def test_order_explains_nothing(task: str) -> None:
-    """The k-th answer rests on the k-th item no more often than chance has it."""
+    """The k-th answer rests on the k-th item no more often than by chance."""
     places: list[int] = []
     for number in range(300):
         sample = make_sample(task, 4, f"order-{number}")
-        if len(sample.asks) > 1:
-            first, second = (ask.evidence[0] for ask in sample.asks[:2])
+        if len(sample.questions) > 1:
+            first, second = (question.evidence[0] for question in sample.questions[:2])
             places.append(int(position(first) < position(second)))
     assert 0.35 < np.mean(places) < 0.65
     assert len(places) > 100
@@ -82,30 +82,30 @@ def position(item: Evidence) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("task", CHOICES)
 def test_wrong_options_are_in_the_sample_too(task: str) -> None:
-    """So the right one is not found without the question."""
+    """So the right option cannot be found without the question."""
     for seed in SEEDS:
         sample = make_sample(task, 4, seed)
         media = repr(sample.parts)
         found = [option for option in sample.options if option in media]
-        assert sample.asks[0].values[0] in found
+        assert sample.questions[0].values[0] in found
         assert len(found) >= 3
 
 
-def test_pictures_go_on_where_shapes_end() -> None:
-    """Out of range there are more pictures than shapes: the others show noise alone."""
+def test_pictures_beyond_the_shapes_show_noise() -> None:
+    """The out-of-range split has more pictures than there are shapes."""
     sample = make_sample("image_lookup", 7, "more")
     shown = [len(part.shapes) for part in sample.parts if isinstance(part, Picture)]
     assert len(shown) == 7
     assert sorted(shown) == [0] * (7 - len(SHAPES)) + [1] * len(SHAPES)
     assert shown != sorted(shown), "in any order"
-    for ask in sample.asks:
-        (item,) = ask.evidence
+    for question in sample.questions:
+        (item,) = question.evidence
         part = sample.parts[item.part]
         assert isinstance(part, Picture)
-        assert part.shapes[0].kind in ask.question
+        assert part.shapes[0].kind in question.text
 
 
-def test_a_level_beyond_the_words_says_so() -> None:
+def test_a_level_that_needs_too_many_words_is_refused() -> None:
     with pytest.raises(ValueError, match="lower level"):
         make_sample("text_where", len(PLACES) + 1, "far")
 
@@ -114,9 +114,9 @@ def test_conflicts_follow_the_rule() -> None:
     followed, first = set(), set()
     for seed in SEEDS:
         sample = make_sample("conflict", 3, seed)
-        (ask,) = sample.asks
+        (question,) = sample.questions
         rule, caption = (part.text for part in sample.parts if isinstance(part, Text))
-        kind = ask.answer.split()[1]
+        kind = question.answer.split()[1]
         shown = next(
             shape.colour
             for part in sample.parts
@@ -125,15 +125,15 @@ def test_conflicts_follow_the_rule() -> None:
             if shape.kind == kind
         )
         trusts_text = rule == "Trust the caption."
-        assert (ask.values[0] in caption) == trusts_text
-        assert (ask.values == (shown,)) != trusts_text
+        assert (question.values[0] in caption) == trusts_text
+        assert (question.values == (shown,)) != trusts_text
         followed.add(trusts_text)
         places = [k for k, part in enumerate(sample.parts) if isinstance(part, Text)]
         first.add(places[1] < len(sample.parts) - 1)
     assert followed == first == {True, False}
 
 
-def test_shapes_are_where_they_are_said_to_be() -> None:
+def test_shapes_lie_in_their_quadrants() -> None:
     for quadrant in range(4):
         for kind in SHAPES:
             pixels = draw_picture(Picture((Shape(kind, "red", quadrant),), seed=1)).astype(int)
@@ -147,7 +147,7 @@ def test_shapes_are_where_they_are_said_to_be() -> None:
             assert rows.max() < y1
 
 
-def test_sounds_differ_and_keep_to_their_second() -> None:
+def test_sounds_differ_and_stay_in_their_second() -> None:
     wave = play(Recording(("bell", None, "horn"), seed=0))
     seconds = wave.reshape(3, SAMPLE_RATE)
     loud = np.sqrt((seconds**2).mean(axis=1))
@@ -166,7 +166,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[WorldS
     return dest, samples
 
 
-def test_files_are_the_same_bytes(written: tuple[Path, list[WorldSample]], tmp_path: Path) -> None:
+def test_the_same_samples_give_the_same_bytes(
+    written: tuple[Path, list[WorldSample]], tmp_path: Path
+) -> None:
     dest, samples = written
     write_world(tmp_path, samples)
     names = sorted(path.relative_to(dest) for path in dest.rglob("*") if path.is_file())
@@ -179,7 +181,7 @@ def test_files_are_the_same_bytes(written: tuple[Path, list[WorldSample]], tmp_p
 def test_files_go_through_the_real_decoders(
     written: tuple[Path, list[WorldSample]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels name places that the pipeline's own units cover, in the media as they are decoded."""
+    """In the decoded media, units of the pipeline cover every labelled place."""
     dest, samples = written
     monkeypatch.chdir(dest)
     reader = SampleReader(
@@ -196,7 +198,7 @@ def test_files_go_through_the_real_decoders(
                 assert covering(ready, source), (made.sample_id, source)
 
 
-def test_without_files_it_is_the_same_but_for_the_codecs(
+def test_samples_without_files_equal_decoded_ones_up_to_the_codecs(
     written: tuple[Path, list[WorldSample]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dest, samples = written
@@ -254,7 +256,7 @@ def covering(ready: ReadySample, source: object) -> list[SourceUnit]:
     return found
 
 
-def test_clips_show_and_sound_what_they_say(written: tuple[Path, list[WorldSample]]) -> None:
+def test_clips_show_their_shapes_and_have_sound(written: tuple[Path, list[WorldSample]]) -> None:
     dest, samples = written
     sample = next(item for item in samples if item.task == "video_sound")
     (clip,) = sample.parts
@@ -276,7 +278,7 @@ def test_clips_show_and_sound_what_they_say(written: tuple[Path, list[WorldSampl
         assert distance < 60, (time, shape)
 
 
-def test_seeds_are_splits() -> None:
+def test_every_seed_gives_another_sample() -> None:
     rng = Random(0)
     made = [make_sample(rng.choice(TASK_NAMES), 4, f"a-{number}") for number in range(60)]
-    assert len({(sample.parts, sample.question) for sample in made}) == 60
+    assert len({(sample.parts, sample.prompt) for sample in made}) == 60

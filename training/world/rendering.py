@@ -1,6 +1,7 @@
-"""The world's pictures, sounds and clips as arrays; `files` writes them through real encoders.
+"""Draw the world's pictures and clips and synthesise its sounds, as arrays.
 
-Symbols: all pictures and frames are SIDE x SIDE pixels; a second of a clip is FPS equal frames.
+`files` writes them through real encoders. All pictures and frames are SIDE x SIDE pixels; a second
+of a clip has FPS frames.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from omnitrace_core.records import Box
 from training.world.lexicon import COLOURS
-from training.world.records import Clip, Picture, Recording, Shape
+from training.world.samples import Clip, Picture, Recording, Shape
 
 SIDE = 56
 FPS = 4
@@ -22,10 +23,10 @@ SAMPLE_RATE = 16_000
 Pixels = NDArray[np.uint8]
 Wave = NDArray[np.float32]
 
-_NOISE_RANGE = (80, 176)  # of the background: grey, so that no colour is lost in it
+_NOISE_RANGE = (80, 176)  # of the background: grey, so that every colour stands out
 _SOUND_LEVEL, _NOISE_LEVEL = 0.3, 0.004
 
-# Fundamental in Hz, its overtones' strengths, and how often a second it swells (0: it does not).
+# Fundamental in Hz, strengths of its harmonics, and rate of amplitude modulation in Hz (0: none).
 _TIMBRES: dict[str, tuple[float, tuple[float, ...], float]] = {
     "bell": (880.0, (1.0, 0.0, 0.6, 0.0, 0.4), 0.0),
     "horn": (220.0, (1.0, 0.8, 0.6, 0.5, 0.4), 0.0),
@@ -38,7 +39,7 @@ _TIMBRES: dict[str, tuple[float, tuple[float, ...], float]] = {
     "gong": (330.0, (1.0, 0.0, 0.0, 0.7, 0.0, 0.5), 0.0),
     "rattle": (500.0, (0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5), 16.0),
 }
-_FADES = {"bell": 4.0, "gong": 2.5}  # those that are struck, by how fast they die away
+_DECAY_PER_S = {"bell": 4.0, "gong": 2.5}  # of struck sounds; the others do not decay
 
 
 def quadrant_box(quadrant: int) -> Box:
@@ -54,7 +55,7 @@ def draw_picture(picture: Picture) -> Pixels:
 
 
 def draw_clip(clip: Clip) -> Pixels:
-    """[seconds * FPS, SIDE, SIDE, 3] uint8; the noise of each frame is its own."""
+    """[seconds * FPS, SIDE, SIDE, 3] uint8; each frame has different noise."""
     rng = np.random.default_rng(clip.seed)
     shown = [() if shape is None else (shape,) for shape in clip.shapes for _ in range(FPS)]
     return np.stack([_draw(shapes, rng) for shapes in shown])
@@ -107,13 +108,13 @@ def _play(sounds: tuple[str | None, ...], rng: np.random.Generator) -> Wave:
 @cache
 def _sound(name: str) -> NDArray[np.float64]:
     """One second of a sound, with a tenth of a second's silence at its end."""
-    pitch, overtones, swells = _TIMBRES[name]
+    pitch_hz, harmonics, modulation_hz = _TIMBRES[name]
     t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     wave = np.zeros_like(t)
-    for k, strength in enumerate(overtones, start=1):
-        wave += strength * np.sin(2 * math.pi * pitch * k * t)
-    if swells:
-        wave *= 0.5 - 0.5 * np.cos(2 * math.pi * swells * t)
-    wave *= np.exp(-t * _FADES.get(name, 0.0))
+    for k, strength in enumerate(harmonics, start=1):
+        wave += strength * np.sin(2 * math.pi * pitch_hz * k * t)
+    if modulation_hz:
+        wave *= 0.5 - 0.5 * np.cos(2 * math.pi * modulation_hz * t)
+    wave *= np.exp(-t * _DECAY_PER_S.get(name, 0.0))
     edge = np.minimum(np.minimum(t, 0.9 - t) / 0.02, 1.0).clip(min=0.0)
     return wave * edge * _SOUND_LEVEL / max(np.abs(wave).max(), 1e-9)

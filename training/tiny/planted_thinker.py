@@ -1,4 +1,4 @@
-"""The thinker that is trained in the planted world: its sizes, its words, its beginnings."""
+"""The thinker that is trained in the planted world: its sizes, its tokenizer, its first weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.tiny.build import DEFAULT_SYSTEM, HEAD_DIM, TOKEN_PIXELS, Sizes, m
 from training.tiny.circuit import Forms, plant
 from training.tiny.tokenizer import build_word_tokenizer
 from training.world import lexicon
-from training.world.records import Text
+from training.world.samples import Text
 from training.world.tasks import TASK_NAMES, make_sample
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ def make_planted_thinker(tokenizer: PreTrainedTokenizerFast, seed: int, circuit:
 def kinds(tokenizer: PreTrainedTokenizerBase) -> list[list[Forms]]:
     """Ids of the words that can be looked up, by kind."""
 
-    def one(text: str) -> int:
+    def token_id(text: str) -> int:
         (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
         return int(token)
 
-    return [[(one(word), one(f" {word}")) for word in words] for words in _KINDS]
+    return [[(token_id(word), token_id(f" {word}")) for word in words] for words in _KINDS]
 
 
 def _texts() -> Iterator[str]:
-    """Every word the world can say: its lists, and its sentences in many samples."""
+    """Texts with every word of the world: its word lists, and the sentences of many samples."""
     yield f"system\nuser\nassistant\n{DEFAULT_SYSTEM}"
     for word in (word for group in (*_KINDS, lexicon.NUMBERS) for word in group):
         yield word
@@ -91,5 +91,5 @@ def _texts() -> Iterator[str]:
         for level in range(2, 7):
             for number in range(10):
                 sample = make_sample(task, level, f"words-{number}")
-                yield f"{sample.question}\n{sample.response}"
+                yield f"{sample.prompt}\n{sample.response}"
                 yield from (part.text for part in sample.parts if isinstance(part, Text))

@@ -1,4 +1,4 @@
-"""What a sample of the world is made of, before it becomes files or tensors.
+"""The records of the planted world: parts, evidence, questions and samples.
 
 Times are seconds from the start of the recording or clip, boxes [x0, y0, x1, y1] in pixels,
 character offsets count in the text of the part (or of the response).
@@ -13,7 +13,7 @@ from omnitrace_core.records import Box, LabelSource, Modality
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text part. instructs: whether it names what follows, or rules, and is no evidence."""
+    """A text part. instructs: whether it is an instruction, which is never evidence."""
 
     text: str
     instructs: bool = False
@@ -21,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A coloured shape that fills most of one quadrant (0-3, row by row), or (None) the middle."""
+    """A coloured shape. quadrant: where it is (0-3, row by row); None for the whole picture."""
 
     kind: str
     colour: str
@@ -30,7 +30,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Shapes on noise. seed: of the noise."""
+    """Shapes on a noisy background. seed: of the noise."""
 
     shapes: tuple[Shape, ...]
     seed: int
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One sound a second, by name; None is a silent second. seed: of the background noise."""
+    """One named sound per second; None is a silent second. seed: of the background noise."""
 
     sounds: tuple[str | None, ...]
     seed: int
@@ -46,7 +46,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One shape (or none) a second on noise, and perhaps a recording of the same length."""
+    """One shape (or none) per second, and optionally one sound per second. seed: of the noise."""
 
     shapes: tuple[Shape | None, ...]
     sounds: tuple[str | None, ...] | None
@@ -58,9 +58,10 @@ Part = Text | Picture | Recording | Clip
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One thing that an answer rests on. Items of one `group` carry the same fact: any will do.
+    """One place in the input that an answer rests on.
 
-    sound: of a clip, whether it is heard rather than seen.
+    part: index of the part. chars, box, time: the place in it; None for all of it. group: places of
+    one group carry the same fact, so any of them is enough. sound: the place is in a clip's sound.
     """
 
     part: int
@@ -73,7 +74,7 @@ class Evidence:
 
     @property
     def label(self) -> LabelSource:
-        """As a label of a sample says it: which of a video's streams it is in is left out."""
+        """As a label of a sample, which does not tell a video's frames from its sound."""
         (char_start, char_end) = self.chars or (None, None)
         (start_s, end_s) = self.time or (None, None)
         return LabelSource(
@@ -89,13 +90,13 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A question and its answer in one sentence, with all that the answer rests on.
+class Question:
+    """A question with its answer in one sentence and all that the answer rests on.
 
-    values: the words of the answer that only the evidence tells.
+    values: the words of the answer that can be known from the evidence alone.
     """
 
-    question: str
+    text: str
     answer: str
     evidence: tuple[Evidence, ...]
     values: tuple[str, ...]
@@ -103,25 +104,26 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class WorldSample:
-    """A sample: its parts, then what asks (`asked`); the answers in asked order.
+    """A sample: its parts, then a prompt with one question or several.
 
-    options: of a multiple-choice question, without their letters.
+    prompt: the questions as text, with the lines of the options if there are any. options: of a
+    multiple-choice question, without their letters.
     """
 
     sample_id: str
     task: str
     parts: tuple[Part, ...]
-    question: str
-    asks: tuple[Ask, ...]
+    prompt: str
+    questions: tuple[Question, ...]
     options: tuple[str, ...] = ()
 
     @property
-    def asked(self) -> tuple[tuple[str, bool], ...]:
-        """The text parts that ask, and whether each is evidence: the options are."""
-        question, _, options = self.question.partition("\n")
-        return ((question, False), (f"\n{options}", True)) if options else ((question, False),)
+    def prompt_parts(self) -> tuple[tuple[str, bool], ...]:
+        """The prompt as text parts, and whether each is evidence: only options are."""
+        questions, _, options = self.prompt.partition("\n")
+        return ((questions, False), (f"\n{options}", True)) if options else ((questions, False),)
 
     @property
     def response(self) -> str:
-        """The right response: one sentence per ask."""
-        return " ".join(ask.answer for ask in self.asks)
+        """The right response: one sentence per question."""
+        return " ".join(question.answer for question in self.questions)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.demo.planted import Score, score_by_modality, score_statements
+from training.demo.comparison import Score, score_by_modality, score_statements
 
 PLACE: dict[str, Any] = dict.fromkeys(
     ["char_start", "char_end", "box", "start_s", "end_s", "group"], None
