@@ -1,11 +1,11 @@
-"""Media decoding: samples per second of one core, beside the bare library and in a child process.
+"""Media decoding: samples per second of one core, bare library, ours, and ours in a child.
 
-Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.media`. Makes its own media.
-The bare call does the least that comes to the same size: Pillow opens, converts and resizes;
-soundfile reads and soxr resamples; decord reads as many frames (and the sound, where there is some)
-and Pillow resizes them; silero-vad is called on a waveform. Ours adds limits, checks for truncated
-files, a hash and true times; the child adds the way there and back. Rates are of processor time, of
-both processes together. Raw numbers: benchmarks/out/media.json.
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.media`. It makes its own
+media. The bare call does the minimum for a result of the same size: Pillow opens, converts and
+resizes; soundfile reads and soxr resamples; decord reads as many frames (and the sound, if any) and
+Pillow resizes them; silero-vad is called on a waveform. Ours adds limits, checks for truncated
+files, a hash and true times; the child adds the transfer between processes. Rates are per second of
+processor time, of both processes together. Raw numbers: benchmarks/out/media.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ Bare = Callable[[Path, Any], object]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Samples per second of a core: the bare library's, ours in this process, and ours in a child.
+    """Samples per second of a core: of the bare library, of ours, and of ours in a child.
 
-    child_per_s: None for what no child does. added_ms: what the child adds to a sample.
+    child_per_s: None for work that no child does.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Result:
 
     @property
     def added_ms(self) -> float:
-        """What the child adds to a sample."""
+        """Milliseconds that the child adds to a sample."""
         return 1e3 / (self.child_per_s or self.ours_per_s) - 1e3 / self.ours_per_s
 
     def line(self) -> str:
@@ -76,7 +77,7 @@ class Result:
 
 
 def make_files(folder: Path) -> list[tuple[str, Modality, Path, Bare]]:
-    """A file of each kind: what it is, its type, its path, and how it is read without us."""
+    """A file of each kind: its label, type and path, and the bare call that reads it."""
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8))
     icon, photo = folder / "icon.png", folder / "photo.jpg"
     icon.write_bytes(image_bytes(coarse.resize((112, 84))))
@@ -88,8 +89,8 @@ def make_files(folder: Path) -> list[tuple[str, Modality, Path, Bare]]:
     sound = beep(5, range(5), 44_100)
     sounding = write_clip(folder / "sounding.mp4", 50, size=(640, 360), sound=sound)
     wide = folder / "4k.mp4"
-    made = "-f lavfi -i testsrc2=s=3840x2160:r=25:d=2 -preset ultrafast -pix_fmt yuv420p"
-    run_ffmpeg(*made.split(), wide)
+    options = "-f lavfi -i testsrc2=s=3840x2160:r=25:d=2 -preset ultrafast -pix_fmt yuv420p"
+    run_ffmpeg(*options.split(), wide)
     return [
         ("image 112x84 PNG", "image", icon, bare_image),
         ("image 1600x1200 JPEG", "image", photo, bare_image),
@@ -109,7 +110,7 @@ def bare_image(path: Path, like: DecodedImage) -> object:
 
 
 def bare_audio(path: Path, like: DecodedAudio) -> object:
-    """soundfile alone, and soxr where the file has another rate than the model."""
+    """soundfile alone, and soxr if the file has another rate than the model."""
     import librosa
     import soundfile
 
@@ -120,7 +121,7 @@ def bare_audio(path: Path, like: DecodedAudio) -> object:
 
 
 def bare_video(path: Path, like: DecodedVideo) -> object:
-    """decord alone: frames evenly spread, and the sound if it is asked for."""
+    """decord alone: evenly spaced frames, and the sound if ours decoded it."""
     import decord
 
     n_frames, height, width, _ = like.frames.shape
@@ -137,19 +138,19 @@ def bare_video(path: Path, like: DecodedVideo) -> object:
 
 
 def cpu_s(child: int | None = None) -> float:
-    """Processor time of this process, and of a child, so far."""
+    """Processor time of this process and a child so far, in seconds."""
     if child is None:
         return time.process_time()
-    told = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-    return time.process_time() + (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return time.process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def rates(
     works: Sequence[Callable[[], object]], round_s: float, n_rounds: int, child: int | None = None
 ) -> list[float]:
-    """Calls of each per second of processor time, the best of some rounds that take turns.
+    """Calls of each work per second of processor time: the best of `n_rounds` interleaved rounds.
 
-    child: a process whose time counts, too.
+    child: id of a process whose time is added.
     """
     best = [0.0] * len(works)
     for work in works:
@@ -161,22 +162,22 @@ def rates(
             while time.perf_counter() < until or not n_calls:
                 work()
                 n_calls += 1
-            # A child's time is told in hundredths of a second.
+            # /proc gives a child's time in hundredths of a second.
             best[index] = max(best[index], n_calls / max(cpu_s(child) - started, 0.01))
     return best
 
 
 def measure_media(folder: Path, round_s: float, n_rounds: int) -> list[Result]:
-    """All kinds of media; prints each as it is done."""
+    """Measure all kinds of media; print each result at once."""
     results = []
     with IsolatedDecoder(OPTIONS, RULES) as isolated:
         for name, kind, path, bare in make_files(folder):
             part = Part(kind, uri=str(path))
             like = decode_part(part, OPTIONS, RULES)
-            works = [
-                lambda bare=bare, path=path, like=like: bare(path, like),
-                lambda part=part: decode_part(part, OPTIONS, RULES),
-                lambda part=part: isolated.decode_part(part),
+            works: list[Callable[[], object]] = [
+                partial(bare, path, like),
+                partial(decode_part, part, OPTIONS, RULES),
+                partial(isolated.decode_part, part),
             ]
             isolated.decode_part(part)
             results.append(Result(name, *rates(works, round_s, n_rounds, isolated.pid)))
@@ -185,11 +186,11 @@ def measure_media(folder: Path, round_s: float, n_rounds: int) -> list[Result]:
 
 
 def measure_speech(round_s: float, n_rounds: int) -> Result:
-    """The engine `vad` on 30 s of noise in bursts, beside silero-vad alone."""
+    """Measure the engine `vad`, and silero-vad alone, on 30 s of noise in bursts."""
     import torch
 
     with warnings.catch_warnings():
-        # torch deprecates the form that silero-vad's weights come in.
+        # torch deprecates the format of silero-vad's weights.
         warnings.simplefilter("ignore", DeprecationWarning)
         import silero_vad
 
@@ -213,20 +214,18 @@ def measure_speech(round_s: float, n_rounds: int) -> Result:
 def large_image(
     part: Part, options: MediaOptions, rules: MediaRules, *, want_sound: bool
 ) -> DecodedMedia:
-    """A decoder that costs nothing and yields 100 MB."""
+    """A decoder that takes no time and returns 100 MB."""
     return DecodedImage(np.empty((LARGE_BYTES // 3, 1, 3), np.uint8), 1, 1, "")
 
 
 def measure_child() -> dict[str, float]:
-    """What the child costs beside decoding: its start, and a large array's way back."""
+    """Wall time of the child without decoding: its start, and the transfer of a large array."""
     part = Part("image", data=image_bytes(Image.new("RGB", (56, 56))))
     with IsolatedDecoder(OPTIONS, RULES) as isolated:
         start_ms = _took_ms(isolated, part)
     with IsolatedDecoder(OPTIONS, RULES, "benchmarks.media:large_image") as isolated:
         large_ms = min(_took_ms(isolated, part) for _ in range(10))
-    print(
-        f"\nby the clock: start with a first image {start_ms:.0f} ms, 100 MB back {large_ms:.0f} ms"
-    )
+    print(f"\nwall time: start with a first image {start_ms:.0f} ms, 100 MB back {large_ms:.0f} ms")
     return {"start_ms": start_ms, "large_ms": large_ms, "large_bytes": LARGE_BYTES}
 
 

@@ -1,4 +1,4 @@
-"""Small media files with known contents, made on the spot."""
+"""Make small media files with known contents."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def onset_s(waveform: NDArray[np.float32], rate: int) -> float:
 
 
 def run_ffmpeg(*arguments: str | Path, stdin: bytes = b"") -> None:
-    """The static ffmpeg that comes with imageio-ffmpeg."""
+    """Run the static ffmpeg of imageio-ffmpeg."""
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-threads", "1"]
@@ -68,7 +68,7 @@ def write_clip(
 ) -> Path:
     """An H.264 clip whose frame k is flat grey of level 4 k + 20, with AAC sound if one is given.
 
-    So `grey_index` tells from a decoded frame which one it is; at most 58 frames.
+    So `grey_index` finds the number of a decoded frame. At most 58 frames.
     sound: [n] or [n, channels] at `sound_rate`, from time 0.
     """
     width, height = size
@@ -82,7 +82,7 @@ def write_clip(
         wav.write_bytes(audio_bytes(sound, sound_rate))
         sound_in, sound_out = ["-i", wav], ["-c:a", "aac", "-b:a", "128k"]
     video_out = ["-vf", video_filter, "-fps_mode", "vfr", "-c:v", "libx264", "-qp", "4"]
-    # Full range, so that grey levels come back as they went in.
+    # Full range, so that decoding returns the same grey levels.
     colours = ["-pix_fmt", "yuvj420p", "-color_range", "pc"]
     run_ffmpeg(
         *video_in, "-i", "-", *sound_in, *video_out, *colours, *sound_out, *output, path, stdin=raw
@@ -91,5 +91,5 @@ def write_clip(
 
 
 def grey_index(frames: NDArray[np.uint8]) -> list[int]:
-    """Which frames of a `write_clip` these are: [n, height, width, 3] to n frame numbers."""
+    """Frame numbers of frames of a `write_clip`: [n, height, width, 3] to n numbers."""
     return [round(float(level - 20) / 4) for level in frames.mean(axis=(1, 2, 3))]

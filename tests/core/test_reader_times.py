@@ -1,6 +1,6 @@
-"""A beep and a flash at known seconds: the source units that cover them are the right ones.
+"""A beep and a flash at known times lie in the right source units.
 
-Through file, decoder and units, with constant and variable frame rate, late streams and cuts.
+Tests file, decoder and units together: constant and variable frame rate, late streams, and cuts.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from omnitrace_core.samples.parse import parse_any
 from tests.core.media_files import beep, run_ffmpeg, write_clip
 
 FRAMES, FPS, BEEP = 50, 10, 3.3
-# Frame k is of grey level 4 k + 20: the flash is the frame that is asked for by its level.
+# Frame k has the grey level 4 k + 20; the flash is the frame with this number.
 FLASH = 22
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, float, float]]:
-    """By name: the file, and when it flashes and beeps on its own clock."""
+    """By name: the file, and the times of its flash and beep on its own clock, in seconds."""
     folder = tmp_path_factory.mktemp("times")
     sound = beep(FRAMES / FPS, [BEEP])
     constant = write_clip(folder / "constant.mp4", FRAMES, fps=FPS, sound=sound, sound_rate=16_000)
-    # From frame 10 on each is shown for 0.2 s in place of 0.1.
+    # Frames from number 10 on are shown for 0.2 s instead of 0.1.
     slower = "setpts='if(lt(N,10),N*0.1,1+(N-10)*0.2)/TB'"
     variable = write_clip(
         folder / "variable.mp4",
@@ -53,7 +53,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, flo
 
 @pytest.mark.parametrize("name", ["constant", "variable", "late"])
 @pytest.mark.parametrize("options", [{}, {"fps": 4}, {"video_start": 1.2, "video_end": 6.0}])
-def test_units_cover_what_happens_in_them(
+def test_flash_and_beep_lie_in_the_right_units(
     clips: Mapping[str, tuple[Path, float, float]], name: str, options: dict[str, Any]
 ) -> None:
     path, flash_s, beep_s = clips[name]
@@ -63,13 +63,13 @@ def test_units_cover_what_happens_in_them(
     (video,) = ready.media.values()
     assert isinstance(video, DecodedVideo)
     step = float(np.diff(video.frame_times_s).max())
-    seen = video.frame_times_s[np.abs(levels(video) - (4 * FLASH + 20)).argmin()]
-    assert abs(seen - flash_s) <= step + 0.05
-    start, end = covering(ready, float(seen), sound=False)
+    found_s = video.frame_times_s[np.abs(levels(video) - (4 * FLASH + 20)).argmin()]
+    assert abs(found_s - flash_s) <= step + 0.05
+    start, end = covering(ready, float(found_s), sound=False)
     assert start - step <= flash_s <= end + step
-    heard = loudest_s(video)
-    assert heard == pytest.approx(beep_s + 0.05, abs=0.1)
-    start, end = covering(ready, heard, sound=True)
+    loudest = loudest_s(video)
+    assert loudest == pytest.approx(beep_s + 0.05, abs=0.1)
+    start, end = covering(ready, loudest, sound=True)
     assert start - 0.1 <= beep_s <= end
 
 
@@ -86,7 +86,7 @@ def loudest_s(video: DecodedVideo) -> float:
 
 
 def covering(ready: ReadySample, second: float, *, sound: bool) -> tuple[float, float]:
-    """The interval of the one unit of a stream that a second lies in."""
+    """The interval of the one unit of a stream that contains a time in seconds."""
     found = [
         (unit.start_s, unit.end_s)
         for unit in ready.units
