@@ -37,7 +37,7 @@ def video(seed: int, n_frames: int = 8, with_sound: bool = True) -> DecodedVideo
     seconds = n_frames / 2
     return DecodedVideo(
         frames=frames,
-        frame_times_s=np.arange(n_frames) * 0.5,
+        frame_times_s=np.arange(n_frames, dtype=np.float64) * 0.5,
         fps=2.0,
         width=320,
         height=240,

@@ -1,4 +1,4 @@
-"""Chunks made by hand, for tests of stages and of what comes after them."""
+"""Chunks built by hand, for the tests of the stages and of the pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 class Killed(BaseException):
-    """The process ends here, and nothing in it can catch that."""
+    """Stands for the death of the process, which nothing in it can catch."""
 
 
 def text_row(
@@ -61,18 +61,25 @@ def plan_of(path: Path, n_rows: int, first_row: int = 0, **duplicates: str) -> p
 
 
 def read_chunk(tmp_path: Path, rows: Sequence[Row]) -> pa.Table:
-    """Rows as a chunk that the read stage has just read."""
+    """Rows as the chunk that the read stage returns for them."""
     return read_samples(plan_of(write_shard(tmp_path / "shard.parquet", rows), len(rows)))
 
 
 def errors_of(table: pa.Table) -> list[Mapping[str, str] | None]:
-    """The error of each sample in a chunk on its way."""
+    """The error of each sample in a chunk of STATE rows."""
     return [row["error"] for row in table.to_pylist()[0]["samples"]]
 
 
+def error_of(table: pa.Table, index: int) -> Mapping[str, str]:
+    """The error of one sample, which must have one."""
+    error = errors_of(table)[index]
+    assert error is not None
+    return error
+
+
 def codes_of(table: pa.Table) -> list[str | None]:
-    """The error code of each sample in a chunk on its way."""
-    return [error and error["code"] for error in errors_of(table)]
+    """The error code of each sample in a chunk of STATE rows."""
+    return [error["code"] if error else None for error in errors_of(table)]
 
 
 def run_rows(
@@ -83,7 +90,7 @@ def run_rows(
     fields: Sequence[str],
     drop: Sequence[str] = (),
 ) -> pa.Table:
-    """Do `work` for every sample without an error, under the row guard.
+    """Call `work` for every sample without an error, under the row guard.
 
     work: returns the new values of `fields` in the shape of STATE. drop: fields set to null.
     """

@@ -8,25 +8,25 @@ import pytest
 
 
 class Exits:
-    """What a process that ends itself would have ended with."""
+    """Records the exit codes with which the process would have ended."""
 
     def __init__(self) -> None:
         self.codes: list[int] = []
         self._ended = threading.Event()
 
     def end(self, code: int) -> None:
-        """In place of `os._exit`."""
+        """Replaces `os._exit`."""
         self.codes.append(code)
         self._ended.set()
 
     def wait(self) -> None:
-        """Until the first end."""
+        """Wait for the first exit."""
         assert self._ended.wait(20)
 
 
 @pytest.fixture
 def exits(monkeypatch: pytest.MonkeyPatch) -> Exits:
-    """Of a process whose deadline passed: it goes on, here."""
+    """The exits of passed deadlines; the process itself goes on."""
     exits = Exits()
     monkeypatch.setattr("stages.guards.deadline.os._exit", exits.end)
     return exits

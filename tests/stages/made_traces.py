@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +125,7 @@ class MadeTracer:
 
     traced_by = TRACED_BY
 
-    def __init__(self, trace: TraceOptions | None = None, **faults: Exception) -> None:
+    def __init__(self, trace: TraceOptions | None = None, **faults: BaseException) -> None:
         self.options = trace
         self.replay_s = 0.0
         self.faults = faults
@@ -159,7 +160,7 @@ def trace_stage(
     return TraceDecode(model, DecodeOptions(), trace, attempts, timeout_s, lambda *_: tracer)
 
 
-def samples_of(table: pa.Table) -> list[dict[str, object]]:
+def samples_of(table: pa.Table) -> list[dict[str, Any]]:
     """The samples of a chunk as plain dicts."""
-    rows: list[dict[str, object]] = table.to_pylist()[0]["samples"]
+    rows: list[dict[str, Any]] = table.to_pylist()[0]["samples"]
     return rows

@@ -24,7 +24,7 @@ from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
 from stages.guards.attempts import MAX_LOADS, AttemptLog
 from stages.guards.deadline import HANGING_EXIT
-from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
+from tests.stages.chunks import Killed, codes_of, error_of, read_chunk, user
 from tests.stages.conftest import Exits
 from tests.stages.made_traces import samples_of
 from tests.stages.memory_log import MemoryLog
@@ -108,7 +108,7 @@ def test_the_sounds_of_a_chunk_are_heard_together(
     assert {unit.kind for unit in state_rows(table)[1].units} == {"audio_bin"}
     notes = state_rows(table)[1].notes
     assert "part 0: no speech found, its sound is cut into time bins" in notes
-    rows: list[dict[str, Any]] = samples_of(table)  # type: ignore[assignment]
+    rows = samples_of(table)
     assert rows[0]["speech_s"] > 0
 
 
@@ -117,7 +117,7 @@ def test_one_sound_that_fails_costs_its_sample_alone(
 ) -> None:
     ear, table = heard(tmp_path, monkeypatch, [5], [6, 1], [7])
     assert codes_of(table) == [None, "speech_error", None]
-    assert errors_of(table)[1]["message"] == "one is too low"  # type: ignore[index]
+    assert error_of(table, 1)["message"] == "one is too low"
     assert ear.asked == [4]
 
 
@@ -153,7 +153,7 @@ def test_sound_that_kills_its_process_is_left_alone_in_the_end(
         assert [name.partition(".")[2] for name in log.kept] == ["chunk_audio.json"]
     ear, table = heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
     assert codes_of(table) == [None, "quarantined", None]
-    assert errors_of(table)[1]["stage"] == "chunk_audio"  # type: ignore[index]
+    assert error_of(table, 1)["stage"] == "chunk_audio"
     assert ear.asked == [1, 1]
     assert log.kept == {}
 

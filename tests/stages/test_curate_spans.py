@@ -65,7 +65,7 @@ def traced(tmp_path: Path) -> pa.Table:
 def test_each_row_ends_as_one_record(traced: pa.Table) -> None:
     done = _curate()(traced)
     assert done.schema == chunk_schema(RECORD)
-    records: list[dict[str, Any]] = samples_of(done)  # type: ignore[assignment]
+    records = samples_of(done)
     samples = [record["sample"] for record in records]
     assert [sample["status"] for sample in samples] == ["ok", "error", "ok", "error"]
     assert [sample["error_stage"] for sample in samples] == ["", "read", "", "trace_decode"]
@@ -84,7 +84,7 @@ def test_each_row_ends_as_one_record(traced: pa.Table) -> None:
 
 
 def test_samples_row_says_where_it_comes_from(traced: pa.Table) -> None:
-    records: list[dict[str, Any]] = samples_of(_curate()(traced))  # type: ignore[assignment]
+    records = samples_of(_curate()(traced))
     sample = records[0]["sample"]
     assert sample["response"] == "The lamp is red. It stands in the hall."
     assert (sample["finish_reason"], sample["n_generated_tokens"]) == ("stop", 9)
@@ -105,7 +105,7 @@ def test_samples_row_says_where_it_comes_from(traced: pa.Table) -> None:
 
 
 def test_spans_are_those_of_the_core(traced: pa.Table) -> None:
-    records: list[dict[str, Any]] = samples_of(_curate()(traced))  # type: ignore[assignment]
+    records = samples_of(_curate()(traced))
     row = state_rows(traced)[2]
     trace, units = row.trace, row.units
     segmentation = Segmenter(SpanOptions()).segment(trace.response, trace.char_spans)
@@ -133,7 +133,7 @@ def test_spans_are_those_of_the_core(traced: pa.Table) -> None:
 
 
 def test_stored_traces_hold_the_folds(traced: pa.Table) -> None:
-    records: list[dict[str, Any]] = samples_of(_curate()(traced))  # type: ignore[assignment]
+    records = samples_of(_curate()(traced))
     trace = state_rows(traced)[0].trace
     first, second = records[0]["traces"]
     assert [first["signal"], second["signal"]] == ["attmean", "attraw"]
@@ -150,15 +150,15 @@ def test_stored_traces_hold_the_folds(traced: pa.Table) -> None:
 
 def test_traces_may_be_left_out(traced: pa.Table) -> None:
     kept, bare = (_curate(TraceOptions(store=store))(traced) for store in ("units", "none"))
-    assert [len(record["traces"]) for record in samples_of(kept)] == [1, 0, 1, 0]  # type: ignore[arg-type]
-    assert [len(record["traces"]) for record in samples_of(bare)] == [0] * 4  # type: ignore[arg-type]
+    assert [len(record["traces"]) for record in samples_of(kept)] == [1, 0, 1, 0]
+    assert [len(record["traces"]) for record in samples_of(bare)] == [0] * 4
     assert [record["spans"] for record in samples_of(bare)] == [
         record["spans"] for record in samples_of(kept)
     ]
 
 
 def test_generation_without_tracing(traced: pa.Table) -> None:
-    records: list[dict[str, Any]] = samples_of(_curate(TraceOptions(enabled=False))(traced))  # type: ignore[assignment]
+    records = samples_of(_curate(TraceOptions(enabled=False))(traced))
     assert [record["sample"]["status"] for record in records] == ["ok", "error", "ok", "error"]
     assert all(not record["spans"] and not record["traces"] for record in records)
     assert records[0]["sample"]["response"]
@@ -167,16 +167,15 @@ def test_generation_without_tracing(traced: pa.Table) -> None:
 def test_curation_that_breaks_costs_one_row(
     traced: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = _curate()
-    segment = stage._segmenter.segment
+    segment = Segmenter.segment
 
-    def break_on_c(response: str, char_spans: Any) -> Any:
+    def break_on_c(self: Segmenter, response: str, char_spans: Any) -> Any:
         if response.startswith("In the hall"):
             raise IndexError("c")
-        return segment(response, char_spans)
+        return segment(self, response, char_spans)
 
-    monkeypatch.setattr(stage._segmenter, "segment", break_on_c)
-    records: list[dict[str, Any]] = samples_of(stage(traced))  # type: ignore[assignment]
+    monkeypatch.setattr(Segmenter, "segment", break_on_c)
+    records = samples_of(_curate()(traced))
     sample = records[2]["sample"]
     assert (sample["status"], sample["error_stage"]) == ("error", "curate_spans")
     assert sample["message"] == "IndexError: c"

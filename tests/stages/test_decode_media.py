@@ -22,7 +22,7 @@ from omnitrace_core.records import DecodedImage, Sample
 from stages.arrow.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia
-from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, user
+from tests.stages.chunks import Killed, Row, codes_of, error_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
 from tests.stages.memory_log import MemoryLog
 
@@ -60,7 +60,7 @@ def _chunk(tmp_path: Path) -> pa.Table:
         sound.writeframes(np.zeros(32_000, "<i2").tobytes())
     said = [{"start_s": 0.25, "end_s": 1.5, "text": "hello", "words": []}]
     text = {"type": "text", "text": "What is it?"}
-    parts = {
+    parts: dict[str, Row] = {
         "file": {"type": "image", "uri": str(tmp_path / "a.png")},
         "bytes": {"type": "image", "data": _png()},
         "sound": {"type": "audio", "uri": str(tmp_path / "a.wav"), "segments": said},
@@ -71,7 +71,7 @@ def _chunk(tmp_path: Path) -> pa.Table:
     return read_chunk(tmp_path, rows)
 
 
-def test_media_are_decoded_once_and_files_do_not_travel(tmp_path: Path) -> None:
+def test_media_are_decoded_once_and_files_are_dropped(tmp_path: Path) -> None:
     chunk = _chunk(tmp_path)
     decoded = DecodeMedia(_reading())(chunk)
     assert codes_of(decoded) == [None, None, None, "media_missing", "media_corrupt"]
@@ -82,7 +82,7 @@ def test_media_are_decoded_once_and_files_do_not_travel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.pixels, file.media[0].pixels)  # type: ignore[union-attr]
     assert inline.sample.parts[0].data is None
     assert inline.sample.parts[0].uri == INLINE_URI
-    rows: list[dict[str, Any]] = samples_of(decoded)  # type: ignore[assignment]
+    rows = samples_of(decoded)
     assert rows[1]["media_info"][0]["uri"] == ""
     assert rows[0]["media_info"][0]["uri"].endswith("a.png")
     assert rows[0]["media_info"][0]["sha256"] == rows[1]["media_info"][0]["sha256"]
@@ -108,7 +108,7 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     assert all(error["stage"] == "decode_media" for error in errors)
     assert all(error["message"].startswith("part 0: inline image: ") for error in errors[:-1])
     assert "KeyError: 'it'" in errors[-1]["message"]
-    pids = {row.media[0].sha256 for row in state_rows(decoded) if not row.failed}  # type: ignore[union-attr]
+    pids = {row.media[0].sha256 for row in state_rows(decoded) if not row.failed}
     assert str(os.getpid()) not in pids
     assert codes_of(stage(read_chunk(tmp_path, rows[:1]))) == [None]
 
@@ -134,8 +134,8 @@ def test_media_that_kill_the_process_are_left_alone_in_the_end(
         assert list(log.kept) == ["key.decode_media.json"]
     done = DecodeMedia(_reading(media), log)(read_chunk(tmp_path, rows))
     assert codes_of(done) == [None, "quarantined", None]
-    assert errors_of(done)[1]["stage"] == "decode_media"  # type: ignore[index]
-    assert "run.chunk_samples" in errors_of(done)[1]["message"]  # type: ignore[index]
+    assert error_of(done, 1)["stage"] == "decode_media"
+    assert "run.chunk_samples" in error_of(done, 1)["message"]
     assert log.kept == {}
 
 

@@ -12,7 +12,15 @@ from stages.arrow.input_columns import conform, schema_problems
 from stages.arrow.sample_schema import MESSAGE, SAMPLE
 from stages.arrow.state_schema import STATE, chunk_schema
 from stages.read_samples import read_samples
-from tests.stages.chunks import codes_of, errors_of, plan_of, read_chunk, text_row, write_shard
+from tests.stages.chunks import (
+    Row,
+    codes_of,
+    error_of,
+    plan_of,
+    read_chunk,
+    text_row,
+    write_shard,
+)
 
 
 def test_every_row_comes_once_with_its_key(tmp_path: Path) -> None:
@@ -37,14 +45,13 @@ def test_missing_and_repeated_ids_are_errors(tmp_path: Path) -> None:
         "duplicate_sample_id",
         None,
     ]
-    error = errors_of(chunk)[3]
-    assert error is not None
+    error = error_of(chunk, 3)
     assert error["stage"] == "read"
     assert "'a' was already seen at s.parquet:0" in error["message"]
 
 
-def test_rows_that_are_no_samples_are_errors(tmp_path: Path) -> None:
-    rows = [
+def test_rows_that_are_not_samples_are_errors(tmp_path: Path) -> None:
+    rows: list[Row] = [
         {"sample_id": "none", "messages": None},
         {"sample_id": "empty", "messages": []},
         text_row("odd") | {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
@@ -85,13 +92,13 @@ def test_value_that_does_not_fit_costs_one_row() -> None:
 
 
 def test_text_that_is_not_utf_8_costs_its_row(tmp_path: Path) -> None:
-    """Latin-1, as some writers leave it: Parquet's readers do not look."""
+    """Some writers store Latin-1, and Parquet's readers do not check."""
     rows = pa.Table.from_pylist([text_row(name) for name in "abc"], SAMPLE)
     ids = pa.array([b"a", b"caf\xe9", b"c"], pa.binary()).view(pa.string())
     pq.write_table(rows.set_column(0, "sample_id", ids), tmp_path / "shard.parquet")
     chunk = read_samples(plan_of(tmp_path / "shard.parquet", 3))
     assert codes_of(chunk) == [None, "invalid_sample", None]
-    assert "column sample_id holds a value that does not fit it" in errors_of(chunk)[1]["message"]
+    assert "column sample_id holds a value that does not fit it" in error_of(chunk, 1)["message"]
     assert [row["sample"]["sample_id"] for row in chunk.to_pylist()[0]["samples"]] == [
         "a",
         None,

@@ -23,7 +23,15 @@ from stages.arrow.media_codec import encode_media
 from stages.guards.deadline import HANGING_EXIT
 from stages.trace_decode import BROKEN_DEVICE_EXIT, TraceDecode
 from tests.core.ready_samples import video
-from tests.stages.chunks import Killed, codes_of, errors_of, read_chunk, run_rows, text_row
+from tests.stages.chunks import (
+    Killed,
+    codes_of,
+    error_of,
+    errors_of,
+    read_chunk,
+    run_rows,
+    text_row,
+)
 from tests.stages.conftest import Exits
 from tests.stages.made_traces import TRACED_BY, MadeTracer, make_trace, samples_of, trace_stage
 from tests.stages.memory_log import MemoryLog
@@ -117,7 +125,7 @@ def test_nothing_to_trace(tmp_path: Path) -> None:
 
 def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
     log = MemoryLog()
-    killer = MadeTracer(c=Killed())  # type: ignore[arg-type]
+    killer = MadeTracer(c=Killed())
     for number in range(1, 5):
         with pytest.raises(Killed):
             trace_stage(killer, log)(chunk)
@@ -130,9 +138,7 @@ def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
     assert codes_of(done) == [None, "missing_sample_id", "quarantined", None]
     assert [row["attempts"] for row in samples_of(done)] == [5, None, 5, 5]
     assert log.kept == {}
-    assert errors_of(done)[2]["message"].startswith(
-        "shard.parquet:2: the process that worked on it"
-    )
+    assert error_of(done, 2)["message"].startswith("shard.parquet:2: the process that worked on it")
 
 
 def test_sample_whose_inputs_are_deadly_is_found_alone(chunk: pa.Table) -> None:
@@ -222,8 +228,8 @@ def test_chunk_is_done_when_its_table_is_built(
 class Crowded(MadeTracer):
     """The first call waits for a second chunk to begin; each call notes which chunks are blamed."""
 
-    def __init__(self, log: MemoryLog, **faults: Exception) -> None:
-        super().__init__(**faults)
+    def __init__(self, log: MemoryLog, **faults: BaseException) -> None:
+        super().__init__(None, **faults)
         self.log = log
         self.blamed: list[list[str]] = []
 

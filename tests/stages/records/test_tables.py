@@ -55,7 +55,7 @@ def _traced(tmp_path: Path, trace: TraceOptions) -> pa.Table:
 def _records(traced: pa.Table, trace: TraceOptions) -> list[dict[str, Any]]:
     provenance = Provenance("f00", "1.2.3")
     stage = CurateSpans(SpanOptions(), CurationOptions(), trace, UnitOptions(), provenance)
-    records: list[dict[str, Any]] = samples_of(stage(traced))  # type: ignore[assignment]
+    records = samples_of(stage(traced))
     return records
 
 
