@@ -73,6 +73,8 @@ def acquire_lease(
 ) -> Lease:
     """Take the lease: at once if it is free, else when its holder was silent for its time to live.
 
+    take_over: take it even from a holder that is alive. clock: seconds, never set back.
+
     Raises:
         LeaseHeld: its holder renewed it while we watched.
         RunError: the lease file cannot be read.
