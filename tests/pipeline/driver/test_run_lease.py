@@ -200,7 +200,7 @@ def test_verdict_file_recognises_its_own_writes(folder: Path) -> None:
     # A late write of an earlier driver must not end the run.
     late.write(make_verdict(job))
     second.write(make_verdict(job))
-    with pytest.raises(LeaseLost, match="changed or deleted meanwhile, by another driver"):
+    with pytest.raises(LeaseLost, match="changed or deleted meanwhile by another driver"):
         late.write(make_verdict(job))
     assert stored_verdict(job)["epoch"] == 2
     job.folder.delete("verdict.json")

@@ -206,7 +206,7 @@ def test_store_failures_lose_the_lease_only_after_its_time_to_live(
     clock.now += 2
     with pytest.raises(LeaseLost, match=r"not renewed for 31 s \(503 SlowDown\)"):
         lease.check()
-    # Nobody took it meanwhile, and the folder is back: it is still ours.
+    # Nobody took it meanwhile, and the store answers again: it is still ours.
     monkeypatch.undo()
     lease.check()
     lease.confirm()
