@@ -1,4 +1,4 @@
-"""MP4 files through real encoders: H.264, and AAC where there is sound."""
+"""Write MP4 files with real encoders: H.264, and AAC if there is sound."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def write_clip(
 ) -> None:
     """An MP4 of the frames, [n, height, width, 3], with a mono sound track if there is one.
 
-    The same machine writes the same bytes: one thread, and no encoder's tags.
+    The same machine writes the same bytes: one thread, and no tags of the encoder.
 
     Raises:
-        RuntimeError: ffmpeg failed; its own words are in the message.
+        RuntimeError: ffmpeg failed; the message has its output.
     """
     import imageio_ffmpeg
     import soundfile

@@ -11,7 +11,7 @@ from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.job import Job
-from pipeline.run_folder.verdict import VERDICT, Verdict
+from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
 from stages.records.tables import kept_tables
 from stages.settings_change import SettingsChange
@@ -90,7 +90,7 @@ def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
         rows = [(name, str(n["files"]), str(n["rows"])) for name, n in verdict.tables.items()]
         columns = ("table", "files", "rows")
         blocks += ["", Table(columns, rows, right=frozenset(columns[1:]))]
-    return [*blocks, "", _text([f"in {folder.root}; {VERDICT} there says how the run stands"])]
+    return [*blocks, "", _text([f"written to {folder.root}"])]
 
 
 def _count_table(name: str, counts: Mapping[str, int]) -> Table:

@@ -1,4 +1,4 @@
-"""The demo's pictures, sounds and clips, drawn and synthesised here, small and deterministic."""
+"""Draw the demo's pictures and clips and synthesise its sounds: small, the same each time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 FPS = 8
 CLIP_SIZE = (128, 96)
-# Made once with flite (training/README.md says how): sentences of a given speaker.
+# Spoken sentences, made once with flite (see training/README.md).
 SPEECH_DIR = Path(__file__).parent / "speech"
 
 _PICTURE_SIZE = (160, 120)
@@ -28,9 +28,9 @@ _PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A filled shape around (x, y) that reaches `radius` from it; all as fractions of the height.
+    """A filled shape around (x, y), `radius` from its centre to its edge.
 
-    x counts from the left edge, so the right edge of a 4:3 picture is at 1.33.
+    All three are fractions of the picture's height, so the right edge of a 4:3 picture is at 1.33.
     """
 
     kind: Literal["circle", "square", "triangle"]
@@ -75,7 +75,7 @@ def write_media(media: Path) -> list[tuple[float, float]]:
 
 
 def write_broken_media(media: Path) -> None:
-    """Beside the good ones: half a picture, a sound of zero bytes, a third of a clip."""
+    """Write broken files: half a picture, a sound of zero bytes, a third of a clip."""
     picture = (media / "triangle.png").read_bytes()
     (media / "corrupt.png").write_bytes(picture[: len(picture) // 2])
     (media / "empty.wav").write_bytes(b"")
@@ -146,7 +146,7 @@ def tones(notes: Sequence[Note]) -> NDArray[np.float32]:
 
 
 def speech(name: str) -> NDArray[np.float32]:
-    """One of the spoken clips, [n_samples] float32 at SAMPLE_RATE."""
+    """One of the spoken sentences, [n_samples] float32 at SAMPLE_RATE."""
     import soundfile
 
     waveform, rate = soundfile.read(SPEECH_DIR / f"{name}.flac", dtype="float32")
@@ -168,7 +168,7 @@ def write_clip(
     """An MP4 of the scenes, FPS frames per second, with the sound if there is one.
 
     Raises:
-        RuntimeError: ffmpeg failed; its own words are in the message.
+        RuntimeError: ffmpeg failed; the message has its output.
     """
     frames = [
         np.asarray(draw(CLIP_SIZE, scene.shapes, scene.background))

@@ -28,7 +28,7 @@ from training.demo.comparison import (
 
 EXAMPLES_PER_MODALITY = 2
 _TEXT_CHARS, _STATEMENT_CHARS, _MESSAGE_CHARS = 44, 44, 160
-_INTRODUCTION = """\
+_INTRODUCTION = """
 The demo asks about a small world in which every sentence of an answer rests on evidence that was
 planted in the input. Here are sentences for which OmniTrace found exactly that evidence (mass: the
 mean of the signal on a source):
@@ -55,7 +55,7 @@ _SPAN_COLUMNS = ["row_key", "span_index", "text", "sources"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the report speaks of.
+    """What the report is about.
 
     statements: of the labelled samples, in the order of the input. n_outside: samples that were
     traced and have no labels.
@@ -262,9 +262,9 @@ def _next_blocks(folder: Path, report: Report) -> Iterator[Block]:
     yield ""
     yield "2. Ask the tables: how much do text, pictures, sound and video support?"
     yield f"   {python} -c \"import duckdb; duckdb.sql('''"
-    yield "     select source.modality, count(*) as n_sources, avg(source.mass) as mean_mass"
+    yield "     select source.modality, count(*) as n, round(avg(source.mass), 3) as mean_mass"
     yield f"     from (select unnest(sources) as source from '{spans}')"
-    yield "     group by all order by n_sources desc''').show()\""
+    yield "     group by all order by n desc''').show()\""
     yield ""
     yield "3. Curate the run again with the paper's settings. The model is not needed for it."
     yield f"   {omnitrace} curate {where} out/mine/paper curation.preset=paper"

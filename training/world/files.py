@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from omnitrace_core.printable import printable
 from training.clips import write_clip
 from training.world.rendering import FPS, clip_sound, draw_clip, draw_picture, play
 from training.world.rendering import SAMPLE_RATE as RATE
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for task in args.tasks
         for number in range(args.per_task)
     )
-    print(write_world(args.dest, samples))
+    print(printable(write_world(args.dest, samples)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`omnitrace trace`: small jobs without Ray, with the published release's flags."""
+"""`omnitrace trace`: small files without Ray, with the flags of the published release."""
 
 from __future__ import annotations
 

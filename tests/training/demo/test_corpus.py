@@ -47,10 +47,14 @@ def test_corpus_is_small_and_the_same_each_time(corpus: Path, tmp_path: Path) ->
 def test_corpus_covers_modalities_and_both_kinds_of_response(samples: dict[str, Sample]) -> None:
     assert len(samples) >= 12
     kinds = {name: {part.type for part in sample.parts} for name, sample in samples.items()}
-    for given in (True, False):
-        met = [kinds[name] for name, s in samples.items() if (s.response is not None) == given]
-        assert set().union(*met) == FOUR
-        assert FOUR in met
+    for has_response in (True, False):
+        found = [
+            kinds[name]
+            for name, sample in samples.items()
+            if (sample.response is not None) == has_response
+        ]
+        assert set().union(*found) == FOUR
+        assert FOUR in found
     assert sum(part.type == "image" for part in samples["image-pair"].parts) == 2
     assert samples["image-choice"].options[1].startswith("B.")
     assert not samples["text-instructed"].parts[0].evidence
@@ -63,7 +67,7 @@ def test_every_address_is_a_file_of_the_corpus(samples: dict[str, Sample], corpu
     assert addresses == on_disk
 
 
-def test_announcements_are_spoken_when_the_segments_say(samples: dict[str, Sample]) -> None:
+def test_announcements_are_spoken_within_their_segments(samples: dict[str, Sample]) -> None:
     import soundfile
 
     part = samples["audio-speech"].parts[0]
@@ -80,7 +84,7 @@ def test_announcements_are_spoken_when_the_segments_say(samples: dict[str, Sampl
     assert min(loudness(s.start_s, s.end_s) for s in part.segments) > 20 * pause
 
 
-def test_clip_shows_shapes_in_turn_and_rings_when_it_should(corpus: Path) -> None:
+def test_clips_show_shapes_in_turn_and_sound_at_their_time(corpus: Path) -> None:
     import decord
 
     shapes = decord.VideoReader(str(corpus.parent / "media" / "in_turn.mp4"))
@@ -96,7 +100,7 @@ def test_clip_shows_shapes_in_turn_and_rings_when_it_should(corpus: Path) -> Non
     assert np.abs(track[int(2.1 * SAMPLE_RATE) : int(3.9 * SAMPLE_RATE)]).max() > 0.3
 
 
-def test_failed_encoding_says_what_ffmpeg_said(tmp_path: Path) -> None:
+def test_a_failed_encoding_reports_what_ffmpeg_printed(tmp_path: Path) -> None:
     path = tmp_path / "no_such_folder" / "clip.mp4"
     with pytest.raises(RuntimeError, match="No such file or directory"):
         write_clip(path, [Scene(0.5)])
@@ -118,11 +122,11 @@ def test_faulty_rows_follow_the_good_ones(corpus: Path, tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_samples_are_refused_with_their_code() -> None:
     refused = {"unknown_part_type", "invalid_sample", "missing_sample_id"}
-    met = set()
+    found = set()
     for row, code in faulty_rows():
         if code in refused:
             with pytest.raises(errors.SampleError) as caught:
                 parse_any(row)
-            met.add(caught.value.code)
+            found.add(caught.value.code)
             assert caught.value.code == code
-    assert met == refused
+    assert found == refused
