@@ -42,7 +42,7 @@ def records(tmp_path: Path) -> tuple[Folder, pa.Table]:
     return job.folder, with_rows(table, pa.array(rows, RECORD))
 
 
-def test_a_chunks_counts_are_its_records_columns(records: tuple[Folder, pa.Table]) -> None:
+def test_counts_of_a_chunk_come_from_its_records(records: tuple[Folder, pa.Table]) -> None:
     assert sorted(counts(records[1]), key=lambda item: (item.name, item.tags)) == [
         Count("omnitrace_chunks", (), 1),
         Count("omnitrace_decode_seconds", (), 0.375),
