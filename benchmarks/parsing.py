@@ -26,7 +26,6 @@ import pyarrow as pa
 from omnitrace_core.records import DecodedVideo
 from stages.arrow.chunk import rows_of, state_rows, with_results, with_rows, without_inline_data
 from stages.arrow.media_codec import encode_media
-from stages.arrow.state_schema import STATE
 from stages.read_samples import read_samples
 from tests.stages.chunks import plan_of, user, write_shard
 
@@ -109,10 +108,10 @@ def _after_decoding(chunk: pa.Table) -> pa.Table:
     results = [{"media": encode_media({0: video})}] * len(rows_of(chunk))
     decoded = with_results(chunk, results, fields=("media",))
     rows = rows_of(decoded)
-    columns = {name: rows.field(name) for name in STATE.names}
+    columns = {field.name: rows.field(field.name) for field in rows.type}
     columns["sample"] = without_inline_data(columns["sample"])
     return with_rows(
-        decoded, pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE))
+        decoded, pa.StructArray.from_arrays(list(columns.values()), fields=list(rows.type))
     )
 
 
