@@ -22,7 +22,7 @@ from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "chunk_audio"
 # Decoded media of samples that are processed together; an hour of sound at 16 kHz is 220 MiB.
-_MAX_GROUP_BYTES = 256 * 1024**2
+MAX_GROUP_BYTES = 256 * 1024**2
 
 Results = dict[int, Fields | RowError]  # by row index
 
@@ -102,7 +102,7 @@ class ChunkAudio:
                 results[row.index] = loaded
                 continue
             group.append(loaded)
-            if not in_groups or sum(item.n_bytes for item in group) >= _MAX_GROUP_BYTES:
+            if not in_groups or sum(item.n_bytes for item in group) >= MAX_GROUP_BYTES:
                 results |= self._process_group(group)
                 group = []
         return results | self._process_group(group)

@@ -38,30 +38,30 @@ READING = ReadingOptions(
 )
 
 
-class Ear:
-    """Hears a sound by its level.
+class LevelEngine:
+    """A speech engine whose result depends on the level of a sound.
 
-    0 ends the process, 1 fails, 2 has no speech, 3 is a fault of ours, 4 is fatal.
+    0 ends the process, 1 fails, 2 has no speech, 3 raises an unexpected error, 4 a fatal one.
     """
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.group_sizes: list[int] = []
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
-        raise AssertionError("not asked one by one")
+        raise AssertionError("called for one sound")
 
     def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
-        self.asked.append(len(sounds))
+        self.group_sizes.append(len(sounds))
         levels = [round(float(sound.audio.waveform[0]) * 10) for sound in sounds]
         if 3 in levels:
-            raise KeyError("nobody foresaw it")
+            raise KeyError("unexpected")
         if 4 in levels:
             raise BackendError("no such model")
         if 0 in levels:
             raise Killed
-        heard: dict[int, SpeechResult] = {1: SpeechError("one is too low"), 2: ()}
+        results: dict[int, SpeechResult] = {1: SpeechError("one is too low"), 2: ()}
         return [
-            heard.get(level, (SpeechSegment(0.0, sound.audio.duration_s, f"level {level}."),))
+            results.get(level, (SpeechSegment(0.0, sound.audio.duration_s, f"level {level}."),))
             for level, sound in zip(levels, sounds, strict=True)
         ]
 
@@ -76,31 +76,31 @@ def audio(level: int, seconds: int = 6) -> dict[str, Any]:
     return {"type": "audio", "data": content.getvalue()}
 
 
-def heard(
+def run_stages(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     *samples: Sequence[int],
     attempts: AttemptLog | None = None,
 ) -> Any:
-    ear = Ear()
-    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: ear)
+    engine = LevelEngine()
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: engine)
     rows = [
         {"sample_id": f"s{i}", "messages": [user(*map(audio, levels))]}
         for i, levels in enumerate(samples)
     ]
     decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
-    return ear, ChunkAudio(READING, attempts)(decoded)
+    return engine, ChunkAudio(READING, attempts)(decoded)
 
 
-def test_the_sounds_of_a_chunk_are_heard_together(
+def test_sounds_of_a_chunk_are_processed_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, table = heard(tmp_path, monkeypatch, [5, 6], [2], [], [7])
-    assert ear.asked == [4]
+    engine, table = run_stages(tmp_path, monkeypatch, [5, 6], [2], [], [7])
+    assert engine.group_sizes == [4]
     assert codes_of(table)[:2] == [None, None]
     speech = [row.speech for row in state_rows(table)]
-    told = [{i: [s.text for s in found] for i, found in one.items()} for one in speech]
-    assert [told[0], told[1], told[3]] == [
+    texts = [{i: [s.text for s in found] for i, found in one.items()} for one in speech]
+    assert [texts[0], texts[1], texts[3]] == [
         {0: ["level 5."], 1: ["level 6."]},
         {0: []},
         {0: ["level 7."]},
@@ -112,65 +112,65 @@ def test_the_sounds_of_a_chunk_are_heard_together(
     assert rows[0]["speech_s"] > 0
 
 
-def test_one_sound_that_fails_costs_its_sample_alone(
+def test_one_sound_that_fails_costs_only_its_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, table = heard(tmp_path, monkeypatch, [5], [6, 1], [7])
+    engine, table = run_stages(tmp_path, monkeypatch, [5], [6, 1], [7])
     assert codes_of(table) == [None, "speech_error", None]
     assert error_of(table, 1)["message"] == "one is too low"
-    assert ear.asked == [4]
+    assert engine.group_sizes == [4]
 
 
-def test_what_nobody_foresaw_costs_its_sample_alone(
+def test_unexpected_error_costs_only_its_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear, table = heard(tmp_path, monkeypatch, [5], [3], [7])
+    engine, table = run_stages(tmp_path, monkeypatch, [5], [3], [7])
     assert codes_of(table) == [None, "internal", None]
-    assert ear.asked == [3, 1, 1, 1]
+    assert engine.group_sizes == [3, 1, 1, 1]
 
 
 def test_a_model_that_cannot_be_loaded_is_fatal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackendError, match="no such model"):
-        heard(tmp_path, monkeypatch, [5], [4])
+        run_stages(tmp_path, monkeypatch, [5], [4])
 
 
-def test_memory_bounds_how_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_audio, "_MAX_GROUP_BYTES", 2 * 6 * 64_000)
-    ear, table = heard(tmp_path, monkeypatch, [5], [6], [7], [8], [9])
+def test_memory_bounds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_audio, "MAX_GROUP_BYTES", 2 * 6 * 64_000)
+    engine, table = run_stages(tmp_path, monkeypatch, [5], [6], [7], [8], [9])
     assert codes_of(table) == [None] * 5
-    assert ear.asked == [2, 2, 1]
+    assert engine.group_sizes == [2, 2, 1]
 
 
-def test_sound_that_kills_its_process_is_left_alone_in_the_end(
+def test_sound_that_kills_its_process_is_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog()
     for _ in range(4):
         with pytest.raises(Killed):
-            heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
+            run_stages(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
         assert [name.partition(".")[2] for name in log.kept] == ["chunk_audio.json"]
-    ear, table = heard(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
+    engine, table = run_stages(tmp_path, monkeypatch, [5], [6, 0], [7], attempts=log)
     assert codes_of(table) == [None, "quarantined", None]
     assert error_of(table, 1)["stage"] == "chunk_audio"
-    assert ear.asked == [1, 1]
+    assert engine.group_sizes == [1, 1]
     assert log.kept == {}
 
 
 def test_models_load_with_the_actor_and_blame_no_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that dies of it dies within the constructor; the first chunk is told, at last."""
+    """Loading kills the process in the constructor; the first chunk raises the error in the end."""
 
-    class Heavy(Ear):
+    class Heavy(LevelEngine):
         def load(self) -> None:
             seen.append(list(log.kept))
             raise Killed
 
     class Dying(MemoryLog):
         def delete(self, name: str) -> None:
-            """Not by a process that is dead."""
+            """A dead process deletes nothing."""
 
     log, seen = Dying(), list[list[str]]()
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Heavy())
@@ -191,7 +191,7 @@ def test_chunk_is_done_when_its_table_is_built(
     def too_much(*arguments: object, **options: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Ear())
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: LevelEngine())
     log = MemoryLog()
     decoded = DecodeMedia(READING)(
         read_chunk(tmp_path, [{"sample_id": "s", "messages": [user(audio(5))]}])
@@ -205,7 +205,7 @@ def test_chunk_is_done_when_its_table_is_built(
 def test_engine_that_hangs_ends_its_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: Exits
 ) -> None:
-    class Hanging(Ear):
+    class Hanging(LevelEngine):
         def segments_of(self, sounds: Sequence[PartAudio]) -> list[SpeechResult]:
             exits.wait()
             raise Killed
@@ -225,7 +225,7 @@ def test_chunks_without_speech_to_find_are_not_counted(tmp_path: Path) -> None:
 
     class NoLog(MemoryLog):
         def write(self, name: str, content: bytes) -> None:
-            raise AssertionError("nothing can die of it")
+            raise AssertionError("counted, though nothing here can kill the process")
 
     table = ChunkAudio(reading, NoLog())(DecodeMedia(reading)(read_chunk(tmp_path, rows)))
     assert codes_of(table) == [None]

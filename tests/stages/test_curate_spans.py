@@ -83,7 +83,7 @@ def test_each_row_ends_as_one_record(traced: pa.Table) -> None:
     assert [len(record["traces"]) for record in records] == [2, 0, 2, 0]
 
 
-def test_samples_row_says_where_it_comes_from(traced: pa.Table) -> None:
+def test_samples_row_has_its_provenance(traced: pa.Table) -> None:
     records = samples_of(_curate()(traced))
     sample = records[0]["sample"]
     assert sample["response"] == "The lamp is red. It stands in the hall."

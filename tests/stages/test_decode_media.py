@@ -113,7 +113,7 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     assert codes_of(stage(read_chunk(tmp_path, rows[:1]))) == [None]
 
 
-def test_media_that_kill_the_process_are_left_alone_in_the_end(
+def test_media_that_kill_the_process_are_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a decoder returns can be more than the memory of the actor, which then dies."""
@@ -158,7 +158,7 @@ def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
         assert mine == other
 
 
-def test_units_are_cut_and_speech_is_found_where_asked(tmp_path: Path) -> None:
+def test_units_are_cut_and_speech_is_found_where_configured(tmp_path: Path) -> None:
     decoded = DecodeMedia(_reading())(_chunk(tmp_path))
     binned = ChunkAudio(_reading())(decoded)
     assert codes_of(binned) == codes_of(decoded)

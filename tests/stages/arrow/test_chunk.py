@@ -79,7 +79,7 @@ def test_slices_of_a_chunk_keep_their_rows(tmp_path: Path) -> None:
     assert [row.notes for row in state_rows(noted)] == [("a",), ("b",)]
 
 
-def test_inline_media_leave_their_place() -> None:
+def test_bytes_of_inline_media_are_dropped() -> None:
     rows = [
         {
             "sample_id": "a",

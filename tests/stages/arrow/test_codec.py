@@ -1,4 +1,4 @@
-"""What goes into Arrow comes out again, value for value."""
+"""Records round-trip through Arrow, value for value."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_media_info_keeps_where_media_came_from() -> None:
 
 
 @pytest.mark.parametrize("name", ["image", "audio", "video", "silent", "mixed"])
-def test_extents_can_be_had_from_media_info(name: str) -> None:
+def test_extents_are_restored_from_media_info(name: str) -> None:
     ready, rules = one_of_each()[name], MediaRules()
     infos = media_codec.media_info(ready.sample.parts, ready.media, rules)
     array = pa.array([infos], pa.list_(MEDIA_INFO))

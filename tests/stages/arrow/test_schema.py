@@ -26,7 +26,7 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("table", PROMISED)
-def test_promised_columns_are_there(table: str) -> None:
+def test_promised_columns_exist(table: str) -> None:
     assert set(PROMISED[table].split()) <= set(TABLES[table].names)
 
 

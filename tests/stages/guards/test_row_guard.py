@@ -21,7 +21,7 @@ def test_sample_error_keeps_its_code() -> None:
     assert error == RowError("decode_media", "media_missing", "no x.png")
 
 
-def test_unforeseen_error_is_recorded_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_recorded_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         error = guarded("decode_media", "s:3", lambda: _raise(ZeroDivisionError("by zero")))
     assert error == RowError("decode_media", "internal", "ZeroDivisionError: by zero")
@@ -29,7 +29,7 @@ def test_unforeseen_error_is_recorded_and_logged(caplog: pytest.LogCaptureFixtur
     assert "Traceback" in caplog.text
 
 
-def test_fatal_error_is_nobodys_row() -> None:
+def test_fatal_error_is_raised() -> None:
     with pytest.raises(ConfigError, match="broken"):
         guarded("stage", "row", lambda: _raise(ConfigError("broken")))
 

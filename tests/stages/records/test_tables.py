@@ -74,7 +74,7 @@ def test_tables_that_a_run_keeps(trace: TraceOptions, tables: str) -> None:
     assert kept_tables(trace) == tuple(tables.split())
 
 
-def test_positions_are_kept_when_asked_for(tmp_path: Path) -> None:
+def test_positions_are_kept_on_request(tmp_path: Path) -> None:
     trace = _trace(store="positions")
     traced = _traced(tmp_path, trace)
     records = _records(traced, trace)
