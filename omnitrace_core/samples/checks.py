@@ -181,7 +181,7 @@ def _check_segments(rows: Sequence[SegmentRow | None], where: str) -> None:
         start_s = _check_times(row, at)
         if start_s < previous_s:
             raise InvalidSample(
-                f"{at} starts at {start_s} s, before the one ahead of it at "
+                f"{at} starts at {start_s} s, before the previous one at "
                 f"{previous_s} s; sort the segments by start_s"
             )
         previous_s = start_s
