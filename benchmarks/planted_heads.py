@@ -98,7 +98,7 @@ def learn(lessons: Sequence[Lesson]) -> tuple[Tensor, float, float]:
     for _ in range(_STEPS):
         loss = _loss(raw.softmax(dim=0), lessons)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     return raw.softmax(dim=0).detach(), losses[0], losses[-1]

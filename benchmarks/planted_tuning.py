@@ -1,9 +1,9 @@
 """Choose the curation of the planted thinker: `python -m benchmarks.planted_tuning`.
 
-Every combination of projection, pools and thresholds, for one signal, on a split of its own
-(`--seed tuning`); what is chosen is reported on another (`benchmarks.planted`). The score is the F1
-of correctly answered sentences, first by group of tasks, then the mean over groups, so that no
-group is drowned by a larger one.
+Scores every combination of projection, pools and thresholds for one signal, on a separate split
+(`--seed tuning`). `benchmarks.planted` reports the chosen combination on another split. The score
+is the F1 of correctly answered sentences, first by group of tasks, then the mean over groups, so
+that each group has the same weight.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,11 +32,19 @@ GRID: dict[str, tuple[float, ...]] = {
 
 
 def settings() -> Iterator[tuple[Projection, CurationOptions]]:
-    """Every combination; a run saves a unit only if it is longer than what `p_min` asks for."""
-    for projection, pools, *numbers in product(PROJECTIONS, POOLS, *GRID.values()):
-        chosen_numbers: dict[str, Any] = dict(zip(GRID, numbers, strict=True))
-        run_min = max(0.10, chosen_numbers["p_min"])
-        yield projection, CurationOptions(pools=pools, run_min=run_min, **chosen_numbers)
+    """Every combination. `run_min` is at least `p_min`: below it, a run would keep no unit more."""
+    for projection, pools in product(PROJECTIONS, POOLS):
+        for gamma, coverage, p_min in product(*GRID.values()):
+            yield (
+                projection,
+                CurationOptions(
+                    pools=pools,
+                    gamma=gamma,
+                    coverage=coverage,
+                    p_min=p_min,
+                    run_min=max(0.10, p_min),
+                ),
+            )
 
 
 def score(
@@ -70,18 +77,20 @@ def write_grid(path: Path, ranked: Sequence[Ranked], n_samples: int) -> None:
         | {name: getattr(options, name) for name in GRID}
         for mean, projection, options, groups in ranked
     ]
-    told = json.dumps({"samples": n_samples, "grid": rows}, indent=1)
-    path.write_text(told + "\n", encoding="utf-8")
+    text = json.dumps({"samples": n_samples, "grid": rows}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Answer once, curate in every way, print the best ways."""
+    """Answer the samples once, curate with every combination, print the best ones."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="omnitrace-tiny")
     parser.add_argument("--signal", default=SIGNAL)
     parser.add_argument("--per-task", type=int, default=20)
     parser.add_argument("--levels", type=int, nargs="+", default=[3, 5])
-    parser.add_argument("--seed", default="tuning", help="any word but that of the reported split")
+    parser.add_argument(
+        "--seed", default="tuning", help="any word except the seed of the reported split"
+    )
     parser.add_argument("--output", type=Path, help="JSON of the whole grid")
     parser.add_argument("--show", type=int, default=8, help="how many of the best")
     args = parser.parse_args(argv)
@@ -105,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [*ranked, (float(np.mean(list(default.values()))), "mass", CurationOptions(), default)]
     print(f"{args.signal}: the best of the grid, and (last) the defaults; {len(cases)} samples")
     for mean, projection, options, found in rows:
-        told = f"gamma {options.gamma:g}, coverage {options.coverage:g}, p_min {options.p_min:g}"
+        values = f"gamma {options.gamma:g}, coverage {options.coverage:g}, p_min {options.p_min:g}"
         groups = " ".join(f"{group} {value:.3f}" for group, value in found.items())
-        print(f"{mean:.4f}  {projection:5}{options.pools:13}{told:40}{groups}")
+        print(f"{mean:.4f}  {projection:5}{options.pools:13}{values:40}{groups}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
     curation = {"pools": workload.pools}
     job = job_for(config_for(folder, run={"chunk_samples": 32}, curation=curation))
 
-    def execute(chunks: Sequence[Chunk]) -> Iterator[CommittedChunk]:
+    def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
             table = read_samples(plan_row(chunk))
             mine = cases[chunk.first_row : chunk.first_row + chunk.n_rows]

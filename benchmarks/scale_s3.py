@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
 import yaml
 from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
@@ -101,7 +102,7 @@ def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
     reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, "benchmark")
     attempts = _LocalAttempts(job.folder, claim)
-    stages = [
+    stages: list[Callable[[pa.Table], pa.Table]] = [
         read_samples,
         DecodeMedia(reading),
         ChunkAudio(reading),

@@ -263,6 +263,8 @@ def _plain(result: Any) -> dict[str, Any]:
 
 def _stages_step(task: Task) -> Step:
     """The graph's own stages one after another, without Ray between them."""
+    import pyarrow as pa
+
     from omnitrace_core import __version__
     from pipeline.config import make_config
     from pipeline.driver.prepare import prepare
@@ -281,7 +283,7 @@ def _stages_step(task: Task) -> Step:
     job = prepare(identify_run(config))
     reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, __version__)
-    chain = {
+    chain: dict[str, Callable[[pa.Table], pa.Table]] = {
         "read_samples": read_samples,
         "DecodeMedia": DecodeMedia(reading),
         "ChunkAudio": ChunkAudio(reading),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def test_a_batch_makes_no_text_be_analysed_twice(monkeypatch: pytest.MonkeyPatch
     language = Language("builtin", load_language("builtin").nlp)
     texts = [f"Sentence {number} is here. " * 300 for number in range(150)]
     analysed: list[str] = []
-    real = language.nlp.pipe
+    real: Callable[..., Any] = language.nlp.pipe
 
     def record(texts: Iterable[Any], *, as_tuples: bool = False, **options: Any) -> Any:
         batch = list(texts)
