@@ -1,9 +1,9 @@
 """What a corpus costs: GPU-hours, CPU cores, requests, storage and dollars, for two sizes.
 
 Run from the repository's root: `python -m benchmarks.capacity` prints the tables of
-docs/capacity.md. What was measured comes from benchmarks/results, how the graph is laid out from
-the config for GPUs (both in `capacity_measured`); what was not measured is an assumption, with a
-low, a middle and a high guess, and stands in the first table. No figure of a GPU is measured.
+docs/capacity.md. Measurements come from benchmarks/results, and the layout of the graph from the
+config for GPUs (`capacity_measured` reads both). The first table lists the assumptions, which are
+not measured: each has a low, a middle and a high guess. No figure of a GPU is measured.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pipeline.run_folder import publish
 
 # Samples of a corpus, and of each of its shards.
 SIZES = ((10**6, 1024), (10**9, 16_384))
-SHARDS = (1024, 16_384, 131_072)  # of the last size, compared
+SHARDS = (1024, 16_384, 131_072)  # sizes of shards to compare, for the larger corpus
 GUESSES = ("low cost", "middle", "high cost")
-# One request waits for the other when a shard is read: HEAD, its end, its rows.
-_READ_TURNS = 3
-_SPARE = 2.0  # actors over what the decoding alone would keep busy
+# Sequential requests of reading a shard: HEAD, the end of the file, its rows.
+_SEQUENTIAL_READS = 3
+_SPARE = 2.0  # actors per actor that decoding alone keeps busy
 _HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """An assumption: what it is, its values where costs are low, middling and high, and why."""
+    """An assumption: its label, its values for low, middle and high cost, and the reason."""
 
-    what: str
+    label: str
     values: tuple[float, float, float]
-    why: str
+    reason: str
 
 
 ASSUMED = {
@@ -41,7 +41,7 @@ ASSUMED = {
     "response": Guess("response tokens per sample", (128, 256, 512), ""),
     "prefill": Guess("prompt tokens/s, 7B on an H200", (40e3, 20e3, 8e3), "bf16, batched"),
     "decode": Guess("response tokens/s, 7B on an H200", (5000, 2000, 800), "bf16, batched"),
-    "busy": Guess("share of paid GPU time at work", (0.95, 0.9, 0.7), "spot, starts, tails"),
+    "busy": Guess("share of paid GPU time in use", (0.95, 0.9, 0.7), "spot, starts, tails"),
     "gpu": Guess("dollars per H200-hour", (2.5, 4.0, 7.0), "spot to on demand"),
     "own": Guess("CPU cores that come with a GPU", (24, 24, 24), "p5en.48xlarge: 192 with 8"),
     "cpu": Guess("dollars per CPU-core-hour", (0.02, 0.04, 0.06), "spot to on demand"),
@@ -50,9 +50,10 @@ ASSUMED = {
     "keep": Guess("dollars per GB and month", (0.021, 0.023, 0.025), "list price of S3"),
     "wait": Guess("ms per request of the driver", (15, 30, 60), "S3 in the same region"),
     "units": Guess("source units per sample", (10, 40, 150), "sentences, seconds, cells"),
-    "packed": Guess("bytes kept per 4 bytes of mass", (3.0, 3.6, 4.0), "floats hardly compress"),
+    "packed": Guess("bytes stored per 4 bytes of mass", (3.0, 3.6, 4.0), "floats hardly compress"),
 }
-Of = Callable[[str], float]
+# The value of an assumption, by its name in ASSUMED.
+Guesses = Callable[[str], float]
 
 
 # --- the arithmetic ----------------------------------------------------------------------------
@@ -60,107 +61,112 @@ Of = Callable[[str], float]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of the table: what it is, its value by sample count and guess, and its format.
+    """A row of a cost table.
 
-    paid: dollars that count in the sum.
+    value: from the number of samples and the guesses. format_spec: for the value. paid: whether the
+    value is dollars that count in the total.
     """
 
-    what: str
-    value: Callable[[int, Of], float]
-    form: str = ",.0f"
+    label: str
+    value: Callable[[int, Guesses], float]
+    format_spec: str = ",.0f"
     paid: bool = False
 
 
 def lines(found: Measured, graph: Graph, shard: int) -> list[Line]:
-    """Everything that is computed, for shards of so many samples."""
-    told = [*_work(found, graph), *_storage(found, graph, shard), *_driver(found, graph, shard)]
+    """All rows of a cost table, for shards of `shard` samples."""
+    parts = [*_work(found, graph), *_storage(found, graph, shard), *_driver(found, graph, shard)]
 
-    def dollars(n: int, of: Of) -> float:
-        return sum(line.value(n, of) for line in told if line.paid)
+    def dollars(n: int, guess: Guesses) -> float:
+        return sum(line.value(n, guess) for line in parts if line.paid)
 
     return [
-        *told,
-        Line("dollars in all, but for storage", dollars),
-        Line("dollars per 1,000 samples", lambda n, of: dollars(n, of) / n * 1000, ",.3f"),
+        *parts,
+        Line("total dollars without storage", dollars),
+        Line("dollars per 1,000 samples", lambda n, guess: dollars(n, guess) / n * 1000, ",.3f"),
     ]
 
 
-def gpu_s(found: Measured, of: Of) -> float:
-    """Paid GPU time of a sample."""
-    model_s = of("prompt") / of("prefill") + of("response") / of("decode")
-    return model_s * found.tracing / (found.graph * of("busy"))
+def gpu_s(found: Measured, guess: Guesses) -> float:
+    """Paid GPU seconds per sample."""
+    model_s = guess("prompt") / guess("prefill") + guess("response") / guess("decode")
+    return model_s * found.tracing / (found.graph * guess("busy"))
 
 
 def _work(found: Measured, graph: Graph) -> list[Line]:
     cpu_s = found.decode_s + found.rest_s
     reserved, beside = graph.cpus / graph.gpus, graph.beside / graph.gpus
 
-    def gpu_h(n: int, of: Of) -> float:
-        return n * gpu_s(found, of) / _HOUR_S
+    def gpu_h(n: int, guess: Guesses) -> float:
+        return n * gpu_s(found, guess) / _HOUR_S
 
-    def decoders(n: int, of: Of) -> float:
-        return max(1, math.ceil(_SPARE * found.decode_s / gpu_s(found, of)))
+    def decoders(n: int, guess: Guesses) -> float:
+        return max(1, math.ceil(_SPARE * found.decode_s / gpu_s(found, guess)))
 
     return [
         Line("GPU-hours", gpu_h),
-        Line("GPU dollars", lambda n, of: gpu_h(n, of) * of("gpu"), paid=True),
-        Line("CPU-core-hours at work", lambda n, of: n * cpu_s / _HOUR_S),
-        Line("CPU cores at work per GPU", lambda n, of: cpu_s / gpu_s(found, of), ",.2f"),
-        Line("CPU cores reserved per GPU", lambda n, of: reserved, ",.1f"),
+        Line("GPU dollars", lambda n, guess: gpu_h(n, guess) * guess("gpu"), paid=True),
+        Line("CPU-core-hours of work", lambda n, guess: n * cpu_s / _HOUR_S),
+        Line("busy CPU cores per GPU", lambda n, guess: cpu_s / gpu_s(found, guess), ",.2f"),
+        Line("reserved CPU cores per GPU", lambda n, guess: reserved, ",.1f"),
         Line(
             "dollars for cores beyond those of the GPU nodes",
-            lambda n, of: max(0.0, reserved - of("own")) * gpu_h(n, of) * of("cpu"),
+            lambda n, guess: max(0.0, reserved - guess("own")) * gpu_h(n, guess) * guess("cpu"),
             paid=True,
         ),
         Line(
-            "dollars more with the other stages on decode nodes",
-            lambda n, of: beside * gpu_h(n, of) * of("cpu"),
+            "extra dollars with the other stages on decode nodes",
+            lambda n, guess: beside * gpu_h(n, guess) * guess("cpu"),
         ),
-        Line("decode_actors per GPU that suffice", decoders),
+        Line("decode_actors needed per GPU", decoders),
     ]
 
 
 def _storage(found: Measured, graph: Graph, shard: int) -> list[Line]:
-    def kept_gb(n: int, of: Of) -> float:
+    def kept_gb(n: int, guess: Guesses) -> float:
         # Mass and peak of one signal; spans and samples are small beside them.
-        return n * of("response") * of("units") * 2 * of("packed") / 1e9
+        return n * guess("response") * guess("units") * 2 * guess("packed") / 1e9
 
-    def puts(n: int, of: Of) -> float:
-        # Large files go up in parts.
-        in_parts = kept_gb(n, of) * 1e9 / PART_BYTES
+    def puts(n: int, guess: Guesses) -> float:
+        # Large files are uploaded in parts.
+        in_parts = kept_gb(n, guess) * 1e9 / PART_BYTES
         return n / graph.chunk * found.puts + n / shard * found.shard_puts + in_parts
 
-    def gets(n: int, of: Of) -> float:
+    def gets(n: int, guess: Guesses) -> float:
         return n / graph.chunk * found.gets + n / shard * found.shard_gets
 
-    def requests_usd(n: int, of: Of) -> float:
-        return (puts(n, of) * of("put") + gets(n, of) * of("get")) / 1000
+    def requests_usd(n: int, guess: Guesses) -> float:
+        return (puts(n, guess) * guess("put") + gets(n, guess) * guess("get")) / 1000
 
     return [
         Line("PUT and LIST requests", puts),
         Line("GET and HEAD requests", gets),
         Line("request dollars", requests_usd, ",.2f", paid=True),
         Line("GB of traces", kept_gb, ",.1f"),
-        Line("dollars a month to keep them", lambda n, of: kept_gb(n, of) * of("keep"), ",.2f"),
+        Line(
+            "dollars per month to store them",
+            lambda n, guess: kept_gb(n, guess) * guess("keep"),
+            ",.2f",
+        ),
     ]
 
 
 def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
-    def memory_gb(n: int, of: Of) -> float:
+    def memory_gb(n: int, guess: Guesses) -> float:
         mib = found.driver_mib + at(n, found.ids_mib) + n / shard * found.shard_mib
         mib += found.ray_mib + min(n / graph.chunk, graph.window) * found.window_mib
         return mib * 2**20 / 1e9
 
-    def plan_h(n: int, of: Of) -> float:
-        wait_s = _READ_TURNS * of("wait") / 1e3 / inputs.SCAN_THREADS
+    def plan_h(n: int, guess: Guesses) -> float:
+        wait_s = _SEQUENTIAL_READS * guess("wait") / 1e3 / inputs.SCAN_THREADS
         return (n * found.plan_row_s + n / shard * (found.plan_shard_s + wait_s)) / _HOUR_S
 
-    def publish_h(n: int, of: Of) -> float:
-        mass_mb = graph.chunk * of("response") * of("units") * 8 / 1e6
-        # Parts come ahead of the work on them, as fast as so many threads get them.
-        wait_s = of("wait") / 1e3 / publish.READ_THREADS
+    def publish_h(n: int, guess: Guesses) -> float:
+        mass_mb = graph.chunk * guess("response") * guess("units") * 8 / 1e6
+        # Threads read chunk files ahead, so the driver waits only where reading takes longer.
+        wait_s = guess("wait") / 1e3 / publish.READ_THREADS
         file_s = max(at(mass_mb, found.publish), wait_s)
-        shard_s = found.publish_turns * of("wait") / 1e3
+        shard_s = found.publish_turns * guess("wait") / 1e3
         return (n / graph.chunk * file_s + n / shard * shard_s) / _HOUR_S
 
     return [
@@ -169,7 +175,7 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
         Line("hours of publishing, by the driver", publish_h, ",.1f"),
         Line(
             "GPUs that publishing keeps up with",
-            lambda n, of: n * gpu_s(found, of) / _HOUR_S / publish_h(n, of),
+            lambda n, guess: n * gpu_s(found, guess) / _HOUR_S / publish_h(n, guess),
         ),
     ]
 
@@ -178,20 +184,20 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
 
 
 def assumptions_table() -> str:
-    """What nobody measured."""
+    """The assumptions."""
     rows = [
-        [guess.what, *(f"{value:,g}" for value in guess.values), guess.why]
+        [guess.label, *(f"{value:,g}" for value in guess.values), guess.reason]
         for guess in ASSUMED.values()
     ]
     return _markdown(["assumed, not measured", *GUESSES, ""], rows)
 
 
 def measured_table(found: Measured, graph: Graph) -> str:
-    """What the results and the config say."""
+    """The values from the results and from the config."""
     file_mb = ", ".join(f"{mb:.1f}" for mb, _ in found.publish)
     file_ms = ", ".join(f"{1e3 * spent_s:.0f}" for _, spent_s in found.publish)
     rows = [
-        ["traced generation over plain", f"{found.tracing:.3f}", "tracing-cpu"],
+        ["time of traced generation over plain", f"{found.tracing:.3f}", "tracing-cpu"],
         [
             "the graph's throughput over that of its stages without Ray",
             f"{found.graph:.2f}",
@@ -207,14 +213,14 @@ def measured_table(found: Measured, graph: Graph) -> str:
             "scale-publish",
         ],
         [
-            "publishing, requests one after the other",
+            "publishing, sequential requests",
             f"{found.publish_turns:.1f} per shard",
             "scale-s3",
         ],
         ["planning, driver", f"{1e6 * found.plan_row_s:.2f} s per 10^6 rows", "scale-ids"],
         ["planning, driver", f"{1e3 * found.plan_shard_s:.1f} ms per shard", "scale-paper"],
         ["memory of the driver, finding ids", f"{found.ids_mib[-1][1]:.0f} MiB", "scale-ids"],
-        ["memory of the driver, else", f"{found.driver_mib:.0f} MiB", "scale-paper"],
+        ["memory of the driver, all else", f"{found.driver_mib:.0f} MiB", "scale-paper"],
         ["memory of the driver, per shard", f"{1024 * found.shard_mib:.1f} KiB", "scale-paper"],
         ["memory of the driver, Ray", f"{found.ray_mib:.0f} MiB", "scale-graph"],
         [
@@ -224,34 +230,37 @@ def measured_table(found: Measured, graph: Graph) -> str:
         ],
         ["samples per chunk", f"{graph.chunk}", "qwen2_5_omni.yaml"],
         ["chunks per window", f"{graph.window:,}", "qwen2_5_omni.yaml"],
-        ["CPUs reserved, GPUs", f"{graph.cpus:g}, {graph.gpus:g}", "qwen2_5_omni.yaml"],
-        ["of these CPUs, beside the model", f"{graph.beside:g}", "qwen2_5_omni.yaml"],
+        ["reserved CPUs, reserved GPUs", f"{graph.cpus:g}, {graph.gpus:g}", "qwen2_5_omni.yaml"],
+        ["of these CPUs, not for the model's stage", f"{graph.beside:g}", "qwen2_5_omni.yaml"],
     ]
-    return _markdown(["measured, or set", "value", "from results/ or configs/"], rows)
+    return _markdown(["measured or configured", "value", "from results/ or configs/"], rows)
 
 
 def cost_table(found: Measured, graph: Graph, n_samples: int, shard: int) -> str:
-    """One size of corpus."""
+    """The costs of one size of corpus."""
     rows = []
     for line in lines(found, graph, shard):
-        values = (line.value(n_samples, guess(i)) for i in range(len(GUESSES)))
-        rows.append([line.what, *(format(value, line.form) for value in values)])
+        values = (line.value(n_samples, guesses(i)) for i in range(len(GUESSES)))
+        rows.append([line.label, *(format(value, line.format_spec) for value in values)])
     return _markdown([f"{_power(n_samples)} samples in shards of {shard:,}", *GUESSES], rows)
 
 
 def shards_table(found: Measured, graph: Graph, n_samples: int) -> str:
-    """What the size of shards changes, at middle guesses."""
+    """The rows that depend on the size of shards, at middle guesses."""
     by_shard = [_driver(found, graph, shard) for shard in SHARDS]
     rows = [
-        [same[0].what, *(format(line.value(n_samples, guess(1)), line.form) for line in same)]
+        [
+            same[0].label,
+            *(format(line.value(n_samples, guesses(1)), line.format_spec) for line in same),
+        ]
         for same in zip(*by_shard, strict=True)
     ]
     head = [f"{_power(n_samples)} samples, middle guesses", *(f"shards of {n:,}" for n in SHARDS)]
     return _markdown(head, rows)
 
 
-def guess(column: int) -> Of:
-    """What is assumed in a column of the tables."""
+def guesses(column: int) -> Guesses:
+    """The assumptions of a column of the tables."""
     return lambda name: ASSUMED[name].values[column]
 
 
@@ -265,7 +274,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def tables() -> str:
-    """All tables, as docs/capacity.md holds them."""
+    """All tables, as in docs/capacity.md."""
     found, graph = measured(), shipped()
     costs = [cost_table(found, graph, *size) for size in SIZES]
     compared = shards_table(found, graph, SIZES[-1][0])

@@ -200,20 +200,20 @@ def test_costs_follow_their_assumptions() -> None:
 
     def values(shard: int = 1000) -> dict[str, float]:
         found_lines = capacity.lines(found, graph, shard)
-        return {line.what: line.value(10_000, told.__getitem__) for line in found_lines}
+        return {line.label: line.value(10_000, told.__getitem__) for line in found_lines}
 
     value = values()
     gpu_h = 10_000 * 0.4 / 3600
     assert value["GPU-hours"] == pytest.approx(gpu_h)
-    assert value["CPU cores at work per GPU"] == pytest.approx(0.9)
-    assert value["CPU cores reserved per GPU"] == 26
+    assert value["busy CPU cores per GPU"] == pytest.approx(0.9)
+    assert value["reserved CPU cores per GPU"] == 26
     beyond = value["dollars for cores beyond those of the GPU nodes"]
     assert beyond == pytest.approx(2 * gpu_h)
-    assert value["dollars more with the other stages on decode nodes"] == pytest.approx(20 * gpu_h)
-    assert value["decode_actors per GPU that suffice"] == 2
+    assert value["extra dollars with the other stages on decode nodes"] == pytest.approx(20 * gpu_h)
+    assert value["decode_actors needed per GPU"] == 2
     assert value["PUT and LIST requests"] == pytest.approx(10_000 / 64 * 2 + 10 * 16)
     paid = value["GPU dollars"] + beyond + value["request dollars"]
-    assert value["dollars in all, but for storage"] == pytest.approx(paid)
+    assert value["total dollars without storage"] == pytest.approx(paid)
     assert value["hours to plan, at each start"] == pytest.approx(1e-5)
     assert value["GB of memory of the driver"] == pytest.approx(1100 * 2**20 / 1e9)
     assert value["GPUs that publishing keeps up with"] == pytest.approx(0.4 / 0.01)
@@ -233,7 +233,7 @@ def test_memory_per_shard_comes_from_runs_of_two_sizes() -> None:
         return {"shards": shards, "chunks": chunks, "stages": {"run": [{"peak_mib": peak_mib}]}}
 
     ids = [{"rows": 1_000_000, "grew_mib": 40.0}]
-    found = capacity_measured._memory([ran(100, 1000, 401.0), ran(1100, 500_000, 426.0)], ids)
+    found = capacity_measured.driver_memory([ran(100, 1000, 401.0), ran(1100, 500_000, 426.0)], ids)
     assert found["shard_mib"] == pytest.approx((426 - 20 - (401 - 0.04)) / 1000)
     assert found["driver_mib"] == pytest.approx(401 - 0.04 - 100 * found["shard_mib"])
 
@@ -242,7 +242,7 @@ def test_memory_per_chunk_is_that_of_the_window() -> None:
     looks = [[0, 400.0], [100, 600.0], [5000, 1020.0], [5000, 900.0]]
     plan, run = {"stage": "plan", "peak_mib": 400.0}, {"stage": "run", "rss_mib": looks}
     told = {"chunks": 5000, "window_chunks": 1100, "stages": [plan, {**run, "peak_mib": 1030.0}]}
-    found = capacity_measured._graph_memory(told)
+    found = capacity_measured.graph_memory(told)
     assert found == {"ray_mib": 200.0, "window_mib": pytest.approx(0.43)}
 
 
