@@ -157,16 +157,21 @@ def hostile_run(
     world.write_text(json.dumps({**told, "dialled": str(dialled)}))
     paths = {"PYTHONPATH": f"{HOSTILE}:{Path.cwd()}", "HOSTILE_WEB": str(world)}
     command = [sys.executable, "-m", "pipeline", "run", str(config)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with (
-        subprocess.Popen(command, env={**os.environ, **paths}, **pipes) as process,
+        subprocess.Popen(
+            command,
+            env={**os.environ, **paths},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
         Watch(process.pid) as watch,
     ):
         said, complained = process.communicate(timeout=500)
     assert process.returncode == 0, complained[-3000:]
     assert "hidden" not in said + complained, "a query may hold a secret"
     query = f"select sample_id, error_code, message from '{folder}/output/**/samples/*.parquet'"
-    found = {row[0]: row[1:] for row in duckdb.sql(query).fetchall()}
+    found = {row[0]: row[1:] for row in duckdb.execute(query).fetchall()}
     return HostileRun(cases, len(made), found, watch, set(dialled.read_text().split()))
 
 

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,10 @@ def test_the_graph_on_ray_reads_and_writes_s3(
     assert again.returncode == 0, again.stderr
 
 
+def _has_new_chunk_files(output: Folder, before: set[str]) -> bool:
+    return bool(set(output.tree(".arrow")) - before)
+
+
 @pytest.mark.slow
 def test_drivers_killed_while_they_write_to_s3(
     tmp_path: Path, s3_folder: str, tiny_model: str
@@ -169,7 +174,7 @@ def test_drivers_killed_while_they_write_to_s3(
         before = set(output.tree(".arrow"))
         driver = case.start()
         try:
-            wait_until(lambda seen=before: bool(set(output.tree(".arrow")) - seen), driver)
+            wait_until(partial(_has_new_chunk_files, output, before), driver)
             time.sleep(0.3 * random.SystemRandom().random())
             assert driver.poll() is None, case.log()
         finally:
