@@ -18,6 +18,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what its fixtures start Ray for; tests that start it themselves are marked there."""
+    for item in items:
+        if {"local_ray", "hostile_run"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real samples beside the checkout, or a skip."""

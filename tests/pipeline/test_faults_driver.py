@@ -23,7 +23,7 @@ from tests.pipeline.drivers import (
 )
 from tests.stages.chunks import Row, text_row, write_shard
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 IDS = [f"s{number}" for number in range(24)]
 # One repeats an id, one has none.

@@ -22,7 +22,7 @@ from tests.pipeline.drivers import (
 from tests.pipeline.local_cluster import LocalCluster, local_cluster
 from tests.stages.chunks import user
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 DEADLY = Path(__file__).parent / "deadly"
 HELD = Path(__file__).parent / "held"

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.ray_head import RayHead, needs_job_server, ray_head
 
-pytestmark = [pytest.mark.slow, needs_job_server, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, needs_job_server, pytest.mark.timeout(900)]
 
 # Settings that make the shipped model fast; all others are those of a user.
 _FAST = ["trace.signals=[attmean]", "trace.store=units", "trace.heatmaps=false"]

@@ -134,6 +134,7 @@ def test_missing_credentials_end_a_run_before_any_work(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_graph_on_ray_reads_and_writes_s3(
     folder: Path, s3_folder: str, tiny_model: str
 ) -> None:
@@ -162,6 +163,7 @@ def _has_new_chunk_files(output: Folder, before: set[str]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_drivers_killed_while_they_write_to_s3(
     tmp_path: Path, s3_folder: str, tiny_model: str
 ) -> None:
@@ -185,6 +187,7 @@ def test_drivers_killed_while_they_write_to_s3(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
     tmp_path: Path, s3_folder: str, proxy: Proxy, tiny_model: str
 ) -> None:

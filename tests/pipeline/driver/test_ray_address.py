@@ -57,6 +57,7 @@ def _run(folder: Path, model: str, *arguments: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.ray
 def test_wrong_address_is_reported_quickly(tmp_path: Path, tiny_model: str) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     done = _run(tmp_path, tiny_model, "--address", address)
@@ -65,6 +66,7 @@ def test_wrong_address_is_reported_quickly(tmp_path: Path, tiny_model: str) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.ray
 def test_local_ray_that_does_not_start_is_reported(
     tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
