@@ -68,7 +68,29 @@ def _check_port(address: str) -> None:
 
 
 def _check_health(address: str) -> None:
-    """Run Ray's health check in a child process, since Ray's client has no timeout of ours."""
+    code, last_line, refused = _run_health_check(address)
+    if refused:
+        raise ConfigError(
+            f"ray.address={address!r}: the cluster refuses our token, which is missing or wrong; "
+            "set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token (or into "
+            "the file that RAY_AUTH_TOKEN_PATH names)"
+        )
+    if code < 0:
+        last_line = (
+            f"it did not answer as a Ray head within {_ANSWER_S:g} s; is this the port of a head?"
+        )
+    if code:
+        raise ConfigError(
+            f"ray.address={address!r}: no Ray cluster answers ({last_line}); {_REMEDY}"
+        )
+
+
+def _run_health_check(address: str) -> tuple[int, str, bool]:
+    """Run Ray's health check in a child process, since its client has no timeout that we can set.
+
+    Returns its exit code (negative if it was killed), the last line that it printed, and whether
+    the cluster refused our token.
+    """
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     last_line, refused = "", False
     # Ray reports a refused token as a warning, and a quiet run switches warnings off.
@@ -86,17 +108,4 @@ def _check_health(address: str) -> None:
                 break
         code = child.wait()
         timer.cancel()
-    if refused:
-        raise ConfigError(
-            f"ray.address={address!r}: the cluster refuses our token, which is missing or wrong; "
-            "set RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token (or into "
-            "the file that RAY_AUTH_TOKEN_PATH names)"
-        )
-    if code < 0:
-        last_line = (
-            f"it did not answer as a Ray head within {_ANSWER_S:g} s; is this the port of a head?"
-        )
-    if code:
-        raise ConfigError(
-            f"ray.address={address!r}: no Ray cluster answers ({last_line}); {_REMEDY}"
-        )
+    return code, last_line, refused

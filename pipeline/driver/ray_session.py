@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.data import DataContext
@@ -42,37 +43,34 @@ def ray_session(config: RunConfig) -> Iterator[None]:
 
 
 def _start(config: RunConfig) -> None:
-    show_logs = not config.ray.quiet
-    if not show_logs:
+    """Join the cluster of the run, or start a local Ray."""
+    quiet = config.ray.quiet
+    if quiet:
         # Ray's C++ code prints its errors on our stderr; those that matter are raised here as well.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    level = logging.INFO if show_logs else logging.ERROR
-    if (address := address_to_join(config.ray)) is not None:
-        check_answers(address)
-        try:
-            ray.init(
-                address=address,
-                log_to_driver=show_logs,
-                logging_level=level,
-                runtime_env={"worker_process_setup_hook": same_packages()},
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"ray.address={address!r}: cannot be joined: {error}") from error
+    options = {
+        "log_to_driver": not quiet,
+        "logging_level": logging.ERROR if quiet else logging.INFO,
+        "runtime_env": {"worker_process_setup_hook": same_packages()},
+    }
+    if (address := address_to_join(config.ray)) is None:
+        _start_local(needed_cpus(config), options)
         return
+    check_answers(address)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"ray.address={address!r}: cannot be joined: {error}") from error
+
+
+def _start_local(n_cpus: int, options: Mapping[str, Any]) -> None:
     # Keep idle workers while a model loads: tasks that commit reuse those of tasks that read.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")
     # CPUs are only counted, not enforced: a small machine may offer more than it has.
-    cpus = max(os.cpu_count() or 1, needed_cpus(config))
+    n_cpus = max(os.cpu_count() or 1, n_cpus)
     # Without "local", Ray would join the cluster of RAY_ADDRESS or an earlier head on this machine.
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=show_logs,
-            logging_level=level,
-            runtime_env={"worker_process_setup_hook": same_packages()},
-        )
+        ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
     # Ray waits 30 s for its own node, and then raises a plain Exception.
     except Exception as error:
         raise RunError(
@@ -83,7 +81,7 @@ def _start(config: RunConfig) -> None:
 
 
 def same_packages() -> Callable[[], None]:
-    """What a worker runs first: it imports the packages that the driver imported.
+    """A hook that makes each worker import the packages that the driver imported.
 
     Ray puts the driver's working directory first on the path of its workers. A folder there that is
     called `stages`, `pipeline` or `omnitrace_core` would be imported in place of ours.
@@ -97,7 +95,8 @@ def same_packages() -> Callable[[], None]:
         import os
         import sys
 
-        # Elsewhere on another machine: there Ray's working directory, or what is installed, serves.
+        # On another machine the folder may be missing: there the worker imports from Ray's working
+        # directory, or what is installed.
         if not os.path.isdir(os.path.join(root, "pipeline")):
             return
         sys.path.insert(0, root)
