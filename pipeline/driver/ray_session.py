@@ -48,7 +48,7 @@ def _start(config: RunConfig) -> None:
     if quiet:
         # Ray's C++ code prints its errors on our stderr; those that matter are raised here as well.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    options = {
+    options: dict[str, Any] = {
         "log_to_driver": not quiet,
         "logging_level": logging.ERROR if quiet else logging.INFO,
         "runtime_env": {"worker_process_setup_hook": same_packages()},
