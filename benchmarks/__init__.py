@@ -1,1 +1,1 @@
-"""Programs that measure; each prints a table and keeps its raw numbers as JSON."""
+"""Programs that measure. Each prints a table and writes its raw numbers as JSON."""

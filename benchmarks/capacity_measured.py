@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.throughput import course, cpu_ratio
+from benchmarks.throughput import cpu_ratio, measurement_from
 from pipeline.config import load_config
 from pipeline.driver.ray_session import reserved_cpus, reserved_gpus
 
@@ -169,7 +169,7 @@ def driver_memory(paper: Sequence[dict[str, Any]], ids: Sequence[dict[str, Any]]
 
 def graph_memory(result: dict[str, Any]) -> dict[str, Any]:
     """Memory that Ray adds before the first chunks are committed, and per chunk of the window."""
-    (run,) = (course for course in result["stages"] if course["stage"] == "run")
+    (run,) = (stage for stage in result["stages"] if stage["stage"] == "run")
     (_, before), (begun, started) = run["rss_mib"][:2]
     more = min(result["chunks"], result["window_chunks"]) - begun
     return {"ray_mib": started - before, "window_mib": (run["peak_mib"] - started) / more}
@@ -191,7 +191,9 @@ def _graph_ratio(results: Sequence[dict[str, Any]], cpus: int) -> float:
 
     Taken with as many models as cores, so that no core idles and no core is shared.
     """
-    rounds = {(row["path"], row["actors"]): [*map(course, row["rounds"])] for row in results}
+    rounds = {
+        (row["path"], row["actors"]): [*map(measurement_from, row["rounds"])] for row in results
+    }
     actors = max(n for path, n in rounds if path == "graph" and n <= cpus)
     return cpu_ratio(rounds["graph", actors], rounds["stages", actors])
 

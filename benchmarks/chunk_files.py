@@ -1,7 +1,7 @@
-"""Cost of a chunk file in several formats: bytes, and processor time to write and to read it.
+"""Compare formats of a chunk file: its bytes, and the processor time to write and to read it.
 
-Run from the repository's root: `python -m benchmarks.chunk_files [--rows 1]`. Best of five, on one
-thread.
+Run from the repository's root: `python -m benchmarks.chunk_files [--rows 1]`. The best of five
+rounds counts; one thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROUNDS, _TIMES = 5, 20
 
 
 def chunk_records(folder: Path, n_rows: int) -> pa.Table:
-    """The content of the chunk file of a chunk of made-up records."""
+    """The content of a chunk file with made-up records."""
     here = path_of(folder)
     write_input(f"{here}/input", n_rows, 1)
     job = prepare(identify_run(make_config(config_tree(here, n_rows), [], "benchmark")))
@@ -59,7 +59,7 @@ def from_arrow(content: pa.Buffer) -> pa.Table:
 
 
 def cpu_ms(work: Callable[[], Any]) -> float:
-    """The least processor time of a call, over rounds of several."""
+    """Milliseconds of processor time of a call, in the best of the rounds."""
     rounds = []
     for _ in range(_ROUNDS):
         begun = time.process_time()
@@ -70,6 +70,7 @@ def cpu_ms(work: Callable[[], Any]) -> float:
 
 
 def table(records: pa.Table) -> str:
+    """Measure every format; a line for each."""
     lines = [f"{'':16}{'bytes':>10}{'write ms':>10}{'read ms':>10}"]
     for name, write, read in (
         ("Parquet, lz4", as_parquet, from_parquet),
@@ -83,6 +84,7 @@ def table(records: pa.Table) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table for a chunk of so many rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1)
     arguments = parser.parse_args(argv)

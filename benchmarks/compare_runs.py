@@ -1,10 +1,11 @@
-"""Compare what two runs published, value by value: what a change of the code must not change.
+"""Compare the published tables of two runs value by value, to check that code changes keep them.
 
     python -m benchmarks.compare_runs RUN_A RUN_B
 
 RUN_A and RUN_B are folders of finished runs over the same input. Rows are matched by their order in
-the sorted tables; floats must be equal to the bit. Only `timings` and `code_version`, which change
-with every run, are left out. Exit code 0: equal; 1: the differences are printed.
+the sorted files, and floats must be equal to the bit. `timings` and `code_version` are not
+compared, because they change with every run. Exit code 0: equal; 1: there are differences, which
+are printed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TABLES = ("samples", "spans", "traces", "heatmaps")
-# What the clock or the version of the code writes.
+# Columns that depend on the clock or on the version of the code.
 CHANGING = ("timings", "code_version")
 MOST_SHOWN = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a line per table; returns the exit code."""
+    """Print a line per table and the differences; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run_a", type=Path)
     parser.add_argument("run_b", type=Path)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare_tables(name: str, folder_a: Path, folder_b: Path) -> list[str]:
-    """Differences between two tables of one name, as lines to print; prints what was compared."""
+    """Differences between two tables of one name, as lines; prints which columns were compared."""
     a, b = _read(folder_a), _read(folder_b)
     if a is None and b is None:
         print(f"{name}: in neither run")
@@ -55,7 +56,7 @@ def compare_tables(name: str, folder_a: Path, folder_b: Path) -> list[str]:
     found = []
     for column in columns:
         for row, (x, y) in enumerate(zip(a[column], b[column], strict=True)):
-            # NaN differs from itself: as text it does not, and floats are written to the last bit.
+            # NaN is not equal to itself, but its text is; the text of a float has all its digits.
             if x != y and repr(x.as_py()) != repr(y.as_py()):
                 found.append(f"{name}.{column}, row {row}: {_clip(x)} and {_clip(y)}")
     return found[:MOST_SHOWN] + (

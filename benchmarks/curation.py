@@ -1,9 +1,9 @@
-"""Curation speed: spans per second on one core, against the slow reference in the same run.
+"""Measure curation: spans per second on one core, beside the slow reference in the same run.
 
 Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.curation`. Prints a table
-and writes the raw numbers to benchmarks/out/curation.json. Random folds of realistic shape, all
-samples at once (as the pipeline does it) and one by one; tagging the parts of speech is a separate
-cost and not in here.
+and writes the raw numbers to benchmarks/out/curation.json. The folds are random, of realistic
+shape. They are curated all at once (as in the pipeline) and one by one. Tagging the parts of speech
+is a separate cost and not included.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TOKENS_PER_SPAN = 20
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A kind of sample: how many spans its response has, and its units by kind."""
+    """A kind of sample: the number of spans in its response, and its number of units by kind."""
 
     name: str
     n_spans: int
@@ -70,7 +70,7 @@ Curate = Callable[
 
 
 def make_case(workload: Workload, rng: np.random.Generator) -> Case:
-    """A sample whose tokens dwell on one unit for a while, as real responses do."""
+    """A random sample in which several tokens in a row rest on one unit, as in real responses."""
     kinds = [kind for kind, count in workload.kinds.items() for _ in range(count)]
     units = tuple(SourceUnit(j, k, MODALITY.get(k, "text"), 0) for j, k in enumerate(kinds))
     n_gen = workload.n_spans * TOKENS_PER_SPAN
@@ -88,7 +88,7 @@ def make_case(workload: Workload, rng: np.random.Generator) -> Case:
 
 
 def spans_per_second(function: Curate, cases: Sequence[Case], options: CurationOptions) -> float:
-    """Spans curated per second of process time, the best of five passes."""
+    """Spans curated per second of process time, sample by sample; the best of five passes."""
     best = 0.0
     for _ in range(5):
         start = time.process_time()
@@ -98,7 +98,7 @@ def spans_per_second(function: Curate, cases: Sequence[Case], options: CurationO
 
 
 def spans_per_second_at_once(cases: Sequence[Case], options: CurationOptions) -> float:
-    """The same for all cases in one call, the best of five."""
+    """Spans curated per second of process time, all cases in one call; the best of five."""
     prepared = [
         CurationInput(fold, unit_kinds([u.kind for u in units], [u.modality for u in units]), cut)
         for fold, units, cut in cases

@@ -1,15 +1,16 @@
-"""The full-size thinker (7B, random weights) on one GPU: plain generation, and what tracing adds.
+"""Measure the full-size thinker (7B, random weights) on one GPU: plain generation and tracing.
 
 Run from the repository's root: `python -m benchmarks.full_size`, or all GPU checks in ten minutes:
-`benchmarks/h200.sh`. One model is built once. For each prompt length and batch size it generates,
-plainly, and replays the generation for each signal in turn and for the default pair. A line is
-printed and the raw numbers are written after each measurement, so that a run that is stopped keeps
-what it has; `--seconds` ends it in time. Cases that do not fit in memory are skipped and said so.
+`benchmarks/h200.sh`. The model is built once. For each prompt length and batch size it generates
+without tracing; then the generation is replayed for the default pair of signals and for each signal
+alone. After each measurement a line is printed and the raw numbers are written, so that a stopped
+run keeps its results; `--seconds` limits the time. Cases that do not fit in memory are skipped,
+with a line that says so.
 
-Distance from the bandwidth limit: the time of a step of decoding over the time that the device, at
-the bandwidth it was seen to copy with, needs to read the decoder's weights and the cached keys and
-values once. 1.0 would be a perfect decoder; the replay is measured against reading them once for
-all of its tokens.
+Distance from the bandwidth limit: the time of a decoding step, divided by the time that the device
+needs to read the decoder's weights and the cached keys and values once, at the measured bandwidth
+of a copy. 1.0 would be a perfect decoder. For the replay, the time of all its tokens is divided by
+the time of reading them once.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ if TYPE_CHECKING:
     import torch
 
 HERE = Path(__file__).parent
-# What users get by default, and each signal by itself.
+# The default signals, and each signal alone.
 DEFAULT_PAIR = ("attboth", "attmean")
 SETS: tuple[tuple[str, ...], ...] = (DEFAULT_PAIR, *((name,) for name in SIGNALS))
 _WARM_UP_PROMPT, _WARM_UP_TOKENS = 64, 4
-# Bytes of the copy that tells the bandwidth: many times any cache.
+# Bytes of the copy that measures the bandwidth: much larger than any cache.
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One line. signals: empty for plain generation.
+    """One line of the table. signals: empty for plain generation.
 
-    seconds: median of the generation, or of replay and folds. step_s: of one step of decoding.
-    peak_gib: the most allocated meanwhile, weights included. ratio: generation with this over plain
-    generation. limit_distance: see the module. skipped: why there are no numbers.
+    seconds: median time of the generation, or of replay and folds. step_s: time of one decoding
+    step. peak_gib: peak of allocated memory, including weights. ratio: generation and replay over
+    plain generation. limit_distance: see the module. skipped: why there are no numbers.
     """
 
     prompt: int
@@ -62,7 +63,7 @@ class Measurement:
     skipped: str = ""
 
     def line(self) -> str:
-        """As it is printed."""
+        """The printed line."""
         name = "+".join(self.signals) or "plain"
         head = f"{self.prompt:>6} {self.batch:>5}  {name:<18}"
         if self.skipped:
@@ -77,7 +78,7 @@ HEADER = "prompt batch  signals             seconds   ms/step   ratio  peak GiB 
 
 
 def measure(settings: Settings, args: argparse.Namespace) -> Iterator[Measurement]:
-    """All measurements, the shorter prompts first, until the time is up."""
+    """Yield all measurements, shorter prompts first, until the time is over."""
     end = time.perf_counter() + args.seconds
     size = SIZES[settings.size]
     model = build_model(size, "sdpa", settings.device, settings.dtype, settings.seed)
@@ -96,7 +97,7 @@ def measure(settings: Settings, args: argparse.Namespace) -> Iterator[Measuremen
 
 
 def _measure_shape(runner: Runner, limit_s: float, end: float) -> Iterator[Measurement]:
-    """Plain generation, then the replay of its last run for each set of signals."""
+    """Measure plain generation, then the replay of its last run for each set of signals."""
     case, tokens = runner.case, runner.settings.tokens
     try:
         runner.generate(runner.prompt(_WARM_UP_PROMPT), _WARM_UP_TOKENS)
@@ -107,7 +108,7 @@ def _measure_shape(runner: Runner, limit_s: float, end: float) -> Iterator[Measu
         peak = runner.memory.peak_bytes() / 2**30
     except _out_of_memory() as error:
         yield Measurement(case.prompt, case.batch, (), skipped=_first_line(error))
-        _give_back(runner.settings.device)
+        _free_cache(runner.settings.device)
         return
     step_s = (seconds - prefill_s) / max(tokens - 1, 1)
     yield Measurement(case.prompt, case.batch, (), seconds, step_s, peak, 1.0, step_s / limit_s)
@@ -133,7 +134,7 @@ def _measure_replay(
         added_s, _ = _timed(runner, lambda: runner.trace(prompt, output, signals), repeats)
         peak = runner.memory.peak_bytes() / 2**30
     except _out_of_memory() as error:
-        _give_back(runner.settings.device)
+        _free_cache(runner.settings.device)
         return Measurement(case.prompt, case.batch, signals, skipped=_first_line(error))
     ratio = (plain_s + added_s) / plain_s
     return Measurement(
@@ -142,18 +143,18 @@ def _measure_replay(
 
 
 def _timed(runner: Runner, work: Any, repeats: int) -> tuple[float, Any]:
-    """Median seconds of a piece of work, and what it returned last."""
+    """Median seconds of `work`, and its last result."""
     seconds = []
-    made = None
+    result = None
     for _ in range(repeats):
         begun = runner.now()
-        made = work()
+        result = work()
         seconds.append(runner.now() - begun)
-    return median(seconds), made
+    return median(seconds), result
 
 
 def measure_bandwidth(device: str) -> float:
-    """Bytes per second that a copy within the device reads and writes, the best of five."""
+    """Bytes per second that a copy within the device reads and writes; the best of five."""
     import torch
 
     kind = device.split(":")[0]
@@ -170,7 +171,7 @@ def measure_bandwidth(device: str) -> float:
 
 
 def _decoder_bytes(model: Any) -> int:
-    """What a step of decoding reads of the weights: the layers and the output head."""
+    """Bytes of the weights that a decoding step reads: the layers and the output head."""
     read: list[torch.Tensor] = [
         *model.model.language_model.layers.parameters(),
         *model.lm_head.parameters(),
@@ -179,7 +180,7 @@ def _decoder_bytes(model: Any) -> int:
 
 
 def _cache_bytes(size: Size, dtype: str, length: int, batch: int) -> int:
-    """Keys and values of a batch, as many positions each."""
+    """Bytes of the keys and values of a batch of `batch` sequences of `length` positions."""
     width = 4 if dtype == "float32" else 2
     head = size.hidden // size.heads
     return 2 * size.layers * size.key_heads * head * width * length * batch
@@ -198,7 +199,7 @@ def _out_of_memory() -> tuple[type[BaseException], ...]:
     return (torch.cuda.OutOfMemoryError, MemoryError)
 
 
-def _give_back(device: str) -> None:
+def _free_cache(device: str) -> None:
     import torch
 
     if device != "cpu":
@@ -210,7 +211,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print and keep."""
+    """Measure, print and write the results."""
     args = _parse(argv)
     settings = Settings(
         size=args.size,
@@ -245,8 +246,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--prompts", nargs="+", type=int, default=[2_000, 32_000], help="prompt tokens")
     add("--batches", nargs="+", type=int, default=[1, 8, 32])
     add("--tokens", type=int, default=64, help="response tokens")
-    add("--repeats", type=int, default=3, help="of each replay")
-    add("--seconds", type=float, default=420.0, help="nothing new is begun after so many")
+    add("--repeats", type=int, default=3, help="replays per set of signals")
+    add("--seconds", type=float, default=420.0, help="no measurement begins after so many seconds")
     add("--output", type=Path, default=HERE / "out" / "full-size.json")
     return parser.parse_args(argv)
 

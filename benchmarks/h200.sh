@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All that wants a GPU, in at most ten minutes: parity tests first, then the full-size thinker.
-# Prints as it goes, and keeps what it has in OUT (benchmarks/out/h200) if it is stopped.
+# All checks that need a GPU, in at most ten minutes: parity tests, then the full-size thinker.
+# Prints results at once and writes them to OUT (benchmarks/out/h200), so that a stopped run keeps them.
 #
 #   benchmarks/h200.sh            PYTHON=... for another interpreter, OUT=... for another folder
 #
-# Arguments go to benchmarks.full_size: `--size tiny --device cpu --dtype float32` tries it anywhere.
+# Arguments go to benchmarks.full_size: `--size tiny --device cpu --dtype float32` runs it on any machine.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -26,11 +26,11 @@ timeout 150 "$python" -m pytest -q -p no:cacheprovider tests/core/test_gpu.py 2>
 parity=${PIPESTATUS[0]}
 
 echo "== 7B thinker, random weights, bfloat16"
-# Nothing new is begun in the last seconds, for which the one at work may need longer prompts.
+# No measurement begins in the last 60 seconds: one with long prompts may take that long.
 left=$((570 - (SECONDS - began)))
 timeout "$left" "$python" -m benchmarks.full_size --seconds $((left - 60)) \
     --output "$out/full-size.json" "$@" 2>&1 | tee "$out/full-size.txt"
 measured=${PIPESTATUS[0]}
 
-echo "== $((SECONDS - began)) s; parity tests ended with $parity, measurements with $measured; kept in $out"
+echo "== $((SECONDS - began)) s; parity tests ended with $parity, measurements with $measured; results in $out"
 [ "$parity" -eq 0 ] && [ "$measured" -eq 0 ]

@@ -1,4 +1,4 @@
-"""Traced samples of the planted world, beside the units that their answers rest on."""
+"""Trace samples of the planted world, and find the units that hold their planted evidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.world.files import write_world
 from training.world.samples import Question, WorldSample
 from training.world.tasks import make_sample
 
-# Tasks by what their evidence is; `mixed` has all kinds.
+# Tasks by the kind of their evidence; `mixed` has all kinds.
 GROUPS: dict[str, tuple[str, ...]] = {
     "text": (
         "text_where",
@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "video": ("video_lookup", "video_sound"),
     "mixed": ("mixed",),
 }
-# Their pictures are cut into quadrants: what is asked for is a place in one.
+# Tasks whose pictures are cut into quadrants, because their evidence is in one region.
 IN_REGIONS = frozenset({"image_regions"})
 _BATCH = 16
 
@@ -55,8 +55,8 @@ _BATCH = 16
 class Case:
     """One answered sample.
 
-    spans: for each ask the span that states the right answer, None if no span does. evidence: for
-    each ask the units it rests on.
+    spans: for each question the span that states the right answer, None if no span does. evidence:
+    for each question the units that hold its evidence.
     """
 
     sample: WorldSample
@@ -68,7 +68,7 @@ class Case:
 
     @property
     def candidates(self) -> list[int]:
-        """Units that may be named: all that do not instruct."""
+        """Units that a method may name: all except instructions."""
         return [unit.unit_id for unit in self.ready.units if unit.kind != "instruction"]
 
 
@@ -82,9 +82,10 @@ def answer(
     *,
     files: bool = False,
 ) -> Iterator[Case]:
-    """Let the model answer `n` samples of a task. Raises: SampleError.
+    """Let the model answer `n` samples of a task, and trace it.
 
-    files: through PNG, WAV and MP4 files, and the decoders of the pipeline.
+    files: whether media pass through PNG, WAV and MP4 files and the decoders of the pipeline.
+    Raises: SampleError.
     """
     units = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
     reader = SampleReader(ReadingOptions(tracer.backend.rules, units=units))
@@ -114,19 +115,19 @@ def _as_case(
     sample: WorldSample, ready: ReadySample, trace: TokenTrace, segmenter: Segmenter
 ) -> Case:
     segmentation = segmenter.segment(trace.response, trace.char_spans)
-    said = [span.text for span in segmentation.spans]
+    texts = [span.text for span in segmentation.spans]
     return Case(
         sample=sample,
         ready=ready,
         trace=trace,
         segmentation=segmentation,
-        spans=tuple(match_statements([question.answer for question in sample.questions], said)),
+        spans=tuple(match_statements([question.answer for question in sample.questions], texts)),
         evidence=tuple(evidence_units(question, ready.units) for question in sample.questions),
     )
 
 
 def evidence_units(question: Question, units: Sequence[SourceUnit]) -> tuple[Fact, ...]:
-    """The units that an answer rests on; of a video, those of the stream its evidence is in."""
+    """The units that hold an answer's evidence; in a video, only units of the evidence's stream."""
     streams = {
         sound: [unit for unit in units if (unit.kind in SOUND_KINDS) == sound]
         for sound in (False, True)

@@ -1,9 +1,9 @@
-"""Weights of heads learned from planted evidence: `python -m benchmarks.planted_heads DEST.json`.
+"""Learn weights of heads from planted evidence: `python -m benchmarks.planted_heads DEST.json`.
 
-What attention could find if it were known which heads to ask. A weight for every head is learned
-so that attention weighted by it, added up over a sentence's tokens, puts its mass on the planted
-units; on a split of its own. DEST is a file for the signal `heads:DEST.json`, which is reported as
-any other: `python -m benchmarks.planted --signals heads:DEST.json`.
+This measures what attention could find if the useful heads were known. The program learns a weight
+for every head on a separate split, so that the weighted attention, summed over a sentence's tokens,
+puts its mass on the planted units. DEST is a file for the signal `heads:DEST.json`, which is scored
+like any other: `python -m benchmarks.planted --signals heads:DEST.json`.
 
 Symbols: L layers, H heads, m units of a sample, c of them candidates.
 """
@@ -27,19 +27,21 @@ from omnitrace_core.text.spans import Segmenter
 
 _STEPS, _RATE = 400, 0.05
 
-# One right sentence: mass by head and candidate, [L * H, c] float32; planted units, of each item of
-# its evidence, [items, c] bool.
+# One right sentence: mass by head and candidate, [L * H, c] float32; for each item of its evidence,
+# which candidates are planted, [items, c] bool.
 Lesson = tuple[Tensor, Tensor]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trace every head apart, learn, write."""
+    """Trace every head separately, learn the weights, write them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("dest", type=Path)
     parser.add_argument("--model", default="omnitrace-tiny")
     parser.add_argument("--per-task", type=int, default=20)
     parser.add_argument("--level", type=int, default=4)
-    parser.add_argument("--seed", default="tuning", help="any word but that of the reported split")
+    parser.add_argument(
+        "--seed", default="tuning", help="any word except the seed of the reported split"
+    )
     args = parser.parse_args(argv)
     shape = _shape(args.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
     weights, before, after = learn(lessons)
     args.dest.write_text(json.dumps(weights.view(shape).tolist()) + "\n", encoding="utf-8")
-    print(f"{len(lessons)} sentences; log loss {before:.3f} (all heads alike) -> {after:.3f}")
+    print(f"{len(lessons)} sentences; log loss {before:.3f} (equal weights) -> {after:.3f}")
     for layer, row in enumerate(weights.view(shape)):
         print(f"layer {layer}: {' '.join(f'{weight:.3f}' for weight in row)}")
 
@@ -65,7 +67,7 @@ def _shape(model: str) -> tuple[int, int]:
 
 
 def _one_head_each(folder: Path, n_layers: int, n_heads: int) -> list[str]:
-    """A signal for every head: all in one replay."""
+    """A signal for every head; one replay reads all."""
     names = []
     for index, row in enumerate(torch.eye(n_layers * n_heads)):
         path = folder / f"{index}.json"
@@ -75,7 +77,7 @@ def _one_head_each(folder: Path, n_layers: int, n_heads: int) -> list[str]:
 
 
 def lessons_of(case: Case, signals: Sequence[str]) -> Iterator[Lesson]:
-    """A sample's right sentences."""
+    """The lessons of a sample: one per right sentence."""
     weights = torch.from_numpy(pos_weights(case.segmentation.pos)).float()
     masses = torch.stack(
         [torch.from_numpy(case.trace.folds[name].mass[:, case.candidates]) for name in signals]
@@ -91,7 +93,7 @@ def lessons_of(case: Case, signals: Sequence[str]) -> Iterator[Lesson]:
 
 
 def learn(lessons: Sequence[Lesson]) -> tuple[Tensor, float, float]:
-    """Weights [L * H] that sum to 1; the loss with all heads alike, and theirs."""
+    """Weights [L * H] that sum to 1, the loss with equal weights, and the loss with these."""
     raw = torch.zeros(lessons[0][0].shape[0], requires_grad=True)
     optimizer = torch.optim.Adam([raw], lr=_RATE)
     losses = []

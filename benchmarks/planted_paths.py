@@ -1,11 +1,12 @@
-"""Why `attodds` and `attboth` are what they are: `python -m benchmarks.planted_paths`.
+"""Compare variants of `attodds` and `attboth`: `python -m benchmarks.planted_paths`.
 
-attodds weighs what attention reads by the gradient of the token's log odds on the direct way to the
-output. Here that gradient is taken in other ways too, by autograd through the whole decoder: of the
-logit or the log probability in place of the odds, with norms that answer, through the MLPs above,
-through their queries as well. So are ways to mix it with attention, and to follow what a position
-holds back to where it was copied from. All are curated alike (mass, the chosen settings) and scored
-on right sentences of a split of its own.
+attodds weighs what attention reads by the gradient of the token's log odds on the direct path to
+the output. This program also takes the gradient in other ways, by autograd through the whole
+decoder: of the logit or the log probability instead of the odds, with norms that are
+differentiated, through the MLPs above, and through the queries above as well. It also tries ways to
+combine the gradient with attention, and to follow the content of a position back to where it was
+copied from. All variants are curated with the same settings (mass, the chosen ones) and scored on
+right sentences of a separate split.
 
 Symbols: P prompt positions, n response tokens, T = P + n - 1, L layers, H heads, G key-value heads,
 d head width, D model width.
@@ -40,11 +41,12 @@ Score = Literal["odds", "logit", "log p"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How the gradient is taken.
+class Variant:
+    """How the gradient is captured.
 
-    score: of what; norms: whether RMS norms answer (their scale is not held fixed); mlps, queries:
-    whether it passes through those of the layers above.
+    score: the quantity that is differentiated. norms: whether RMS norms are differentiated (their
+    scale is not held fixed). mlps, queries: whether the gradient passes through those of the layers
+    above.
     """
 
     score: Score = "odds"
@@ -54,29 +56,29 @@ class Way:
 
     def __str__(self) -> str:
         through = [name for name in ("mlps", "queries") if getattr(self, name)]
-        norms = "norms answer" if self.norms else "norms fixed"
+        norms = "norms not fixed" if self.norms else "norms fixed"
         return f"{self.score}, {' and '.join(through) or 'direct'}, {norms}"
 
 
-WAYS = (
-    Way(),
-    Way(norms=True),
-    Way("logit"),
-    Way("log p"),
-    Way(mlps=True),
-    Way(mlps=True, queries=True),
-    Way(norms=True, mlps=True),
-    Way(norms=True, mlps=True, queries=True),
-    Way("logit", mlps=True),
+VARIANTS = (
+    Variant(),
+    Variant(norms=True),
+    Variant("logit"),
+    Variant("log p"),
+    Variant(mlps=True),
+    Variant(mlps=True, queries=True),
+    Variant(norms=True, mlps=True),
+    Variant(norms=True, mlps=True, queries=True),
+    Variant("logit", mlps=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one forward gives.
+    """The result of one forward pass, a tensor per layer.
 
-    attention: by layer [H, n, T]; among: by layer the mean over heads, [T, T]; effects: by layer,
-    attention times effect on the score summed over heads, [n, T].
+    attention: of the queries that produced the response, [H, n, T]. among: mean over heads of all
+    queries, [T, T]. effects: attention times effect on the score, summed over heads, [n, T].
     """
 
     attention: list[Tensor]
@@ -86,13 +88,13 @@ class Read:
 
 def rows_of(backend: Backend, case: Case) -> dict[str, Tensor]:
     """The rows of every variant over the prompt, [n, P] float32, not below 0."""
-    read = {str(way): forward(backend, case, way) for way in WAYS}
-    first = read[str(Way())]
+    read = {str(variant): forward(backend, case, variant) for variant in VARIANTS}
+    first = read[str(Variant())]
     mean = torch.stack(first.attention).mean(dim=(0, 1))
     odds = torch.stack(first.effects).sum(0).relu()
     shares = odds / odds.sum(-1, keepdim=True).clamp_min(1e-9)
     rows = {name: torch.stack(each.effects).sum(0).relu() for name, each in read.items()}
-    rows["layers apart: what is below 0 in each counts as 0"] = sum(
+    rows["ReLU in each layer"] = sum(
         (effect.relu() for effect in first.effects), torch.zeros_like(odds)
     )
     rows["followed back through the layers below"] = followed(first)
@@ -104,7 +106,7 @@ def rows_of(backend: Backend, case: Case) -> dict[str, Tensor]:
 
 
 def followed(read: Read) -> Tensor:
-    """Half of what a position holds goes to where attention below took it from, layer by layer."""
+    """Layer by layer, move half of a position's effect to where attention below read from."""
     total = torch.zeros_like(read.effects[0])
     for layer, effect in enumerate(read.effects):
         current = effect.relu()
@@ -114,43 +116,43 @@ def followed(read: Read) -> Tensor:
     return total
 
 
-def forward(backend: Backend, case: Case, way: Way) -> Read:
-    """One forward over prompt and response, and the gradient in one way."""
+def forward(backend: Backend, case: Case, variant: Variant) -> Read:
+    """One forward pass over prompt and response, and the gradient of one variant."""
     ids = case.trace.token_ids
-    given = embed(backend, case.ready, ids)
+    embedded = embed(backend, case.ready, ids)
     decoder: Any = backend.decoder
-    first = given.unit_index.shape[0] - 1
-    taken: dict[str, list[Tensor]] = defaultdict(list)
+    first = embedded.unit_index.shape[0] - 1
+    captured: dict[str, list[Tensor]] = defaultdict(list)
     with ExitStack() as stack:
         stack.enter_context(_eager(decoder))
         for layer in decoder.layers:
-            for hook in _hooks(layer.self_attn, way, taken):
+            for hook in _hooks(layer.self_attn, variant, captured):
                 stack.callback(hook.remove)
-        if not way.norms:
+        if not variant.norms:
             stack.enter_context(_fixed_norms(decoder))
         watch = decoder.norm.register_forward_pre_hook(
-            lambda module, args: _leaf(args[0], taken["stream"], cut=not way.mlps)
+            lambda module, args: _leaf(args[0], captured["stream"], cut=not variant.mlps)
         )
         stack.callback(watch.remove)
         with torch.enable_grad():
             output = decoder(
-                inputs_embeds=given.embeddings,
-                position_ids=given.positions,
-                attention_mask=torch.ones(given.embeddings.shape[:2], dtype=torch.long),
+                inputs_embeds=embedded.embeddings,
+                position_ids=embedded.positions,
+                attention_mask=torch.ones(embedded.embeddings.shape[:2], dtype=torch.long),
                 use_cache=False,
                 output_attentions=True,
             )
             logits: Any = backend.output_head(output.last_hidden_state[0, first:])
-            score = _scored(logits, torch.tensor(list(ids)), way.score).sum()
-        wanted = taken["heads"] if way.mlps else taken["stream"]
-        gradients = [grad[0, first:] for grad in torch.autograd.grad(score, wanted)]
-    if not way.mlps:
+            score = _scored(logits, torch.tensor(list(ids)), variant.score).sum()
+        sources = captured["heads"] if variant.mlps else captured["stream"]
+        gradients = [grad[0, first:] for grad in torch.autograd.grad(score, sources)]
+    if not variant.mlps:
         gradients = [gradients[0] @ layer.self_attn.o_proj.weight for layer in decoder.layers]
     everywhere = [rows[0].detach() for rows in output.attentions]
     attention = [rows[:, first:] for rows in everywhere]
     effects = [
         _effect(rows, gradient, value)
-        for rows, gradient, value in zip(attention, gradients, taken["values"], strict=True)
+        for rows, gradient, value in zip(attention, gradients, captured["values"], strict=True)
     ]
     return Read(attention, [rows.mean(0) for rows in everywhere], effects)
 
@@ -175,28 +177,28 @@ def _scored(logits: Tensor, targets: Tensor, score: Score) -> Tensor:
     return chosen - logits.scatter(-1, targets[:, None], float("-inf")).logsumexp(-1)
 
 
-def _hooks(attention: Any, way: Way, taken: dict[str, list[Tensor]]) -> Iterator[Any]:
-    """Keys and values do not answer; queries if they should; head outputs can be differentiated."""
+def _hooks(attention: Any, variant: Variant, captured: dict[str, list[Tensor]]) -> Iterator[Any]:
+    """Detach keys, values and perhaps queries; capture values and head outputs."""
 
     def keep_value(module: Any, args: Any, output: Tensor) -> Tensor:
-        taken["values"].append(output.detach())
+        captured["values"].append(output.detach())
         return output.detach()
 
     yield attention.k_proj.register_forward_hook(lambda module, args, output: output.detach())
     yield attention.v_proj.register_forward_hook(keep_value)
-    if not way.queries:
+    if not variant.queries:
         yield attention.q_proj.register_forward_hook(lambda module, args, output: output.detach())
     yield attention.o_proj.register_forward_pre_hook(
-        lambda module, args: _leaf(args[0], taken["heads"], cut=False)
+        lambda module, args: _leaf(args[0], captured["heads"], cut=False)
     )
 
 
-def _leaf(given: Tensor, kept: list[Tensor], *, cut: bool) -> tuple[Tensor]:
-    """What a module is given, so that a gradient by it can be asked for; cut: nothing behind it."""
-    if cut or not given.requires_grad:
-        given = given.detach().requires_grad_()
-    kept.append(given)
-    return (given,)
+def _leaf(value: Tensor, captured: list[Tensor], *, cut: bool) -> tuple[Tensor]:
+    """Capture a module's input for a gradient. cut: the gradient does not pass further back."""
+    if cut or not value.requires_grad:
+        value = value.detach().requires_grad_()
+    captured.append(value)
+    return (value,)
 
 
 @contextmanager
@@ -211,13 +213,13 @@ def _eager(decoder: Any) -> Iterator[None]:
 
 @contextmanager
 def _fixed_norms(decoder: Any) -> Iterator[None]:
-    """RMS norms whose scale is a number, not a function of what they are given."""
+    """Let the scale of RMS norms be a constant, not a function of their input."""
     norms = [module for module in decoder.modules() if type(module).__name__.endswith("RMSNorm")]
 
     def fixed(norm: Any) -> Callable[[Tensor], Tensor]:
-        def forward(given: Tensor) -> Tensor:
-            size = given.detach().square().mean(-1, keepdim=True) + norm.variance_epsilon
-            scaled: Tensor = norm.weight * (given * size.rsqrt())
+        def forward(value: Tensor) -> Tensor:
+            size = value.detach().square().mean(-1, keepdim=True) + norm.variance_epsilon
+            scaled: Tensor = norm.weight * (value * size.rsqrt())
             return scaled
 
         return forward
@@ -232,12 +234,14 @@ def _fixed_norms(decoder: Any) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Answer, take every way, score, print."""
+    """Answer the samples, score every variant, print the scores."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="omnitrace-tiny")
     parser.add_argument("--per-task", type=int, default=12)
     parser.add_argument("--level", type=int, default=4)
-    parser.add_argument("--seed", default="study", help="any word but that of the reported split")
+    parser.add_argument(
+        "--seed", default="study", help="any word except the seed of the reported split"
+    )
     parser.add_argument("--output", type=Path, help="JSON of the scores")
     args = parser.parse_args(argv)
     tracer, segmenter = load_tracer(args.model, ["attodds"], "float32"), Segmenter(SpanOptions())
@@ -253,15 +257,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"| | {' | '.join(GROUPS)} | mean |\n|{' --- |' * (len(GROUPS) + 2)}")
     for name, of_group in means.items():
         cells = [of_group[group] for group in GROUPS]
-        told = " | ".join(f"{cell:.3f}" for cell in [*cells, float(np.mean(cells))])
-        print(f"| {name} | {told} |")
+        cells_text = " | ".join(f"{cell:.3f}" for cell in [*cells, float(np.mean(cells))])
+        print(f"| {name} | {cells_text} |")
     if args.output:
-        told = json.dumps({"sentences": json.loads(counts), "f1": means}, indent=1)
-        args.output.write_text(told + "\n", encoding="utf-8")
+        text = json.dumps({"sentences": json.loads(counts), "f1": means}, indent=1)
+        args.output.write_text(text + "\n", encoding="utf-8")
 
 
 def scored(backend: Backend, case: Case) -> dict[str, list[float]]:
-    """By variant, the F1 of each right sentence."""
+    """The F1 of each right sentence, by variant."""
     index = backend.prepare([case.ready]).unit_index[0]
     found = {}
     for name, rows in rows_of(backend, case).items():

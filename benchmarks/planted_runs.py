@@ -1,8 +1,8 @@
-"""Several models of the planted world side by side: `python -m benchmarks.planted_runs A.json …`.
+"""Compare several models of the planted world: `python -m benchmarks.planted_runs A.json …`.
 
-Reads what `benchmarks.planted --output` wrote for each and prints two tables in Markdown: the share
-of responses that are right to the letter by task, and the mean F1 of right sentences by group of
-tasks. A cell is empty where a model got too few sentences right to say anything.
+Reads a file of `benchmarks.planted --output` for each model and prints two tables in Markdown: the
+share of exactly right responses by task, and the mean F1 of right sentences by group of tasks. A
+cell is empty where a model has too few right sentences.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ METHODS = (
     "random unit",
     "all units",
 )
-# Fewer right sentences than this of a group say nothing.
-FEWEST = 20
+# With fewer right sentences in a group, its cell is empty.
+MIN_SENTENCES = 20
 
 Result = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def _cell(result: Result, method: str, group: str) -> str:
         for task in GROUPS[group]
         if task in answers
     )
-    if right < FEWEST or group not in result["right"][method]:
+    if right < MIN_SENTENCES or group not in result["right"][method]:
         return ""
     mean, low, high = result["right"][method][group]
     return f"{mean:.2f} [{low:.2f} {high:.2f}]"
@@ -78,7 +78,9 @@ def _row(cells: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("results", type=Path, nargs="+", help="the file's name names the model")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="result files; the file's name is the model's name"
+    )
     args = parser.parse_args(argv)
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in args.results}
     print("\n".join([*accuracy_table(results), "", *f1_table(results)]))

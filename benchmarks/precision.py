@@ -1,10 +1,10 @@
-"""What bfloat16 weights change: rows of the replay, and of eager attention, against float32 rows.
+"""Measure the effect of bfloat16: rows of the replay and of eager attention against float32 rows.
 
-Run from the repository's root: `python -m benchmarks.precision [--model omnitrace-tiny]`; without a
-model, the tiny one of random weights. Six samples of all modalities, one known response each;
-float32 rows come from the same bfloat16 weights by eager attention and one backward per token.
-Prints, for each signal, the mean difference of rows over the prompt, relative to their mean: for
-the replay in either `trace.precision`, and for eager attention.
+Run from the repository's root: `python -m benchmarks.precision [--model omnitrace-tiny]`. The
+default model is the tiny one with random weights. There are six samples of all modalities, with one
+known response each. The float32 rows come from the same bfloat16 weights, through eager attention
+and one backward pass per token. Prints, for each signal, the mean difference of rows over the
+prompt, relative to their mean: for the replay with each `trace.precision`, and for eager attention.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from training.tiny.build import build_tiny
 
 
 def differences(path: str) -> dict[str, tuple[float, float, float]]:
-    """By signal, the relative difference of the two replays and of eager attention in bfloat16."""
+    """By signal, the relative differences: both replays and eager attention, in bfloat16."""
     trace = TraceOptions(signals=tuple(ROWS), store="positions")
     decode = DecodeOptions(max_new_tokens=9)
     in_half = ModelOptions(path=path, device="cpu", dtype="bfloat16")
@@ -67,8 +67,8 @@ def _rows(tracer: BatchTracer, sample: ReadySample) -> dict[str, torch.Tensor]:
 
 
 def _in_float32(eager: Eager) -> Eager:
-    """What the model gave in bfloat16; from here on nothing is rounded any more."""
-    layers = copy.deepcopy(eager.layers).float()  # the model itself stays as it is
+    """Convert the model's bfloat16 results, so that nothing is rounded after this."""
+    layers = copy.deepcopy(eager.layers).float()  # the model itself does not change
     values = [value.float() for value in eager.values]
     return replace(
         eager,
@@ -83,12 +83,14 @@ def _in_float32(eager: Eager) -> Eager:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="a folder or omnitrace-tiny; else random weights")
+    parser.add_argument("--model", help="a folder or omnitrace-tiny; default: random weights")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         path = model_location(args.model) if args.model else str(build_tiny(Path(folder) / "model"))
         found = differences(path)
-    print(f"{'signal':10}{'model':>9}{'float32':>9}{'eager':>9}   (trace.precision, and eager)")
+    print(
+        f"{'signal':10}{'model':>9}{'float32':>9}{'eager':>9}   (trace.precision; eager attention)"
+    )
     for name, (ours, wide, eager) in found.items():
         print(f"{name:10}{ours:9.2%}{wide:9.2%}{eager:9.2%}")
 

@@ -1,9 +1,9 @@
-"""`omnitrace curate` from stored traces: spans per second of one core, files read and written.
+"""Measure `omnitrace curate` from stored traces: spans per second of one core, with all files.
 
-Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.recuration`. Makes runs of
-random folds in a temporary folder (the workloads of benchmarks.curation), curates each again with
-other settings in this process, and sets its rate beside that of curation alone, in memory, in the
-same run. Raw numbers: benchmarks/out/recuration.json.
+Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.recuration`. The program
+makes runs of random folds in a temporary folder (the workloads of benchmarks.curation), and curates
+each again with other settings in this process. It compares the rate with that of curation alone, in
+memory, in the same run. Raw numbers: benchmarks/out/recuration.json.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CHANGE = ["curation.gamma=1", "curation.coverage=0.7"]
 
 
 def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
-    """A finished run whose traces hold these cases, in one shard and chunks of 32."""
+    """Make a finished run whose traces hold these cases, in one shard and chunks of 32."""
     rows = [text_row(f"s{i}") for i in range(len(cases))]
     write_shard(folder / "input" / "a.parquet", rows)
     curation = {"pools": workload.pools}
@@ -54,8 +54,8 @@ def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
             table = read_samples(plan_row(chunk))
-            mine = cases[chunk.first_row : chunk.first_row + chunk.n_rows]
-            records = _records(rows_of(table), mine, job)
+            chunk_cases = cases[chunk.first_row : chunk.first_row + chunk.n_rows]
+            records = _records(rows_of(table), chunk_cases, job)
             yield CommittedChunk(
                 **commit_chunk(with_rows(table, records), job.folder).to_pylist()[0]
             )
@@ -83,9 +83,9 @@ def _trace(case: Case) -> TokenTrace:
     n_gen = len(segmentation.pos)
     ids, ends = tuple(range(n_gen)), [4 * (t + 1) for t in range(n_gen)]
     places = tuple((end - 4, end) for end in ends)
-    said = ("abcd",) * n_gen
+    tokens = ("abcd",) * n_gen
     ones = np.zeros(n_gen, np.float32)
-    return TokenTrace("abcd" * n_gen, ids, said, places, ones, "stop", 100, {"attmean": fold})
+    return TokenTrace("abcd" * n_gen, ids, tokens, places, ones, "stop", 100, {"attmean": fold})
 
 
 def in_memory(cases: Sequence[Case], options: CurationOptions) -> float:
@@ -99,10 +99,10 @@ def in_memory(cases: Sequence[Case], options: CurationOptions) -> float:
 
 
 def from_storage(job: Job, folder: Path) -> float:
-    """Spans per second of the verb, in this process."""
-    again = plan_recuration(job.folder.root, str(folder), CHANGE)
+    """Spans per second of `omnitrace curate`, in this process."""
+    recuration = plan_recuration(job.folder.root, str(folder), CHANGE)
     started = time.process_time()
-    return run_recuration(again, workers=1).n_spans / (time.process_time() - started)
+    return run_recuration(recuration, workers=1).n_spans / (time.process_time() - started)
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def main() -> None:
             verb = max(from_storage(job, Path(name, f"again{i}")) for i in range(3))
         alone = max(in_memory(cases, job.config.curation) for _ in range(3))
         n_units = sum(workload.kinds.values())
-        # Masses and peaks; of these, masses alone are read here.
+        # Masses and peaks are stored; only masses are read here.
         stored_kb = 8 * n_units * TOKENS_PER_SPAN / 1000
         print(
             f"{workload.name:24}{n_units:7}{workload.n_spans:7}"

@@ -1,21 +1,21 @@
-"""What a run costs beside the model: planning, commits, resuming, publishing, and doing nothing.
+"""Measure what a run costs beside the model: planning, commits, resuming, publishing, reruns.
 
-Run from the repository's root, one section after the other or all:
+Run one section at a time from the repository's root:
 
-    python -m benchmarks.scale paper --chunks 10000 100000   no Ray: processes that make up records;
-                                                             killed in the middle, resumed, then run
-                                                             again with nothing to do
-    python -m benchmarks.scale graph --chunks 10000          the real graph, a made-up tracer
+    python -m benchmarks.scale paper --chunks 10000 100000   no Ray: processes make up records; the
+                                                             run is killed in the middle, resumed,
+                                                             and then rerun with nothing to do
+    python -m benchmarks.scale graph --chunks 10000          the real graph with a fake tracer
     python -m benchmarks.scale s3 --shards 1000              requests to a real S3 server
     python -m benchmarks.scale ids --rows 1e6 1e7            finding repeated ids
     python -m benchmarks.scale publish                       publishing chunk files of several sizes
 
-10^6 chunks took 101 minutes on two cores. With `--keep FOLDER`, a stage of `paper` that came to its
-end there is not done again, so that it need not be one afternoon.
+10^6 chunks took 101 minutes on two cores. With `--keep FOLDER`, a finished stage of `paper` is not
+repeated, so that the measurement can be interrupted.
 
-Chunks have one row, so that a million fit a disk (a part of one row is about 30 KB while it waits
-for its shard) and two hours; what is measured grows with chunks and shards, not with rows. Times
-hold for the disk that `--folder` is on. Raw numbers: benchmarks/out/scale-*.json.
+Chunks have one row, so that a million of them fit on a disk (a chunk file of one row is about 30 KB
+while it waits for its shard) and take two hours. The measured costs grow with chunks and shards,
+not with rows. Times depend on the disk of `--folder`. Raw numbers: benchmarks/out/scale-*.json.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RERUN_TARGET_S = 30.0
 
 
 def driver(order: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a driver process tells of its stages; it may be killed at the end."""
+    """Run a driver process; return the costs of its stages. It may be ordered to kill itself."""
     command = [sys.executable, "-m", "benchmarks.scale_driver", json.dumps(order)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     killed = order.get("die_after") is not None and done.returncode == -signal.SIGKILL
@@ -62,7 +62,7 @@ def driver(order: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def paper(chunks: int, shards: int, workers: int, folder: Path) -> dict[str, Any]:
-    """Plan; run and be killed in the middle; go on; run again with nothing to do."""
+    """Plan; run and be killed in the middle; resume; rerun with nothing to do."""
     here = path_of(folder)
     tree = config_tree(here, 1)
     order = {"config": tree, "workers": workers}
@@ -101,32 +101,33 @@ def noop(folder: Path, tree: dict[str, Any]) -> float:
     config.write_text(yaml.safe_dump(tree))
     begun = time.perf_counter()
     command = [sys.executable, "-m", "pipeline", "run", str(config)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     wall_s = time.perf_counter() - begun
-    if "nothing to do" not in told:
-        raise RuntimeError(f"the run was not finished:\n{told}")
+    if "nothing to do" not in printed:
+        raise RuntimeError(f"the run was not finished:\n{printed}")
     return wall_s
 
 
 def paper_table(results: Sequence[dict[str, Any]]) -> str:
-    """A line per size and stage, then how memory follows the number of chunks."""
+    """A line per size and stage, then how memory grows with the number of chunks."""
     lines = [
         f"{'chunks':>9}{'shards':>8}  {'stage':16}{'wall s':>9}{'ms/chunk':>10}"
         f"{'cpu s':>9}{'peak MiB':>10}{'grew MiB':>10}  requests of the driver"
     ]
     for result in results:
-        for part, courses in result["stages"].items():
-            for course in courses:
-                if part != "plan" and course["stage"] == "plan":
+        for driver_name, stages in result["stages"].items():
+            for stage in stages:
+                if driver_name != "plan" and stage["stage"] == "plan":
                     continue
-                name = part if part == course["stage"] else f"{part}: {course['stage']}"
-                n = max(course["rss_mib"][-1][0], 1)
-                grew = course["rss_mib"][-1][1] - course["rss_mib"][0][1]
-                told = ", ".join(f"{n} {kind}" for kind, n in sorted(course["requests"].items()))
+                same = driver_name == stage["stage"]
+                name = driver_name if same else f"{driver_name}: {stage['stage']}"
+                n = max(stage["rss_mib"][-1][0], 1)
+                grew = stage["rss_mib"][-1][1] - stage["rss_mib"][0][1]
+                requests = ", ".join(f"{n} {kind}" for kind, n in sorted(stage["requests"].items()))
                 lines.append(
-                    f"{result['chunks']:9}{result['shards']:8}  {name:16}{course['wall_s']:9.1f}"
-                    f"{1e3 * course['wall_s'] / n:10.2f}{course['cpu_s']:9.1f}"
-                    f"{course['peak_mib']:10.0f}{grew:10.0f}  {told}"
+                    f"{result['chunks']:9}{result['shards']:8}  {name:16}{stage['wall_s']:9.1f}"
+                    f"{1e3 * stage['wall_s'] / n:10.2f}{stage['cpu_s']:9.1f}"
+                    f"{stage['peak_mib']:10.0f}{grew:10.0f}  {requests}"
                 )
         least = min(result["noop_s"])
         met = "met" if least < RERUN_TARGET_S else "MISSED"
@@ -149,46 +150,52 @@ def _growth(small: dict[str, Any], large: dict[str, Any]) -> str:
 
 
 def graph(chunks: int, shards: int, window: int, folder: Path) -> dict[str, Any]:
-    """Chunks of one row through Ray; start-up is the time until the first is committed."""
+    """Run chunks of one row through Ray; the figures include start-up."""
     here = path_of(folder)
     write_input(f"{here}/input", chunks, shards)
     tree = config_tree(here, 1, run={"chunk_samples": 1, "window_chunks": window})
-    told = driver({"what": "graph", "config": tree})
-    return {"chunks": chunks, "shards": shards, "window_chunks": window, "stages": told}
+    stages = driver({"what": "graph", "config": tree})
+    return {"chunks": chunks, "shards": shards, "window_chunks": window, "stages": stages}
 
 
 def graph_table(result: dict[str, Any]) -> str:
-    """Chunks per second, and the driver's memory at the tenths of the way."""
-    course = next(item for item in result["stages"] if item["stage"] == "run")
-    looks = course["rss_mib"][1:]
-    tenths = [looks[min(len(looks) * i // 10, len(looks) - 1)] for i in range(11)]
-    rate = result["chunks"] / course["wall_s"]
+    """Chunks per second, and the driver's memory after each tenth of the chunks."""
+    run = next(stage for stage in result["stages"] if stage["stage"] == "run")
+    samples = run["rss_mib"][1:]
+    tenths = [samples[min(len(samples) * i // 10, len(samples) - 1)] for i in range(11)]
+    rate = result["chunks"] / run["wall_s"]
     return "\n".join(
         [
             f"{result['chunks']} chunks in windows of {result['window_chunks']}: "
             f"{rate:.1f} chunks/s, start-up included",
             "driver's memory, MiB: " + ", ".join(f"{mib:.0f} at {n}" for n, mib in tenths),
-            f"the second half over the first: x {_half_ratio(looks):.2f}",
+            f"the second half over the first: x {_half_ratio(samples):.2f}",
         ]
     )
 
 
-def _half_ratio(looks: Sequence[Sequence[float]]) -> float:
-    """Peak memory in the second half of the way over that in the first."""
-    half = max(len(looks) // 2, 1)
-    return max(mib for _, mib in looks[half:] or looks) / max(mib for _, mib in looks[:half])
+def _half_ratio(samples: Sequence[Sequence[float]]) -> float:
+    """Peak memory in the second half of the run over that in the first half."""
+    half = max(len(samples) // 2, 1)
+    return max(mib for _, mib in samples[half:] or samples) / max(mib for _, mib in samples[:half])
 
 
 # --- the command -------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measure one section, print its table, write its raw numbers."""
     arguments = _arguments(argv)
     section = arguments.section
     with _folder(arguments.folder, arguments.keep) as folder:
         if section == "paper":
             found: Any = [
-                paper(n, arguments.shards or max(n // 100, 1), arguments.workers, _of(folder, n))
+                paper(
+                    n,
+                    arguments.shards or max(n // 100, 1),
+                    arguments.workers,
+                    _size_folder(folder, n),
+                )
                 for n in arguments.chunks
             ]
             print(paper_table(found))
@@ -215,45 +222,45 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("section", choices=["paper", "graph", "s3", "ids", "publish"])
     parser.add_argument("--chunks", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--shards", type=int, help="a hundredth of the chunks; s3: 1,000")
+    parser.add_argument("--shards", type=int, help="default: chunks / 100; s3: 1,000")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="paper: processes")
     parser.add_argument("--window", type=int, default=2000, help="graph: run.window_chunks")
     parser.add_argument("--rows", nargs="+", default=["1e6", "1e7"], help="ids: rows")
-    parser.add_argument("--folder", type=Path, help="where to work (a temporary folder)")
-    parser.add_argument("--keep", type=Path, help="paper: a folder that stays, to go on in")
+    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--keep", type=Path, help="paper: a folder to keep and resume in")
     parser.add_argument("--output", type=Path)
     return parser.parse_args(argv)
 
 
 @contextmanager
-def _folder(asked: Path | None, keep: Path | None) -> Iterator[Path]:
+def _folder(parent: Path | None, keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep
         return
-    with tempfile.TemporaryDirectory(dir=asked, prefix="omnitrace-scale-") as name:
+    with tempfile.TemporaryDirectory(dir=parent, prefix="omnitrace-scale-") as name:
         yield Path(name)
 
 
-def _of(folder: Path, chunks: int) -> Path:
-    """The folder of one size; those of others go."""
-    made = folder / str(chunks)
-    for old in folder.iterdir():
-        if old != made:
-            shutil.rmtree(old)
-    made.mkdir(exist_ok=True)
-    return made
+def _size_folder(folder: Path, chunks: int) -> Path:
+    """The folder of one size; deletes those of other sizes."""
+    own = folder / str(chunks)
+    for other in folder.iterdir():
+        if other != own:
+            shutil.rmtree(other)
+    own.mkdir(exist_ok=True)
+    return own
 
 
 def _store(output: Path, found: Any) -> None:
-    told = {
+    content = {
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "load_average": os.getloadavg(),
         "results": found,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(told, indent=1))
+    output.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A corpus of short texts, and stand-ins for the model: finished records, or a tracer for Ray."""
+"""A corpus of short texts, and two stand-ins for the model: made-up records, and a fake tracer."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ _TOKENS = 14
 
 
 def write_input(folder: str, n_rows: int, n_shards: int) -> None:
-    """Texts with ids of their own, in shards of about one size."""
+    """Write samples with one text and unique ids, in shards of about the same size."""
     storage = Folder(folder)
     part = {"type": "text", "text": _QUESTION}
     messages = [[{"role": "user", "content": [part]}]]
-    asked = pa.array(messages, SAMPLE.field("messages").type)
+    question_messages = pa.array(messages, SAMPLE.field("messages").type)
     for number, rows in enumerate(np.array_split(np.arange(n_rows), n_shards)):
         columns = {
             "sample_id": pa.array([f"sample-{row:010d}" for row in rows]),
-            "messages": asked.take(pa.array(np.zeros(len(rows), np.int64))),
+            "messages": question_messages.take(pa.array(np.zeros(len(rows), np.int64))),
         }
         with storage.writing(f"part-{number:06d}.parquet") as path:
             pq.write_table(pa.table(columns), path, row_group_size=_ROW_GROUP)
 
 
 def config_tree(folder: str, chunk_samples: int, **more: dict[str, Any]) -> dict[str, Any]:
-    """A run over `folder`/input; the model's name only counts for planning."""
+    """The config of a run over `folder`/input; only planning reads the model."""
     return {
         "input": {"path": f"{folder}/input"},
         "output": {"path": f"{folder}/output"},
@@ -62,19 +62,19 @@ def config_tree(folder: str, chunk_samples: int, **more: dict[str, Any]) -> dict
 def do_chunk(
     chunk: Chunk, folder: str, n_tokens: int = _TOKENS, n_units: int = 3
 ) -> dict[str, Any]:
-    """A chunk's rows, read as the graph reads them, and made-up records of them, committed."""
+    """Read a chunk's rows as the graph does, and commit made-up records of them."""
     table = read_samples(plan_row(chunk))
     rows = rows_of(table)
     keys = rows.field("row_key").to_pylist()
     ids = rows.field("sample").field("sample_id").to_pylist()
     records = [_record(*named, n_tokens, n_units) for named in zip(keys, ids, strict=True)]
-    made = with_rows(table, pa.array(records, RECORD))
-    committed: dict[str, Any] = commit_chunk(made, Folder(folder)).to_pylist()[0]
+    record_table = with_rows(table, pa.array(records, RECORD))
+    committed: dict[str, Any] = commit_chunk(record_table, Folder(folder)).to_pylist()[0]
     return committed
 
 
 def _record(row_key: str, sample_id: str, n_tokens: int, n_units: int) -> dict[str, Any]:
-    """Two spans of two sources each, and a trace of one signal, as of a short answer."""
+    """A made-up record: two spans with two sources each, and a trace of one signal."""
     shared = {"row_key": row_key, "sample_id": sample_id, "schema_version": SCHEMA_VERSION}
     sample = {
         **shared,
@@ -107,7 +107,7 @@ def _record(row_key: str, sample_id: str, n_tokens: int, n_units: int) -> dict[s
 
 
 class FakeTraceDecode(TraceDecode):
-    """The trace stage around a tracer without a model; all else in it is the real one."""
+    """The real trace stage around a tracer without a model."""
 
     def __init__(
         self,
@@ -133,14 +133,14 @@ class FakeTracer:
         self.traced_by = TracedBy(model, revision="", dtype="", attention="", device="cpu")
 
     def warm_up(self) -> None:
-        """Nothing to warm up."""
+        """Do nothing."""
 
     def encode(self, ready: Sequence[ReadySample]) -> Sequence[ReadySample]:
-        """Nothing to make."""
+        """Return the samples unchanged."""
         return ready
 
     def trace_encoded(self, prepared: Sequence[ReadySample]) -> list[TokenTrace | SampleError]:
-        """A made-up trace of each."""
+        """A made-up trace of each sample."""
         return [self._trace(item) for item in prepared]
 
     def _trace(self, ready: ReadySample) -> TokenTrace:
@@ -163,10 +163,10 @@ class FakeTracer:
 
 
 def _random(name: str) -> np.random.Generator:
-    """Other numbers for each row, or parts would compress as those of no corpus do."""
+    """A generator seeded by the row: equal rows would compress better than those of a corpus."""
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
 def path_of(folder: Path) -> str:
-    """An absolute path, which is the same for processes elsewhere."""
+    """The absolute path, which is the same in other processes."""
     return str(folder.resolve())

@@ -1,4 +1,4 @@
-"""Finding repeated ids: time, memory and temporary disk per million rows."""
+"""Measure finding repeated ids: time, memory and temporary disk per million rows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BATCH = 65_536
 
 
 def measure_ids(rows: Sequence[int]) -> tuple[list[dict[str, Any]], str]:
-    """Each number of rows in a process of its own; figures and their table."""
+    """Measure each number of rows in a separate process; return the figures and their table."""
     found = []
     for n_rows in rows:
         command = [sys.executable, "-m", "benchmarks.scale_ids", str(n_rows)]
-        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        found.append(json.loads(told))
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        found.append(json.loads(printed))
     lines = [
         f"{'rows':>12}{'hash s/1e6':>12}{'search s/1e6':>14}{'grew MiB':>10}{'disk MiB/1e6':>14}"
     ]
@@ -40,7 +40,7 @@ def measure_ids(rows: Sequence[int]) -> tuple[list[dict[str, Any]], str]:
 
 
 def main() -> None:
-    """Hash as many ids as asked for, one in a thousand of which repeats another, and search."""
+    """Hash so many ids, of which one in a thousand repeats another, and search for repeats."""
     n_rows = int(sys.argv[1])
     rng = np.random.default_rng(0)
     before = _peak_mib()
@@ -48,15 +48,15 @@ def main() -> None:
     with RepeatedIds() as ids:
         for start in range(0, n_rows, _BATCH):
             numbers = np.arange(start, min(start + _BATCH, n_rows))
-            again = rng.random(len(numbers)) < 1e-3
-            numbers[again] = rng.integers(0, n_rows, int(again.sum()))
+            repeated = rng.random(len(numbers)) < 1e-3
+            numbers[repeated] = rng.integers(0, n_rows, int(repeated.sum()))
             column = pa.array([f"sample-{number:012d}" for number in numbers.tolist()])
             begun = time.perf_counter()
             add_ids(column, 0, start, ids)
             hash_s += time.perf_counter() - begun
         begun = time.perf_counter()
         places, _ = ids.repeats()
-        told = {
+        figures = {
             "rows": n_rows,
             "hash_s": hash_s,
             "search_s": time.perf_counter() - begun,
@@ -64,7 +64,7 @@ def main() -> None:
             "spilled_bytes": ids.spilled_bytes,
             "grew_mib": _peak_mib() - before,
         }
-    print(json.dumps(told))
+    print(json.dumps(figures))
 
 
 def _peak_mib() -> float:

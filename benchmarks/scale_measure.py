@@ -1,4 +1,4 @@
-"""What a driver costs: requests to the storage by kind, memory over time, objects alive."""
+"""Measure a driver: requests to the storage by kind, memory over time, objects alive."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage import folder as io
+from pipeline.storage import folder as folder_module
 from pipeline.storage.store import Store
 
-# What each call is on an object store. A call within a call (`create` writes, say) is one request.
+# The kind of request that each call needs on an object store. Calls inside another call (`create`
+# calls `writing`, for example) do not count again.
 _KINDS = {
     "listing": "list",
     "info": "head",
@@ -36,11 +37,11 @@ _PER_LISTING = _PER_DELETE = 1000  # names in one request, on S3
 
 
 @dataclass(slots=True)
-class Course:
-    """One stage: its wall time, requests by kind, processor time and memory of this process.
+class StageCost:
+    """The cost of one stage: wall time, processor time, requests by kind, memory of this process.
 
-    rss_mib, blocks: at points of the work, each with how much of it was done: resident memory, and
-    blocks of Python's allocator in use (objects alive). peak_mib: of the process so far.
+    rss_mib, blocks: pairs of (chunks done so far, value), for resident memory and for blocks of
+    Python's allocator in use (objects alive). peak_mib: peak of the process so far.
     """
 
     stage: str
@@ -51,15 +52,15 @@ class Course:
     blocks: list[tuple[int, int]] = field(default_factory=list)
     peak_mib: float = 0.0
 
-    def look(self, done: int) -> None:
-        """Note memory; done: chunks so far."""
+    def record_memory(self, done: int) -> None:
+        """Record the memory now. done: chunks done so far."""
         self.rss_mib.append((done, rss_mib()))
         self.blocks.append((done, sys.getallocatedblocks()))
         self.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Add the time of a block."""
+        """Add the time of the `with` block."""
         begun, begun_cpu = time.perf_counter(), time.process_time()
         try:
             yield
@@ -67,18 +68,13 @@ class Course:
             self.wall_s += time.perf_counter() - begun
             self.cpu_s += time.process_time() - begun_cpu
 
-    @property
-    def grown_mib(self) -> float:
-        """Resident memory at the end beyond that of the start."""
-        return self.rss_mib[-1][1] - self.rss_mib[0][1]
-
-    def told(self) -> dict[str, Any]:
-        """As JSON keeps it."""
+    def as_json(self) -> dict[str, Any]:
+        """The fields as plain values for JSON."""
         return asdict(self)
 
 
 class Requests:
-    """Counts of requests, by the label that is set now."""
+    """Counts of requests, by label."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {}
@@ -86,13 +82,13 @@ class Requests:
         self._guard = threading.Lock()
 
     def add(self, kind: str, n: int = 1) -> None:
-        """Count."""
+        """Count `n` requests under the present label."""
         with self._guard:
             self.counts.setdefault(self.label, Counter())[kind] += n
 
     @contextmanager
     def labelled(self, label: str) -> Iterator[None]:
-        """Count under another label; threads that are started inside count there, too."""
+        """Set the label inside the `with` block, for all threads."""
         before, self.label = self.label, label
         try:
             yield
@@ -102,24 +98,24 @@ class Requests:
 
 @contextmanager
 def counting_requests() -> Iterator[Requests]:
-    """Counts what every `Folder` that is opened inside asks of its store.
+    """Count the requests of every `Folder` that is opened inside the `with` block.
 
-    Listings and deletions count as S3 would need them: one request per 1,000 names.
+    Listings and deletions count as on S3: one request per 1,000 names.
     """
     requests = Requests()
-    kept = io.open_store
+    original = folder_module.open_store
 
     def counted(root: str) -> tuple[Store, str]:
-        store, path = kept(root)
+        store, path = original(root)
         for name, kind in _KINDS.items():
             setattr(store, name, _counted(getattr(store, name), kind, requests))
         return store, path
 
-    io.open_store = counted
+    folder_module.open_store = counted
     try:
         yield requests
     finally:
-        io.open_store = kept
+        folder_module.open_store = original
 
 
 _inside = threading.local()
@@ -132,16 +128,16 @@ def _counted(call: Callable[..., Any], kind: str, requests: Requests) -> Callabl
             return call(*args, **more)
         _inside.call = True
         try:
-            answer = call(*args, **more)
+            result = call(*args, **more)
         finally:
             _inside.call = False
         n = 1
         if kind == "list":
-            n = max(-(-len(answer) // _PER_LISTING), 1)
+            n = max(-(-len(result) // _PER_LISTING), 1)
         elif kind == "delete" and args and isinstance(args[0], list):
             n = -(-len(args[0]) // _PER_DELETE)
         requests.add(kind, n)
-        return answer
+        return result
 
     return counted
 
@@ -153,10 +149,10 @@ def rss_mib() -> float:
 
 
 @contextmanager
-def stage(name: str, courses: list[Course]) -> Iterator[Course]:
-    """Measure a block as one stage."""
-    course = Course(name)
-    courses.append(course)
-    course.look(0)
-    with course.timed():
-        yield course
+def stage(name: str, costs: list[StageCost]) -> Iterator[StageCost]:
+    """Measure the `with` block as one stage."""
+    cost = StageCost(name)
+    costs.append(cost)
+    cost.record_memory(0)
+    with cost.timed():
+        yield cost

@@ -1,6 +1,6 @@
-"""Publishing chunk files of several sizes: the driver's time per file, from one row to many MB.
+"""Measure publishing chunk files of several sizes: the driver's time per file, one row to many MB.
 
-On the disk of the folder, so that what an object store's network takes comes on top.
+Files are on the disk of the folder: the network of an object store would add to the times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TABLES = ("samples", "spans", "traces")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of a chunk: samples, and of each its response tokens and source units."""
+    """Size of a chunk: its samples, and response tokens and source units of each sample."""
 
     samples: int
     tokens: int
@@ -32,7 +32,7 @@ class Size:
 
     @property
     def mass_mb(self) -> float:
-        """Masses and peaks of one signal, before compression."""
+        """Megabytes of masses and peaks of one signal, before compression."""
         return self.samples * self.tokens * self.units * 8 / 1e6
 
 
@@ -40,7 +40,7 @@ SIZES = (Size(1, 14, 3), Size(64, 128, 10), Size(64, 256, 40), Size(64, 512, 150
 
 
 def measure_publish(folder: Path, rounds: int = 3) -> tuple[list[dict[str, Any]], str]:
-    """Each size; figures and their table."""
+    """Measure each size; return the figures and their table."""
     found = []
     lines = [f"{'samples':>8}{'tokens':>8}{'units':>7}{'MB':>8}{'ms/file':>9}{'cpu ms':>8}"]
     for size in SIZES:
@@ -49,10 +49,10 @@ def measure_publish(folder: Path, rounds: int = 3) -> tuple[list[dict[str, Any]]
         plan = make_plan(
             scan_input(list_input(f"{path_of(here)}/input")), "publish", size.samples, {}
         )
-        taken = [_publish(plan, size, path_of(here / f"run-{i}")) for i in range(rounds)]
-        wall_s, cpu_s = (median(item[which] for item in taken) / _CHUNKS for which in (0, 1))
-        told = {**asdict(size), "mass_mb": size.mass_mb, "part_mb": taken[0][2]}
-        found.append({**told, "wall_s": wall_s, "cpu_s": cpu_s})
+        timings = [_publish(plan, size, path_of(here / f"run-{i}")) for i in range(rounds)]
+        wall_s, cpu_s = (median(item[which] for item in timings) / _CHUNKS for which in (0, 1))
+        figures = {**asdict(size), "mass_mb": size.mass_mb, "part_mb": timings[0][2]}
+        found.append({**figures, "wall_s": wall_s, "cpu_s": cpu_s})
         lines.append(
             f"{size.samples:8}{size.tokens:8}{size.units:7}{size.mass_mb:8.2f}"
             f"{1e3 * wall_s:9.1f}{1e3 * cpu_s:8.1f}"

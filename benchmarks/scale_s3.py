@@ -1,7 +1,7 @@
-"""Requests to S3, by operation: per chunk, per shard, and of a run with nothing left to do.
+"""Count requests to S3 by operation: per chunk, per shard, and of a rerun with nothing to do.
 
-They are counted where s3fs makes them, against a real server (SeaweedFS on loopback). Every stage
-of the graph is at work but the model; Ray adds none.
+They are counted where s3fs sends them to a real server (SeaweedFS on loopback). Every stage of the
+graph runs except the model; Ray itself sends no requests.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from stages.records.assemble import Provenance
 from tests.pipeline.storage.s3_server import environment, serve_s3
 
 _BUCKET = "s3://scale"
-_SHARDS, _CHUNKS, _ROWS = 10, 10, 8  # of the run whose requests are told apart
+_SHARDS, _CHUNKS, _ROWS = 10, 10, 8  # of the run whose requests are counted by part
 Counts = dict[str, Counter[str]]
 
 
 def measure_s3(folder: Path, shards: int) -> tuple[dict[str, Any], str]:
-    """Count; `shards` is the size of the run that is run again. Figures and their table."""
+    """Count requests; return the figures and their table. shards: of the run that is rerun."""
     with serve_s3(folder) as address, _environ(environment(address)), _counting() as counting:
         counting.make_bucket()
         run_counts = _whole_run(counting)
@@ -65,7 +65,7 @@ def measure_s3(folder: Path, shards: int) -> tuple[dict[str, Any], str]:
 
 
 def _whole_run(counting: _Counting) -> Counts:
-    """All requests of a small run, by who makes them."""
+    """All requests of a small run, by the part of the run that sends them."""
     here = f"{_BUCKET}/whole"
     write_input(f"{here}/input", _SHARDS * _CHUNKS * _ROWS, _SHARDS)
     counting.counts.clear()
@@ -97,7 +97,7 @@ class _LocalAttempts(StoredAttempts):
 
 
 def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
-    """The stages of the graph one after another, the model's made up."""
+    """The stages of the graph one after another, with the fake tracer."""
     config = job.config
     reading = config.reading_options(job.rules)
     provenance = Provenance(job.identity.fingerprint, "benchmark")
@@ -120,7 +120,7 @@ def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
 
 
 def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
-    """A finished run of many small shards, and the command on it once more."""
+    """Finish a run of many small shards, and count the requests of the same command after it."""
     here = f"{_BUCKET}/many"
     write_input(f"{here}/input", shards, shards)
     tree = config_tree(here, 1)
@@ -135,11 +135,11 @@ def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
     config.write_text(yaml.safe_dump(tree))
     counting.counts.clear()
     begun = time.perf_counter()
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), counting.labelled("rerun"):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), counting.labelled("rerun"):
         command(["run", str(config)])
-    if "nothing to do" not in said.getvalue():
-        raise RuntimeError(f"the run was not finished:\n{said.getvalue()}")
+    if "nothing to do" not in printed.getvalue():
+        raise RuntimeError(f"the run was not finished:\n{printed.getvalue()}")
     return {"wall_s": time.perf_counter() - begun, "requests": dict(counting.counts["rerun"])}
 
 
@@ -152,8 +152,8 @@ def _table(figures: dict[str, Any]) -> str:
             for name, n in sorted(counts.items())
         ]
     rerun = figures["rerun"]
-    told = ", ".join(f"{n} {name}" for name, n in sorted(rerun["requests"].items()))
-    lines.append(f"nothing to do, {rerun['shards']} shards: {told} in {rerun['wall_s']:.1f} s")
+    requests = ", ".join(f"{n} {name}" for name, n in sorted(rerun["requests"].items()))
+    lines.append(f"nothing to do, {rerun['shards']} shards: {requests} in {rerun['wall_s']:.1f} s")
     return "\n".join(lines)
 
 
@@ -186,13 +186,13 @@ class _Counting:
 
 @contextmanager
 def _counting() -> Iterator[_Counting]:
-    """Counts each request of s3fs, ours with retries and the plain one alike."""
+    """Count each request of s3fs, from our class with retries and from the plain one."""
     counting = _Counting()
-    kept = S3FileSystem._call_s3
+    original = S3FileSystem._call_s3
 
     async def counted(self: S3FileSystem, method: str, *more: Any, **kwargs: Any) -> Any:
         counting.add(method)
-        return await kept(self, method, *more, **kwargs)
+        return await original(self, method, *more, **kwargs)
 
     with (
         patch.object(S3FileSystem, "_call_s3", counted),
@@ -202,6 +202,6 @@ def _counting() -> Iterator[_Counting]:
 
 
 @contextmanager
-def _environ(told: dict[str, str]) -> Iterator[None]:
-    with patch.dict(os.environ, told):
+def _environ(variables: dict[str, str]) -> Iterator[None]:
+    with patch.dict(os.environ, variables):
         yield

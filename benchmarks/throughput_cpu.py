@@ -1,4 +1,4 @@
-"""Processor time of a tree of processes, Ray's included, from /proc."""
+"""Measure the processor time of a tree of processes, including Ray's, from /proc."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_Process = tuple[int, int]  # id, time of birth
+_Process = tuple[int, int]  # id, start time
 
 
 class TreeTime:
-    """Seconds used by this process and all below it; of those that have ended, as last seen."""
+    """Seconds used by this process and its descendants; ended ones count as last seen."""
 
     def __init__(self) -> None:
         self._ticks: dict[_Process, int] = {}
@@ -20,7 +20,7 @@ class TreeTime:
         self._names: dict[_Process, str] = {}
 
     def __call__(self) -> float:
-        """Seconds so far."""
+        """Seconds used so far."""
         now = {pid: (parent, born, ticks) for pid, parent, born, ticks in _processes_now()}
         children: dict[int, list[int]] = {}
         for pid, (parent, _, _) in now.items():
@@ -35,11 +35,11 @@ class TreeTime:
         return sum(self._ticks.values()) * _TICK_S
 
     def begin(self) -> None:
-        """From here on `by_name` counts."""
+        """Start the period of `by_name`."""
         self._at_begin = dict(self._ticks)
 
     def by_name(self) -> dict[str, float]:
-        """Seconds since `begin` by what processes call themselves, most first."""
+        """Seconds since `begin` by name of the processes, largest first."""
         used: dict[str, float] = {}
         for process, ticks in self._ticks.items():
             name, more = self._names[process], ticks - self._at_begin.get(process, 0)
@@ -49,21 +49,22 @@ class TreeTime:
 
 
 def _name(pid: int) -> str:
-    """A Ray worker's title, or its program."""
+    """The title of a Ray worker, or the program and first argument of another process."""
     try:
-        told = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
-    if told.startswith("ray::"):
-        return told.strip("\0 ")
-    words = [Path(word).name for word in told.split("\0") if word and not word.startswith("-")]
+    if command.startswith("ray::"):
+        return command.strip("\0 ")
+    words = [Path(word).name for word in command.split("\0") if word and not word.startswith("-")]
     return " ".join(words[:2])[:60]
 
 
 def _processes_now() -> Iterator[tuple[int, int, int, int]]:
-    """Id, parent, time of birth and ticks of every process."""
+    """Id, parent, start time and ticks of every process."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                told = (entry / "stat").read_text().rpartition(")")[2].split()
-                yield int(entry.name), int(told[1]), int(told[19]), int(told[11]) + int(told[12])
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                ticks = int(fields[11]) + int(fields[12])
+                yield int(entry.name), int(fields[1]), int(fields[19]), ticks

@@ -1,7 +1,7 @@
-"""The same chunks through the bare core loop, through the stages without Ray, and the full graph.
+"""Send the same chunks through the bare core loop, the stages without Ray, and the full graph.
 
-Each is called in a fresh process per measurement (`benchmarks.throughput`), and says when each
-chunk was written and what processor time its processes had used by then.
+`benchmarks.throughput` starts a new process per measurement. The result says when each chunk was
+written, and how much processor time all processes had used by then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATHS: tuple[PathName, ...] = ("core", "stages", "graph")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One measurement. config: of the run, as a tree; actors: processes that hold a model."""
+    """What to measure. config: of the run, as a tree; actors: processes that hold a model."""
 
     path: PathName
     actors: int
@@ -32,13 +32,13 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How a measurement went; all times are seconds since it began.
+class Measurement:
+    """The result of a measurement; times are in seconds since its start.
 
     chunk_s: when each chunk was written. cpu_s: processor time of all processes by then. ready_s:
-    when models were loaded (core, stages) or Ray was up (graph). stage_ms: processor time per
-    sample of each stage (stages), of all threads of the process. process_ms: per sample, by the
-    name of the process (graph), over the stretch that `cpu_ms` speaks of.
+    when models were loaded (core, stages) or Ray had started (graph). stage_ms: processor time per
+    sample of each stage, over all threads of the process (stages). process_ms: processor time per
+    sample by name of the process, in the same period as `cpu_ms` (graph).
     """
 
     ready_s: float
@@ -51,24 +51,24 @@ class Course:
 
     @property
     def start_s(self) -> float:
-        """Until every actor has had its first chunk."""
+        """When every actor had finished its first chunk."""
         return self.chunk_s[self.actors - 1]
 
     @property
     def rate(self) -> float:
-        """Samples per second from then on, until the last chunk."""
+        """Samples per second from `start_s` to the last chunk."""
         n = len(self.chunk_s) - self.actors
         return n * self.chunk_rows / (self.chunk_s[-1] - self.start_s)
 
     @property
     def cpu_ms(self) -> float:
-        """Processor time per sample in the same stretch, of all processes."""
+        """Processor time per sample of all processes in the same period."""
         n = len(self.chunk_s) - self.actors
         return 1e3 * (self.cpu_s[-1] - self.cpu_s[self.actors - 1]) / (n * self.chunk_rows)
 
 
-def measure(task: Task) -> Course:
-    """Do the task in this process and its children."""
+def measure(task: Task) -> Measurement:
+    """Carry out the task in this process and its children."""
     from pipeline.config import make_config
     from pipeline.driver.prepare import prepare
     from pipeline.planning.identified_run import identify_run
@@ -93,13 +93,13 @@ def measure(task: Task) -> Course:
     stage_ms = {name: 1e3 * used_s / job.plan.n_rows for name, used_s in spent.items()}
     n_rows = job.plan.n_rows - task.actors * job.config.run.chunk_samples
     process_ms = {name: 1e3 * used_s / n_rows for name, used_s in cpu_s.by_name().items()}
-    return Course(
+    return Measurement(
         ready_s, times, cpu, job.config.run.chunk_samples, task.actors, stage_ms, process_ms
     )
 
 
 def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
-    """The run as users have it: plan, lease, graph and publishing."""
+    """Run as users do: plan, lease, graph and publishing."""
     from pipeline.driver.ray_session import ray_session
     from pipeline.driver.run import run
     from pipeline.graph import executor
@@ -116,7 +116,7 @@ def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
 
         verdict = run(job, execute)
     if verdict.exit_code != 0 or verdict.n_error:
-        raise RuntimeError(f"the run did not end well: {verdict}")
+        raise RuntimeError(f"the run failed: {verdict}")
     return ready_s
 
 
@@ -127,7 +127,7 @@ def _processes(
     note: Callable[[], None],
     spent: Counter[str],
 ) -> float:
-    """As many processes as actors, which take chunks from one queue."""
+    """Run one process per actor; all take chunks from one queue."""
     context = multiprocessing.get_context("spawn")
     todo: Any = context.Queue()
     done: Any = context.Queue()
@@ -144,7 +144,7 @@ def _processes(
     return ready_s
 
 
-_READY = None  # what a worker says when its model is loaded
+_READY = None  # a worker's message when its model is loaded
 
 
 def collect(
@@ -155,20 +155,20 @@ def collect(
     note: Callable[[], None],
     spent: Counter[str],
 ) -> float:
-    """Count what workers say, until all is said; returns when the last of them was ready.
+    """Count the messages of all workers; return when the last worker was ready.
 
-    take: waits for what is said next: `_READY` once by each worker, and of each chunk what its
-    stages spent. A fast worker may have done chunks before a slow one is ready.
+    take: waits for the next message: `_READY` once from each worker, and for each chunk the time
+    that its stages spent. A fast worker may finish chunks before a slow one is ready.
     """
     ready_s = 0.0
     while n_workers or n_chunks:
-        said = take()
-        if said is _READY:
+        message = take()
+        if message is _READY:
             n_workers -= 1
             ready_s = time.perf_counter() - begun
         else:
             n_chunks -= 1
-            spent.update(said)
+            spent.update(message)
             note()
     return ready_s
 
@@ -183,12 +183,12 @@ def _work(task: Task, todo: Any, done: Any) -> None:
         done.put(step(chunk))
 
 
-# Does a chunk; returns the processor time of each of its stages.
+# Processes a chunk; returns the processor time of each stage.
 Step = Callable[[dict[str, Any]], dict[str, float]]
 
 
 def _core_step(task: Task) -> Step:
-    """The bare loop: Parquet rows, the core's own loop over them, a Parquet file."""
+    """The bare loop: read Parquet rows, trace them with the core alone, write a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -236,7 +236,7 @@ def _rows(shard: Any, first_row: int, n_rows: int) -> list[dict[str, Any]]:
 
 
 def _plain(result: Any) -> dict[str, Any]:
-    """What the tables hold of a result, in columns as they come."""
+    """The values of a result that the published tables hold, without their schema."""
     if isinstance(result, Exception):
         raise result
     spans = [
@@ -262,7 +262,7 @@ def _plain(result: Any) -> dict[str, Any]:
 
 
 def _stages_step(task: Task) -> Step:
-    """The graph's own stages one after another, without Ray between them."""
+    """The stages of the graph one after another, without Ray."""
     import pyarrow as pa
 
     from omnitrace_core import __version__

@@ -1,14 +1,18 @@
-"""What tracing costs: time and peak memory beside plain generation and the slow methods.
+"""Measure tracing: time and peak memory beside plain generation and the slow methods.
 
-Run from the repository's root: `python -m benchmarks.tracing` (`--quick` for a look, `--size 7b
---device cuda --dtype bfloat16` on a GPU). Same weights (random, one seed) and prompts throughout:
-plain generation; traced, with each signal and with the paper's three together (generation, replay
-and folds: all that tracing adds); eager attention with `output_attentions`, averaged; and, for
-attgrads, one forward and backward per token, measured for a few tokens and scaled. Each case runs
-in a process of its own, after a short warm-up; on a CPU its peak memory is measured in another one,
-where freed memory is given back at once. Prints a table and the targets, and writes the raw numbers
-to benchmarks/out/tracing-DEVICE.json (`-quick.json`), or where `--output` says; runs worth keeping
-go to benchmarks/results/.
+Run from the repository's root: `python -m benchmarks.tracing` (`--quick` for a short run, `--size
+7b --device cuda --dtype bfloat16` on a GPU). All cases have the same weights (random, one seed) and
+prompts:
+
+- plain generation;
+- traced, with each signal and with the paper's three together: generation, replay and folds;
+- eager attention with `output_attentions`, averaged;
+- for attgrads, one forward and backward pass per token, measured for a few tokens and scaled.
+
+Each case runs in a separate process, after a short warm-up. On a CPU its peak memory is measured in
+another process, where freed memory is returned to the system at once. Prints a table and the
+targets, and writes the raw numbers to benchmarks/out/tracing-DEVICE.json (`-quick.json`) or to
+`--output`; published runs are in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from benchmarks.tracing_cases import (
     job_to_json,
     result_from_json,
 )
-from benchmarks.tracing_memory import GIVE_BACK
+from benchmarks.tracing_memory import RETURN_FREED
 from benchmarks.tracing_model import SIZES
 from benchmarks.tracing_report import Report
 from omnitrace_core.options import TraceOptions
@@ -43,7 +47,7 @@ from omnitrace_core.tracing.signals import SIGNALS
 HERE = Path(__file__).parent
 PROMPTS = (500, 2_000, 6_000)
 LONG_PROMPT = 32_000
-# `--quick`: what else is not asked for.
+# The defaults with `--quick`.
 QUICK: dict[str, object] = {
     "prompts": [500],
     "batches": [1],
@@ -56,7 +60,7 @@ QUICK: dict[str, object] = {
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
-    """The cases to run, without doubles, in the order of the table."""
+    """The cases to run, without repeats, in the order of the table."""
     cases: list[Case] = []
     for prompt in args.prompts:
         for batch in args.batches:
@@ -75,14 +79,14 @@ def plan(args: argparse.Namespace) -> list[Case]:
 def run(case: Case, settings: Settings, one_process: bool) -> Result:
     """Measure a case in fresh processes: its time in one and, on a CPU, its peak in another."""
     if one_process or settings.device != "cpu":
-        return _run_in_child(case, settings, GIVE_BACK)
+        return _run_in_child(case, settings, RETURN_FREED)
     timed = _run_in_child(case, settings, {})
     if timed.skipped:
         return timed
-    held = _run_in_child(case, replace(settings, repeats=1), GIVE_BACK)
-    if held.skipped:
-        return held
-    return replace(timed, built_bytes=held.built_bytes, peak_bytes=held.peak_bytes)
+    peak = _run_in_child(case, replace(settings, repeats=1), RETURN_FREED)
+    if peak.skipped:
+        return peak
+    return replace(timed, built_bytes=peak.built_bytes, peak_bytes=peak.peak_bytes)
 
 
 def _run_in_child(case: Case, settings: Settings, environment: Mapping[str, str]) -> Result:
@@ -97,15 +101,15 @@ def _run_in_child(case: Case, settings: Settings, environment: Mapping[str, str]
         check=False,
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no message"]
-        return Result(case, skipped=f"exit status {done.returncode}: {said[-1][:200]}")
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        return Result(case, skipped=f"exit status {done.returncode}: {lines[-1][:200]}")
     return result_from_json(done.stdout.strip().splitlines()[-1])
 
 
 def write_json(
     path: Path, machine: Mapping[str, object], settings: Settings, results: Sequence[Result]
 ) -> None:
-    """Raw numbers with their ratios, the targets, and what they were measured on."""
+    """Write the raw numbers with their ratios, the targets, and the machine."""
     report = Report(settings, results)
     rows = [
         asdict(result)
@@ -126,17 +130,17 @@ def write_json(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the cases that were asked for."""
+    """Run the requested cases."""
     args = _parse(argv)
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     name = f"tracing-{args.device}{'-quick' if args.quick else ''}.json"
     output = args.output or HERE / "out" / name
     machine = _machine(args.device)
     cases = plan(args)
-    held = _held(output, machine, settings) if args.resume else {}
-    results = list(held.values())
+    measured = _measured(output, machine, settings) if args.resume else {}
+    results = list(measured.values())
     for number, case in enumerate(cases, start=1):
-        if case in held:
+        if case in measured:
             continue
         print(
             f"[{number}/{len(cases)}] prompt {case.prompt}, batch {case.batch}, {case.name}",
@@ -144,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flush=True,
         )
         results.append(run(case, settings, args.one_process))
-        # After every case: a run that is stopped leaves what it found.
+        # Written after every case, so that a stopped run keeps its results.
         write_json(output, machine, settings, results)
     report = Report(settings, results)
     print(
@@ -157,14 +161,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"raw numbers: {output}")
 
 
-def _held(path: Path, machine: Mapping[str, object], settings: Settings) -> dict[Case, Result]:
-    """What a run that was stopped has measured on this machine, with these settings."""
+def _measured(path: Path, machine: Mapping[str, object], settings: Settings) -> dict[Case, Result]:
+    """The results of a stopped run on this machine with these settings."""
     if not path.exists():
         return {}
-    told = json.loads(path.read_text())
-    if (told["machine"], told["settings"]) != (dict(machine), asdict(settings)):
+    content = json.loads(path.read_text())
+    if (content["machine"], content["settings"]) != (dict(machine), asdict(settings)):
         raise SystemExit(f"{path} was measured elsewhere or with other settings; name another file")
-    rows = [row for row in told["results"] if not row["skipped"]]
+    rows = [row for row in content["results"] if not row["skipped"]]
     kept = [{k: v for k, v in row.items() if not k.endswith("_ratio")} for row in rows]
     found = [result_from_json(json.dumps(row)) for row in kept]
     return {result.case: result for result in found}
@@ -179,29 +183,34 @@ def _machine(device: str) -> dict[str, object]:
         "transformers": version("transformers"),
     }
     if device != "cpu":
-        # Asked in a process that ends: this one shall hold no memory of the device.
-        ask = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"]
+        # A separate process asks for the name, so that this one takes no memory of the device.
+        command = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"]
         found["gpu"] = subprocess.run(
-            ask, capture_output=True, text=True, check=True
+            command, capture_output=True, text=True, check=True
         ).stdout.strip()
     return found
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tracing", description="What tracing costs."
+        prog="python -m benchmarks.tracing", description="Measure the time and memory of tracing."
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="a small subset, in about a minute")
+    add("--quick", action="store_true", help="a small subset, about a minute")
     add("--size", choices=sorted(SIZES), default="moderate", help="the model")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     add("--modes", nargs="+", choices=get_args(Mode), default=list(get_args(Mode)))
     add("--prompts", nargs="+", type=int, help="prompt tokens; on a GPU also 32,000")
-    add("--batches", nargs="+", type=int, default=[1, 8], help="eager: batch 1 alone")
-    add("--signals", nargs="+", type=_signals, help="each a set, like attmean or attmean,attraw")
+    add("--batches", nargs="+", type=int, default=[1, 8], help="eager: only batch 1")
+    add(
+        "--signals",
+        nargs="+",
+        type=_signals,
+        help="sets of signals, such as attmean or attmean,attraw",
+    )
     add("--tokens", type=int, default=64, help="response tokens")
-    add("--repeats", type=int, default=3, help="of each generation and its trace")
+    add("--repeats", type=int, default=3, help="repeats of each generation and its trace")
     add("--case-s", type=float, default=120.0, help="no repeat begins after so many seconds")
     add("--gradient-prompts", nargs="+", type=int, default=[500, 1_500])
     add("--gradient-steps", type=int, default=2, help="tokens measured per token")
@@ -209,8 +218,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=os.cpu_count() or 1)
     add("--rows-mib", type=int, default=TraceOptions().rows_mib, help="as trace.rows_mib")
     add("--seed", type=int, default=0)
-    add("--resume", action="store_true", help="keep the cases that the output holds already")
-    add("--output", type=Path, help="where the raw numbers go")
+    add("--resume", action="store_true", help="keep the cases that are already in the output")
+    add("--output", type=Path, help="file for the raw numbers")
     if "--quick" in (sys.argv[1:] if argv is None else argv):
         parser.set_defaults(**QUICK)
     args = parser.parse_args(argv)

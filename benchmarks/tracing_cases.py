@@ -1,11 +1,11 @@
-"""What the tracing benchmark measures, and what it finds. No torch here: the parent imports it."""
+"""Cases and results of the tracing benchmark. The parent process imports it, so it has no torch."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 Mode = Literal["plain", "traced", "eager", "per-token"]
 # The paper's three signals (C.1), traced together.
@@ -14,12 +14,12 @@ PAPER = ("attmean", "attraw", "attgrads")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all cases of a run share.
+    """Settings that all cases of a run share.
 
-    size: a name in tracing_model.SIZES. tokens: response tokens, always all of them. repeats: of
-    each generation and its trace; none begins after case_s seconds. gradient_steps: response tokens
-    for which the per-token method is measured; its time is scaled to all. rows_mib: as in
-    TraceOptions.
+    size: a name in tracing_model.SIZES. tokens: response tokens; generation never ends before.
+    repeats: of each generation and its trace; none begins after case_s seconds. gradient_steps:
+    number of response tokens for which the per-token method is measured; its time is scaled to all.
+    rows_mib: as in TraceOptions.
     """
 
     size: str
@@ -36,7 +36,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One measurement. prompt: padded length. signals: what is traced, in the mode `traced`."""
+    """One measurement. prompt: padded length. signals: the traced signals, in the mode `traced`."""
 
     mode: Mode
     prompt: int
@@ -45,17 +45,17 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """Its name in the table."""
         signals = "three together" if self.signals == PAPER else "+".join(self.signals)
         return f"{self.mode} {signals}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Our rows against the reference's.
+    """Comparison of our rows with the reference's.
 
-    difference: largest absolute difference, in units of its row's maximum. same_argmax: of `rows`
-    rows, how many have their maximum at the same position.
+    difference: largest absolute difference, in units of its row's maximum. same_argmax: how many of
+    the `rows` rows have their maximum at the same position.
     """
 
     difference: float
@@ -65,11 +65,11 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found.
+    """The measurements of a case.
 
     skipped: why the case did not run, else empty. generate_s: seconds of each generation; added_s:
-    of what comes on top to get the rows and fold them. built_bytes: held when the libraries, the
-    model and the prompt were there; peak_bytes: the most held, with all of that (CPU: resident set;
+    seconds of getting the rows and folding them, beyond generation. built_bytes: memory with
+    libraries, model and prompt loaded; peak_bytes: the peak, including those (CPU: resident set;
     GPU: allocated).
     """
 
@@ -88,39 +88,39 @@ class Result:
 
     @property
     def added(self) -> float:
-        """Median seconds on top."""
+        """Median seconds beyond generation."""
         return median(self.added_s) if self.added_s else 0.0
 
     @property
     def total(self) -> float:
-        """Seconds of generation and what is on top."""
+        """Seconds of generation and tracing."""
         return self.generation + self.added
 
     @property
     def working_bytes(self) -> int:
-        """The peak above libraries, model and prompt."""
+        """The peak without libraries, model and prompt."""
         return self.peak_bytes - self.built_bytes
 
 
 def job_to_json(case: Case, settings: Settings) -> str:
-    """What a child process reads."""
+    """The input of a child process."""
     return json.dumps({"case": asdict(case), "settings": asdict(settings)})
 
 
 def job_from_json(text: str) -> tuple[Case, Settings]:
     """The inverse of `job_to_json`."""
-    told = json.loads(text)
-    return _case(told["case"]), Settings(**told["settings"])
+    content = json.loads(text)
+    return _case(content["case"]), Settings(**content["settings"])
 
 
 def result_from_json(text: str) -> Result:
     """The inverse of `json.dumps(asdict(result))`."""
-    told = json.loads(text)
-    parity = told.pop("parity")
-    told |= {key: tuple(told[key]) for key in ("generate_s", "added_s")}
-    return Result(_case(told.pop("case")), parity=Parity(**parity) if parity else None, **told)
+    content = json.loads(text)
+    parity = content.pop("parity")
+    content |= {key: tuple(content[key]) for key in ("generate_s", "added_s")}
+    case = _case(content.pop("case"))
+    return Result(case, parity=Parity(**parity) if parity else None, **content)
 
 
-def _case(told: dict[str, object]) -> Case:
-    signals: list[str] = told["signals"]  # type: ignore[assignment]
-    return Case(**told | {"signals": tuple(signals)})  # type: ignore[arg-type]
+def _case(content: dict[str, Any]) -> Case:
+    return Case(**content | {"signals": tuple(content["signals"])})

@@ -1,4 +1,4 @@
-"""Measures one case of the tracing benchmark, in a process of its own: its peak is nobody else's.
+"""Measure one case of the tracing benchmark in a separate process, so that its peak is exact.
 
 `python -m benchmarks.tracing_child` reads a job as JSON on stdin and prints its result as JSON.
 """
@@ -44,10 +44,10 @@ def measure(case: Case, settings: Settings) -> Result:
 
 
 class Runner:
-    """A case's model, and each mode's way to run it."""
+    """Holds the model of a case, and runs each mode."""
 
     def __init__(self, case: Case, settings: Settings, model: Any = None) -> None:
-        """model: of these settings, if there is one already; by default it is built here."""
+        """model: a model with these settings, if one is built already; by default one is built."""
         self.case, self.settings = case, settings
         self.memory = Memory(settings.device)
         slow = case.mode in ("eager", "per-token")
@@ -60,13 +60,13 @@ class Runner:
         )
 
     def prompt(self, length: int) -> Prompt:
-        """The same for every case of this shape."""
+        """A prompt that is the same for every case of this shape."""
         settings = self.settings
         vocabulary = SIZES[settings.size].vocabulary
         return make_prompt(vocabulary, self.case.batch, length, settings.device, settings.seed)
 
     def run(self, prompt: Prompt, tokens: int) -> Result:
-        """Measure. The slow methods run once, and our rows are then compared with theirs."""
+        """Measure the case. The slow methods run once, and their rows are compared with ours."""
         if self.case.mode == "eager":
             return self._eager(prompt, tokens)
         if self.case.mode == "per-token":
@@ -99,10 +99,11 @@ class Runner:
         return generated - start, self.now() - generated
 
     def trace(self, prompt: Prompt, output: Any, signals: Sequence[str]) -> None:
-        """Replay what `generate` returned, and fold each signal's rows. It may be done again."""
+        """Replay the result of `generate` and fold each signal's rows. May be called repeatedly."""
         responses = _responses(output, prompt)
-        for part in self._replay(prompt, output.past_key_values, responses, signals):
-            _fold(part, prompt)
+        slices = self._replay(prompt, output.past_key_values, responses, signals)
+        for replayed in slices:
+            _fold(replayed, prompt)
 
     def _eager(self, prompt: Prompt, tokens: int) -> Result:
         start = self.now()
@@ -129,7 +130,7 @@ class Runner:
         return self._result((), (scaled,), peak, references.compare(wanted, ours))
 
     def generate(self, prompt: Prompt, tokens: int, output_attentions: bool = False) -> Any:
-        """Exactly `tokens` tokens for each prompt; returns what transformers' generate does."""
+        """Generate exactly `tokens` tokens per prompt; return the model's output."""
         output = self.model.generate(
             **prompt.inputs,
             max_new_tokens=tokens,
@@ -138,7 +139,7 @@ class Runner:
         )
         found = output.sequences.shape[1] - prompt.length
         if found != tokens:
-            raise RuntimeError(f"{found} tokens were generated in place of {tokens}")
+            raise RuntimeError(f"{found} tokens were generated instead of {tokens}")
         return output
 
     def _replay(
@@ -148,7 +149,7 @@ class Runner:
         responses: Sequence[Sequence[int]],
         signals: Sequence[str],
     ) -> Iterator[ReplaySlice]:
-        """As the backend and the tracer call it. cache: holds the prompt, and maybe more."""
+        """Replay as the backend and the tracer do. cache: holds the prompt, perhaps more."""
         state = PrefilledPrompt(
             cache=cache,
             attention_mask=prompt.inputs["attention_mask"],
@@ -174,12 +175,12 @@ class Runner:
                 **prompt.inputs, use_cache=True, past_key_values=growing_cache()
             )
         slices = self._replay(prompt, filled.past_key_values, responses, [signal])
-        rows = torch.cat([part.rows[signal][0] for part in slices])
+        rows = torch.cat([replayed.rows[signal][0] for replayed in slices])
         self.model.set_attn_implementation("eager")
         return rows
 
     def now(self) -> float:
-        """Seconds, once the device has done what was asked of it."""
+        """The clock in seconds, after the device has finished its work."""
         if self.settings.device != "cpu":
             import torch
 
@@ -192,14 +193,14 @@ def _responses(output: Any, prompt: Prompt) -> list[list[int]]:
     return found
 
 
-def _fold(part: ReplaySlice, prompt: Prompt) -> None:
+def _fold(replayed: ReplaySlice, prompt: Prompt) -> None:
     for row, unit_index in enumerate(prompt.unit_index):
-        for rows in part.rows.values():
+        for rows in replayed.rows.values():
             fold_rows(rows[row], unit_index, N_UNITS)
 
 
 def main() -> None:
-    """Measure the case on stdin."""
+    """Measure the case from stdin."""
     import torch
 
     case, settings = job_from_json(sys.stdin.read())

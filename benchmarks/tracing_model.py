@@ -1,7 +1,7 @@
 """The model and the prompts of the tracing benchmark: real architecture, random weights, one seed.
 
-Text prompts of random ids; the vision and audio towers are there because the class wants them, and
-are as small as they can be.
+Prompts are text with random ids. The class requires vision and audio towers, which are as small as
+possible.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Prompt:
 
 
 def build_model(size: Size, attention: str, device: str, dtype: str, seed: int) -> Any:
-    """A frozen thinker that decodes greedily and never ends by itself.
+    """A frozen thinker that decodes greedily and has no end token.
 
-    attention: sdpa or eager; device: where the weights are drawn; dtype: a name in torch.
+    attention: sdpa or eager. device: where the weights are created. dtype: a name in torch.
     """
     import torch
 
@@ -98,7 +98,7 @@ def make_prompt(vocabulary: int, batch: int, length: int, device: str, seed: int
 def _config(size: Size) -> Any:
     from transformers import Qwen2_5OmniThinkerConfig
 
-    # As wide in proportion as the real model's 0.02 at its width: attention is far from uniform.
+    # In proportion to the width like the real model's 0.02, so that attention is not uniform.
     std = 1.2 / math.sqrt(size.hidden)
     text = {
         "vocab_size": size.vocabulary,
@@ -131,7 +131,7 @@ def _config(size: Size) -> Any:
         "d_model": 32,
         "output_dim": size.hidden,
     }
-    # Placeholders lie behind the vocabulary, so that no generated token is taken for one.
+    # Placeholders are outside the vocabulary, so that no generated token is one of them.
     image, sound, video, sound_start, sound_end_s, vision_start = range(
         size.vocabulary, size.vocabulary + 6
     )

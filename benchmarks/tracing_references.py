@@ -1,4 +1,4 @@
-"""The slow, published ways to get the rows, measured beside ours and compared with them.
+"""The slow, published methods to get the rows, for comparison with ours.
 
 Symbols: P prompt positions, n response tokens, K = P + n slots, V vocabulary. One sample.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def attmean(attentions: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Rows [P + t] of each response token t, from what `generate` returns as `attentions`.
+    """The row [P + t] of each response token t, from the `attentions` that `generate` returns.
 
     attentions: by step and layer, [1, H, queries, keys]; a step's last query produced its token.
     """
@@ -32,16 +32,16 @@ def attmean(attentions: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 def attgrads(model: Any, prompt: Prompt, response: Sequence[int], step: int) -> Tensor:
     """The row [P + step] of one response token: ReLU of the heads' mean of attention x gradient.
 
-    One forward over the prompt and the response before the token, which keeps its graph; one
-    backward of the token's logit to the last layer's attention. `logit.backward()` would go on to
-    all layers and weights, which takes longer and which the method does not need.
-    model: attends eagerly, its parameters require gradients.
+    One forward pass over the prompt and the response before the token, with its graph; one backward
+    pass from the token's logit to the last layer's attention. `logit.backward()` would continue
+    through all layers and weights, which takes longer and is not needed for the method.
+    model: has eager attention and parameters that require gradients.
     """
     import torch
 
-    said = torch.tensor([list(response[:step])], dtype=torch.long)
+    before = torch.tensor([list(response[:step])], dtype=torch.long)
     input_ids = prompt.inputs["input_ids"]
-    input_ids = torch.cat([input_ids, said.to(input_ids.device)], dim=1)
+    input_ids = torch.cat([input_ids, before.to(input_ids.device)], dim=1)
     output = model(
         input_ids=input_ids,
         attention_mask=torch.ones_like(input_ids),
@@ -55,7 +55,7 @@ def attgrads(model: Any, prompt: Prompt, response: Sequence[int], step: int) -> 
 
 
 def spread(n_tokens: int, steps: int) -> list[int]:
-    """Some of the response tokens, from the first to the last: their mean cost is that of all."""
+    """Response tokens spread evenly from first to last, so that their mean cost is that of all."""
     count = min(steps, n_tokens)
     if count == 1:
         return [n_tokens // 2]
@@ -63,7 +63,7 @@ def spread(n_tokens: int, steps: int) -> list[int]:
 
 
 def compare(wanted: Sequence[Tensor], ours: Tensor) -> Parity:
-    """wanted: rows as long as what their query saw; ours: [rows, K], zeros behind."""
+    """Compare rows. wanted: one row per query, of its keys; ours: [rows, K], padded with zeros."""
     worst, same = 0.0, 0
     for reference, row in zip(wanted, ours, strict=True):
         seen = row[: len(reference)].to(reference.device)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from benchmarks.tracing_cases import PAPER, Case, Mode, Result, Settings
 
-# Where the targets hold (DESIGN, section 10): traced over plain at this prompt length and above,
-# eager over traced at that one, the per-token method over attgrads for this many response tokens.
+# Where the targets hold (DESIGN, section 10): traced over plain from prompts of _LONG tokens on,
+# eager over traced at _EAGER_AT, the per-token method over attgrads for _TOKENS response tokens.
 _LONG, _EAGER_AT, _TOKENS = 2_000, 6_000, 64
 _HEADER = (
     f"{'prompt':>6} {'batch':>5}  {'mode':23}{'generate s':>11}{'added s':>9}{'x plain':>8}"
@@ -16,14 +16,14 @@ _HEADER = (
 )
 _LEGEND = """\
 generate s, added s: medians. x plain (time): generate + added over generate in the same process,
-where the two alternate; of eager, over that of the plain case. peak: with libraries, model and
-prompt; x plain (memory): over the plain case's. working: the peak without them. ours within: the
-largest difference from the reference's rows, in units of a row's maximum."""
+where the two alternate; for eager, over that of the plain case. peak: with libraries, model and
+prompt; x plain (memory): over that of the plain case. working: the peak without them. ours within:
+the largest difference from the reference's rows, in units of a row's maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A goal and what was measured in its worst case. met: None if this run did not measure it."""
+    """A target and its worst measured case. met: None if this run did not measure it."""
 
     name: str
     limit: str
@@ -32,14 +32,14 @@ class Target:
     met: bool | None = None
 
     def line(self) -> str:
-        """As printed."""
+        """The printed line."""
         verdict = {True: "met", False: "MISSED", None: "not measured"}[self.met]
         value = "" if self.measured is None else f"{_ratio(self.measured)}x ({self.where})"
         return f"{verdict:13}{self.name:43}{self.limit:9}{value}"
 
 
 class Report:
-    """Results by case, for lookups across processes."""
+    """The table and the targets of a run."""
 
     def __init__(self, settings: Settings, results: Sequence[Result]) -> None:
         self._settings = settings
@@ -47,11 +47,11 @@ class Report:
         self._all = results
 
     def table(self) -> str:
-        """One line per case."""
+        """The table, a line per case."""
         return "\n".join([_HEADER, *(self._row(result) for result in self._all), _LEGEND])
 
     def time_ratio(self, result: Result) -> float | None:
-        """Seconds over those of plain generation of the same prompts."""
+        """Time over that of plain generation of the same prompts."""
         if result.case.mode == "traced":
             return result.total / result.generation
         plain = self._plain(result)
@@ -151,7 +151,7 @@ def _at_least(limit: float, name: str, results: Sequence[Result], measure: _Meas
 
 
 def _values(results: Sequence[Result], measure: _Measure) -> list[tuple[float, str]]:
-    """Each measured value and where."""
+    """Each measured value, and the prompt length and batch size of its case."""
     found = []
     for result in results:
         value = measure(result)

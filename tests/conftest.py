@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Names encoded media by their length: a WAV holds the second it was written in, and the two
-    processes that collect the tests must agree on every name."""
+    """Name encoded media by their length: a WAV contains the time of writing, and the processes
+    that collect the tests must agree on every name."""
     if isinstance(val, bytes) and len(val) > 32:
         return f"{argname}-of-{len(val)}-bytes"
     return None

@@ -1,4 +1,4 @@
-"""The benchmark of tracing runs, at tiny size; times are not asserted."""
+"""The benchmarks run at tiny size; times are not asserted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import compare_runs, full_size, media, parsing, precision, speech, texts, tracing
 from benchmarks.tracing import main
-from benchmarks.tracing_cases import PAPER, Case, Result, Settings, job_from_json, job_to_json
+from benchmarks.tracing_cases import PAPER, Case, Mode, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import measure
 from benchmarks.tracing_references import spread
 from benchmarks.tracing_report import Report
@@ -38,7 +38,7 @@ TRACED = Case("traced", 96, 1, PAPER)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_traced_beside_plain(batch: int) -> None:
+def test_traced_and_plain_generation_are_measured(batch: int) -> None:
     plain, traced = (
         measure(dataclasses.replace(case, batch=batch), SETTINGS) for case in (PLAIN, TRACED)
     )
@@ -52,8 +52,8 @@ def test_traced_beside_plain(batch: int) -> None:
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("eager", 5), ("per-token", 2)])
-def test_slow_methods_give_our_rows(mode: str, rows: int) -> None:
-    result = measure(Case(mode, 96, 1), SETTINGS)  # type: ignore[arg-type]
+def test_slow_methods_give_the_same_rows(mode: Mode, rows: int) -> None:
+    result = measure(Case(mode, 96, 1), SETTINGS)
     assert result.parity is not None
     assert result.parity.difference < 1e-4
     assert result.parity.same_argmax == result.parity.rows == rows
@@ -66,22 +66,21 @@ def test_eager_that_does_not_fit_is_skipped() -> None:
     assert "skipped: needs about" in Report(SETTINGS, [result]).table()
 
 
-def test_command_measures_in_a_process_of_its_own(
+def test_command_measures_in_a_separate_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "results" / "tracing.json"
-    asked = "--quick --size tiny --modes traced --prompts 64 --threads 1 --signals attmean"
-    main([*asked.split(), "--output", str(output)])
-    told = json.loads(output.read_text())
-    (row,) = told["results"]
+    arguments = "--quick --size tiny --modes traced --prompts 64 --threads 1 --signals attmean"
+    main([*arguments.split(), "--output", str(output)])
+    (row,) = json.loads(output.read_text())["results"]
     assert row["case"] == {"mode": "traced", "prompt": 64, "batch": 1, "signals": ["attmean"]}
     assert row["skipped"] == ""
     assert len(row["added_s"]) == 3
     assert "traced attmean" in capsys.readouterr().out
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cases that the output holds are kept as they are; skipped ones are tried again."""
+def test_a_stopped_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases in the output are kept unchanged; skipped ones are measured again."""
     output = tmp_path / "tracing.json"
     found = Result(Case("plain", 64, 1), "", (1.5,), (), 5, 9)
     skipped = Result(TRACED, skipped="no memory")
@@ -92,8 +91,8 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return skipped if len(ran) == 2 else dataclasses.replace(found, case=case)
 
     monkeypatch.setattr(tracing, "run", measured)
-    asked = "--modes plain traced --prompts 64 --batches 1 --signals attmean attraw"
-    command = [*asked.split(), "--output", str(output)]
+    arguments = "--modes plain traced --prompts 64 --batches 1 --signals attmean attraw"
+    command = [*arguments.split(), "--output", str(output)]
     main(command)
     assert len(ran) == 3
     before = json.loads(output.read_text())["results"]
@@ -106,7 +105,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         main([*command, "--resume", "--tokens", "3"])
 
 
-def test_targets() -> None:
+def test_targets_are_met_missed_or_not_measured() -> None:
     mib = 2**20
     settings = dataclasses.replace(SETTINGS, tokens=64)
     results = [
@@ -132,7 +131,7 @@ def test_targets() -> None:
     }
 
 
-def test_jobs_survive_json() -> None:
+def test_jobs_are_read_from_their_json() -> None:
     assert job_from_json(job_to_json(TRACED, SETTINGS)) == (TRACED, SETTINGS)
 
 
@@ -144,7 +143,7 @@ def test_measured_steps_span_the_response() -> None:
 
 
 def test_bfloat16_rows_are_within_one_percent_of_the_weights_own(tiny_model: str) -> None:
-    """In float32 every signal; in the model's own precision those of attention alone."""
+    """With precision float32 every signal; with precision model only those of attention."""
     found = precision.differences(tiny_model)
     assert set(found) == {"attmean", "attraw", "attgrads", "attnorm", "attodds", "attboth"}
     for name, (narrow, wide, eager) in found.items():
@@ -154,20 +153,20 @@ def test_bfloat16_rows_are_within_one_percent_of_the_weights_own(tiny_model: str
 
 
 @pytest.mark.slow
-def test_media_beside_the_bare_libraries(
+def test_media_are_measured_beside_the_bare_libraries(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "media.json"
     media.main(["--round-s", "0", "--rounds", "1", "--output", str(output)])
-    told = json.loads(output.read_text())
-    kinds = [row["name"].split()[0] for row in told["results"]]
+    content = json.loads(output.read_text())
+    kinds = [row["name"].split()[0] for row in content["results"]]
     assert kinds == ["image", "image", "audio", "audio", "video", "the", "video", "speech"]
-    assert all(row["bare_per_s"] > 0 and row["ours_per_s"] > 0 for row in told["results"])
-    assert told["child"]["large_ms"] > 0
+    assert all(row["bare_per_s"] > 0 and row["ours_per_s"] > 0 for row in content["results"])
+    assert content["child"]["large_ms"] > 0
     assert "speech (vad)" in capsys.readouterr().out
 
 
-def test_speech_together_beside_one_by_one(
+def test_speech_is_measured_in_batches_and_one_by_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("funasr", reason="needs the extra paraformer")
@@ -187,10 +186,10 @@ def test_parsing_is_measured_by_step(case: str) -> None:
     assert min(found.values()) > 0
 
 
-def test_texts_are_read_alike_in_all_ways() -> None:
+def test_texts_have_the_same_analyses_in_all_ways() -> None:
     ways = {way: texts.measure(way, n_samples=6, rounds=1) for way in texts.WAYS}
-    assert len({told["digest"] for told in ways.values()}) == 1
-    assert all(float(told["read_ms"]) > 0 for told in ways.values())
+    assert len({way["digest"] for way in ways.values()}) == 1
+    assert all(float(way["read_ms"]) > 0 for way in ways.values())
 
 
 def test_the_full_size_program_runs_at_tiny_size(
@@ -206,7 +205,7 @@ def test_the_full_size_program_runs_at_tiny_size(
     assert "attboth+attmean" in capsys.readouterr().out
 
 
-def test_a_full_size_run_whose_time_is_up_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_full_size_run_whose_time_is_over_keeps_its_results(tmp_path: Path) -> None:
     output = tmp_path / "found.json"
     place = ["--size", "tiny", "--device", "cpu", "--dtype", "float32", "--output", str(output)]
     full_size.main([*place, "--prompts", "96", "200", "--batches", "1", "--seconds", "0"])
@@ -215,7 +214,7 @@ def test_a_full_size_run_whose_time_is_up_keeps_what_it_has(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_the_gpu_script_says_that_there_is_no_gpu() -> None:
+def test_the_gpu_script_reports_a_missing_gpu() -> None:
     script = Path(full_size.__file__).with_name("h200.sh")
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run([script], capture_output=True, text=True, env=environment)
@@ -223,14 +222,14 @@ def test_the_gpu_script_says_that_there_is_no_gpu() -> None:
     assert "sees no CUDA device" in done.stderr
 
 
-def test_compared_runs_differ_where_a_value_does(
+def test_comparing_runs_ignores_timings_and_finds_a_value_that_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = {"sample_id": ["a", "b"], "confidence": [0.5, float("nan")], "timings": [1.0, 2.0]}
     for run in ("one", "same", "other"):
         (tmp_path / run / "spans").mkdir(parents=True)
         pq.write_table(pa.table(rows), tmp_path / run / "spans" / "shard-00000.parquet")
-        # The clock of the next run is another one, and the last run has another value, too.
+        # The next run has other timings; the last run also has another value.
         rows = {**rows, "timings": [3.0, 4.0]}
         if run == "same":
             rows["confidence"] = [0.5000000001, float("nan")]

@@ -1,4 +1,4 @@
-"""The benchmark of planted evidence: its cases, its reference, and that it runs."""
+"""The benchmark of planted evidence: its cases, its reference, and whole runs of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_groups_hold_every_task_once() -> None:
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
-def test_every_piece_of_evidence_has_its_unit(untrained: str, task: str) -> None:
+def test_every_piece_of_evidence_has_a_unit(untrained: str, task: str) -> None:
     rules = load_backend(ModelOptions(path=untrained, device="cpu")).rules
     grid = UnitOptions(image="grid" if task in IN_REGIONS else "whole", grid=(2, 2))
     reader = SampleReader(ReadingOptions(rules, units=grid))
@@ -46,13 +46,13 @@ def test_every_piece_of_evidence_has_its_unit(untrained: str, task: str) -> None
             groups = {piece.group for piece in question.evidence if piece.group is not None}
             alone = sum(piece.group is None for piece in question.evidence)
             assert len(items) == alone + len(groups)
-            assert all(items), "a piece of evidence that no unit carries"
+            assert all(items), "no unit holds a piece of evidence"
             if not groups:
                 assert all(len(item) == 1 for item in items)
 
 
-def test_leaving_a_unit_out_is_a_prompt_without_it(untrained: str) -> None:
-    """The same as running the model with the unit masked and everything else where it was."""
+def test_leaving_a_unit_out_equals_masking_it(untrained: str) -> None:
+    """The same as running the model with the unit masked and all positions unchanged."""
     import torch
 
     backend = load_backend(ModelOptions(path=untrained, device="cpu"))
@@ -60,8 +60,8 @@ def test_leaving_a_unit_out_is_a_prompt_without_it(untrained: str) -> None:
         make_sample("text_where", 3, "left-out"), SampleReader(ReadingOptions(backend.rules))
     )
     ids = backend.tokenizer("The lamp is in the hall.", add_special_tokens=False)["input_ids"]
-    lost = leave_one_out(backend, ready, ids)
-    assert lost.shape == (len(ready.units), len(ids))
+    losses = leave_one_out(backend, ready, ids)
+    assert losses.shape == (len(ready.units), len(ids))
     prepared = backend.prepare([ready])
     tokens = torch.cat([prepared.input_ids, torch.tensor([ids])], dim=1)
     places = torch.arange(tokens.shape[1]).expand(3, 1, -1)
@@ -77,46 +77,45 @@ def test_leaving_a_unit_out_is_a_prompt_without_it(untrained: str) -> None:
     for unit in ready.units:
         mask = torch.ones_like(tokens)
         mask[0, : prepared.unit_index.shape[1]][prepared.unit_index[0] == unit.unit_id] = 0
-        np.testing.assert_allclose(lost[unit.unit_id], whole - logprobs(mask), atol=1e-4)
-    assert np.abs(lost).max() > 1e-3
+        np.testing.assert_allclose(losses[unit.unit_id], whole - logprobs(mask), atol=1e-4)
+    assert np.abs(losses).max() > 1e-3
 
 
-def test_it_runs_and_reports(
+def test_the_program_runs_and_reports(
     untrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "planted.json"
-    asked = ["--model", untrained, "--tasks", "text_where", "audio_after", "--per-task", "2"]
-    planted.main([*asked, "--precision", "--output", str(output)])
-    told = json.loads(output.read_text())
-    assert set(told["answers"]) == {"text_where", "audio_after"}
-    assert told["apart"]["all"] == {"text": False, "audio": False}
-    methods = set(told["all"])
+    arguments = ["--model", untrained, "--tasks", "text_where", "audio_after", "--per-task", "2"]
+    planted.main([*arguments, "--precision", "--output", str(output)])
+    results = json.loads(output.read_text())
+    assert set(results["answers"]) == {"text_where", "audio_after"}
+    assert results["apart"]["all"] == {"text": False, "audio": False}
+    methods = set(results["all"])
     assert {*planted.BASELINES, "leave one out"} < methods
     assert {f"attboth {way}" for way in ("mass joint", "peak per_modality")} < methods
-    # An untrained model answers nothing right: every statement's evidence is missed.
-    assert told["all"]["order"]["text"][0] == 0.0
+    # An untrained model answers nothing right, so all sentences score 0.
+    assert results["all"]["order"]["text"][0] == 0.0
     assert "exact" in capsys.readouterr().out
 
 
-def test_what_the_shipped_model_knows_is_found(tmp_path: Path) -> None:
-    """Right answers, scored by their spans' sources: found by causes and signal, not by chance."""
+def test_signal_and_reference_find_what_the_shipped_model_knows(tmp_path: Path) -> None:
+    """On right answers the causal reference and the signal score high, the baselines low."""
     output = tmp_path / "planted.json"
-    asked = ["--tasks", "text_where", "image_lookup", "--per-task", "6", "--signals", "attboth"]
-    planted.main([*asked, "--files", "--output", str(output)])
-    told = json.loads(output.read_text())
-    assert told["answers"]["text_where"]["right"] > 0.8
-    assert told["causal_top"]["sentences"] > 10
-    assert told["causal_top"]["share"] > 0.9
+    arguments = ["--tasks", "text_where", "image_lookup", "--per-task", "6", "--signals", "attboth"]
+    planted.main([*arguments, "--files", "--output", str(output)])
+    results = json.loads(output.read_text())
+    assert results["answers"]["text_where"]["right"] > 0.8
+    assert results["causal_top"]["sentences"] > 10
+    assert results["causal_top"]["share"] > 0.9
     for group in ("text", "image"):
-        score = {method: row[group][0] for method, row in told["right"].items()}
+        score = {method: row[group][0] for method, row in results["right"].items()}
         assert score["leave one out"] > 0.8
         assert score[planted.CHOSEN_METHOD] > 0.8
-        assert told["apart"]["right"][group]
+        assert results["apart"]["right"][group]
         assert max(score[name] for name in ("random unit", "all units", "order")) < 0.7
 
 
-def test_a_right_answer_counts(untrained: str) -> None:
-    """Sources are scored where a span states the right answer, by that span's sources."""
+def test_a_right_answer_is_scored_by_the_sources_of_its_span(untrained: str) -> None:
     from omnitrace_core.options import SpanOptions
     from omnitrace_core.text.spans import Segmenter
 
@@ -132,7 +131,7 @@ def test_a_right_answer_counts(untrained: str) -> None:
     assert board.right["none"]["text_where"] == [[0.0] * len(truth)]
 
 
-def test_the_chosen_settings_are_those_of_the_quickstart() -> None:
+def test_the_chosen_settings_equal_those_of_the_quickstart() -> None:
     from pipeline.config import load_config
 
     config = load_config("configs/quickstart.yaml")

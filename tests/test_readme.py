@@ -87,27 +87,27 @@ def test_tree_names_every_module_of_the_core() -> None:
             assert file.stem in tree, f"the README's tree does not name {file.name}"
 
 
-def test_commands_for_clusters_are_ours() -> None:
+def test_commands_in_the_page_on_clusters_parse() -> None:
     document = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     lines = commands("omnitrace", blocks_of(document))
     assert {_parse(line[1:]).verb for line in lines} == {"ingest", "run"}
     roots = [line for line in lines if "--media-root" in line or "--inline-media" in line]
     assert len(roots) == 2
-    assert commands("ray") == [], "the whole sequence stands in docs/cluster.md alone"
+    assert commands("ray") == [], "only docs/cluster.md has these commands"
 
 
 def test_guarantees_name_tests_that_exist() -> None:
-    """And `make faults` runs the files that they are in."""
-    told = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    there: dict[str, set[str]] = {}
+    """And `make faults` runs the files of these tests."""
+    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    files_of: dict[str, set[str]] = {}
     for file in (ROOT / "tests").rglob("test_*.py"):
         for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), flags=re.M):
-            there.setdefault(name, set()).add(file.relative_to(ROOT).as_posix())
-    named = set(re.findall(r"`(test_\w+)`", told))
+            files_of.setdefault(name, set()).add(file.relative_to(ROOT).as_posix())
+    named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > 10
-    assert named <= there.keys()
-    files = set().union(*(there[name] for name in named))
-    for pattern in re.findall(r"`(tests/\S+?)`", told):
+    assert named <= files_of.keys()
+    files = set().union(*(files_of[name] for name in named))
+    for pattern in re.findall(r"`(tests/\S+?)`", page):
         found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern)}
         assert found, pattern
         files |= found

@@ -1,4 +1,4 @@
-"""The wheel: installed outside the checkout, it does what the checkout does."""
+"""The wheel, installed outside the checkout, works like the checkout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_demos_commands_run_beside_folders_called_like_ours(site: Path, tmp_path: Path) -> None:
+def test_the_demos_commands_run_beside_folders_with_our_names(site: Path, tmp_path: Path) -> None:
     # Ray puts the driver's working directory first on the import path of its workers.
     for name in PACKAGES:
         (tmp_path / name).mkdir()
