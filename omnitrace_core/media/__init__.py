@@ -5,6 +5,6 @@ decodes one part in this process.
 """
 
 from omnitrace_core.media.decode import decode_part
-from omnitrace_core.media.decoder import MediaDecoder
+from omnitrace_core.media.sample_decoder import MediaDecoder
 
 __all__ = ["MediaDecoder", "decode_part"]

@@ -96,7 +96,7 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
     parts = [{"type": "image", "data": order.encode()} for order in ORDERS]
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
     monkeypatch.setattr(
-        "omnitrace_core.media.decoder.IsolatedDecoder",
+        "omnitrace_core.media.sample_decoder.IsolatedDecoder",
         partial(IsolatedDecoder, decoder="tests.core.media.isolation.misbehaving_decoder:decode"),
     )
     media = MediaOptions(decode_timeout_s=8, decode_memory_mib=300)
