@@ -241,17 +241,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--round-s", type=float, default=1.0, help="seconds of a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     heads = f"{'samples/s':24}{'bare':>10}{'ours':>10}{'ratio':>8}{'child':>10}{'ratio':>8}"
     print(f"{heads}{'added ms':>10}")
     with tempfile.TemporaryDirectory() as folder:
-        results = measure_media(Path(folder), asked.round_s, asked.rounds)
-    results.append(measure_speech(asked.round_s, asked.rounds))
-    told = {"machine": platform.machine(), "numpy": np.__version__, "child": measure_child()}
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
+        results = measure_media(Path(folder), options.round_s, options.rounds)
+    results.append(measure_speech(options.round_s, options.rounds))
+    machine = {"machine": platform.machine(), "numpy": np.__version__, "child": measure_child()}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     rows = [asdict(result) for result in results]
-    asked.output.write_text(json.dumps({**told, "results": rows}, indent=2) + "\n")
-    print(f"raw numbers: {asked.output}")
+    options.output.write_text(json.dumps({**machine, "results": rows}, indent=2) + "\n")
+    print(f"raw numbers: {options.output}")
 
 
 if __name__ == "__main__":

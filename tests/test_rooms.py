@@ -1,8 +1,8 @@
-"""Which room of the house may import which: a table, folder by folder.
+"""Imports between folders follow a table.
 
 A room is a folder of a package, or a module beside those folders. Imports inside functions and
-behind TYPE_CHECKING count like any other. Every room stands below the rooms it imports, so the
-table has no circles.
+under TYPE_CHECKING count like all others. In the table every room comes after the rooms that it
+imports, so there are no import circles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGES = ("omnitrace_core", "stages", "pipeline")
-# What everything else passes around; these modules import each other and nothing else of ours.
+# Modules that all others use. They import each other, and no other module of the three packages.
 GROUND = (
     "addresses",
     "errors",
@@ -272,10 +272,10 @@ def test_rooms_import_what_the_table_allows() -> None:
     for room, other, where in _imports():
         found.setdefault(room, set()).add(other)
         assert other in ALLOWED.get(room, set()), (
-            f"{where}: {room} may not import {other}; move what is needed to a room below both, or "
-            "change the table and say why"
+            f"{where}: {room} may not import {other}; move the code to a room that both may "
+            "import, or change the table and give the reason"
         )
-    # A pair that nothing needs any more would let the next one in unseen.
+    # An entry that no import uses would allow a new import without notice.
     for room, allowed in ALLOWED.items():
         assert allowed == found.get(room, set()), room
 
@@ -284,15 +284,15 @@ def test_every_room_is_in_the_table() -> None:
     assert {_room(module) for module, _ in _modules()} == set(ALLOWED)
 
 
-def test_rooms_stand_below_what_they_import() -> None:
+def test_rooms_come_after_those_that_they_import() -> None:
     order = list(ALLOWED)
     for room, allowed in ALLOWED.items():
         for other in allowed:
-            assert order.index(other) < order.index(room), f"{room} stands above {other}"
+            assert order.index(other) < order.index(room), f"{room} comes before {other}"
 
 
 @pytest.mark.parametrize("package", ["omnitrace_core", "stages"])
-def test_ray_is_the_pipelines_alone(package: str) -> None:
+def test_only_the_pipeline_imports_ray(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -314,13 +314,13 @@ def _imports() -> Iterator[tuple[str, str, str]]:
                 continue
             for name in _imported(node):
                 room, other = _room(module), _room(name)
-                # The root of a package gives its public names, from all of its rooms.
+                # The root of a package exports public names from all of its rooms.
                 if name.split(".")[0] in PACKAGES and other != room and name not in PACKAGES:
                     yield room, other, f"{file.relative_to(ROOT)}:{node.lineno}"
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
-    """(dotted name, file) of every module but the packages' roots, which only give names."""
+    """(dotted name, file) of every module except the packages' roots, which only export names."""
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             parts = file.relative_to(ROOT).with_suffix("").parts
@@ -347,7 +347,7 @@ def _is_module(name: str) -> bool:
 
 
 def _room(module: str) -> str:
-    """The folder a module lies in; a module beside the folders is a room by itself."""
+    """The folder of a module; a module beside the folders is a room itself."""
     package, *rest = module.split(".")
     if package == "omnitrace_core" and rest and rest[0] in GROUND:
         return "omnitrace_core ground"
