@@ -1,8 +1,8 @@
 """Imports between folders follow a table.
 
-A room is a folder of a package, or a module beside those folders. Imports inside functions and
-under TYPE_CHECKING count like all others. In the table every room comes after the rooms that it
-imports, so there are no import circles.
+A module beside the folders of a package has an entry like a folder. Imports inside functions and
+under TYPE_CHECKING count like all others. A folder comes after all folders that it imports, so
+there are no import circles.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 PACKAGES = ("omnitrace_core", "stages", "pipeline")
 # Modules that all others use. They import each other, and no other module of the three packages.
-GROUND = (
+BASE_MODULES = (
     "addresses",
     "errors",
     "media_rules",
@@ -29,35 +29,35 @@ GROUND = (
 )
 
 ALLOWED: dict[str, set[str]] = {
-    "omnitrace_core ground": set(),
+    "omnitrace_core base modules": set(),
     "omnitrace_core.runtime": set(),
-    "omnitrace_core.storage": {"omnitrace_core ground"},
-    "omnitrace_core.samples": {"omnitrace_core ground"},
-    "omnitrace_core.media.isolation": {"omnitrace_core ground"},
+    "omnitrace_core.storage": {"omnitrace_core base modules"},
+    "omnitrace_core.samples": {"omnitrace_core base modules"},
+    "omnitrace_core.media.isolation": {"omnitrace_core base modules"},
     "omnitrace_core.media.fetching": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.storage",
         "omnitrace_core.media.isolation",
     },
-    "omnitrace_core.media.containers": {"omnitrace_core ground"},
+    "omnitrace_core.media.containers": {"omnitrace_core base modules"},
     "omnitrace_core.media": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.samples",
         "omnitrace_core.media.isolation",
         "omnitrace_core.media.fetching",
         "omnitrace_core.media.containers",
     },
-    "omnitrace_core.asr.engines": {"omnitrace_core ground", "omnitrace_core.runtime"},
+    "omnitrace_core.asr.engines": {"omnitrace_core base modules", "omnitrace_core.runtime"},
     "omnitrace_core.asr.chunking": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.runtime",
         "omnitrace_core.asr.engines",
     },
     "omnitrace_core.asr": {"omnitrace_core.asr.engines", "omnitrace_core.asr.chunking"},
-    "omnitrace_core.text": {"omnitrace_core ground"},
-    "omnitrace_core.units": {"omnitrace_core ground", "omnitrace_core.text"},
+    "omnitrace_core.text": {"omnitrace_core base modules"},
+    "omnitrace_core.units": {"omnitrace_core base modules", "omnitrace_core.text"},
     "omnitrace_core.reader": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.samples",
         "omnitrace_core.media",
         "omnitrace_core.asr",
@@ -65,36 +65,36 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.units",
     },
     "omnitrace_core.backends": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.runtime",
         "omnitrace_core.samples",
         "omnitrace_core.units",
         "omnitrace_core.reader",
     },
-    "omnitrace_core.tracing.signals": {"omnitrace_core ground", "omnitrace_core.storage"},
+    "omnitrace_core.tracing.signals": {"omnitrace_core base modules", "omnitrace_core.storage"},
     "omnitrace_core.tracing.replay": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.backends",
         "omnitrace_core.tracing.signals",
     },
     "omnitrace_core.tracing": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.units",
         "omnitrace_core.reader",
         "omnitrace_core.backends",
         "omnitrace_core.tracing.signals",
         "omnitrace_core.tracing.replay",
     },
-    "omnitrace_core.attribution": {"omnitrace_core ground"},
-    "omnitrace_core.display": {"omnitrace_core ground"},
+    "omnitrace_core.attribution": {"omnitrace_core base modules"},
+    "omnitrace_core.display": {"omnitrace_core base modules"},
     "omnitrace_core.result": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.attribution",
         "omnitrace_core.display",
     },
-    "omnitrace_core.release": {"omnitrace_core ground", "omnitrace_core.asr"},
+    "omnitrace_core.release": {"omnitrace_core base modules", "omnitrace_core.asr"},
     "omnitrace_core.tracer": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.samples",
         "omnitrace_core.text",
         "omnitrace_core.reader",
@@ -105,35 +105,35 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.release",
     },
     "omnitrace_core.signals": {"omnitrace_core.tracing.signals"},
-    "stages.guards": {"omnitrace_core ground"},
+    "stages.guards": {"omnitrace_core base modules"},
     "stages.arrow": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.samples",
         "omnitrace_core.units",
         "omnitrace_core.attribution",
         "stages.guards",
     },
     "stages.read_samples": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.storage",
         "omnitrace_core.samples",
         "stages.guards",
         "stages.arrow",
     },
     "stages.records": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.attribution",
         "stages.guards",
         "stages.arrow",
     },
     "stages.curate_spans": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.text",
         "stages.arrow",
         "stages.records",
     },
     "stages.chunk_audio": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.text",
         "omnitrace_core.units",
         "omnitrace_core.reader",
@@ -141,14 +141,14 @@ ALLOWED: dict[str, set[str]] = {
         "stages.arrow",
     },
     "stages.decode_media": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.reader",
         "stages.guards",
         "stages.arrow",
     },
-    "stages.settings_change": {"omnitrace_core ground", "stages.arrow", "stages.records"},
+    "stages.settings_change": {"omnitrace_core base modules", "stages.arrow", "stages.records"},
     "stages.refold_units": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.units",
         "omnitrace_core.reader",
         "omnitrace_core.tracing",
@@ -156,13 +156,13 @@ ALLOWED: dict[str, set[str]] = {
         "stages.records",
     },
     "stages.trace_decode": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.tracing",
         "stages.guards",
         "stages.arrow",
     },
     "stages.recurate": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.text",
         "omnitrace_core.reader",
         "stages.guards",
@@ -171,17 +171,17 @@ ALLOWED: dict[str, set[str]] = {
         "stages.settings_change",
         "stages.refold_units",
     },
-    "pipeline.storage": {"omnitrace_core ground", "omnitrace_core.storage"},
+    "pipeline.storage": {"omnitrace_core base modules", "omnitrace_core.storage"},
     "pipeline.counters": {"stages.arrow"},
     "pipeline.config": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.reader",
         "omnitrace_core.tracing.signals",
         "stages.arrow",
         "pipeline.storage",
     },
     "pipeline.planning": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.backends",
         "stages.arrow",
         "stages.read_samples",
@@ -189,7 +189,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
     },
     "pipeline.run_folder": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "stages.arrow",
         "stages.read_samples",
         "pipeline.storage",
@@ -197,7 +197,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.planning",
     },
     "pipeline.graph": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "stages.arrow",
         "stages.read_samples",
         "stages.records",
@@ -211,7 +211,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.run_folder",
     },
     "pipeline.driver": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.asr",
         "omnitrace_core.text",
         "omnitrace_core.backends",
@@ -225,7 +225,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.graph",
     },
     "pipeline.recuration": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.asr",
         "omnitrace_core.text",
         "stages.arrow",
@@ -239,7 +239,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.driver",
     },
     "pipeline.commands": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "omnitrace_core.storage",
         "omnitrace_core.samples",
         "omnitrace_core.asr",
@@ -255,7 +255,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.recuration",
     },
     "pipeline.cli": {
-        "omnitrace_core ground",
+        "omnitrace_core base modules",
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",
@@ -267,28 +267,30 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 
-def test_rooms_import_what_the_table_allows() -> None:
+def test_folders_import_what_the_table_allows() -> None:
     found: dict[str, set[str]] = {}
-    for room, other, where in _imports():
-        found.setdefault(room, set()).add(other)
-        assert other in ALLOWED.get(room, set()), (
-            f"{where}: {room} may not import {other}; move the code to a room that both may "
-            "import, or change the table and give the reason"
+    for folder, other, where in _imports():
+        found.setdefault(folder, set()).add(other)
+        assert other in ALLOWED.get(folder, set()), (
+            f"{where}: {folder} may not import {other}; move the shared code to a folder that "
+            "both may import, or change the table and give the reason"
         )
     # An entry that no import uses would allow a new import without notice.
-    for room, allowed in ALLOWED.items():
-        assert allowed == found.get(room, set()), room
+    for folder, allowed in ALLOWED.items():
+        assert allowed == found.get(folder, set()), folder
 
 
-def test_every_room_is_in_the_table() -> None:
-    assert {_room(module) for module, _ in _modules()} == set(ALLOWED)
+def test_every_folder_is_in_the_table() -> None:
+    assert {_folder_of(module) for module, _ in _modules()} == set(ALLOWED)
 
 
-def test_rooms_come_after_those_that_they_import() -> None:
+def test_folders_come_after_those_that_they_import() -> None:
     order = list(ALLOWED)
-    for room, allowed in ALLOWED.items():
+    for folder, allowed in ALLOWED.items():
         for other in allowed:
-            assert order.index(other) < order.index(room), f"{room} comes before {other}"
+            assert order.index(other) < order.index(folder), (
+                f"{folder} must come after {other} in the table"
+            )
 
 
 @pytest.mark.parametrize("package", ["omnitrace_core", "stages"])
@@ -307,16 +309,16 @@ def test_a_folder_holds_about_a_dozen_modules(package: str) -> None:
 
 
 def _imports() -> Iterator[tuple[str, str, str]]:
-    """(room, room that it imports, file and line) of every import across rooms."""
+    """(folder, folder that it imports, file and line) of every import across folders."""
     for module, file in _modules():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Import | ast.ImportFrom):
                 continue
             for name in _imported(node):
-                room, other = _room(module), _room(name)
-                # The root of a package exports public names from all of its rooms.
-                if name.split(".")[0] in PACKAGES and other != room and name not in PACKAGES:
-                    yield room, other, f"{file.relative_to(ROOT)}:{node.lineno}"
+                folder, other = _folder_of(module), _folder_of(name)
+                # The root of a package exports public names from all of its folders.
+                if name.split(".")[0] in PACKAGES and other != folder and name not in PACKAGES:
+                    yield folder, other, f"{file.relative_to(ROOT)}:{node.lineno}"
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
@@ -346,11 +348,11 @@ def _is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-def _room(module: str) -> str:
-    """The folder of a module; a module beside the folders is a room itself."""
+def _folder_of(module: str) -> str:
+    """The folder of a module; a module beside the folders stands for itself."""
     package, *rest = module.split(".")
-    if package == "omnitrace_core" and rest and rest[0] in GROUND:
-        return "omnitrace_core ground"
+    if package == "omnitrace_core" and rest and rest[0] in BASE_MODULES:
+        return "omnitrace_core base modules"
     if len(rest) <= 1 or ROOT.joinpath(package, *rest).is_dir():
         return module
     return ".".join([package, *rest[:-1]])
