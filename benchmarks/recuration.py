@@ -26,10 +26,10 @@ from omnitrace_core.options import CurationOptions
 from omnitrace_core.records import Segmentation, TokenTrace
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
 from pipeline.recuration.plan import plan_recuration
 from pipeline.recuration.run import run_recuration
-from pipeline.run_folder.commit import commit_chunk
+from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.job import Job
 from stages.arrow.chunk import StateRow, rows_of, views, with_rows
 from stages.arrow.codec import encode_trace, encode_units

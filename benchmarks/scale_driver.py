@@ -24,8 +24,9 @@ from pipeline.config import make_config
 from pipeline.driver import run as run_module
 from pipeline.driver.prepare import prepare
 from pipeline.planning.identified_run import identify_run
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
 from pipeline.run_folder import publish
+from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import current_claim
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import SampleError
-from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import TracedBy
 from pipeline.graph import plan_row
@@ -24,7 +23,7 @@ from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.table_schema import RECORD, SCHEMA_VERSION
 from stages.guards.attempts import AttemptLog
 from stages.read_samples import read_samples
-from stages.trace_decode import TraceDecode
+from stages.trace_decode import TraceDecode, TraceDecodeOptions
 
 _ROW_GROUP = 64  # rows, as `omnitrace ingest` writes them
 _QUESTION = (
@@ -111,17 +110,15 @@ class FakeTraceDecode(TraceDecode):
 
     def __init__(
         self,
-        model: ModelOptions,
-        decode: DecodeOptions,
-        trace: TraceOptions,
+        options: TraceDecodeOptions,
         attempts: AttemptLog | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        super().__init__(model, decode, trace, attempts, timeout_s, load=_load)
+        super().__init__(options, attempts, timeout_s, load=_load)
 
 
-def _load(model: ModelOptions, decode: DecodeOptions, trace: TraceOptions) -> FakeTracer:
-    return FakeTracer(model.path, trace.signals)
+def _load(options: TraceDecodeOptions) -> FakeTracer:
+    return FakeTracer(options.model.path, options.trace.signals)
 
 
 class FakeTracer:

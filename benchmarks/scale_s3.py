@@ -31,17 +31,18 @@ from pipeline.driver.prepare import prepare
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
 from pipeline.planning.identified_run import identify_run
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
 from pipeline.run_folder.attempts import StoredAttempts
-from pipeline.run_folder.commit import commit_chunk
+from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim, current_claim
 from pipeline.run_folder.publish import publish_shard
 from stages.chunk_audio import ChunkAudio
-from stages.curate_spans import CurateSpans
+from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
+from stages.trace_decode import TraceDecodeOptions
 from tests.pipeline.storage.s3_server import environment, serve_s3
 
 _BUCKET = "s3://scale"
@@ -106,8 +107,10 @@ def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
         read_samples,
         DecodeMedia(reading),
         ChunkAudio(reading),
-        FakeTraceDecode(config.model, config.decode, config.trace, attempts),
-        CurateSpans(config.spans, config.curation, config.trace, config.units, provenance),
+        FakeTraceDecode(TraceDecodeOptions(config.model, config.decode, config.trace), attempts),
+        CurateSpans(
+            CurateOptions(config.spans, config.curation, config.trace, config.units), provenance
+        ),
     ]
 
     def step(chunk: Chunk) -> CommittedChunk:

@@ -273,11 +273,11 @@ def _stages_step(task: Task) -> Step:
     from pipeline.planning.plan import Chunk
     from pipeline.run_folder.commit import commit_chunk
     from stages.chunk_audio import ChunkAudio
-    from stages.curate_spans import CurateSpans
+    from stages.curate_spans import CurateOptions, CurateSpans
     from stages.decode_media import DecodeMedia
     from stages.read_samples import read_samples
     from stages.records.assemble import Provenance
-    from stages.trace_decode import TraceDecode
+    from stages.trace_decode import TraceDecode, TraceDecodeOptions
 
     config = make_config(task.config, [], "benchmark")
     job = prepare(identify_run(config))
@@ -287,9 +287,11 @@ def _stages_step(task: Task) -> Step:
         "read_samples": read_samples,
         "DecodeMedia": DecodeMedia(reading),
         "ChunkAudio": ChunkAudio(reading),
-        "TraceDecode": TraceDecode(replica_model(config.model), config.decode, config.trace),
+        "TraceDecode": TraceDecode(
+            TraceDecodeOptions(replica_model(config.model), config.decode, config.trace)
+        ),
         "CurateSpans": CurateSpans(
-            config.spans, config.curation, config.trace, config.units, provenance
+            CurateOptions(config.spans, config.curation, config.trace, config.units), provenance
         ),
         "commit_chunk": partial(commit_chunk, folder=job.folder),
     }

@@ -23,18 +23,18 @@ from omnitrace_core.errors import LeaseLost, RunError
 from omnitrace_core.options import ModelOptions
 from pipeline.config import with_absolute_paths
 from pipeline.counters import count_chunk
-from pipeline.planning.plan import Chunk, CommittedChunk, ExecuteChunks
+from pipeline.planning.plan import Chunk
 from pipeline.run_folder.attempts import StoredAttempts
-from pipeline.run_folder.commit import commit_chunk
+from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks, commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim
 from stages.arrow.state_schema import CHUNK_PLAN
 from stages.chunk_audio import ChunkAudio
-from stages.curate_spans import CurateSpans
+from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
-from stages.trace_decode import TraceDecode
+from stages.trace_decode import TraceDecode, TraceDecodeOptions
 
 _MIN_IO_TASKS = 2
 Rows = Generator[dict[str, Any], None, None]
@@ -88,15 +88,13 @@ def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         compute=ActorPoolStrategy(size=resources.audio_actors),
     )
 
-    # 1:1. One model per replica, which asks for whole GPUs, so that Ray never puts two models on
+    # 1:1. One model per replica, which reserves whole GPUs, so that Ray never puts two models on
     # one. A pool of fixed size, because an elastic one may stay small. Two chunks in two threads:
     # one uses the device while the inputs of the other are made.
     traced = ready.map_batches(
         TraceDecode,
         fn_constructor_args=(
-            replica_model(config.model),
-            config.decode,
-            config.trace,
+            TraceDecodeOptions(replica_model(config.model), config.decode, config.trace),
             attempts,
             resources.trace_timeout_s,
         ),
@@ -116,10 +114,7 @@ def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     curated = traced.map_batches(
         CurateSpans,
         fn_constructor_args=(
-            config.spans,
-            config.curation,
-            config.trace,
-            config.units,
+            CurateOptions(config.spans, config.curation, config.trace, config.units),
             Provenance(job.identity.fingerprint, __version__),
         ),
         batch_size=1,

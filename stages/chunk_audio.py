@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,11 +87,13 @@ class ChunkAudio:
         return filled
 
     def _process(self, rows: Sequence[StateRow], attempt: Attempt) -> Results:
-        samples, read_s = self._read_texts(rows)
-        results: Results = {}
+        samples, results = _build_samples(rows)
+        read_s = self._analyse_texts(samples.values())
         group: list[_Loaded] = []
         in_groups = self._reader.batches_speech and not attempt.one_by_one
         for row in rows:
+            if row.index in results:
+                continue
             try:
                 attempt.announce(row.row_key)
             except Quarantined as error:
@@ -107,13 +109,12 @@ class ChunkAudio:
                 group = []
         return results | self._process_group(group)
 
-    def _read_texts(self, rows: Sequence[StateRow]) -> tuple[dict[int, Sample], float]:
-        """The samples by row index, their texts analysed in one batch; and seconds per sample."""
+    def _analyse_texts(self, samples: Collection[Sample]) -> float:
+        """Analyse the texts of all samples in one batch. Returns the seconds per sample."""
         started = time.perf_counter()
-        samples = {row.index: row.sample for row in rows}
         # A failure here is raised again by the sample that causes it.
-        guarded(STAGE, "analysing texts", partial(self._reader.analyse_texts, samples.values()))
-        return samples, (time.perf_counter() - started) / max(len(samples), 1)
+        guarded(STAGE, "analysing texts", partial(self._reader.analyse_texts, samples))
+        return (time.perf_counter() - started) / max(len(samples), 1)
 
     def _process_group(self, group: Sequence[_Loaded]) -> Results:
         """Find the speech of some samples at once, then cut the units of each."""
@@ -153,6 +154,19 @@ class ChunkAudio:
             "notes": list(ready.notes),
             "speech_s": item.read_s + speech_s + time.perf_counter() - started,
         }
+
+
+def _build_samples(rows: Sequence[StateRow]) -> tuple[dict[int, Sample], Results]:
+    """The samples, and the errors of those that cannot be built; both by row index."""
+    samples: dict[int, Sample] = {}
+    errors: Results = {}
+    for row in rows:
+        built = guarded(STAGE, row.row_key, partial(getattr, row, "sample"))
+        if isinstance(built, RowError):
+            errors[row.index] = built
+        else:
+            samples[row.index] = built
+    return samples, errors
 
 
 def _load(row: StateRow, sample: Sample, read_s: float) -> _Loaded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 from omnitrace_core.options import CurationOptions, SpanOptions, TraceOptions, UnitOptions
@@ -15,23 +17,35 @@ from stages.records.curator import Curator
 STAGE = "curate_spans"
 
 
+@dataclass(frozen=True, slots=True)
+class CurateOptions:
+    """The settings that this stage uses."""
+
+    spans: SpanOptions
+    curation: CurationOptions
+    trace: TraceOptions
+    units: UnitOptions
+
+
 class CurateSpans:
     """Cuts responses into spans, curates the first signal, and builds the rows of all tables."""
 
     def __init__(
         self,
-        spans: SpanOptions,
-        curation: CurationOptions,
-        trace: TraceOptions,
-        units: UnitOptions,
+        options: CurateOptions,
         provenance: Provenance,
     ) -> None:
-        load_language_without_torch(spans.pipeline)
-        self._segmenter = Segmenter(spans)
+        load_language_without_torch(options.spans.pipeline)
+        self._segmenter = Segmenter(options.spans)
         self._curator = Curator(
-            STAGE, self._segment, curation, trace, units, self._segmenter.analyse_batch
+            STAGE,
+            self._segment,
+            options.curation,
+            options.trace,
+            options.units,
+            self._segmenter.analyse_batch,
         )
-        self._trace = trace
+        self._trace = options.trace
         self._provenance = provenance
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ from omnitrace_core.errors import DuplicateSampleId, RunError
 from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
-from stages.arrow.chunk import error_fields, with_rows
+from stages.arrow.chunk import error_fields, row_key, with_rows
 from stages.arrow.input_columns import conform
 from stages.arrow.python_values import python_values
 from stages.arrow.sample_schema import SAMPLE
@@ -60,11 +60,6 @@ def read_samples(plan: pa.Table) -> pa.Table:
         [{**columns, **empty}[name] for name in STATE.names], fields=list(STATE)
     )
     return with_rows(plan, rows)
-
-
-def row_key(shard: str, row: int) -> str:
-    """The key of an input row: its shard's name within the input, and its row number."""
-    return f"{shard}:{row}"
 
 
 def _check(sample: SampleRow, key: str, first_row_key: str | None) -> RowError | None:

@@ -35,7 +35,16 @@ log = logging.getLogger(__name__)
 Results = Mapping[int, TokenTrace | SampleError | RowError]  # by row index
 
 
-class Tracer(Protocol):
+@dataclass(frozen=True, slots=True)
+class TraceDecodeOptions:
+    """The settings that this stage uses."""
+
+    model: ModelOptions
+    decode: DecodeOptions
+    trace: TraceOptions
+
+
+class BatchTracing(Protocol):
     """The interface this stage uses of `omnitrace_core.tracing.batch_tracer.BatchTracer`."""
 
     replay_s: float
@@ -47,14 +56,14 @@ class Tracer(Protocol):
     def trace_encoded(self, encoded: Sequence[Any]) -> Sequence[TokenTrace | SampleError]: ...
 
 
-LoadTracer = Callable[[ModelOptions, DecodeOptions, TraceOptions], Tracer]
+LoadTracer = Callable[[TraceDecodeOptions], BatchTracing]
 
 
-def load_batch_tracer(model: ModelOptions, decode: DecodeOptions, trace: TraceOptions) -> Tracer:
+def load_batch_tracer(options: TraceDecodeOptions) -> BatchTracing:
     """Load the model with its signals. Raises: BackendError, ConfigError, UnknownName."""
     from omnitrace_core.tracing.batch_tracer import BatchTracer
 
-    return BatchTracer(model, decode, trace)
+    return BatchTracer(options.model, options.decode, options.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +92,7 @@ class TraceDecode:
 
     def __init__(
         self,
-        model: ModelOptions,
-        decode: DecodeOptions,
-        trace: TraceOptions,
+        options: TraceDecodeOptions,
         attempts: AttemptLog | None = None,
         timeout_s: float | None = None,
         load: LoadTracer = load_batch_tracer,
@@ -94,13 +101,14 @@ class TraceDecode:
         self._attempts = Attempts(STAGE, attempts)
         self._process = SharedLock()  # held alone by a chunk that is done sample by sample
         self._device = threading.Lock()
-        counted = CountedLoad(f"model.path={model.path}", attempts)
+        counted = CountedLoad(f"model.path={options.model.path}", attempts)
         self._refusal = counted.refusal
         if self._refusal:
             return
         with counted:
-            self._tracer = load(model, decode, trace)
-            # A device that cannot work ends the run here, before samples are blamed for it.
+            self._tracer = load(options)
+            # A broken device ends the run here, before its failures are counted as deaths caused by
+            # samples.
             self._tracer.warm_up()
         self._traced_by = asdict(self._tracer.traced_by)
 
@@ -181,11 +189,11 @@ class TraceDecode:
         samples = {i: item for i, item in loaded.items() if isinstance(item, ReadySample)}
         errors = {i: item for i, item in loaded.items() if isinstance(item, RowError)}
         count = f"{len(samples)} samples"
-        with _ends_with_its_device(), deadline(self._timeout_s, f"encoding {count}"):
+        with _exit_if_device_breaks(), deadline(self._timeout_s, f"encoding {count}"):
             encoded = self._tracer.encode(list(samples.values()))
         # One chunk at a time uses the device, while the other thread encodes the next. If the
         # device breaks, the process ends before the lock is released to that chunk.
-        with self._device, _ends_with_its_device(), deadline(self._timeout_s, f"tracing {count}"):
+        with self._device, _exit_if_device_breaks(), deadline(self._timeout_s, f"tracing {count}"):
             started, replayed_s = time.perf_counter(), self._tracer.replay_s
             traced = self._tracer.trace_encoded(encoded) if samples else []
             times = _Times(time.perf_counter() - started, self._tracer.replay_s - replayed_s)
@@ -193,7 +201,7 @@ class TraceDecode:
 
 
 @contextmanager
-def _ends_with_its_device() -> Iterator[None]:
+def _exit_if_device_breaks() -> Iterator[None]:
     """End the process if the device breaks in this block.
 
     Ray gives the work of a dead actor to a new one; an exception would end the run.

@@ -8,7 +8,7 @@ import time
 from typing import TextIO
 
 from omnitrace_core.printable import printable
-from pipeline.planning.plan import CommittedChunk
+from pipeline.run_folder.commit import CommittedChunk
 
 _TERMINAL_EVERY_S = 0.2
 _LOG_EVERY_S = 10.0

@@ -16,9 +16,9 @@ from pipeline.driver.run_description import describe_run
 from pipeline.driver.schedule import Schedule
 from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.planning.identity import record_run_date
-from pipeline.planning.plan import ExecuteChunks
 from pipeline.run_folder.attempts import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
+from pipeline.run_folder.commit import ExecuteChunks
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import Claim

@@ -14,8 +14,8 @@ from omnitrace_core.errors import InputSchemaError, StoreCredentials, StoreUnava
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
+from stages.arrow.chunk import row_key
 from stages.arrow.input_columns import schema_problems
-from stages.read_samples import row_key
 
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
 SCAN_THREADS = 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.planning.inputs import Duplicate, ShardScan
@@ -30,25 +30,6 @@ class Chunk:
     n_rows: int
     identity: str
     duplicates: tuple[Duplicate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CommittedChunk:
-    """A finished chunk, as the graph reports it to the driver.
-
-    n_tokens: generated tokens of its ok rows. trace_s: seconds of generation and replay.
-    """
-
-    chunk_key: str
-    shard: str
-    n_rows: int
-    n_error: int
-    n_tokens: int = 0
-    trace_s: float = 0.0
-
-
-# Does the work of chunks, in any order, and yields each as soon as it is committed.
-ExecuteChunks = Callable[[Sequence[Chunk]], Generator[CommittedChunk, None, None]]
 
 
 @dataclass(frozen=True, slots=True)

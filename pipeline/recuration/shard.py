@@ -7,9 +7,10 @@ from functools import partial
 from typing import TypeAlias
 
 from omnitrace_core.media_rules import MediaRules
-from pipeline.planning.plan import CommittedChunk, Shard
+from pipeline.planning.plan import Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.chunk_files import check_chunk_rows, count_by_status
+from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.publish import Confirm, write_shard_manifest

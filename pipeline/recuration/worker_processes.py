@@ -13,9 +13,10 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 
 from omnitrace_core.errors import RunError
-from pipeline.planning.plan import CommittedChunk, Shard
+from pipeline.planning.plan import Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.recuration.shard import OnChunkDone, recurate_shard
+from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.lease import Lease
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import Manifest

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from omnitrace_core.errors import RunError
 from pipeline.planning.plan import Chunk
 from pipeline.storage.folder import Folder
+from stages.arrow.chunk import row_key
 from stages.arrow.table_schema import CHUNK_FILE
-from stages.read_samples import row_key
 
 CHUNK_FILES = "_parts"
 # A chunk file is read once, soon after it was written. So it has to be quick to write and to read,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.planning.plan import Chunk
 from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, count_by_status
 from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.storage.folder import ABSENT, Folder
@@ -16,7 +18,6 @@ from stages.arrow.table_schema import CHUNK_FILE
 
 EPOCH_KEY = b"omnitrace.epoch"  # in a chunk file's metadata: epoch of the driver it was made for
 
-# The fields of `pipeline.planning.plan.CommittedChunk`.
 COMMITTED_CHUNK = pa.schema(
     [
         ("chunk_key", pa.string()),
@@ -28,6 +29,25 @@ COMMITTED_CHUNK = pa.schema(
     ]
 )
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedChunk:
+    """A finished chunk, as the graph reports it to the driver; COMMITTED_CHUNK has the same fields.
+
+    n_tokens: generated tokens of its ok rows. trace_s: seconds of generation and replay.
+    """
+
+    chunk_key: str
+    shard: str
+    n_rows: int
+    n_error: int
+    n_tokens: int = 0
+    trace_s: float = 0.0
+
+
+# Does the work of chunks, in any order, and yields each as soon as it is committed.
+ExecuteChunks = Callable[[Sequence[Chunk]], Generator[CommittedChunk, None, None]]
 
 
 def commit_chunk(

@@ -155,6 +155,11 @@ class StateRow:
         return codec.decode_positions(self._value("trace"))
 
 
+def row_key(shard: str, row: int) -> str:
+    """The key of an input row: its shard's name within the input, and its row number."""
+    return f"{shard}:{row}"
+
+
 def rows_of(table: pa.Table) -> pa.StructArray:
     """The samples of a one-chunk table.
 

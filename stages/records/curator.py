@@ -97,7 +97,7 @@ class Curator:
         if self._analyse_batch is not None and self._trace.enabled:
             responses = [row.response for row in rows if not row.failed]
             # A failure here is raised again by the sample that causes it.
-            guarded(self._stage, "reading ahead", partial(self._analyse_batch, responses))
+            guarded(self._stage, "analysing responses", partial(self._analyse_batch, responses))
         shared_s = time.perf_counter() - started
         prepared: dict[int, _Prepared | RowError] = {
             row.index: guarded(self._stage, row.row_key, partial(self._prepare, row))

@@ -16,8 +16,8 @@ from pipeline.config import RunConfig
 from pipeline.graph import plan_row
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.inputs import scan_input
-from pipeline.planning.plan import Chunk, CommittedChunk, make_plan
-from pipeline.run_folder.commit import commit_chunk
+from pipeline.planning.plan import Chunk, make_plan
+from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests

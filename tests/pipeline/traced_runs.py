@@ -11,11 +11,11 @@ from PIL import Image
 from pipeline.config import RunConfig
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
-from pipeline.planning.plan import Chunk, CommittedChunk, ExecuteChunks
-from pipeline.run_folder.commit import commit_chunk
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks, commit_chunk
 from pipeline.run_folder.job import Job
 from stages.chunk_audio import ChunkAudio
-from stages.curate_spans import CurateSpans
+from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
@@ -78,7 +78,8 @@ def stages_of(job: Job) -> ExecuteChunks:
     decode, chunk_audio = DecodeMedia(reading), ChunkAudio(reading)
     trace = trace_stage(MadeTracer(config.trace))
     provenance = Provenance(job.identity.fingerprint, "1.2.3")
-    curate = CurateSpans(config.spans, config.curation, config.trace, config.units, provenance)
+    options = CurateOptions(config.spans, config.curation, config.trace, config.units)
+    curate = CurateSpans(options, provenance)
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:

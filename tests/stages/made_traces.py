@@ -18,7 +18,7 @@ from omnitrace_core.tracing.refold import refold
 from omnitrace_core.units.assign import assign_units, empty_unit_notes
 from omnitrace_core.units.extents import Extent, extent_of
 from stages.guards.attempts import AttemptLog
-from stages.trace_decode import TraceDecode
+from stages.trace_decode import TraceDecode, TraceDecodeOptions
 
 TRACED_BY = TracedBy("made-up", revision="", dtype="float32", attention="sdpa", device="cpu")
 NOWHERE = (0.0, 0.0, 0.0, 0.0)
@@ -157,7 +157,8 @@ def trace_stage(
 ) -> TraceDecode:
     """The trace stage around a made-up tracer, without loading a model."""
     model, trace = ModelOptions(path=TRACED_BY.model), tracer.options or TraceOptions()
-    return TraceDecode(model, DecodeOptions(), trace, attempts, timeout_s, lambda *_: tracer)
+    options = TraceDecodeOptions(model, DecodeOptions(), trace)
+    return TraceDecode(options, attempts, timeout_s, lambda _: tracer)
 
 
 def samples_of(table: pa.Table) -> list[dict[str, Any]]:

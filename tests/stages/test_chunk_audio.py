@@ -17,7 +17,9 @@ from omnitrace_core.errors import BackendError, SpeechError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions
-from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
+from omnitrace_core.records import DecodedAudio, Part, Sample, SpeechSegment
+from omnitrace_core.samples.build import build_sample
+from omnitrace_core.samples.rows import SampleRow
 from stages import chunk_audio
 from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
@@ -127,6 +129,24 @@ def test_unexpected_error_costs_only_its_sample(
     engine, table = run_stages(tmp_path, monkeypatch, [5], [3], [7])
     assert codes_of(table) == [None, "internal", None]
     assert engine.group_sizes == [3, 1, 1, 1]
+
+
+def test_sample_that_cannot_be_built_costs_only_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(row: SampleRow) -> Sample:
+        if row["sample_id"] == "s1":
+            raise KeyError("unexpected")
+        return build_sample(row)
+
+    rows = [{"sample_id": f"s{i}", "messages": [user(audio(5))]} for i in range(3)]
+    decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
+    monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: LevelEngine())
+    monkeypatch.setattr("stages.arrow.chunk.build_sample", build)
+    table = ChunkAudio(READING)(decoded)
+    assert codes_of(table) == [None, "internal", None]
+    assert error_of(table, 1)["stage"] == "chunk_audio"
+    assert [bool(row.units) for row in state_rows(table) if not row.failed] == [True, True]
 
 
 def test_a_model_that_cannot_be_loaded_is_fatal(

@@ -25,7 +25,7 @@ from stages.arrow.chunk import state_rows
 from stages.arrow.state_schema import chunk_schema
 from stages.arrow.table_schema import MASS_BUCKETS, RECORD
 from stages.chunk_audio import ChunkAudio
-from stages.curate_spans import CurateSpans
+from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.records.assemble import Provenance
 from tests.stages.chunks import read_chunk, text_row
@@ -40,10 +40,7 @@ BOTH = TraceOptions(signals=("attmean", "attraw"))
 
 def _curate(trace: TraceOptions = BOTH) -> CurateSpans:
     return CurateSpans(
-        SpanOptions(),
-        CurationOptions(),
-        trace,
-        UnitOptions(),
+        CurateOptions(SpanOptions(), CurationOptions(), trace, UnitOptions()),
         Provenance(fingerprint="f00", code_version="1.2.3"),
     )
 

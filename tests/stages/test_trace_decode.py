@@ -21,7 +21,7 @@ from stages.arrow.chunk import Fields, StateRow, state_rows
 from stages.arrow.codec import encode_units
 from stages.arrow.media_codec import encode_media
 from stages.guards.deadline import HANGING_EXIT
-from stages.trace_decode import BROKEN_DEVICE_EXIT, TraceDecode
+from stages.trace_decode import BROKEN_DEVICE_EXIT, TraceDecode, TraceDecodeOptions
 from tests.core.ready_samples import video
 from tests.stages.chunks import (
     Killed,
@@ -110,7 +110,7 @@ def test_device_that_cannot_work_blames_no_sample(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("omnitrace_core.tracing.batch_tracer.BatchTracer", Sick)
     with pytest.raises(BackendError, match="no kernel image"):
-        TraceDecode(ModelOptions(path="m"), DecodeOptions(), BOTH)
+        TraceDecode(TraceDecodeOptions(ModelOptions(path="m"), DecodeOptions(), BOTH))
 
 
 def test_nothing_to_trace(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials, StoreUnavailable
 from pipeline.driver.run import run
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.job import Job
 from pipeline.run_folder.verdict import VERDICT, ExitCode, exit_code_of, is_finished
 from pipeline.storage.folder import Folder

@@ -18,7 +18,8 @@ from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
 from pipeline.driver.stop_signals import restoring_handlers
 from pipeline.planning.identified_run import identify_run
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
+from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.verdict import ExitCode
 from pipeline.storage.folder import Folder

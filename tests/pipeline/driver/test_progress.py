@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 from pipeline.driver.progress import Progress
-from pipeline.planning.plan import CommittedChunk
+from pipeline.run_folder.commit import CommittedChunk
 
 
 class _Terminal(io.StringIO):

@@ -13,9 +13,9 @@ import pytest
 from omnitrace_core.errors import ConfigError, RunError
 from pipeline.driver.prepare import check_writable
 from pipeline.driver.run import run
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
 from pipeline.run_folder.chunk_files import chunk_file_name, count_chunk_file, read_chunk_file
-from pipeline.run_folder.commit import commit_chunk
+from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.manifests import manifest_name, read_manifests
 from pipeline.run_folder.publish import publish_shard
 from pipeline.run_folder.tables import table_name

@@ -13,9 +13,9 @@ import pytest
 
 from omnitrace_core.errors import LeaseHeld, LeaseLost, RunError
 from pipeline.driver.run import run
-from pipeline.planning.plan import Chunk, CommittedChunk
+from pipeline.planning.plan import Chunk
 from pipeline.run_folder.chunk_files import chunk_file_name
-from pipeline.run_folder.commit import EPOCH_KEY
+from pipeline.run_folder.commit import EPOCH_KEY, CommittedChunk
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import LEASE, current_claim
 from pipeline.run_folder.manifests import read_manifests

@@ -22,7 +22,7 @@ from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import state_rows
 from stages.chunk_audio import ChunkAudio
-from stages.curate_spans import CurateSpans
+from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.records.assemble import Provenance
 from stages.records.tables import kept_tables
@@ -54,7 +54,8 @@ def _traced(tmp_path: Path, trace: TraceOptions) -> pa.Table:
 
 def _records(traced: pa.Table, trace: TraceOptions) -> list[dict[str, Any]]:
     provenance = Provenance("f00", "1.2.3")
-    stage = CurateSpans(SpanOptions(), CurationOptions(), trace, UnitOptions(), provenance)
+    options = CurateOptions(SpanOptions(), CurationOptions(), trace, UnitOptions())
+    stage = CurateSpans(options, provenance)
     records = samples_of(stage(traced))
     return records
 
