@@ -1,4 +1,4 @@
-"""OmniTrace core: which parts of the input made the model say that?
+"""Find which parts of a multimodal input a model's response rests on.
 
 A pure library: no Ray, no cluster. Everything in `__all__` is public and is imported from here.
 Each name is loaded at its first use, so importing this package is cheap: no torch, no spaCy.

@@ -161,7 +161,8 @@ class CurationOptions(Options):
     )
     pools: Literal["joint", "per_modality"] = Field(
         "joint",
-        description="Whether units of all modalities compete for a token's vote, or each apart.",
+        description="joint: units of all modalities compete for a token's vote; "
+        "per_modality: only units of one modality compete.",
     )
     pool_min: float = Field(
         0.05,

@@ -13,7 +13,7 @@ import re
 import textwrap
 from typing import Any
 
-# Tab and newline are in a class of their own: `printable(text, lines=True)` keeps them.
+# Tab and newline have a separate set, because `printable(text, lines=True)` keeps them.
 _LAYOUT = r"\t\n"
 _ACTING = (
     r"\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0, DEL, C1

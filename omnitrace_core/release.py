@@ -253,10 +253,10 @@ def _refuse_unsupported(config: ChunkerConfig) -> None:
             "environment variable ELEVENLABS_API_KEY"
         )
     for name, supported, remedy in (
-        ("diarize", False, "speakers are not told apart; leave it False"),
-        ("num_speakers", None, "speakers are not told apart; leave it None"),
+        ("diarize", False, "speaker diarization is not supported; leave it False"),
+        ("num_speakers", None, "the number of speakers is not used; leave it None"),
         ("tag_audio_events", False, "only speech is transcribed; leave it False"),
-        ("timestamps_granularity", "word", "times are those of words; leave it 'word'"),
+        ("timestamps_granularity", "word", "only word times are returned; leave it 'word'"),
         (
             "similarity_threshold",
             None,

@@ -183,10 +183,11 @@ class OmniTracer:
         audio_chunk_mode: `time_bins` of `bin_size` seconds, or `semantic`: chunks of speech.
         semantic_chunks: used as they are if given, each with start and end in seconds and its text
         (mappings, `SpeechSegment`, or the release's own objects).
-        asr_model: otherwise finds the speech: `paraformer`, `whisper`, `scribe_v2`, or an engine of
-        `list_asr_engines()`; `no_asr` cuts the sound into bins of `bin_size` seconds.
-        chunker_config: how speech is found and joined. For all that it does not set, and for the
-        addresses of models, the tracer's own `AsrOptions` count.
+        asr_model: the engine that finds the speech if `semantic_chunks` is not given: `paraformer`,
+        `whisper`, `scribe_v2`, or an engine of `list_asr_engines()`; `no_asr` cuts the sound into
+        bins of `bin_size` seconds.
+        chunker_config: how speech is found and joined. Settings that it leaves at None, and model
+        addresses, come from the tracer's `AsrOptions`.
 
         Raises:
             ConfigError: an argument is invalid or cannot be honoured.

@@ -33,16 +33,21 @@ ALLOWED: dict[str, set[str]] = {
     "omnitrace_core.runtime": set(),
     "omnitrace_core.storage": {"omnitrace_core base modules"},
     "omnitrace_core.samples": {"omnitrace_core base modules"},
-    "omnitrace_core.media.isolation": {"omnitrace_core base modules"},
+    "omnitrace_core.media.progress": set(),
+    "omnitrace_core.media.isolation": {
+        "omnitrace_core base modules",
+        "omnitrace_core.media.progress",
+    },
     "omnitrace_core.media.fetching": {
         "omnitrace_core base modules",
         "omnitrace_core.storage",
-        "omnitrace_core.media.isolation",
+        "omnitrace_core.media.progress",
     },
     "omnitrace_core.media.containers": {"omnitrace_core base modules"},
     "omnitrace_core.media": {
         "omnitrace_core base modules",
         "omnitrace_core.samples",
+        "omnitrace_core.media.progress",
         "omnitrace_core.media.isolation",
         "omnitrace_core.media.fetching",
         "omnitrace_core.media.containers",

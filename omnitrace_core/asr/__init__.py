@@ -1,5 +1,4 @@
-"""Speech in sounds: engines find speech segments (`engines/`), which are joined to speech chunks
-(`chunking/`)."""
+"""Find speech in sounds (`engines/`) and join it to speech chunks (`chunking/`)."""
 
 from __future__ import annotations
 

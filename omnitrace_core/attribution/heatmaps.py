@@ -26,7 +26,7 @@ Indices = NDArray[np.int64]
 
 # Boxes are float32. Edges that miss a grid line by less than this share of a patch lie on it.
 _SNAP = 1e-3
-# No model has so many positions for a picture. Boxes that need more patches are not in pixels.
+# More positions per picture than any model has; a box that needs more patches is not in pixels.
 _MAX_PATCHES = 1_000_000
 
 

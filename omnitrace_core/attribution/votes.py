@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 # Stands for no unit, no pool and no span in arrays of their indices.
 NONE = -1
-# There are at most so many vote sets, pools and mass buckets.
+# Upper limit for the numbers of vote sets, pools and mass buckets.
 _MAX_GROUPS = 5
 
 

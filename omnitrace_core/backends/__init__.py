@@ -1,4 +1,4 @@
-"""The table of backends (model families), and how a model's config.json selects one."""
+"""Model families: one module each, the table of them, and how a config.json selects one."""
 
 from __future__ import annotations
 

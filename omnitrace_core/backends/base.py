@@ -96,7 +96,7 @@ class PrefilledPrompt:
 
 @dataclass(frozen=True, slots=True)
 class DecodingRules:
-    """How `generate` chooses the next token, for a caller with a loop of its own.
+    """How `generate` chooses the next token, for a caller with a separate decoding loop.
 
     processors: (token ids so far [B, K] long, logits [B, V]) -> scores [B, V]. sample: whether the
     token is drawn from the softmax of the scores; otherwise it is the largest.

@@ -200,7 +200,7 @@ class Qwen25OmniBackend:
         def rules(model: Any, input_ids: Tensor, logits_processor: Any, **_: Any) -> DecodingRules:
             return DecodingRules(logits_processor, decode.do_sample)
 
-        # `generate` prepares its processors and passes them to `rules` instead of its own loop.
+        # `generate` passes its logits processors to `rules`, which replaces its decoding loop.
         found: DecodingRules = self.model.generate(
             prepared.input_ids,
             attention_mask=prepared.attention_mask,

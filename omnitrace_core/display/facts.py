@@ -1,4 +1,4 @@
-"""What both forms of display say of a result, its spans and its sources."""
+"""Texts about a result that the plain and the HTML display share."""
 
 from __future__ import annotations
 

@@ -110,5 +110,5 @@ def _short(text: str) -> str:
 
 
 def _safe(text: str, *, lines: bool = False) -> str:
-    """Printable, escaped, and apart from the direction of writing around it."""
+    """Printable, HTML-escaped, and isolated from the surrounding text direction (`<bdi>`)."""
     return f"<bdi>{html.escape(printable(text, lines=lines))}</bdi>"

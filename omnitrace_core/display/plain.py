@@ -53,9 +53,9 @@ def result_text(result: Result) -> str:
 
 
 def clip(text: str, columns: int) -> str:
-    """The text in one line of at most so many terminal columns, safe to print.
+    """The text in one line of at most `columns` terminal columns, safe to print.
 
-    A clipped one ends in `... +N`: N more characters.
+    A shortened text ends in `... +N`: N more characters.
     """
     line = " ".join(text.split())
     if _fitting(line, columns) == len(line):
@@ -65,9 +65,10 @@ def clip(text: str, columns: int) -> str:
 
 
 def _fitting(line: str, columns: int) -> int:
-    """How many of the first characters fit: they may be wide, or escaped, or accents of none.
+    """How many leading characters fit: wide ones take two columns, combining ones none, escaped
+    ones several.
 
-    However many accents there are, at most two characters per column.
+    At most two characters per column are counted, so that accents cannot add up without limit.
     """
     width = 0
     for index, character in enumerate(line[: 2 * columns + 1]):
@@ -78,7 +79,7 @@ def _fitting(line: str, columns: int) -> int:
 
 
 def _columns(character: str) -> int:
-    """Columns that a terminal gives it: 2 if East Asian wide, none to what joins another."""
+    """Terminal columns of a character: 2 if East Asian wide, 0 if combining, else 1."""
     if unicodedata.combining(character) or character in "\u200c\u200d\ufe0f":
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

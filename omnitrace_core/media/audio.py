@@ -23,7 +23,7 @@ from omnitrace_core.media.containers.sniff import (
 )
 from omnitrace_core.media.containers.splice import Splice
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
-from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate

@@ -10,7 +10,7 @@ import numpy as np
 
 from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
-from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.waveform import SAMPLE_BYTES, to_model_rate
 from omnitrace_core.media_rules import MediaRules

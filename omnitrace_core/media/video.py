@@ -28,7 +28,7 @@ from omnitrace_core.media.containers.sniff import (
     video_start_s,
 )
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
-from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames
 from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media.track import read_track, too_long

@@ -1,1 +1,1 @@
-"""From any accepted input form to a row, and from a checked row to a `Sample`."""
+"""Turn any accepted input form into a checked row, and a checked row into a `Sample`."""

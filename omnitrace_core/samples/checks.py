@@ -122,7 +122,7 @@ def _check_text_part(row: PartRow, where: str) -> None:
     for name in ("uri", "data", "segments"):
         if row.get(name):
             raise InvalidSample(
-                f"{where} (text) has {name} {clip(row.get(name))}; give media a part of their own"
+                f"{where} (text) has {name} {clip(row.get(name))}; put media into a separate part"
             )
 
 
@@ -136,7 +136,7 @@ def _check_media_part(row: PartRow, where: str) -> None:
         )
     if row["text"]:
         raise InvalidSample(
-            f"{where} ({kind}) has text {clip(row['text'])}; make it a text part of its own"
+            f"{where} ({kind}) has text {clip(row['text'])}; put the text into a separate text part"
         )
     if kind == "image" and row["segments"]:
         raise InvalidSample(f"{where} (image) has speech segments; only audio and video have them")

@@ -98,7 +98,7 @@ class RetryingS3(S3FileSystem):
             request = {**request, "ContinuationToken": page["NextContinuationToken"]}
 
     async def _delete_all(self, paths: Sequence[str]) -> None:
-        """Delete objects of one bucket, 1,000 per request; missing objects are no error."""
+        """Delete objects of one bucket, 1,000 per request; missing objects are ignored."""
         keys = [self.split_path(path)[:2] for path in paths]
         for start in range(0, len(keys), _KEYS_PER_DELETE):
             bucket = keys[start][0]
@@ -173,7 +173,7 @@ class RetryingS3(S3FileSystem):
     ) -> str | None:
         """Write an object in one request; return its ETag, or None if the condition fails.
 
-        condition: `if_absent()`, `ifetag_of(tag)`, or empty. within_s: limit of all tries together.
+        condition: `if_absent()`, `if_tag(tag)`, or empty. within_s: limit of all tries together.
         """
         put = self._write_object(path, io.BytesIO(content), len(content), condition)
         try:

@@ -1,1 +1,1 @@
-"""Analysis of texts with spaCy: sentences, parts of speech, spans of a response."""
+"""Analyse texts with spaCy: sentences, parts of speech, spans of a response."""

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (the punctuation of other scripts is what this module is about)
-"""The analysis of a text: its words with parts of speech, and its sentences; and a rule for it.
+"""The words, parts of speech and sentences of a text, and an analyser by rule.
 
 `analyse_by_rule` works for any language: sentences end at the terminators of any script, and every
 word gets the same tag.

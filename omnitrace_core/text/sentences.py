@@ -56,10 +56,9 @@ class TextSpan:
 def text_units(
     text: str, language: Language, level: Literal["sentence", "part"] = "sentence"
 ) -> list[TextSpan]:
-    """The units of an input text (DESIGN section 2): answer options, and sentences around them.
+    """The units of an input text: answer options, and sentences around them.
 
-    level: `part` makes one unit of the whole text. A text of white space
-    only has no units.
+    level: `part` makes one unit of the whole text. A text of white space only has no units.
     """
     if level == "part":
         return [TextSpan(start, end, "text_part") for start, end in trim(text, 0, len(text))]

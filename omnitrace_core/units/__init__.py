@@ -1,1 +1,1 @@
-"""Source units: cutting a sample into units, and finding the unit of each prompt position."""
+"""Cut a sample into source units, and find the unit of each prompt position."""

@@ -1,4 +1,4 @@
-"""What reaches a terminal or a log acts on neither."""
+"""Printed text contains no character that acts on a terminal."""
 
 from __future__ import annotations
 

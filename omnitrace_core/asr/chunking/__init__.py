@@ -1,1 +1,1 @@
-"""From the speech segments of an engine to speech chunks of 5 to 60 s."""
+"""Join an engine's speech segments to speech chunks of 5 to 60 s."""

@@ -1,4 +1,4 @@
-"""Speech engines: the table of names, and how an engine is loaded.
+"""Speech engines: one module each, the table of their names, and how one is loaded.
 
 A plug-in engine is an entry point in the group `omnitrace.asr`: a callable that takes `AsrOptions`
 and returns a `SpeechEngine`.

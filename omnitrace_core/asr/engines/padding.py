@@ -30,7 +30,7 @@ def keep_padding_out_of_whisper(model: Any) -> None:
 
 
 def _zero_padding(encode: Callable[..., Any]) -> Callable[..., Any]:
-    """Zeros after the end of each clip: what the predictor sees after a clip that is alone."""
+    """Set all after the end of each clip to zero, as the predictor sees it for a single clip."""
 
     def encode_and_zero(speech: Any, lengths: Any, **options: Any) -> Any:
         states, n_states = encode(speech, lengths, **options)

@@ -126,8 +126,8 @@ class Scribe:
             if number + 1 < attempts:
                 time.sleep(min(wait_s, _LONGEST_WAIT_S))
         raise SpeechUnavailable(
-            f"{name}: the speech service failed {attempts} times, at last with {problem}; run "
-            "again later, or raise asr.retries"
+            f"{name}: the speech service failed {attempts} times, the last time with {problem}; "
+            "run again later, or raise asr.retries"
         )
 
     def _detail(self, body: object) -> str:

@@ -1,1 +1,1 @@
-"""What a media file says of itself: its format, its length, its clock."""
+"""Read what a file's headers declare: its format, its length, its clock."""

@@ -1,1 +1,1 @@
-"""Getting a part's bytes: local files, object stores, the web."""
+"""Read the bytes of a media part from local files, object stores and the web."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from omnitrace_core.addresses import is_web, shown_address
+from omnitrace_core.addresses import is_web, media_name
 from omnitrace_core.errors import (
     ConfigError,
     InvalidSample,
@@ -26,7 +26,7 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.media.fetching.local import DESCRIPTORS, check_size, open_local, path_of
 from omnitrace_core.media.fetching.web import WebReader
-from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from omnitrace_core.storage.files import connect
@@ -43,13 +43,6 @@ _OBJECT_STORES = frozenset(
     }
 )
 _BLOCK_BYTES = 1 << 20
-
-
-def media_name(part: Part) -> str:
-    """How messages name a part's media: its address, or that it came inline."""
-    if part.data is not None or not part.uri:
-        return f"inline {part.type}"
-    return shown_address(part.uri)
 
 
 def read_media(part: Part, options: MediaOptions) -> bytes:

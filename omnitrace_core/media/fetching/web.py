@@ -38,7 +38,7 @@ from omnitrace_core.media.fetching.web_connection import (
     resolve_host,
     secure,
 )
-from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.web_access import (
     IpAddress,

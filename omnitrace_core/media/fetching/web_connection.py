@@ -97,7 +97,7 @@ def secure(
 
 
 def await_result(work: Callable[[], Sequence[str]], deadline: Deadline) -> Sequence[str]:
-    """The result of a call that has no time limit of its own.
+    """Return the result of a call that cannot be given a time limit.
 
     After the deadline, the call's thread is left running.
 

@@ -1,1 +1,1 @@
-"""Decoding in a child process, so that a hang, a crash or too much memory costs one part."""
+"""Decode in a child process, so that a hang, a crash or too much memory costs one part."""

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from importlib import import_module
 
 from omnitrace_core.errors import OmniTraceError
-from omnitrace_core.media.isolation.heartbeat import set_listener
 from omnitrace_core.media.isolation.protocol import (
     DecodeRequest,
     Reply,
@@ -26,6 +25,7 @@ from omnitrace_core.media.isolation.protocol import (
     receive,
     send,
 )
+from omnitrace_core.media.progress.heartbeat import set_listener
 from omnitrace_core.records import DecodedMedia
 
 DecodeFunction = Callable[..., DecodedMedia]

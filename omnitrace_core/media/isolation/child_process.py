@@ -28,7 +28,8 @@ from omnitrace_core.media.isolation.protocol import (
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.printable import printable
 
-# How often a busy child's memory is measured: what it takes in between goes beyond its limit.
+# How often a busy child's memory is measured; memory that is allocated between two measurements
+# can exceed the limit.
 _POLL_S = 0.05
 # From a slow network disk, importing Python and NumPy may take long.
 _START_TIMEOUT_S = 120.0

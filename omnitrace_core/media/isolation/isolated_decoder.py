@@ -1,6 +1,6 @@
 """Decoding in a child process: a hang, a crash or too much memory costs one part.
 
-This is no protection against hostile code: the child may read and write what its parent may.
+This does not protect against hostile code: the child has the same rights as its parent.
 """
 
 from __future__ import annotations

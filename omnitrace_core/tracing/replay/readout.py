@@ -28,7 +28,7 @@ def read_out(
     Unlike log p, log odds do not flatten out where the model is sure.
 
     hidden: [B, q, D], the decoder's output; targets: [B, q] long, the tokens. max_bytes: limit for
-    the arrays of vocabulary size; so many positions are computed at once as fit it.
+    the arrays of vocabulary size; positions are computed in groups that fit into it.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The table of signals, and how a signal is found by its name.
+"""Signals: their formulas, the table of their names, and how one is found by its name.
 
 Import `LayerView`, `Signal`, `weighted_heads` and `mean_of_shares` from here to write a signal.
 """

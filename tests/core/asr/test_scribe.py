@@ -178,7 +178,7 @@ def test_a_failing_service_is_given_up(service: Service) -> None:
 
 
 def test_an_unreachable_service_is_given_up(service: Service) -> None:
-    with pytest.raises(SpeechUnavailable, match="failed 3 times, at last with ConnectError"):
+    with pytest.raises(SpeechUnavailable, match="failed 3 times, the last time with ConnectError"):
         segments_from(service, base_url="http://127.0.0.1:9")
 
 

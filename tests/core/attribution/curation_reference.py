@@ -1,6 +1,6 @@
-"""Curation written out slowly from DESIGN section 2: plain Python, span by span, token by token.
+"""Curation of the paper (arXiv 2604.13073, A.1) in plain Python: span by span, token by token.
 
-The oracle of test_curation.py and the peer in benchmarks/curation.py. It shares no code with
+The slow reference of test_curation.py and of benchmarks/curation.py. It shares no code with
 omnitrace_core.attribution.curation, not even the table of weights.
 """
 

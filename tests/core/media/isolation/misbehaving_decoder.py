@@ -16,7 +16,7 @@ import numpy as np
 
 from omnitrace_core.errors import DecoderError, MediaEmpty
 from omnitrace_core.media.fetching.fetch import media_path
-from omnitrace_core.media.isolation.heartbeat import report_progress
+from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedImage, DecodedMedia, Part

@@ -1,4 +1,4 @@
-"""Reports of progress, from the decoders to the parent process that waits for them.
+"""Report progress from the decoders to the parent process that waits for them.
 
 Decoders call `report_progress` each time they advance: after a frame, a block of a download, a
 pass over a stream. In a decoding child process the parent receives the report and starts its time

@@ -11,7 +11,7 @@ import pytest
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.fetching import fetch
 from omnitrace_core.media.fetching.fetch import media_path
-from omnitrace_core.media.isolation.heartbeat import report_progress, set_listener
+from omnitrace_core.media.progress.heartbeat import report_progress, set_listener
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
