@@ -19,7 +19,7 @@ from benchmarks.tracing_model import N_UNITS, SIZES, Prompt, build_model, make_p
 from omnitrace_core.backends.base import PrefilledPrompt
 from omnitrace_core.backends.caches import growing_cache
 from omnitrace_core.tracing.folding import fold_rows
-from omnitrace_core.tracing.replay.run import ReplaySlice, replay
+from omnitrace_core.tracing.replay.decoder_replay import ReplaySlice, replay
 from omnitrace_core.tracing.signals import load_signal
 
 if TYPE_CHECKING:

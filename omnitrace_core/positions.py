@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Stream:
+class PositionKind:
     """The kind of content at a prompt position (values of `PromptMap.stream`)."""
 
     NONE, TEXT, IMAGE, AUDIO, FRAMES, SOUND = range(6)
@@ -25,7 +25,7 @@ class Stream:
 class PromptMap:
     """Where each of the P prompt positions of one sample lies in the sample's own coordinates.
 
-    stream: [P] int8, a `Stream` value; part: [P] int32, -1 for chat markup.
+    stream: [P] int8, a `PositionKind` value; part: [P] int32, -1 for chat markup.
     lo, hi: [P] float64, characters for text and seconds for sound and frames.
     box: [P, 4] float32, pixels of the original for images and frames, zeros elsewhere.
     """

@@ -19,7 +19,7 @@ from omnitrace_core.asr import (
     load_engine,
 )
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.media import MediaDecoder
+from omnitrace_core.media import SampleDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import (
@@ -32,7 +32,7 @@ from omnitrace_core.records import (
     SourceUnit,
     SpeechChunk,
 )
-from omnitrace_core.samples.inputs import SampleInput, parse_input
+from omnitrace_core.samples.sample_input import SampleInput, parse_input
 from omnitrace_core.text.language import Language, load_language
 from omnitrace_core.text.sentences import TextSpan, text_units
 from omnitrace_core.units.cut import SpeechByPart, build_units
@@ -62,7 +62,7 @@ class SampleReader:
 
     def __init__(self, options: ReadingOptions, *, isolate: bool = False) -> None:
         self.options = options
-        self._decoder = MediaDecoder(options.media, options.rules, isolate=isolate)
+        self._decoder = SampleDecoder(options.media, options.rules, isolate=isolate)
 
     def load(self) -> None:
         """Load the speech models that the settings need now, instead of at the first sound.

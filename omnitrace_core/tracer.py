@@ -22,7 +22,7 @@ from omnitrace_core.options import (
 from omnitrace_core.records import Attribution, ReadySample, TokenTrace
 from omnitrace_core.release import ChunkerConfig
 from omnitrace_core.result import TraceResult
-from omnitrace_core.samples.inputs import SampleInput, as_sequence, is_single
+from omnitrace_core.samples.sample_input import SampleInput, as_sequence, is_single
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 
 if TYPE_CHECKING:

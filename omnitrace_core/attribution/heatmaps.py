@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from omnitrace_core.attribution.curation import pos_weights, span_means
 from omnitrace_core.errors import TraceError
-from omnitrace_core.positions import PromptMap, Stream
+from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.records import Float32, Segmentation
 
 Float64 = NDArray[np.float64]
@@ -184,10 +184,10 @@ class _Picture:
 
 def _pictures(prompt: PromptMap) -> Iterator[_Picture]:
     """The pictures of a prompt by part and step."""
-    visible = np.isin(prompt.stream, (Stream.IMAGE, Stream.FRAMES))
+    visible = np.isin(prompt.stream, (PositionKind.IMAGE, PositionKind.FRAMES))
     for part in np.unique(prompt.part[visible]).tolist():
         of_part = visible & (prompt.part == part)
-        frames = np.flatnonzero(of_part & (prompt.stream == Stream.FRAMES))
+        frames = np.flatnonzero(of_part & (prompt.stream == PositionKind.FRAMES))
         if frames.size == 0:
             positions = np.flatnonzero(of_part)
             size, grid = _grid(prompt.box[positions], part)

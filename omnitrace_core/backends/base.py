@@ -20,7 +20,7 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions
 from omnitrace_core.positions import PromptMap
 from omnitrace_core.records import ReadySample
-from omnitrace_core.samples.inputs import SampleInput
+from omnitrace_core.samples.sample_input import SampleInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

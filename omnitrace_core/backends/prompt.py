@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnitrace_core.errors import TraceError
-from omnitrace_core.positions import PromptMap, Stream
+from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.records import Part, Sample
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _PromptBuilder:
     def add(
         self,
         token_id: int,
-        stream: int = Stream.NONE,
+        stream: int = PositionKind.NONE,
         part: int = -1,
         lo: float = 0.0,
         hi: float = 0.0,
@@ -65,7 +65,7 @@ class _PromptBuilder:
     ) -> None:
         self.token_ids.append(token_id)
         self.stream.append(stream)
-        self.part.append(part if stream != Stream.NONE else -1)
+        self.part.append(part if stream != PositionKind.NONE else -1)
         self.lo.append(lo)
         self.hi.append(hi)
         self.box.append(box)
@@ -185,7 +185,7 @@ def _flush(texts: list[_Text], prompt: _PromptBuilder, tokenizer: PreTrainedToke
         inside = lo + np.flatnonzero(owner[lo:hi] == part)
         base = int(start[inside[0]])
         prompt.add(
-            token_id, Stream.TEXT, part, float(inside[0] - base), float(inside[-1] + 1 - base)
+            token_id, PositionKind.TEXT, part, float(inside[0] - base), float(inside[-1] + 1 - base)
         )
 
 

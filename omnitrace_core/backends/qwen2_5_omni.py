@@ -27,7 +27,7 @@ from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import DecodedVideo, ReadySample
-from omnitrace_core.samples.inputs import SampleInput, as_sequence
+from omnitrace_core.samples.sample_input import SampleInput, as_sequence
 from omnitrace_core.units.assign import assign_units, empty_unit_notes
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from omnitrace_core.backends.prompt import PlacedTokens
 from omnitrace_core.errors import MediaEmpty
-from omnitrace_core.positions import Stream
+from omnitrace_core.positions import PositionKind
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
 from omnitrace_core.units.extents import frame_bins, sound_end_s
 
@@ -51,7 +51,7 @@ class QwenMedia:
         if isinstance(media, DecodedImage):
             return self._place_image(media)
         if isinstance(media, DecodedAudio):
-            return self._place_sound(media, Stream.AUDIO)
+            return self._place_sound(media, PositionKind.AUDIO)
         return self._place_video(media)
 
     def features(self) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class QwenMedia:
         n = len(boxes)
         zeros = [0.0] * n
         token_id = self._processor.image_token_id
-        return PlacedTokens([token_id] * n, [Stream.IMAGE] * n, zeros, zeros, boxes)
+        return PlacedTokens([token_id] * n, [PositionKind.IMAGE] * n, zeros, zeros, boxes)
 
     def _place_sound(self, sound: DecodedAudio, stream: int) -> PlacedTokens:
         features, n = sound_features(self._processor.feature_extractor, sound)
@@ -95,7 +95,7 @@ class QwenMedia:
         frames, grid, second_per_grid = self._place_frames(video)
         if video.sound is None:
             return frames
-        sound = self._place_sound(video.sound, Stream.SOUND)
+        sound = self._place_sound(video.sound, PositionKind.SOUND)
         if self._sound_inside:
             return self._interleave(frames, sound, grid, second_per_grid)
         tokenizer = self._processor.tokenizer
@@ -134,7 +134,7 @@ class QwenMedia:
         n = len(places)
         placed = PlacedTokens(
             [self._processor.video_token_id] * n,
-            [Stream.FRAMES] * n,
+            [PositionKind.FRAMES] * n,
             [lo for lo, _, _ in places],
             [hi for _, hi, _ in places],
             [box for _, _, box in places],
@@ -166,7 +166,7 @@ class QwenMedia:
                 k = next(of_sound)
                 tokens.append((token_id, sound.stream[k], sound.lo[k], sound.hi[k], _NO_BOX))
             else:
-                tokens.append((token_id, Stream.NONE, 0.0, 0.0, _NO_BOX))
+                tokens.append((token_id, PositionKind.NONE, 0.0, 0.0, _NO_BOX))
         ids, stream, lo, hi, boxes = (list(column) for column in zip(*tokens, strict=True))
         return PlacedTokens(ids, stream, lo, hi, boxes)
 
@@ -218,7 +218,7 @@ def _enclosed(begin: int, placed: PlacedTokens, end: int) -> PlacedTokens:
     """The same tokens between two markup tokens."""
     return PlacedTokens(
         [begin, *placed.token_ids, end],
-        [Stream.NONE, *placed.stream, Stream.NONE],
+        [PositionKind.NONE, *placed.stream, PositionKind.NONE],
         [0.0, *placed.lo, 0.0],
         [0.0, *placed.hi, 0.0],
         [_NO_BOX, *placed.box, _NO_BOX],

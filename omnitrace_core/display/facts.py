@@ -16,7 +16,7 @@ _FINISHED = {
 _KINDS = {"video_bin": "frames", "sound_bin": "sound", "sound_chunk": "sound"}
 
 
-class Result(Protocol):
+class ShownResult(Protocol):
     """The fields of a `TraceResult` that are shown."""
 
     @property
@@ -36,7 +36,7 @@ def count(n: int, thing: str) -> str:
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
-def facts_of(result: Result) -> list[str]:
+def facts_of(result: ShownResult) -> list[str]:
     """Sizes, how the response ended, and the signals; the first signal chose the sources."""
     trace = result.trace
     facts = [
@@ -50,7 +50,7 @@ def facts_of(result: Result) -> list[str]:
     return facts
 
 
-def notes_of(result: Result) -> tuple[str, ...]:
+def notes_of(result: ShownResult) -> tuple[str, ...]:
     """Notes of every step."""
     return result.trace.notes + result.segmentation.notes
 

@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterator
 
 from omnitrace_core.display.facts import (
-    Result,
+    ShownResult,
     count,
     facts_of,
     masses_of,
@@ -42,7 +42,7 @@ _STYLE = """<style>
 </style>"""
 
 
-def result_html(result: Result) -> str:
+def result_html(result: ShownResult) -> str:
     """The whole element, with its own style."""
     pieces = [
         '<div class="omnitrace-result">',
@@ -56,7 +56,7 @@ def result_html(result: Result) -> str:
     return "\n".join(pieces)
 
 
-def _response(result: Result) -> Iterator[str]:
+def _response(result: ShownResult) -> Iterator[str]:
     """Each span as an element that opens, and the text between spans as it is."""
     at = 0
     text = result.trace.response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from omnitrace_core.display.facts import (
-    Result,
+    ShownResult,
     count,
     facts_of,
     notes_of,
@@ -23,9 +23,9 @@ _NOTES = 2
 _NAME_COLUMNS = 40
 
 
-def result_line(result: Result) -> str:
+def result_line(result: ShownResult) -> str:
     """One short line, for `repr`."""
-    name = clip(result.sample.sample_id, _NAME_COLUMNS)
+    name = fit_columns(result.sample.sample_id, _NAME_COLUMNS)
     sizes = ", ".join(
         (
             count(len(result.trace.token_ids), "token"),
@@ -36,23 +36,23 @@ def result_line(result: Result) -> str:
     return f"TraceResult({name!r}, {sizes})"
 
 
-def result_text(result: Result) -> str:
+def result_text(result: ShownResult) -> str:
     """One screen, for `print`: what was traced, the response, its spans with their best sources.
 
     Texts too long for their line are clipped, with the number of characters left out; so are spans,
     sources and notes.
     """
     head = [
-        clip(f"sample {result.sample.sample_id}", MAX_COLUMNS),
-        clip(" | ".join(facts_of(result)), MAX_COLUMNS),
-        "response: " + clip(result.trace.response, MAX_COLUMNS - 10),
+        fit_columns(f"sample {result.sample.sample_id}", MAX_COLUMNS),
+        fit_columns(" | ".join(facts_of(result)), MAX_COLUMNS),
+        "response: " + fit_columns(result.trace.response, MAX_COLUMNS - 10),
     ]
     notes = _notes(notes_of(result))
     room = MAX_LINES - len(head) - len(notes)
     return "\n".join([*head, *_spans(result.spans, room), *notes])
 
 
-def clip(text: str, columns: int) -> str:
+def fit_columns(text: str, columns: int) -> str:
     """The text in one line of at most `columns` terminal columns, safe to print.
 
     A shortened text ends in `... +N`: N more characters.
@@ -103,18 +103,18 @@ def _span(item: Attribution) -> list[str]:
     if left_out > 0:
         head += f", {count(left_out, 'more source')}"
     head += ": "
-    lines = [head + clip(item.text, MAX_COLUMNS - len(head))]
+    lines = [head + fit_columns(item.text, MAX_COLUMNS - len(head))]
     return lines + [_source(source) for source in item.sources[:_SOURCES_PER_SPAN]]
 
 
 def _source(source: Source) -> str:
     line = f"    {source.mass:.2f}  {place_of(source.unit)}"
     words = words_of(source.unit)
-    return line + "  " + clip(words, MAX_COLUMNS - len(line) - 2) if words else line
+    return line + "  " + fit_columns(words, MAX_COLUMNS - len(line) - 2) if words else line
 
 
 def _notes(notes: tuple[str, ...]) -> list[str]:
-    lines = ["note: " + clip(note, MAX_COLUMNS - 6) for note in notes[:_NOTES]]
+    lines = ["note: " + fit_columns(note, MAX_COLUMNS - 6) for note in notes[:_NOTES]]
     if len(notes) > _NOTES:
         lines.append(f"... {count(len(notes) - _NOTES, 'more note')}")
     return lines

@@ -13,7 +13,7 @@ from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Part
 
 
-class MediaDecoder:
+class SampleDecoder:
     """Decodes media within the limits of `options`, for the media rules of one model family.
 
     isolate: whether to decode in a child process if `options.isolate` is None.

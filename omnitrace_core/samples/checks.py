@@ -25,7 +25,7 @@ from omnitrace_core.samples.rows import (
     SegmentRow,
     WordRow,
 )
-from omnitrace_core.samples.values import clip
+from omnitrace_core.samples.values import shorten
 
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
 
@@ -42,7 +42,7 @@ def check_row(row: SampleRow, misfits: Sequence[str] = ()) -> None:
             because ingest could not understand it.
     """
     sample_id, metadata = row["sample_id"], row["metadata"] or {}
-    name = f"sample {clip(sample_id)}" if sample_id else "sample without an id"
+    name = f"sample {shorten(sample_id)}" if sample_id else "sample without an id"
     reasons = [metadata[INGEST_ERROR]] if INGEST_ERROR in metadata else misfits
     if reasons:
         raise InvalidSample(f"{name}: {'; '.join(reasons)}; correct the input record")
@@ -62,11 +62,11 @@ def _check_sample(row: SampleRow) -> None:
     response, token_ids = row["response"], row["response_token_ids"]
     if response is not None and not response.strip():
         raise InvalidSample(
-            f"response is {clip(response)}; give the text to replay, or null to generate one"
+            f"response is {shorten(response)}; give the text to replay, or null to generate one"
         )
     if token_ids is not None and (not token_ids or any(t is None or t < 0 for t in token_ids)):
         raise InvalidSample(
-            f"response_token_ids is {clip(token_ids)}; give the response's token ids, or null"
+            f"response_token_ids is {shorten(token_ids)}; give the response's token ids, or null"
         )
     if response is None and token_ids is None and messages[-1]["role"] == "assistant":
         raise InvalidSample(
@@ -75,7 +75,7 @@ def _check_sample(row: SampleRow) -> None:
         )
     options = row["options"] or []
     if not all(options):
-        raise InvalidSample(f"options is {clip(options)}; give each option its text")
+        raise InvalidSample(f"options is {shorten(options)}; give each option its text")
     if row["labels"]:
         parts = [part for message in messages for part in message["content"] or () if part]
         check_labels(row["labels"], parts, response)
@@ -104,7 +104,7 @@ def _check_part(row: PartRow | None, where: str) -> None:
     kind = row["type"] if row else None
     if row is None or kind not in PART_TYPES:
         raise UnknownPartType(
-            f"{where} is of type {clip(kind)}; valid types are {', '.join(PART_TYPES)}"
+            f"{where} is of type {shorten(kind)}; valid types are {', '.join(PART_TYPES)}"
         )
     if kind == "text":
         _check_text_part(row, where)
@@ -122,7 +122,8 @@ def _check_text_part(row: PartRow, where: str) -> None:
     for name in ("uri", "data", "segments"):
         if row.get(name):
             raise InvalidSample(
-                f"{where} (text) has {name} {clip(row.get(name))}; put media into a separate part"
+                f"{where} (text) has {name} {shorten(row.get(name))}; put media into a separate "
+                "part"
             )
 
 
@@ -132,11 +133,12 @@ def _check_media_part(row: PartRow, where: str) -> None:
         raise InvalidSample(f"{where} ({kind}) has neither uri nor data; give one of them")
     if uri and data is not None:
         raise InvalidSample(
-            f"{where} ({kind}) has both uri {clip(uri)} and data ({len(data):,} bytes); give one"
+            f"{where} ({kind}) has both uri {shorten(uri)} and data ({len(data):,} bytes); give one"
         )
     if row["text"]:
         raise InvalidSample(
-            f"{where} ({kind}) has text {clip(row['text'])}; put the text into a separate text part"
+            f"{where} ({kind}) has text {shorten(row['text'])}; put the text into a separate text "
+            "part"
         )
     if kind == "image" and row["segments"]:
         raise InvalidSample(f"{where} (image) has speech segments; only audio and video have them")

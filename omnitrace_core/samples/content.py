@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from omnitrace_core.records import PART_TYPES
 from omnitrace_core.samples.rows import PartOptionsRow, PartRow
-from omnitrace_core.samples.values import as_bytes, as_list, clip, is_missing
+from omnitrace_core.samples.values import as_bytes, as_list, is_missing, shorten
 
 OPTION_NAMES: tuple[str, ...] = tuple(PartOptionsRow.__annotations__)
 
@@ -87,12 +87,12 @@ class ContentReader:
         """A chat; an entry that is not a message is left out, and reported as a problem."""
         items = as_list(value)
         if items is None:
-            self.problems.append(f"messages is {clip(value)}, not a list of messages")
+            self.problems.append(f"messages is {shorten(value)}, not a list of messages")
             return []
         messages: list[DraftMessage] = []
         for i, item in enumerate(items):
             if not isinstance(item, Mapping):
-                self.problems.append(f"messages[{i}] is {clip(item)}, not a message")
+                self.problems.append(f"messages[{i}] is {shorten(item)}, not a message")
                 continue
             role = "system" if item.get("role") == "developer" else item.get("role")
             content = self._parts(item.get("content"), role, f"messages[{i}].content")
@@ -112,14 +112,14 @@ class ContentReader:
             return []
         blocks = [content] if isinstance(content, str | Mapping) else as_list(content)
         if blocks is None:
-            self.problems.append(f"{where} is {clip(content)}, neither text nor a list of parts")
+            self.problems.append(f"{where} is {shorten(content)}, neither text nor a list of parts")
             return []
         parts: list[DraftPart] = []
         for i, block in enumerate(blocks):
             if isinstance(block, str):
                 parts.append(_text_part(block, role))
             elif not isinstance(block, Mapping):
-                self.problems.append(f"{where}[{i}] is {clip(block)}, neither text nor a part")
+                self.problems.append(f"{where}[{i}] is {shorten(block)}, neither text nor a part")
             elif block.get("type") is not None:
                 parts += self._typed_block(block, role, f"{where}[{i}]")
             else:
@@ -130,7 +130,7 @@ class ContentReader:
         self, block: Mapping[str, object], role: object, where: str
     ) -> list[DraftPart]:
         name = block["type"]
-        kind = _TYPE_OF_KEY.get(name, name) if isinstance(name, str) else clip(name)
+        kind = _TYPE_OF_KEY.get(name, name) if isinstance(name, str) else shorten(name)
         if kind not in PART_TYPES:
             return [_bare_part(kind)]
         keys = [key for key, of in _TYPE_OF_KEY.items() if of == kind]
@@ -190,12 +190,12 @@ class ContentReader:
     def _options(self, block: Mapping[str, object], where: str) -> dict[str, object] | None:
         nested = block.get("options")
         if nested is not None and not isinstance(nested, Mapping):
-            self.problems.append(f"{where}.options is {clip(nested)}, not a mapping")
+            self.problems.append(f"{where}.options is {shorten(nested)}, not a mapping")
         items = nested.items() if isinstance(nested, Mapping) else ()
         options = {str(name): value for name, value in items if value is not None}
         for name in sorted(options.keys() - set(OPTION_NAMES)):
             self.problems.append(
-                f"{where}.options has no {clip(name)}; options are {', '.join(OPTION_NAMES)}"
+                f"{where}.options has no {shorten(name)}; options are {', '.join(OPTION_NAMES)}"
             )
         for name in ("resized_height", "resized_width"):
             if block.get(name) is not None:
@@ -224,7 +224,7 @@ class ContentReader:
             if isinstance(address, str | os.PathLike):
                 return self._media(address, where)
         self.problems.append(
-            f"{where}: {clip(value)} is neither an address nor bytes; "
+            f"{where}: {shorten(value)} is neither an address nor bytes; "
             "give one path, URL, data: URI or the file's bytes"
         )
         return None, None
@@ -238,7 +238,7 @@ class ContentReader:
     def _data_uri(self, uri: str, where: str) -> bytes | None:
         header, comma, payload = uri.partition(",")
         if not comma:
-            self.problems.append(f"{where}: {clip(uri)} is a data: URI without a comma")
+            self.problems.append(f"{where}: {shorten(uri)} is a data: URI without a comma")
             return None
         raw = unquote_to_bytes(payload.encode("utf-8", "replace"))
         return self._base64(raw, where) if header.endswith(";base64") else raw
@@ -248,7 +248,7 @@ class ContentReader:
         try:
             return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except binascii.Error as exc:
-            shown = clip(text.decode("utf-8", "replace"))
+            shown = shorten(text.decode("utf-8", "replace"))
             self.problems.append(f"{where}: {shown} is not valid base64 ({exc}); encode it again")
             return None
 

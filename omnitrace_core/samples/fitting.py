@@ -14,7 +14,7 @@ from typing import Union, cast, get_args, get_origin, get_type_hints, is_typeddi
 import numpy as np
 
 from omnitrace_core.samples.rows import Int32, Int64, SampleRow
-from omnitrace_core.samples.values import any_text, as_bytes, as_list, clip, is_missing
+from omnitrace_core.samples.values import any_text, as_bytes, as_list, is_missing, shorten
 
 # A leaf's name, a list of one shape, or a struct of named shapes.
 Shape = str | Sequence["Shape"] | Mapping[str, "Shape"]
@@ -72,7 +72,7 @@ def fit(value: object, shape: Shape, where: str, problems: list[str]) -> object:
         return _fit_leaf(value, shape, where, problems)
     if isinstance(shape, Mapping):
         if not isinstance(value, Mapping):
-            problems.append(f"{where} is {clip(value)}, not a mapping")
+            problems.append(f"{where} is {shorten(value)}, not a mapping")
             return None
         dot = f"{where}." if where else ""
         return {
@@ -80,7 +80,7 @@ def fit(value: object, shape: Shape, where: str, problems: list[str]) -> object:
         }
     items = as_list(value)
     if items is None:
-        problems.append(f"{where} is {clip(value)}, not a list")
+        problems.append(f"{where} is {shorten(value)}, not a list")
         return None
     return [fit(item, shape[0], f"{where}[{i}]", problems) for i, item in enumerate(items)]
 
@@ -92,7 +92,9 @@ def _fit_leaf(value: object, kind: str, where: str, problems: list[str]) -> obje
     if kind == "text":
         fitted = value if isinstance(value, str) else None
         if fitted is not None and not _storable(value):
-            problems.append(f"{where} is {clip(value)}, which has a lone surrogate: not valid text")
+            problems.append(
+                f"{where} is {shorten(value)}, which has a lone surrogate: not valid text"
+            )
             return None
     elif kind == "bytes":
         fitted = as_bytes(value)
@@ -101,7 +103,7 @@ def _fit_leaf(value: object, kind: str, where: str, problems: list[str]) -> obje
     elif isinstance(value, numbers.Real) and not isinstance(value, bool):
         fitted = _fit_number(value, kind)
     if fitted is None:
-        problems.append(f"{where} is {clip(value)}, not {_EXPECTED[kind]}")
+        problems.append(f"{where} is {shorten(value)}, not {_EXPECTED[kind]}")
     return fitted
 
 
@@ -121,7 +123,7 @@ def _fit_map(value: object, where: str, problems: list[str]) -> dict[str, str] |
     """Text by text, from a mapping or from the (key, value) pairs that Arrow returns for a map."""
     pairs = list(value.items()) if isinstance(value, Mapping) else as_list(value)
     if pairs is None or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
-        problems.append(f"{where} is {clip(value)}, not {_EXPECTED['map']}")
+        problems.append(f"{where} is {shorten(value)}, not {_EXPECTED['map']}")
         return None
     fitted: dict[str, str] = {}
     for key, item in cast("list[tuple[object, object]]", pairs):
@@ -129,7 +131,7 @@ def _fit_map(value: object, where: str, problems: list[str]) -> dict[str, str] |
         if text is not None and _storable(text) and _storable(str(key)):
             fitted[str(key)] = text
         elif not is_missing(item):
-            problems.append(f"{where}[{clip(key)}] is {clip(item)}, not text")
+            problems.append(f"{where}[{shorten(key)}] is {shorten(item)}, not text")
     return fitted
 
 

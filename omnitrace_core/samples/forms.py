@@ -31,7 +31,7 @@ from omnitrace_core.errors import InvalidSample
 from omnitrace_core.samples.content import ContentReader, DraftMessage
 from omnitrace_core.samples.fitting import fit, fit_row
 from omnitrace_core.samples.rows import INGEST_ERROR, SampleRow
-from omnitrace_core.samples.values import any_text, as_list, clip, is_missing, scalar_text
+from omnitrace_core.samples.values import any_text, as_list, is_missing, scalar_text, shorten
 
 ID_KEYS: tuple[str, ...] = ("sample_id", "id", "custom_id")
 
@@ -52,7 +52,7 @@ def normalise(obj: Mapping[str, object], base: str = "") -> dict[str, object]:
     """
     if not isinstance(obj, Mapping):
         raise InvalidSample(
-            f"a sample must be a mapping with `messages` or `question`, not {clip(obj)}"
+            f"a sample must be a mapping with `messages` or `question`, not {shorten(obj)}"
         )
     fields = _unfold_batch_line(obj)
     problems: list[str] = []
@@ -100,7 +100,7 @@ def _sample_id(fields: Mapping[str, object], problems: list[str]) -> tuple[str, 
             value = int(value)  # tables with gaps turn whole numbers into floats: 12.0 is the id 12
         text = None if isinstance(value, bool) else scalar_text(value)
         if text is None:
-            problems.append(f"{key} is {clip(value)}, not text")
+            problems.append(f"{key} is {shorten(value)}, not text")
         return key, text
     return "sample_id", None
 

@@ -9,7 +9,7 @@ from omnitrace_core.errors import InvalidSample
 from omnitrace_core.records import PART_TYPES
 from omnitrace_core.samples.ranges import check_range
 from omnitrace_core.samples.rows import LabelRow, LabelSourceRow, PartRow
-from omnitrace_core.samples.values import clip
+from omnitrace_core.samples.values import shorten
 
 # Modalities a label may name for each type of part: a video has pictures and sound.
 _LABEL_MODALITIES: dict[str, tuple[str, ...]] = {
@@ -71,7 +71,8 @@ def _check_source(row: LabelSourceRow | None, parts: Sequence[PartRow], where: s
     for name in ("char_start", "char_end", "box", "start_s", "end_s"):
         if name not in _PLACE_FIELDS[modality] and row.get(name) is not None:
             raise InvalidSample(
-                f"{where}: {name} is {clip(row.get(name))}, which {modality} evidence does not have"
+                f"{where}: {name} is {shorten(row.get(name))}, which {modality} evidence does "
+                "not have"
             )
     text = part["text"] or ""
     check_range(row["char_start"], row["char_end"], f"{where}: characters", text, "part")
@@ -88,6 +89,6 @@ def _check_box(values: Sequence[float | None] | None, where: str) -> None:
         if 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf:
             return
     raise InvalidSample(
-        f"{where}: box is {clip(list(values))}; give [x0, y0, x1, y1] in pixels of the original "
+        f"{where}: box is {shorten(list(values))}; give [x0, y0, x1, y1] in pixels of the original "
         "image, x0 < x1 and y0 < y1"
     )

@@ -14,7 +14,7 @@ from omnitrace_core.samples.build import build_sample
 from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.fitting import fit_row
 from omnitrace_core.samples.forms import ID_KEYS, normalise
-from omnitrace_core.samples.values import clip
+from omnitrace_core.samples.values import shorten
 
 
 def with_default_id(obj: Mapping[str, object], sample_id: str) -> Mapping[str, object]:
@@ -43,7 +43,7 @@ def to_sample(row: Mapping[str, object]) -> Sample:
             a wrong type.
     """
     if not isinstance(row, Mapping):
-        raise InvalidSample(f"a sample row must be a mapping, not {clip(row)}")
+        raise InvalidSample(f"a sample row must be a mapping, not {shorten(row)}")
     fitted, misfits = fit_row(row)
     check_row(fitted, misfits)
     return build_sample(fitted)

@@ -75,6 +75,6 @@ class _ShortRepr(reprlib.Repr):
 _SHORT = _ShortRepr()
 
 
-def clip(value: object) -> str:
+def shorten(value: object) -> str:
     """Any value on one short line, for messages."""
     return " ".join(_SHORT.repr(value).split())

@@ -34,8 +34,8 @@ _OPENER = re.compile(
 _FEWEST_WORDS = 8
 
 
-def sentence_openers(text: str) -> list[int]:
-    """Offsets of words that start a sentence of an English text: `The` after a full stop."""
+def missed_sentence_starts(text: str) -> list[int]:
+    """Offsets of sentence starts that splitters of English may miss: `The` after a full stop."""
     return [match.end() for match in _OPENER.finditer(text)]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.text.analysis import TaggedWord, TextAnalysis, analyse_by_rule
-from omnitrace_core.text.english import reason_not_english, sentence_openers
+from omnitrace_core.text.english import missed_sentence_starts, reason_not_english
 
 if TYPE_CHECKING:
     from spacy.language import Language as SpacyLanguage
@@ -113,7 +113,7 @@ class Language:
 
     def _with_openers(self, text: str, starts: list[int]) -> tuple[int, ...]:
         if self.nlp.lang == "en":
-            starts = sorted({*starts, *sentence_openers(text)})
+            starts = sorted({*starts, *missed_sentence_starts(text)})
         return tuple(starts)
 
     def _cached(self, text: str) -> TextAnalysis | None:

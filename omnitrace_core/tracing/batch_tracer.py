@@ -21,7 +21,7 @@ from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUni
 from omnitrace_core.tracing.batching import TraceInput, batches
 from omnitrace_core.tracing.failures import as_sample_error, free_memory, is_broken_device
 from omnitrace_core.tracing.folding import SampleFolds
-from omnitrace_core.tracing.replay.run import check_layers, replay
+from omnitrace_core.tracing.replay.decoder_replay import check_layers, replay
 from omnitrace_core.tracing.replay.widening import widened
 from omnitrace_core.tracing.responses import ResponseTokens, generated_response, known_response
 from omnitrace_core.tracing.signals import check_head_weights, load_signal

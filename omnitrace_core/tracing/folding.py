@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnitrace_core.backends.base import EncodedSample
-    from omnitrace_core.tracing.replay.run import ReplaySlice
+    from omnitrace_core.tracing.replay.decoder_replay import ReplaySlice
 
 
 class SampleFolds:

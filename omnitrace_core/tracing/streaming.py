@@ -16,7 +16,7 @@ from omnitrace_core.options import DecodeOptions, TraceOptions
 from omnitrace_core.records import Fold, SourceUnit
 from omnitrace_core.tracing.detokenize import PARTIAL, decode_text
 from omnitrace_core.tracing.folding import fold_rows
-from omnitrace_core.tracing.replay.run import finish_pass, run_decoder
+from omnitrace_core.tracing.replay.decoder_replay import finish_pass, run_decoder
 from omnitrace_core.tracing.signals.base import Signal
 
 if TYPE_CHECKING:

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from omnitrace_core.positions import PromptMap, Stream
+from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.records import SourceUnit, UnitKind
 
 _STREAMS_OF_MODALITY: dict[str, tuple[int, ...]] = {
-    "text": (Stream.TEXT,),
-    "image": (Stream.IMAGE,),
-    "audio": (Stream.AUDIO,),
-    "video": (Stream.FRAMES, Stream.SOUND),
+    "text": (PositionKind.TEXT,),
+    "image": (PositionKind.IMAGE,),
+    "audio": (PositionKind.AUDIO,),
+    "video": (PositionKind.FRAMES, PositionKind.SOUND),
 }
 _STREAMS_OF_KIND: dict[str, tuple[int, ...]] = {
-    "video_bin": (Stream.FRAMES,),
-    "sound_bin": (Stream.SOUND,),
-    "sound_chunk": (Stream.SOUND,),
+    "video_bin": (PositionKind.FRAMES,),
+    "sound_bin": (PositionKind.SOUND,),
+    "sound_chunk": (PositionKind.SOUND,),
 }
 _WHY_EMPTY: dict[str, str] = {"image_cell": "units.grid is finer than the tokens of this image"}
 # Two units that cover a position equally but for this relative difference are tied.
@@ -83,7 +83,7 @@ def _assign_block(
     prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
 ) -> NDArray[np.int64]:
     """The unit of some positions of one stream: [n_positions], -1 for none."""
-    candidates = units if stream == Stream.IMAGE else _within(prompt, where, units, stream)
+    candidates = units if stream == PositionKind.IMAGE else _within(prompt, where, units, stream)
     if not candidates:
         return np.full(where.size, -1, dtype=np.int64)
     covered = _coverage(prompt, where, candidates, stream)
@@ -105,7 +105,7 @@ def _within(
 
 def _edges(units: Sequence[SourceUnit], stream: int) -> NDArray[np.float64]:
     """Starts and ends of units, [2, n_units]: in characters for text, in seconds otherwise."""
-    if stream == Stream.TEXT:
+    if stream == PositionKind.TEXT:
         edges = [(unit.char_start, unit.char_end) for unit in units]
     else:
         edges = [(unit.start_s, unit.end_s) for unit in units]  # type: ignore[misc]
@@ -119,7 +119,7 @@ def _coverage(
 
     In characters, seconds or square pixels.
     """
-    if stream == Stream.IMAGE:
+    if stream == PositionKind.IMAGE:
         boxes = np.asarray([unit.box for unit in units], dtype=np.float64)
         cells = prompt.box[where].astype(np.float64)
         widths = _overlap(cells[:, 0], cells[:, 2], boxes[:, 0], boxes[:, 2])

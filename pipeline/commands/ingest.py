@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.samples.forms import normalise, rejected_row
 from omnitrace_core.samples.rows import PartRow, SampleRow
-from omnitrace_core.samples.values import clip
+from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import InputFile, find_files
 from pipeline.commands.json_records import Record
 from pipeline.storage.folder import Folder, absolute_path
@@ -123,7 +123,7 @@ def _rows(files: Iterable[InputFile], root: str | None, inline: bool) -> Iterato
 def _row(record: Record, base: str) -> SampleRow:
     if isinstance(record.value, Mapping):
         return cast(SampleRow, normalise(record.value, base))
-    reason = f"{record.where}: the record is {clip(record.value)}, not an object"
+    reason = f"{record.where}: the record is {shorten(record.value)}, not an object"
     return cast(SampleRow, rejected_row(reason))
 
 

@@ -16,7 +16,7 @@ from omnitrace_core.printable import json_printable, printable
 from omnitrace_core.records import Sample
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.samples.parse import parse_any, with_default_id
-from omnitrace_core.samples.values import clip
+from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import find_files
 from pipeline.commands.json_records import Record
 from pipeline.commands.terminal import say, say_error
@@ -124,7 +124,7 @@ def _sample(record: Record, name: str, folder: str) -> Sample:
     """Raises: InvalidSample."""
     if not isinstance(record.value, Mapping):
         raise InvalidSample(
-            f"{record.where}: the record is {clip(record.value)}, not an object; give a sample"
+            f"{record.where}: the record is {shorten(record.value)}, not an object; give a sample"
         )
     return parse_any(with_default_id(record.value, name), folder)
 

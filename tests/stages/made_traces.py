@@ -11,7 +11,7 @@ import pyarrow as pa
 from omnitrace_core.errors import SampleError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.positions import Positions, PromptMap, Stream
+from omnitrace_core.positions import PositionKind, Positions, PromptMap
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import TracedBy
 from omnitrace_core.tracing.refold import refold
@@ -76,7 +76,7 @@ def make_folds(
 
 def make_prompt(ready: ReadySample) -> PromptMap:
     """Markup, then a position for each word, quarter of a second, and cell of a 4 x 4 grid."""
-    places: list[Place] = [(Stream.NONE, -1, 0.0, 0.0, NOWHERE)]
+    places: list[Place] = [(PositionKind.NONE, -1, 0.0, 0.0, NOWHERE)]
     for index, part in enumerate(ready.sample.parts):
         if part.type == "text":
             places += _words(index, part.text)
@@ -95,7 +95,7 @@ def make_prompt(ready: ReadySample) -> PromptMap:
 def _words(index: int, text: str) -> Iterator[Place]:
     start = 0
     for word in text.split(" "):
-        yield Stream.TEXT, index, float(start), float(start + len(word)), NOWHERE
+        yield PositionKind.TEXT, index, float(start), float(start + len(word)), NOWHERE
         start += len(word) + 1
 
 
@@ -111,11 +111,11 @@ def _places(index: int, extent: Extent) -> Iterator[Place]:
         for x in range(4)
     ]
     if extent.kind == "image":
-        yield from ((Stream.IMAGE, index, 0.0, 0.0, cell) for cell in cells)
+        yield from ((PositionKind.IMAGE, index, 0.0, 0.0, cell) for cell in cells)
     for lo, hi in zip(extent.step_edges_s, extent.step_edges_s[1:], strict=False):
-        yield from ((Stream.FRAMES, index, lo, hi, cell) for cell in cells)
+        yield from ((PositionKind.FRAMES, index, lo, hi, cell) for cell in cells)
     if extent.sound is not None:
-        stream = Stream.AUDIO if extent.kind == "audio" else Stream.SOUND
+        stream = PositionKind.AUDIO if extent.kind == "audio" else PositionKind.SOUND
         for lo in np.arange(extent.sound[0], extent.sound[1], 0.25).tolist():
             yield stream, index, lo, min(lo + 0.25, extent.sound[1]), NOWHERE
 

@@ -17,7 +17,7 @@ from omnitrace_core.asr.engines.base import PartAudio, SpeechResult, only_result
 from omnitrace_core.asr.engines.languages import check_language_unset
 from omnitrace_core.asr.engines.model_folder import check_model, check_package, model_folder
 from omnitrace_core.asr.engines.padding import keep_padding_out_of_paraformer
-from omnitrace_core.asr.engines.sound import MODEL_RATE, Clip, cut_clips, model_waveform
+from omnitrace_core.asr.engines.sound import MODEL_RATE, SoundClip, cut_clips, model_waveform
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
 from omnitrace_core.asr.engines.words import copy_punctuation, estimate_times
@@ -128,7 +128,7 @@ class Paraformer:
             options.threads,
         )
 
-    def _cut(self, sound: PartAudio) -> list[Clip]:
+    def _cut(self, sound: PartAudio) -> list[SoundClip]:
         audio = sound.audio
         if self._options.vad_model is None:
             speech = self._silero.segments(audio, sound.part)

@@ -14,7 +14,7 @@ _SHORTEST_CLIP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class SoundClip:
     """A stretch of a sound, at 16 kHz.
 
     start_s: where it begins in the original file. waveform: [n_samples] float32, a view of the
@@ -54,17 +54,17 @@ def decoded_end_s(audio: DecodedAudio) -> float:
     return min(audio.start_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
 
 
-def cut_clips(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[Clip]:
+def cut_clips(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[SoundClip]:
     """The clips of some intervals (start, end) in seconds of the original file.
 
     Intervals are limited to the decoded stretch; clips shorter than 0.1 s are left out.
     """
     waveform = model_waveform(audio)
     limit_s = decoded_end_s(audio)
-    clips: list[Clip] = []
+    clips: list[SoundClip] = []
     for start_s, end_s in intervals:
         start_s, end_s = max(start_s, audio.start_s), min(end_s, limit_s)
         first, last = (round((at_s - audio.start_s) * MODEL_RATE) for at_s in (start_s, end_s))
         if last - first >= _SHORTEST_CLIP_S * MODEL_RATE:
-            clips.append(Clip(start_s, waveform[first:last]))
+            clips.append(SoundClip(start_s, waveform[first:last]))
     return clips

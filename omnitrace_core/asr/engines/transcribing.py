@@ -11,7 +11,7 @@ from omnitrace_core.asr.engines.base import (
     as_speech_error,
     raise_if_device_broken,
 )
-from omnitrace_core.asr.engines.sound import Clip, decoded_end_s, resample
+from omnitrace_core.asr.engines.sound import SoundClip, decoded_end_s, resample
 from omnitrace_core.asr.engines.words import split_sentences, tidy_words
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.records import Float32, Word
@@ -34,7 +34,7 @@ class Recogniser:
     """
 
     name: str
-    cut: Callable[[PartAudio], list[Clip]]
+    cut: Callable[[PartAudio], list[SoundClip]]
     recognise: Recognise
     punctuate: Callable[[list[Word]], list[Word]]
     input_errors: tuple[type[Exception], ...]
@@ -51,7 +51,7 @@ def transcribe(sounds: Sequence[PartAudio], recogniser: Recogniser) -> list[Spee
         FatalError: the device is broken, or a model cannot be loaded.
     """
     errors: dict[int, SpeechError] = {}
-    clips: list[Clip] = []
+    clips: list[SoundClip] = []
     # The index of the sound that each clip comes from.
     clip_sounds: list[int] = []
     for number, sound in enumerate(sounds):
@@ -76,7 +76,7 @@ def transcribe(sounds: Sequence[PartAudio], recogniser: Recogniser) -> list[Spee
 
 def _recognise_all(
     sounds: Sequence[PartAudio],
-    clips: Sequence[Clip],
+    clips: Sequence[SoundClip],
     clip_sounds: Sequence[int],
     recogniser: Recogniser,
     errors: dict[int, SpeechError],
@@ -109,7 +109,7 @@ def _recognise_all(
     return words
 
 
-def _in_file_time(word: Word, clip: Clip) -> Word:
+def _in_file_time(word: Word, clip: SoundClip) -> Word:
     """A word of a clip, in seconds of the file; models return times slightly outside the clip."""
     start_s, end_s = (min(max(at_s, 0.0), clip.length_s) for at_s in (word.start_s, word.end_s))
     return Word(word.text, clip.start_s + start_s, clip.start_s + end_s)

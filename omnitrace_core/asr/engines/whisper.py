@@ -14,7 +14,7 @@ from omnitrace_core.asr.engines.base import PartAudio, SpeechResult, only_result
 from omnitrace_core.asr.engines.languages import check_whisper_language, read_generation_config
 from omnitrace_core.asr.engines.model_folder import check_model, model_folder
 from omnitrace_core.asr.engines.padding import keep_padding_out_of_whisper
-from omnitrace_core.asr.engines.sound import MODEL_RATE, Clip, cut_clips
+from omnitrace_core.asr.engines.sound import MODEL_RATE, SoundClip, cut_clips
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
 from omnitrace_core.errors import BackendError
@@ -80,7 +80,7 @@ class Whisper:
         with preserve_process_state(options.threads, "transformers"):
             return transcribe(sounds, recogniser)
 
-    def _cut(self, sound: PartAudio) -> list[Clip]:
+    def _cut(self, sound: PartAudio) -> list[SoundClip]:
         speech = self._silero.segments(sound.audio, sound.part)
         return cut_clips(sound.audio, [(s.start_s, s.end_s) for s in speech])
 

@@ -70,7 +70,7 @@ class IsolatedDecoder:
         request = DecodeRequest(os.getcwd(), part, self._options, self._rules, want_sound)
         name = media_name(part)
         with self._lock:
-            self._stop_worn_child()
+            self._stop_unusable_child()
             was_used = self._child is not None and self._child.n_replies > 0
             try:
                 reply = self._send(request, name)
@@ -102,7 +102,7 @@ class IsolatedDecoder:
             self._stop()
             raise
 
-    def _stop_worn_child(self) -> None:
+    def _stop_unusable_child(self) -> None:
         """Stop a child that died while it was idle or that keeps too much memory."""
         child = self._child
         max_mib = min(_MAX_IDLE_MIB, self._options.decode_memory_mib / 2)

@@ -12,7 +12,7 @@ import pytest
 from omnitrace_core.asr import PartAudio, load_engine
 from omnitrace_core.asr.engines import base, paraformer, whisper
 from omnitrace_core.asr.engines.base import SpeechResult, find_segments, only_result
-from omnitrace_core.asr.engines.sound import Clip, cut_clips
+from omnitrace_core.asr.engines.sound import SoundClip, cut_clips
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.errors import FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
@@ -165,7 +165,7 @@ Recognise = Callable[[list[Float32]], list[list[Word]]]
 def fake_recogniser(recognise: Recognise, batch_s: float = 100.0) -> Recogniser:
     """A recogniser that cuts each sound into clips of a second and fails on marked sounds."""
 
-    def cut(sound: PartAudio) -> list[Clip]:
+    def cut(sound: PartAudio) -> list[SoundClip]:
         if sound.part.uri == "uncut":
             raise IndexError("no clips")
         n = int(sound.audio.duration_s)

@@ -11,7 +11,7 @@ from omnitrace_core.backends import load_backend
 from omnitrace_core.backends.base import Backend, EncodedSample
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
-from omnitrace_core.positions import PromptMap, Stream
+from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.records import (
     DecodedImage,
     DecodedVideo,
@@ -38,7 +38,7 @@ def picture(boxes: list[Box], part: int = 0) -> PromptMap:
     n = len(boxes)
     nothing = (0.0, 0.0, 0.0, 0.0)
     return PromptMap(
-        stream=np.array([Stream.NONE, *[Stream.IMAGE] * n, Stream.TEXT], np.int8),
+        stream=np.array([PositionKind.NONE, *[PositionKind.IMAGE] * n, PositionKind.TEXT], np.int8),
         part=np.array([-1, *[part] * n, part + 1], np.int32),
         lo=np.zeros(n + 2),
         hi=np.zeros(n + 2),
@@ -109,7 +109,7 @@ def test_a_rectangle_of_an_image_is_hot(backend: Backend) -> None:
         backend.encode(ready(["Look.", DecodedImage(p, 640, 480, "x"), image(2), "What?"]))
         for p in (pixels, painted)
     )
-    row = weight_on_what_differs(one, other, "pixel_values", Stream.IMAGE)
+    row = weight_on_what_differs(one, other, "pixel_values", PositionKind.IMAGE)
     heat, beside = span_heatmaps(row, one.prompt, ONE_NOUN)
     assert (heat.part_index, heat.modality, heat.step, heat.start_s) == (1, "image", 0, None)
     assert (heat.width, heat.height, heat.values.shape) == (640, 480, (4, 6))
@@ -141,7 +141,7 @@ def test_a_rectangle_of_a_frame_is_hot_at_its_time(backend: Backend, with_sound:
         )
 
     one, other = (backend.encode(ready([clip(painted), "What?"])) for painted in (False, True))
-    row = weight_on_what_differs(one, other, "pixel_values_videos", Stream.FRAMES)
+    row = weight_on_what_differs(one, other, "pixel_values_videos", PositionKind.FRAMES)
     heats = span_heatmaps(row, one.prompt, ONE_NOUN)
     assert [(heat.step, heat.start_s, heat.end_s) for heat in heats] == [
         (0, 0.0, 1.0),
@@ -264,7 +264,7 @@ def test_the_memory_layout_of_the_rows_changes_no_bit() -> None:
 
 def test_without_pictures_there_is_no_map() -> None:
     text = PromptMap(
-        stream=np.array([Stream.NONE, Stream.TEXT], np.int8),
+        stream=np.array([PositionKind.NONE, PositionKind.TEXT], np.int8),
         part=np.array([-1, 0], np.int32),
         lo=np.zeros(2),
         hi=np.ones(2),

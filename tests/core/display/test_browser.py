@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.display import result_html
-from tests.core.display.made import made_result
+from tests.core.display.result_samples import made_result
 
 ATTACK = (
     "</bdi></td></table></details></style></div><script>document.title='taken'</script>"

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from omnitrace_core.display.html import result_html
-from tests.core.display.made import made_result
+from tests.core.display.result_samples import made_result
 
 HOSTILE = "</span></details><script>alert(1)</script><img src=x onerror=alert(1)> \" ' & \x1b[2J"
 WITH_TEXT = {"sample_id", "unit_text", "transcript", "uri", "span_texts", "notes"}

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from omnitrace_core.display.plain import MAX_COLUMNS, MAX_LINES, clip
-from tests.core.display.made import made_result
+from omnitrace_core.display.plain import MAX_COLUMNS, MAX_LINES, fit_columns
+from tests.core.display.result_samples import made_result
 
 # Clears the screen, sets the title, C1, reverses what follows, a lone surrogate, a tag character.
 HOSTILE = "\x1b[2J\x1b]0;title\x07 \x9b1m \u202egnp.exe \ud800 \U000e0041 \r\n\0"
@@ -56,15 +56,15 @@ def test_it_fits_one_screen(n_spans: int, n_sources: int, n_notes: int) -> None:
 
 
 def test_what_is_left_out_is_counted() -> None:
-    assert clip("short", 40) == "short"
-    assert clip("many  white\n\tspaces", 40) == "many white spaces"
-    assert clip("x" * 1_000, 40) == "x" * 29 + " ... +971"
-    assert clip("x" * 40, 40) == "x" * 40
-    assert clip("猫" * 100, 40) == "猫" * 15 + " ... +85"
+    assert fit_columns("short", 40) == "short"
+    assert fit_columns("many  white\n\tspaces", 40) == "many white spaces"
+    assert fit_columns("x" * 1_000, 40) == "x" * 29 + " ... +971"
+    assert fit_columns("x" * 40, 40) == "x" * 40
+    assert fit_columns("猫" * 100, 40) == "猫" * 15 + " ... +85"
 
 
 def test_accents_without_end_are_clipped() -> None:
-    assert len(clip("a" + "\u0301" * 100_000, 40)) < 100
+    assert len(fit_columns("a" + "\u0301" * 100_000, 40)) < 100
 
 
 def test_control_characters_never_reach_the_terminal() -> None:

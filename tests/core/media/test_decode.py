@@ -1,4 +1,4 @@
-"""`MediaDecoder` on the media of a sample, and the cost of imports."""
+"""`SampleDecoder` on the media of a sample, and the cost of imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from omnitrace_core.errors import MediaError
-from omnitrace_core.media import MediaDecoder
+from omnitrace_core.media import SampleDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import DecodedAudio, DecodedImage, Message, Part, Sample
@@ -32,7 +32,7 @@ def test_media_are_returned_by_part_index() -> None:
     image = Part("image", data=image_bytes(RED))
     audio = Part("audio", data=audio_bytes(beep(1, [0]), 16_000))
     sample = _sample(Part("text", text="What?"), image, Part("text", text="And?"), audio)
-    decoded = MediaDecoder(DEFAULTS, RULES).decode_parts(sample.parts)
+    decoded = SampleDecoder(DEFAULTS, RULES).decode_parts(sample.parts)
     assert [type(decoded[k]) for k in (1, 3)] == [DecodedImage, DecodedAudio]
     assert len(decoded) == 2
 
@@ -52,7 +52,7 @@ def test_errors_name_the_part_and_its_address(
     path = make(tmp_path)
     sample = _sample(Part("text", text="What?"), Part("image", uri=str(path)))
     with pytest.raises(MediaError) as caught:
-        MediaDecoder(DEFAULTS, RULES).decode_parts(sample.parts)
+        SampleDecoder(DEFAULTS, RULES).decode_parts(sample.parts)
     assert caught.value.code == code
     assert str(caught.value).startswith(f"part 1: {path}: ")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from omnitrace_core.errors import InvalidSample, MediaTooLarge
-from omnitrace_core.media import MediaDecoder, decode_part
+from omnitrace_core.media import SampleDecoder, decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Modality, Part, PartOptions
@@ -46,7 +46,7 @@ def test_the_size_of_sound_is_checked_before_decoding() -> None:
 
 def test_the_limit_covers_all_media_of_a_sample() -> None:
     part = Part("image", data=RED, options=PartOptions(min_pixels=100_000))
-    decoder = MediaDecoder(SMALL, RULES)
+    decoder = SampleDecoder(SMALL, RULES)
     assert len(decoder.decode_parts([part] * 3)) == 3
     with pytest.raises(MediaTooLarge, match=r"part 3: .*with it the sample's media take 1 MiB"):
         decoder.decode_parts([part] * 1000)

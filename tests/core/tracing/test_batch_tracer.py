@@ -14,7 +14,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.batching import TraceInput
-from omnitrace_core.tracing.replay.run import replay
+from omnitrace_core.tracing.replay.decoder_replay import replay
 from tests.core.ready_samples import one_of_each, ready
 
 

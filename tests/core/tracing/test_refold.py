@@ -10,7 +10,7 @@ import torch
 
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions, UnitOptions
-from omnitrace_core.positions import Positions, PromptMap, Stream
+from omnitrace_core.positions import PositionKind, Positions, PromptMap
 from omnitrace_core.records import DecodedMedia, Float32, Fold, ReadySample, SourceUnit, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
@@ -25,7 +25,7 @@ def timeline(n_positions: int) -> PromptMap:
     """Audio tokens of 0.1 s each."""
     edges = np.arange(n_positions + 1) / 10
     return PromptMap(
-        stream=np.full(n_positions, Stream.AUDIO, np.int8),
+        stream=np.full(n_positions, PositionKind.AUDIO, np.int8),
         part=np.zeros(n_positions, np.int32),
         lo=edges[:-1],
         hi=edges[1:],

@@ -8,7 +8,7 @@ import pytest
 from omnitrace_core.backends import load_backend
 from omnitrace_core.backends.base import Backend
 from omnitrace_core.options import ModelOptions, UnitOptions
-from omnitrace_core.positions import PromptMap, Stream
+from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.records import (
     ReadySample,
     SourceUnit,
@@ -20,7 +20,7 @@ from tests.core.ready_samples import image_with_grid, ready, sound
 def audio_positions(edges: list[float]) -> PromptMap:
     n = len(edges) - 1
     return PromptMap(
-        stream=np.full(n, Stream.AUDIO, np.int8),
+        stream=np.full(n, PositionKind.AUDIO, np.int8),
         part=np.zeros(n, np.int32),
         lo=np.array(edges[:-1]),
         hi=np.array(edges[1:]),
@@ -55,8 +55,8 @@ def backend(tiny_model: str) -> Backend:
 def image_cells(backend: Backend, item: ReadySample) -> list[list[int]]:
     """The unit of each token of the image: one list per row of tokens."""
     prompt = backend.encode(item).prompt
-    index = assign_units(prompt, item.units)[prompt.stream == Stream.IMAGE]
-    n_columns = len(set(prompt.box[prompt.stream == Stream.IMAGE][:, 0].tolist()))
+    index = assign_units(prompt, item.units)[prompt.stream == PositionKind.IMAGE]
+    n_columns = len(set(prompt.box[prompt.stream == PositionKind.IMAGE][:, 0].tolist()))
     return index.reshape(-1, n_columns).tolist()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import UnitOptions
-from omnitrace_core.positions import PromptMap, Stream
+from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import (
     DecodedMedia,
@@ -87,7 +87,7 @@ def test_media_of_an_instruction_are_one_unit() -> None:
         ("instruction", "video"),
         ("sentence", "text"),
     ]
-    streams = np.array([Stream.IMAGE, Stream.FRAMES, Stream.SOUND], np.int8)
+    streams = np.array([PositionKind.IMAGE, PositionKind.FRAMES, PositionKind.SOUND], np.int8)
     prompt = PromptMap(
         stream=streams,
         part=np.array([0, 1, 1], np.int32),

@@ -10,7 +10,7 @@ import pytest
 
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.positions import Positions, PromptMap, Stream
+from omnitrace_core.positions import PositionKind, Positions, PromptMap
 from omnitrace_core.records import (
     DecodedMedia,
     Fold,
@@ -106,7 +106,7 @@ def test_trace_round_trip(n_gen: int, n_units: int) -> None:
         for name in ("attmean", "attraw")
     }
     prompt = PromptMap(
-        stream=np.array([Stream.NONE, Stream.TEXT, Stream.IMAGE], np.int8),
+        stream=np.array([PositionKind.NONE, PositionKind.TEXT, PositionKind.IMAGE], np.int8),
         part=np.array([-1, 0, 2], np.int32),
         lo=np.array([0, 4, 0], np.float64),
         hi=np.array([0, 7.5, 0], np.float64),

@@ -14,7 +14,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
-from omnitrace_core.tracing.replay.run import replay
+from omnitrace_core.tracing.replay.decoder_replay import replay
 from omnitrace_core.units.assign import assign_units
 from tests.core.oracle import ROWS, TOLERANCE, EagerOracle, slow_fold
 from tests.core.ready_samples import image, one_of_each, ready, sound, video

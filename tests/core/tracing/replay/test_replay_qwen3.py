@@ -9,7 +9,7 @@ import torch
 
 from omnitrace_core.backends.base import PrefilledPrompt
 from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
-from omnitrace_core.tracing.replay.run import replay
+from omnitrace_core.tracing.replay.decoder_replay import replay
 from omnitrace_core.tracing.signals import SIGNALS
 from tests.core.oracle import ROWS, TOLERANCE, eager_forward
 

@@ -14,7 +14,7 @@ from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.replay import tapped_attention
-from omnitrace_core.tracing.replay.run import check_layers, replay
+from omnitrace_core.tracing.replay.decoder_replay import check_layers, replay
 from omnitrace_core.tracing.replay.tapped_attention import TAPPED, tapped
 from omnitrace_core.tracing.signals import SIGNALS, Signal
 from tests.core.ready_samples import image, one_of_each, ready

@@ -11,8 +11,8 @@ from omnitrace_core.errors import BackendError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.records import TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
+from omnitrace_core.tracing.replay.decoder_replay import check_layers
 from omnitrace_core.tracing.replay.readout import norm_scale
-from omnitrace_core.tracing.replay.run import check_layers
 from omnitrace_core.tracing.signals import LayerView, Signal
 from tests.core.ready_samples import one_of_each
 
