@@ -28,18 +28,12 @@ import numpy as np
 from PIL import Image
 
 from omnitrace_core.asr import load_engine
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    Modality,
-    Part,
-)
+from omnitrace_core.records import Modality, Part
 from tests.core.media_files import audio_bytes, beep, image_bytes, run_ffmpeg, write_clip
 
 OUTPUT = Path(__file__).parent / "out" / "media.json"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from omnitrace_core.records import DecodedVideo
+from omnitrace_core.decoded_media import DecodedVideo
 from stages.arrow.chunk import rows_of, state_rows, with_results, with_rows, without_inline_data
 from stages.arrow.media_codec import encode_media
 from stages.read_samples import read_samples

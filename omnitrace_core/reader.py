@@ -1,4 +1,4 @@
-"""Turns a sample into what a backend takes: decodes its media, finds its speech, cuts its units.
+"""Turn a sample into what a backend takes: decode its media, find its speech, cut its units.
 
 The traced model is not involved, so this half of the work runs on CPU actors.
 """
@@ -18,20 +18,12 @@ from omnitrace_core.asr import (
     find_segments,
     load_engine,
 )
+from omnitrace_core.decoded_media import DecodedAudio, DecodedMedia, DecodedVideo
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media import SampleDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedMedia,
-    DecodedVideo,
-    Part,
-    ReadySample,
-    Sample,
-    SourceUnit,
-    SpeechChunk,
-)
+from omnitrace_core.records import Part, ReadySample, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.samples.sample_input import SampleInput, parse_input
 from omnitrace_core.text.language import Language, load_language
 from omnitrace_core.text.sentences import TextSpan, text_units

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.positions import Positions
 
 Modality = Literal["text", "image", "audio", "video"]
@@ -37,9 +38,6 @@ UnitKind = Literal[
     "sound_chunk",  # a stretch of speech in a video's sound
 ]
 SOUND_KINDS: frozenset[str] = frozenset({"sound_bin", "sound_chunk"})
-
-
-# --- samples ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,69 +148,6 @@ class Sample:
     def parts(self) -> tuple[Part, ...]:
         """All parts in reading order; `part_index` everywhere counts in this tuple."""
         return tuple(part for message in self.messages for part in message.content)
-
-
-# --- decoded media ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """An image as the model will see it.
-
-    pixels: [height, width, 3] uint8, already resized by the model's own rule.
-    width, height: of the original, EXIF orientation applied (boxes are in these pixels).
-    """
-
-    pixels: NDArray[np.uint8]
-    width: int
-    height: int
-    sha256: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedAudio:
-    """A mono waveform.
-
-    waveform: [n_samples] float32 in [-1, 1] at `sample_rate` Hz.
-    start_s: time of the first sample in the original file; duration_s: of the original file.
-    """
-
-    waveform: Float32
-    sample_rate: int
-    start_s: float
-    duration_s: float
-    sha256: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedVideo:
-    """Sampled frames, each with its true time, and the sound track if there is one.
-
-    frames: [n_frames, height, width, 3] uint8, resized by the model's own rule.
-    frame_times_s: [n_frames] float64, presentation time of each sampled frame in the file.
-    fps: sampled frames per second of video, the rate that the model's processor gets.
-    width, height, duration_s: of the original.
-    """
-
-    frames: NDArray[np.uint8]
-    frame_times_s: NDArray[np.float64]
-    fps: float
-    width: int
-    height: int
-    start_s: float
-    end_s: float
-    duration_s: float
-    sound: DecodedAudio | None
-    sha256: str
-    notes: tuple[str, ...] = ()
-
-
-DecodedMedia = DecodedImage | DecodedAudio | DecodedVideo
-
-
-# --- units, traces, spans ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

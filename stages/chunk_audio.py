@@ -9,9 +9,10 @@ from functools import partial
 
 import pyarrow as pa
 
+from omnitrace_core.decoded_media import DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.errors import Quarantined, SpeechError
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedImage, DecodedMedia, DecodedVideo, Sample
+from omnitrace_core.records import Sample
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.units.cut import SpeechByPart
 from stages.arrow import codec

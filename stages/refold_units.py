@@ -10,19 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedAudio, DecodedMedia
 from omnitrace_core.errors import MediaError, MediaMissing, SampleError, TraceError
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import Positions
 from omnitrace_core.reader import SampleReader
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedMedia,
-    Float32,
-    Fold,
-    Sample,
-    SourceUnit,
-    SpeechChunk,
-)
+from omnitrace_core.records import Float32, Fold, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.tracing.refold import refold
 from omnitrace_core.units.assign import assign_units, empty_unit_notes
 from omnitrace_core.units.cut import SpeechByPart, build_units

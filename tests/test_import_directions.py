@@ -19,6 +19,7 @@ PACKAGES = ("omnitrace_core", "stages", "pipeline")
 # Modules that all others use. They import each other, and no other module of the three packages.
 BASE_MODULES = (
     "addresses",
+    "decoded_media",
     "errors",
     "media_rules",
     "options",

@@ -117,18 +117,6 @@ def unpack(
     return values.astype(np.float32).reshape(n_rows, n_columns)
 
 
-def upscale(heat: HeatMap, height: int, width: int) -> Float32:
-    """The heat map at the size of a picture: [height, width] float32, each pixel its patch's value.
-
-    height, width: in pixels.
-    """
-    n_rows, n_columns = heat.values.shape
-    rows = (np.arange(height) * 2 + 1) * n_rows // (2 * height)
-    columns = (np.arange(width) * 2 + 1) * n_columns // (2 * width)
-    scaled: Float32 = heat.values[rows[:, None], columns]
-    return scaled
-
-
 @dataclass(frozen=True, slots=True)
 class _Grid:
     """The patches of a picture, and how its positions overlap them.

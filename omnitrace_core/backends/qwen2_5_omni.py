@@ -23,10 +23,11 @@ from omnitrace_core.backends.base import (
 from omnitrace_core.backends.caches import growing_cache
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
+from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
-from omnitrace_core.records import DecodedVideo, ReadySample
+from omnitrace_core.records import ReadySample
 from omnitrace_core.samples.sample_input import SampleInput, as_sequence
 from omnitrace_core.units.assign import assign_units, empty_unit_notes
 

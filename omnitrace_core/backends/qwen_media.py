@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitrace_core.backends.prompt import PlacedTokens
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedVideo
 from omnitrace_core.errors import MediaEmpty
 from omnitrace_core.positions import PositionKind
-from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedVideo, Part, ReadySample
+from omnitrace_core.records import Part, ReadySample
 from omnitrace_core.units.extents import frame_bins, sound_end_s
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media.containers import mp3
 from omnitrace_core.media.containers.sniff import (
@@ -29,7 +30,7 @@ from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part
+from omnitrace_core.records import Float32, Part
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import UnknownPartType
 from omnitrace_core.media.audio import decode_audio
 from omnitrace_core.media.image import decode_image
 from omnitrace_core.media.video import decode_video
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedMedia, Part
+from omnitrace_core.records import Part
 from omnitrace_core.samples.checks import check_options
 
 

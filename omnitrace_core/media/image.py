@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedImage
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.containers.sniff import HEAD_BYTES, check_kind
 from omnitrace_core.media.fetching.fetch import read_media, sha256_of
 from omnitrace_core.media.sizes import check_decoded, image_size
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedImage, Part
+from omnitrace_core.records import Part
 
 # Pillow's other readers are not used: some start programs (EPS: Ghostscript) or accept almost any
 # bytes.

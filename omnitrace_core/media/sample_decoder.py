@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia
 from omnitrace_core.errors import MediaMemory, MediaTooLarge, SampleError
 from omnitrace_core.media.decode import decode_part
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Part
+from omnitrace_core.records import Part
 
 
 class SampleDecoder:

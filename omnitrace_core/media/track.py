@@ -1,4 +1,4 @@
-"""Sound tracks of containers, on the clock of the file: of a video, or for their own sake."""
+"""Decode the sound track of a container, on the clock of the file: of a video, or alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedAudio, DecodedVideo
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.waveform import SAMPLE_BYTES, to_model_rate
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, DecodedVideo, Float32, Part
+from omnitrace_core.records import Float32, Part
 
 if TYPE_CHECKING:
     from decord import AudioReader

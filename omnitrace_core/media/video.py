@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media.containers.sniff import (
     HEAD_BYTES,
@@ -34,7 +35,7 @@ from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media.track import read_track, too_long
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedVideo, Part
+from omnitrace_core.records import Part
 
 if TYPE_CHECKING:
     from decord import VideoReader

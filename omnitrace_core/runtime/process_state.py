@@ -1,4 +1,4 @@
-"""Undoes what speech libraries change in the process: threads, random seeds, logging."""
+"""Undo what speech libraries change in the process: threads, random seeds, logging."""
 
 from __future__ import annotations
 

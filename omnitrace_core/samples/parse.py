@@ -1,4 +1,4 @@
-"""From any input form to a `Sample`; an input that is not a valid sample is refused with a reason.
+"""Turn any input form into a `Sample`, or refuse it with the reason.
 
 There are three steps: `forms.normalise` turns any form into a row that can be stored,
 `checks.check_row` refuses a row that is not a valid sample, `build.build_sample` builds the record.

@@ -69,8 +69,6 @@ class RetryingS3(S3FileSystem):
 
     call_s3 = sync_wrapper(_call_s3)
 
-    # --- listing and deleting ---------------------------------------------------------------
-
     async def _list_objects(self, path: str, deep: bool) -> dict[str, dict[str, Any]]:
         """The objects of a folder: their path relative to it, and their entry in the listing.
 
@@ -131,8 +129,6 @@ class RetryingS3(S3FileSystem):
         except FileNotFoundError:
             return None
 
-    # --- reading ----------------------------------------------------------------------------
-
     async def _read_tagged(self, path: str) -> tuple[bytes, str]:
         bucket, key, _ = self.split_path(path)
         response = await self._call_s3("get_object", Bucket=bucket, Key=key)
@@ -165,8 +161,6 @@ class RetryingS3(S3FileSystem):
             return None
 
     tag_of = sync_wrapper(_tag_of)
-
-    # --- writing ----------------------------------------------------------------------------
 
     async def _put_content(
         self, path: str, content: bytes, condition: Condition, within_s: float | None = None

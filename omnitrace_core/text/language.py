@@ -1,4 +1,4 @@
-"""Analyses texts with a spaCy pipeline, which no other module uses directly.
+"""Analyse texts with a spaCy pipeline, which no other module uses directly.
 
 A pipeline knows the language that it was trained on. Where the pipeline is English and a text is
 not, the text is analysed by rule, and the analysis says so in its note.

@@ -1,4 +1,4 @@
-"""Cuts a text into sentences, and an input text into its units: sentences and answer options.
+"""Cut a text into sentences, and an input text into its units: sentences and answer options.
 
 All functions return ranges [start, end) in order, without white space at their edges. Together the
 ranges hold every character that is not white space exactly once.

@@ -1,4 +1,4 @@
-"""Cuts a response into spans, and gives each model token a span and a part of speech.
+"""Cut a response into spans, and give each model token a span and a part of speech.
 
 Model tokens and words have different borders: a token may hold a space and a word, half a word, a
 full stop with the newline after it, or some bytes of a character. Spans and parts of speech follow

@@ -1,4 +1,4 @@
-"""Finds the source unit of each prompt position.
+"""Find the source unit of each prompt position.
 
 A `PromptMap`, which a backend makes, says where every prompt position lies in the sample. Nothing
 else of the prompt is needed, so masses can be folded into other units later, without the backend.

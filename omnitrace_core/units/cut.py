@@ -1,4 +1,4 @@
-"""Cuts a sample into source units.
+"""Cut a sample into source units.
 
 Units are cut from the sample, the extents of its media and its speech chunks; neither the model nor
 pixels are needed.

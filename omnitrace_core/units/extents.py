@@ -8,14 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    Modality,
-)
+from omnitrace_core.records import Modality
 
 
 @dataclass(frozen=True, slots=True)

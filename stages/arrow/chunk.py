@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnitrace_core.attribution.curation import UnitKinds
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import RunError
 from omnitrace_core.positions import Positions
-from omnitrace_core.records import DecodedMedia, Fold, Sample, SourceUnit, SpeechChunk, TokenTrace
+from omnitrace_core.records import Fold, Sample, SourceUnit, SpeechChunk, TokenTrace
 from omnitrace_core.samples.build import build_sample
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.units.extents import Extent

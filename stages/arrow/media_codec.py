@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    Float32,
-    Part,
-)
+from omnitrace_core.records import Float32, Part
 from omnitrace_core.units.extents import Extent, extent_of
 from stages.arrow.codec import StructValue
 

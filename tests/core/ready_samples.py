@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    Message,
-    Part,
-    ReadySample,
-    Sample,
-)
+from omnitrace_core.records import Message, Part, ReadySample, Sample
 
 
 def image(seed: int, height: int = 56, width: int = 84) -> DecodedImage:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import SOUND_KINDS, DecodedVideo, ReadySample
+from omnitrace_core.records import SOUND_KINDS, ReadySample
 from omnitrace_core.samples.parse import parse_any
 from tests.core.media_files import beep, run_ffmpeg, write_clip
 

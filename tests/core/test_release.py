@@ -104,9 +104,6 @@ def test_the_signatures_are_the_releases() -> None:
     ]
 
 
-# --- the tracer itself -----------------------------------------------------------------------
-
-
 def test_models_and_methods_by_the_releases_names(tiny_model: str) -> None:
     hub_id = "Qwen/Qwen2.5-Omni-7B"
     assert OmniTracer(model_name="qwen", method="attmean").model_options.path == hub_id
@@ -144,9 +141,6 @@ def test_a_model_without_a_backend_is_refused_at_once() -> None:
 def test_an_unknown_method_is_refused_with_the_valid_ones(tiny_model: str) -> None:
     with pytest.raises(UnknownName, match=r"'attention'.*attgrads"):
         OmniTracer(tiny_model, method="attention").load()
-
-
-# --- audio -----------------------------------------------------------------------------------
 
 
 def test_time_bins(tracer: OmniTracer) -> None:
@@ -329,9 +323,6 @@ def test_an_embedding_model_without_its_commit_is_refused(tracer: OmniTracer) ->
         tracer.trace_audio(PROMPT, SPEECH, "semantic", asr_model="vad", chunker_config=config)
 
 
-# --- video and pictures ----------------------------------------------------------------------
-
-
 def test_video_by_frames_per_second(tracer: OmniTracer, clip: str) -> None:
     usual = tracer.trace_video("What happened?", clip)
     assert len(intervals(usual, "video_bin")) == len(intervals(usual, "sound_bin")) == 4
@@ -369,9 +360,6 @@ def test_texts_and_images(tmp_path: Path, tracer: OmniTracer) -> None:
     assert [part.type for part in result.sample.parts] == ["text", "text", "image", "text"]
     kinds = [unit.kind for unit in result.units]
     assert kinds == ["instruction", "sentence", "image", "sentence"]
-
-
-# --- settings of speech -------------------------------------------------------------------------
 
 
 def speech_options(

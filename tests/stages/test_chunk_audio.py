@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from omnitrace_core.asr import PartAudio, SpeechResult
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError, SpeechError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions
-from omnitrace_core.records import DecodedAudio, Part, Sample, SpeechSegment
+from omnitrace_core.records import Part, Sample, SpeechSegment
 from omnitrace_core.samples.build import build_sample
 from omnitrace_core.samples.rows import SampleRow
 from stages import chunk_audio

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from omnitrace_core.decoded_media import DecodedImage
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedImage, Sample
+from omnitrace_core.records import Sample
 from stages.arrow.chunk import INLINE_URI, state_rows
 from stages.chunk_audio import ChunkAudio
 from stages.decode_media import DecodeMedia

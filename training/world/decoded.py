@@ -8,21 +8,13 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.media.sampling import count_frames, spread_frames
 from omnitrace_core.media.sizes import frame_size, image_size
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.reader import SampleReader
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    Message,
-    PartOptions,
-    ReadySample,
-    Sample,
-)
+from omnitrace_core.records import Message, PartOptions, ReadySample, Sample
 from omnitrace_core.records import Part as MessagePart
 from training.world.rendering import (
     FPS,

@@ -1,4 +1,4 @@
-"""Where speech chunks end: neighbouring speech segments joined to chunks of 5 to 60 s (paper).
+"""Join neighbouring speech segments to chunks of 5 to 60 s, and find where each ends (paper).
 
 `chunk_by_meaning` compares the sentence embeddings of neighbouring segments. A chunk that has its
 least length ends where the similarity falls below mean - 0.8 std of all similarities, clamped to

@@ -1,4 +1,4 @@
-"""Joins the speech segments of an engine to speech chunks, as the settings of `asr` say."""
+"""Join the speech segments of an engine to speech chunks, as the settings of `asr` say."""
 
 from __future__ import annotations
 

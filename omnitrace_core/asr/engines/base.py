@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import FatalError, SpeechError
-from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
+from omnitrace_core.records import Part, SpeechSegment
 
 # The result of an engine for one sound.
 SpeechResult = tuple[SpeechSegment, ...] | SpeechError

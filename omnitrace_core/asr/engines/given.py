@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import SpeechError
-from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
+from omnitrace_core.records import Part, SpeechSegment
 
 # Times of transcripts are often rounded to tenths of a second, or refer to the padded file.
 _TOLERANCE_S = 0.1

@@ -1,4 +1,4 @@
-"""Checks `asr.language` by engine, before any work is done."""
+"""Check `asr.language` by engine, before any work is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that an engine's packages and models are there, and finds the files of a model."""
+"""Check that an engine's packages and models are there, and find the files of a model."""
 
 from __future__ import annotations
 

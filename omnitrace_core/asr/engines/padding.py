@@ -1,4 +1,4 @@
-"""Keeps the padding of a batch from changing what a recogniser returns for a clip.
+"""Keep the padding of a batch from changing what a recogniser returns for a clip.
 
 In FunASR (1.4) and transformers (5.23), padding has an effect on clips: Paraformer's predictor
 looks one frame beyond the end of a clip, and its recurrent layer for times starts at the end of the

@@ -19,9 +19,10 @@ from omnitrace_core.asr.engines.languages import check_iso_language
 from omnitrace_core.asr.engines.model_folder import check_package
 from omnitrace_core.asr.engines.sound import decoded_end_s, model_waveform
 from omnitrace_core.asr.engines.words import split_sentences, tidy_words
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
+from omnitrace_core.records import Float32, Part, SpeechSegment, Word
 
 KEY_VARIABLE = "ELEVENLABS_API_KEY"
 _DEFAULT_MODEL = "scribe_v2"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from omnitrace_core.records import DecodedAudio, Float32
+from omnitrace_core.decoded_media import DecodedAudio
+from omnitrace_core.records import Float32
 
 # Hz that all speech models here take.
 MODEL_RATE = 16_000

@@ -1,4 +1,4 @@
-"""Transcribes several sounds with a model that takes clips of speech in batches."""
+"""Transcribe several sounds with a model that takes clips of speech in batches."""
 
 from __future__ import annotations
 

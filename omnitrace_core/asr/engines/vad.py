@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from omnitrace_core.addresses import media_name
 from omnitrace_core.asr.engines.sound import MODEL_RATE, decoded_end_s, model_waveform
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Part, SpeechSegment
+from omnitrace_core.records import Part, SpeechSegment
 from omnitrace_core.runtime.process_state import preserve_process_state
 
 if TYPE_CHECKING:

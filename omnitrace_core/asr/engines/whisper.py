@@ -17,9 +17,10 @@ from omnitrace_core.asr.engines.padding import keep_padding_out_of_whisper
 from omnitrace_core.asr.engines.sound import MODEL_RATE, SoundClip, cut_clips
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
+from omnitrace_core.records import Float32, Part, SpeechSegment, Word
 from omnitrace_core.runtime.process_state import preserve_process_state
 
 # Whisper pads each clip to this length.

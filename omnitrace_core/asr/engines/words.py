@@ -1,4 +1,4 @@
-"""Words with their times: put in order, punctuated, and joined to sentences."""
+"""Put words with their times in order, punctuate them, and join them to sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AAC without a container: frames, each with a header of its own (ISO/IEC 13818-7, 6.2)."""
+"""AAC without a container: frames, each with its header (ISO/IEC 13818-7, 6.2)."""
 
 from __future__ import annotations
 

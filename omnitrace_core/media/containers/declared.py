@@ -1,4 +1,4 @@
-"""What a container says of its own bytes, and reading at places that it names."""
+"""What a container declares about its bytes; read at the places that it declares."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 # No file is larger; offsets beyond it come from headers that lie.
 _MOST_BYTES = 1 << 42
-# Zeros may be silence: so many are none.
+# Zeros may be silence; more of them than this are not counted as padding.
 _MOST_PADDING = 1 << 12
 
 

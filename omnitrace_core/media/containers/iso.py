@@ -61,7 +61,7 @@ def declared(file: BinaryIO, size: int) -> Declared:
 
 
 def _refers_elsewhere(file: BinaryIO, track: Place) -> bool:
-    """Whether a data reference (8.7.2) names another file: one without the flag of its own."""
+    """Whether a data reference (8.7.2) names another file: one without the flag for this file."""
     found = _find(file, b"mdia/minf/dinf/dref", *track)
     if found is None:
         return False

@@ -47,7 +47,7 @@ class Frames:
         return self.n_frames * (1152 if self.first >> 19 & 3 == 3 else 576)
 
     def header(self) -> bytes:
-        """A Xing header, for readers that would estimate the length: a frame of its own."""
+        """A Xing header, for readers that would estimate the length: a separate frame."""
         first = self.first & 0xFFFF_0DFF | 0xE000 | 0x1_0000
         info = struct.pack(">4sIII", b"Xing", 3, self.n_frames, self.end - self.start)
         frame = struct.pack(">I", first) + bytes(_side_bytes(first)) + info

@@ -1,6 +1,6 @@
 """Files made of chunks: WAV, RF64, AVI (little-endian), AIFF (big-endian) and CAF.
 
-Each chunk is a name of four characters, a length, and so many bytes. A file must be chunks to its
+Each chunk is a name of four characters, a length, and that many bytes. A file must be chunks to its
 end: one that was cut, and one whose header tells of less than there is, are both found out.
 """
 

@@ -1,4 +1,4 @@
-"""What a media file is, and whether all of it is there: read from its bytes, never from its name.
+"""Find what a media file is, and whether all of it is there, from its bytes and not its name.
 
 Decoders are forgiving: FFmpeg plays the first half of a cut file without a word, and opens
 playlists that point elsewhere. So the kind is settled here first, from a list of what is read, and
@@ -177,7 +177,7 @@ def video_start_s(file: BinaryIO, kind: Kind | None, name: str) -> float | None:
     elif kind is _FLV:
         start_s = flv.video_start_s(file)
     if n_videos > 1:
-        # FFmpeg takes the one that it finds best, by rules of its own.
+        # FFmpeg would select one by its rules.
         raise MediaCorrupt(f"{name}: {n_videos} video tracks; keep the one that is meant")
     return start_s if n_videos else None
 

@@ -1,4 +1,4 @@
-"""Local media: opened once, checked after opening, and read through that descriptor.
+"""Open a local media file once, check it after opening, and read it through that descriptor.
 
 A path may lead to another file a moment after it was checked. So the checks are made on the opened
 file: where it lies (`media.roots`), what kind of file it is, how large it is.

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import OmniTraceError
 from omnitrace_core.media.isolation.protocol import (
     DecodeRequest,
@@ -26,7 +27,6 @@ from omnitrace_core.media.isolation.protocol import (
     send,
 )
 from omnitrace_core.media.progress.heartbeat import set_listener
-from omnitrace_core.records import DecodedMedia
 
 DecodeFunction = Callable[..., DecodedMedia]
 

@@ -1,4 +1,4 @@
-"""Decoding in a child process: a hang, a crash or too much memory costs one part.
+"""Decode in a child process: a hang, a crash or too much memory costs one part.
 
 This does not protect against hostile code: the child has the same rights as its parent.
 """
@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Callable
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import InternalError, MediaCrashed, MediaMemory
 from omnitrace_core.media.isolation.child_process import DecoderProcess
 from omnitrace_core.media.isolation.protocol import DecodeRequest, Reply
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedMedia, Part
+from omnitrace_core.records import Part
 
 # An idle child that holds more MiB than this, or more than half of its limit, is replaced.
 _MAX_IDLE_MIB = 1024

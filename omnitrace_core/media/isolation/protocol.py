@@ -17,10 +17,11 @@ from enum import Enum
 
 import numpy as np
 
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import OmniTraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedMedia, Part
+from omnitrace_core.records import Part
 
 # More than any decoded media has arrays: a larger number means that the bytes are not a message.
 _MAX_FRAMES = 1024

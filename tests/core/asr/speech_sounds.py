@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, PartOptions, SpeechSegment
+from omnitrace_core.records import Float32, Part, PartOptions, SpeechSegment
 from tests.core.media_files import DATA
 
 # Two sentences of synthetic English speech (see tests/data/README.md), between pauses of 1, 2, 1 s.

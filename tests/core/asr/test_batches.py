@@ -14,9 +14,10 @@ from omnitrace_core.asr.engines import base, paraformer, whisper
 from omnitrace_core.asr.engines.base import SpeechResult, find_segments, only_result
 from omnitrace_core.asr.engines.sound import SoundClip, cut_clips
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Float32, Part, SpeechSegment, Word
+from omnitrace_core.records import Float32, Part, SpeechSegment, Word
 from omnitrace_core.runtime.process_state import preserve_process_state
 from tests.core.asr import tiny_speech
 from tests.core.asr.speech_sounds import decode_speech

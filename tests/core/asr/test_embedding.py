@@ -12,11 +12,12 @@ import pytest
 from omnitrace_core.asr.chunking import embedding
 from omnitrace_core.asr.chunking.chunker import SpeechChunker
 from omnitrace_core.asr.chunking.embedding import load_embedder
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedAudio, Message, Part, Sample, SpeechChunk, SpeechSegment
+from omnitrace_core.records import Message, Part, Sample, SpeechChunk, SpeechSegment
 from tests.core.asr import tiny_speech
 
 TEXTS = ["apple pear", "motor", "apple pear plum brake wheel"]

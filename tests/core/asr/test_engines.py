@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from omnitrace_core.asr import SpeechEngine, engines, list_asr_engines, load_engine
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import SpeechError, UnknownName
 from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions
-from omnitrace_core.records import DecodedAudio, Part, SpeechSegment, Word
+from omnitrace_core.records import Part, SpeechSegment, Word
 from tests.core.asr.speech_sounds import SPEECH, covered_s, decode_speech, long_speech
 
 

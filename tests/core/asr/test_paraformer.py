@@ -14,9 +14,10 @@ import pytest
 from omnitrace_core.asr import LoadableEngine, load_engine
 from omnitrace_core.asr.engines import paraformer
 from omnitrace_core.asr.engines.words import join_texts
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError, FatalError, SpeechError
 from omnitrace_core.options import AsrOptions
-from omnitrace_core.records import DecodedAudio, Part, SpeechSegment, Word
+from omnitrace_core.records import Part, SpeechSegment, Word
 from tests.core.asr.speech_sounds import decode_speech
 from tests.core.media_files import DATA
 

@@ -11,11 +11,12 @@ import pytest
 from omnitrace_core.asr import load_engine
 from omnitrace_core.asr.chunking import embedding
 from omnitrace_core.asr.engines import whisper
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedAudio, Message, Part, Sample
+from omnitrace_core.records import Message, Part, Sample
 from tests.core.asr import tiny_speech
 from tests.core.asr.speech_sounds import decode_speech, long_speech
 

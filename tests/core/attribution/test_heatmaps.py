@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 
 from omnitrace_core.attribution.curation import pos_weights, span_means
-from omnitrace_core.attribution.heatmaps import HeatMap, pack, span_heatmaps, unpack, upscale
+from omnitrace_core.attribution.heatmaps import HeatMap, pack, span_heatmaps, unpack
 from omnitrace_core.backends import load_backend
 from omnitrace_core.backends.base import Backend, EncodedSample
+from omnitrace_core.decoded_media import DecodedImage, DecodedVideo
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
 from omnitrace_core.positions import PositionKind, PromptMap
-from omnitrace_core.records import (
-    DecodedImage,
-    DecodedVideo,
-    Float32,
-    Segmentation,
-    Span,
-    TokenTrace,
-)
+from omnitrace_core.records import Float32, Segmentation, Span, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from tests.core.ready_samples import image, ready, sound, video
 
@@ -74,9 +68,6 @@ def covers(outer: Box, inner: Box) -> bool:
         and inner[2] <= outer[2]
         and inner[3] <= outer[3]
     )
-
-
-# --- the truth is known: which pixels changed ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +173,6 @@ def test_maps_of_a_real_trace_hold_the_mass_of_their_units(tiny_model: str) -> N
     totals = [float(heat.values.sum()) for heat in heats]
     np.testing.assert_allclose(totals, masses[:, seen].ravel(), rtol=1e-5)
     assert min(totals) > 0
-
-
-# --- geometry -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -298,9 +286,6 @@ def test_too_many_patches_are_refused() -> None:
         span_heatmaps(np.ones((1, 4), np.float32), prompt, ONE_NOUN)
 
 
-# --- storing and showing ------------------------------------------------------------------------
-
-
 def test_packed_maps_are_within_half_a_level() -> None:
     values = np.random.default_rng(1).random((7, 11), dtype=np.float32) ** 4
     packed, scale = pack(values)
@@ -329,15 +314,3 @@ def test_a_faint_map_packs_like_a_strong_one() -> None:
 def test_a_packed_map_of_another_size_is_refused() -> None:
     with pytest.raises(TraceError, match="packed heat map of 6 bytes does not have 2 x 4 patches"):
         unpack(bytes(6), 1.0, 2, 4)
-
-
-def test_upscaled_maps_repeat_their_patches() -> None:
-    (heat,) = span_heatmaps(
-        np.arange(8, dtype=np.float32)[None], picture(tiles(2, 3, 640, 480)), ONE_NOUN
-    )
-    large = upscale(heat, 480, 640)
-    assert (large.dtype, large.shape) == (np.float32, (480, 640))
-    np.testing.assert_array_equal(upscale(heat, 4, 9), heat.values.repeat(2, 0).repeat(3, 1))
-    assert large[239, 212] == heat.values[0, 0]
-    assert large[240, 214] == heat.values[1, 1]
-    np.testing.assert_array_equal(upscale(heat, 2, 3), heat.values)

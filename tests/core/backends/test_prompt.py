@@ -11,10 +11,11 @@ import torch
 
 from omnitrace_core.backends import load_backend, media_rules
 from omnitrace_core.backends.base import Backend
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage
 from omnitrace_core.errors import BackendError, MediaEmpty, TraceError, UnknownName
 from omnitrace_core.options import ModelOptions, UnitOptions
 from omnitrace_core.positions import PositionKind
-from omnitrace_core.records import DecodedAudio, DecodedImage, ReadySample
+from omnitrace_core.records import ReadySample
 from tests.core.ready_samples import image, one_of_each, ready, sound, video
 
 

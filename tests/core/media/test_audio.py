@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaError, MediaTooLarge
 from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, Part, PartOptions
+from omnitrace_core.records import Part, PartOptions
 from tests.core.media_files import audio_bytes, beep, image_bytes, onset_s
 
 RULES = MediaRules()

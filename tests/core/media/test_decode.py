@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage
 from omnitrace_core.errors import MediaError
 from omnitrace_core.media import SampleDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, DecodedImage, Message, Part, Sample
+from omnitrace_core.records import Message, Part, Sample
 from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes
 

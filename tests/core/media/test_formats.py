@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedVideo
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaError
 from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, DecodedVideo, Modality, Part, PartOptions
+from omnitrace_core.records import Modality, Part, PartOptions
 from tests.core.media.false_headers import (
     converted,
     flac_declaring,

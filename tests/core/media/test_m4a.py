@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaError, MediaTooLarge
 from omnitrace_core.media import audio as audio_module
 from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedAudio, Part, PartOptions
+from omnitrace_core.records import Part, PartOptions
 from tests.core.media_files import audio_bytes, beep, onset_s, run_ffmpeg, write_clip
 
 DEFAULTS = MediaOptions()

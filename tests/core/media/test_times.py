@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media import decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedVideo, Part, PartOptions
+from omnitrace_core.records import Part, PartOptions
 from tests.core.media_files import beep, grey_index, onset_s, run_ffmpeg, write_clip
 
 OPUS = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "1M", "-c:a", "libopus")

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media import decode_part
 from omnitrace_core.media import video as video_module
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedVideo, Part, PartOptions
+from omnitrace_core.records import Part, PartOptions
 from tests.core.media_files import (
     audio_bytes,
     beep,

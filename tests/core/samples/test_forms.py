@@ -22,9 +22,6 @@ def chat(content: object, **fields: object) -> Sample:
     return parse_any({"id": "s", "messages": [{"role": "user", "content": content}], **fields})
 
 
-# --- the forms -----------------------------------------------------------------------------------
-
-
 def test_real_samples(shared_data: Path) -> None:
     found = {}
     for obj in json.loads((shared_data / "samples.json").read_text()):
@@ -204,9 +201,6 @@ def test_own_form_with_everything() -> None:
 def test_a_sample_passes_through() -> None:
     sample = chat("Hello?")
     assert parse_any(sample) is sample
-
-
-# --- rules of all forms --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

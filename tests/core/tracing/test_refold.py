@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import TraceError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions, UnitOptions
 from omnitrace_core.positions import PositionKind, Positions, PromptMap
-from omnitrace_core.records import DecodedMedia, Float32, Fold, ReadySample, SourceUnit, TokenTrace
+from omnitrace_core.records import Float32, Fold, ReadySample, SourceUnit, TokenTrace
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
 from omnitrace_core.tracing.refold import refold

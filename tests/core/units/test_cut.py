@@ -7,17 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import (
-    DecodedMedia,
-    Message,
-    Part,
-    Sample,
-    SpeechChunk,
-)
+from omnitrace_core.records import Message, Part, Sample, SpeechChunk
 from omnitrace_core.units.assign import assign_units
 from omnitrace_core.units.cut import time_bins
 from tests.core.ready_samples import image, image_with_grid, ready, sound, video

@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedMedia, DecodedVideo
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedMedia, DecodedVideo, Message, Part, Sample
+from omnitrace_core.records import Message, Part, Sample
 from omnitrace_core.text.sentences import TextSpan
 from omnitrace_core.units.cut import build_units
 from omnitrace_core.units.extents import Extent, extent_of, frame_bins, sound_end_s

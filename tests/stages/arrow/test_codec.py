@@ -8,17 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.positions import PositionKind, Positions, PromptMap
-from omnitrace_core.records import (
-    DecodedMedia,
-    Fold,
-    SourceUnit,
-    SpeechChunk,
-    TokenTrace,
-    Word,
-)
+from omnitrace_core.records import Fold, SourceUnit, SpeechChunk, TokenTrace, Word
 from omnitrace_core.units.extents import extent_of
 from stages.arrow import codec, media_codec
 from stages.arrow.python_values import python_values

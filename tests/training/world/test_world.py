@@ -9,17 +9,11 @@ from random import Random
 import numpy as np
 import pytest
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import (
-    DecodedAudio,
-    DecodedImage,
-    DecodedMedia,
-    DecodedVideo,
-    ReadySample,
-    SourceUnit,
-)
+from omnitrace_core.records import ReadySample, SourceUnit
 from omnitrace_core.samples.parse import parse_any
 from training.world.decoded import as_ready
 from training.world.files import write_world

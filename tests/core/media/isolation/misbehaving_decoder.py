@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from omnitrace_core.decoded_media import DecodedImage, DecodedMedia
 from omnitrace_core.errors import DecoderError, MediaEmpty
 from omnitrace_core.media.fetching.fetch import media_path
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import DecodedImage, DecodedMedia, Part
+from omnitrace_core.records import Part
 
 MIB = 1 << 20
 _kept: list[bytearray] = []

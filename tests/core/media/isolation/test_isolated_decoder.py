@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia
 from omnitrace_core.errors import (
     DecoderError,
     InternalError,
@@ -31,7 +32,7 @@ from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
-from omnitrace_core.records import DecodedAudio, DecodedImage, DecodedMedia, Message, Part, Sample
+from omnitrace_core.records import Message, Part, Sample
 from tests.conftest import ROOT
 from tests.core.media_files import audio_bytes, beep, image_bytes, write_clip
 
