@@ -24,22 +24,22 @@ def cluster() -> dict[str, Any]:
     return loaded
 
 
-def test_ray_accepts_the_cluster(cluster: dict[str, Any]) -> None:
+def test_ray_accepts_the_file(cluster: dict[str, Any]) -> None:
     validate_config(prepare_config(cluster))
 
 
-def test_it_keeps_to_rays_schema(cluster: dict[str, Any]) -> None:
+def test_file_follows_the_schema_of_ray(cluster: dict[str, Any]) -> None:
     schema = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
     jsonschema.validate(cluster, json.loads(schema.read_text()))
 
 
-def test_ray_would_refuse_a_broken_one(cluster: dict[str, Any]) -> None:
+def test_ray_refuses_a_broken_file(cluster: dict[str, Any]) -> None:
     broken = {**cluster, "no_such_field": 1}
     with pytest.raises(Exception, match="no_such_field"):
         validate_config(prepare_config(broken))
 
 
-def test_every_node_asks_for_the_token_and_spills_on_nvme(cluster: dict[str, Any]) -> None:
+def test_every_node_requires_the_token_and_spills_to_nvme(cluster: dict[str, Any]) -> None:
     for role in ("head", "worker"):
         (start,) = [line for line in cluster[f"{role}_start_ray_commands"] if "ray start" in line]
         assert "RAY_AUTH_MODE=token" in start
@@ -47,7 +47,7 @@ def test_every_node_asks_for_the_token_and_spills_on_nvme(cluster: dict[str, Any
     assert any(target.endswith(".ray/auth_token") for target in cluster["file_mounts"])
 
 
-def test_workers_may_be_spot_and_the_head_is_not(cluster: dict[str, Any]) -> None:
+def test_workers_are_spot_nodes_and_the_head_is_not(cluster: dict[str, Any]) -> None:
     types = cluster["available_node_types"]
     spot = {
         name
@@ -58,8 +58,8 @@ def test_workers_may_be_spot_and_the_head_is_not(cluster: dict[str, Any]) -> Non
     assert types["h200"]["resources"]["GPU"] == 8
 
 
-def test_the_head_alone_has_a_role_that_starts_nodes(cluster: dict[str, Any]) -> None:
-    """The roles are told of where it is told what they need."""
+def test_only_the_head_has_a_role_that_starts_nodes(cluster: dict[str, Any]) -> None:
+    """docs/cluster.md lists both roles and their rights."""
     roles = {
         name: node["node_config"]["IamInstanceProfile"]["Name"]
         for name, node in cluster["available_node_types"].items()
@@ -77,7 +77,7 @@ def test_the_head_alone_has_a_role_that_starts_nodes(cluster: dict[str, Any]) ->
     assert "ec2:" not in workers
 
 
-def test_the_quotas_are_those_of_all_nodes(cluster: dict[str, Any]) -> None:
+def test_documented_quotas_cover_all_nodes(cluster: dict[str, Any]) -> None:
     types = cluster["available_node_types"]
     document = (ROOT / "docs" / "cluster.md").read_text()
     for name in ("h200", "decode"):
@@ -98,14 +98,16 @@ def test_nodes_have_room_for_the_graph(cluster: dict[str, Any]) -> None:
     assert on_cpus <= types["decode"]["max_workers"] * types["decode"]["resources"]["CPU"]
     workers = [node for name, node in types.items() if name != cluster["head_node_type"]]
     assert sum(node["max_workers"] for node in workers) <= cluster["max_workers"]
-    # Every other stage asks for a CPU or a part of one, so a head without any gets none of them.
-    asked = [value for name, value in config.ray.model_dump().items() if name.endswith("_cpus")]
-    assert len(asked) == 5
-    assert min(asked) > 0
+    # Every stage reserves a CPU or a part of one, so none of them runs on a head without CPUs.
+    stage_cpus = [
+        value for name, value in config.ray.model_dump().items() if name.endswith("_cpus")
+    ]
+    assert len(stage_cpus) == 5
+    assert min(stage_cpus) > 0
     assert types[cluster["head_node_type"]]["resources"] == {"CPU": 0}
 
 
-def test_nodes_install_what_the_config_asks_for(cluster: dict[str, Any]) -> None:
+def test_nodes_install_the_packages_that_the_config_needs(cluster: dict[str, Any]) -> None:
     (install,) = [line for line in cluster["setup_commands"] if "pip install" in line]
     assert "constraints.txt" in install
     assert "[cluster,paraformer]" in install

@@ -24,8 +24,8 @@ from tests.stages.chunks import user
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-DEADLY = Path(__file__).parent / "deadly"
-HELD = Path(__file__).parent / "held"
+KILLING_SAMPLES = Path(__file__).parent / "killing_samples"
+BLOCKED_STAGES = Path(__file__).parent / "blocked_stages"
 STAGES = ("DecodeMedia", "ChunkAudio", "TraceDecode", "CurateSpans")
 
 
@@ -44,40 +44,41 @@ def processes(stage: str, root: psutil.Process) -> list[psutil.Process]:
 def hold(case: Case, **first: int) -> Path:
     """Make each actor hold its chunks from these numbers on, until the returned file is deleted.
 
-    See `held/sitecustomize.py`.
+    See `blocked_stages/sitecustomize.py`.
     """
-    file = case.folder / "held" / "first.json"
+    file = case.folder / "blocked" / "first.json"
     file.parent.mkdir()
     file.write_text(json.dumps(first))
-    case.env |= {"PYTHONPATH": f"{HELD}:{REPOSITORY}", "HELD": str(file)}
+    case.env |= {"PYTHONPATH": f"{BLOCKED_STAGES}:{REPOSITORY}", "BLOCKED_STAGES": str(file)}
     return file
 
 
-def holders(held: Path, stage: str, root: psutil.Process) -> list[psutil.Process]:
+def holders(block_file: Path, stage: str, root: psutil.Process) -> list[psutil.Process]:
     """Actors of a stage below this process that hold a chunk."""
-    keep = {path.name for path in held.parent.glob(f"{stage}.*")}
+    keep = {path.name for path in block_file.parent.glob(f"{stage}.*")}
     return [process for process in processes(stage, root) if f"{stage}.{process.pid}" in keep]
 
 
 def test_killed_actors(tmp_path: Path, tiny_model: str) -> None:
-    """One actor of each stage, all at once, while each holds a chunk of pictures."""
+    """One actor of each stage is killed, all at once, while each holds a chunk of pictures."""
     data = image_bytes(Image.new("RGB", (64, 48), "red"))
-    asks = user({"type": "image", "data": data}, {"type": "text", "text": "What is it?"})
-    rows = [{"sample_id": f"s{number}", "messages": [asks]} for number in range(16)]
+    message = user({"type": "image", "data": data}, {"type": "text", "text": "What is it?"})
+    rows = [{"sample_id": f"s{number}", "messages": [message]} for number in range(16)]
     case = make_case(tmp_path, tiny_model, {"a": rows[:8], "b": rows[8:]})
-    held = hold(case, DecodeMedia=5, ChunkAudio=4, TraceDecode=3, CurateSpans=2)
+    block_file = hold(case, DecodeMedia=5, ChunkAudio=4, TraceDecode=3, CurateSpans=2)
     driver = case.start()
     root = psutil.Process(driver.pid)
     try:
         wait_until(
-            lambda: case.at_work() and all(holders(held, stage, root) for stage in STAGES), driver
+            lambda: case.at_work() and all(holders(block_file, stage, root) for stage in STAGES),
+            driver,
         )
         assert (case.n_chunk_files(), case.published()) == (1, 0), case.log()
-        doomed = [holders(held, stage, root) for stage in STAGES]
-        assert [len(actors) for actors in doomed] == [1, 1, 1, 1]
-        for (actor,) in doomed:
+        victims = [holders(block_file, stage, root) for stage in STAGES]
+        assert [len(actors) for actors in victims] == [1, 1, 1, 1]
+        for (actor,) in victims:
             actor.kill()
-        held.unlink()
+        block_file.unlink()
         assert driver.wait(400) == 0, case.log()
     finally:
         kill_group(driver)
@@ -85,9 +86,9 @@ def test_killed_actors(tmp_path: Path, tiny_model: str) -> None:
 
 
 def test_samples_that_kill_their_actor_every_time(tmp_path: Path, tiny_model: str) -> None:
-    ids = ["s0", "s1", "deadly-2", "poison-3", "s4", "unready-5"]
+    ids = ["s0", "s1", "kill-in-trace-2", "break-device-3", "s4", "kill-in-encode-5"]
     case = make_case(tmp_path, tiny_model, {"a": ids}, run={"chunk_samples": 3})
-    case.env["PYTHONPATH"] = f"{DEADLY}:{REPOSITORY}"
+    case.env["PYTHONPATH"] = f"{KILLING_SAMPLES}:{REPOSITORY}"
     assert case.finish(timeout_s=500) == 0, case.log()
     codes = assert_exactly_once(case)
     quarantined = {key for key, code in codes.items() if code == "quarantined"}
@@ -100,30 +101,35 @@ def test_samples_that_kill_their_actor_every_time(tmp_path: Path, tiny_model: st
 
 
 def test_model_that_kills_its_process_when_it_is_loaded(tmp_path: Path, tiny_model: str) -> None:
-    """As on a machine with too little memory; Ray alone would load it forever."""
+    """As on a machine with too little memory; Ray itself would load it without end."""
     case = make_case(tmp_path, tiny_model, {"a": ["s0", "s1"]})
-    case.env |= {"PYTHONPATH": f"{DEADLY}:{REPOSITORY}", "DEADLY_LOAD": f"{case.folder}/loads"}
+    case.env |= {
+        "PYTHONPATH": f"{KILLING_SAMPLES}:{REPOSITORY}",
+        "KILL_IN_LOAD": f"{case.folder}/loads",
+    }
     assert case.finish(timeout_s=500) == 1, case.log()
     assert f"the process that loads model.path={tiny_model} died 5 times in a row" in case.output()
     assert (case.folder / "loads").read_text() == "x" * 5
     assert case.n_chunk_files() == case.published() == 0
-    del case.env["DEADLY_LOAD"]
+    del case.env["KILL_IN_LOAD"]
     assert case.finish() == 0, case.log()
     assert set(assert_exactly_once(case).values()) == {""}
 
 
 def test_lost_node(tmp_path: Path, tiny_model: str) -> None:
-    """While its models hold chunks; the head alone has too few CPUs for the graph."""
+    """A node is lost while its models hold chunks; the head has too few CPUs for the graph."""
     ids = [f"s{number}" for number in range(24)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
     case.tree["model"]["replicas"] = 2
-    held = hold(case, TraceDecode=2)
+    block_file = hold(case, TraceDecode=2)
     with local_cluster(1, {**os.environ, **case.env}) as cluster:
         node = cluster.add_node(3)
         driver = case.start("--address", cluster.address)
         try:
-            wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
-            lose(case, cluster, node, held)
+            wait_until(
+                lambda: case.at_work() and bool(holders(block_file, "TraceDecode", node)), driver
+            )
+            lose(case, cluster, node, block_file)
             cluster.add_node(3)
             assert driver.wait(400) == 0, case.log()
         finally:
@@ -132,10 +138,10 @@ def test_lost_node(tmp_path: Path, tiny_model: str) -> None:
 
 
 def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_model: str) -> None:
-    """A head without CPUs; a node is added, then lost at work, and another is added later."""
+    """A head without CPUs: a node is added and lost at work; later another is added."""
     ids = [f"s{number}" for number in range(24)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:12], "b": ids[12:]})
-    held = hold(case, TraceDecode=2)
+    block_file = hold(case, TraceDecode=2)
     # Ray gives up after half an hour without progress by default; this makes it 3 s.
     case.env["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "3"
     log = case.folder / "log"
@@ -150,8 +156,10 @@ def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_mo
             assert no_capacity in log.read_text()
             assert not case.at_work()
             node = cluster.add_node(3)
-            wait_until(lambda: case.at_work() and bool(holders(held, "TraceDecode", node)), driver)
-            lose(case, cluster, node, held)
+            wait_until(
+                lambda: case.at_work() and bool(holders(block_file, "TraceDecode", node)), driver
+            )
+            lose(case, cluster, node, block_file)
             log_length, committed = len(log.read_text()), case.n_chunk_files()
             wait_until(lambda: no_capacity in log.read_text()[log_length:], driver)
             assert no_capacity in log.read_text()[log_length:]
@@ -163,15 +171,15 @@ def test_run_that_waits_for_capacity_and_loses_all_of_it(tmp_path: Path, tiny_mo
     assert set(assert_exactly_once(case).values()) == {""}
 
 
-def lose(case: Case, cluster: LocalCluster, node: psutil.Process, held: Path) -> None:
+def lose(case: Case, cluster: LocalCluster, node: psutil.Process, block_file: Path) -> None:
     """Kill a node whose models hold chunks; then let all other actors go on.
 
-    held: the file that `hold` returned.
+    block_file: the file that `hold` returned.
     """
-    assert holders(held, "TraceDecode", node), case.log()
+    assert holders(block_file, "TraceDecode", node), case.log()
     assert 0 < case.n_chunk_files() < 12
     assert case.published() == 0
     actors = [actor for stage in STAGES for actor in processes(stage, node)]
     cluster.kill_node(node)
     assert psutil.wait_procs(actors, timeout=60)[1] == []
-    held.unlink()
+    block_file.unlink()

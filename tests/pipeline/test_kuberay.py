@@ -1,4 +1,4 @@
-"""What can be known of the Kubernetes files without Kubernetes."""
+"""Check the Kubernetes files without a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.driver.ray_session import reserved_cpus, reserved_gpus
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "kuberay"
-# Where the config map of the comment in rayjob.yaml puts the file that it is made from.
+# The config map that rayjob.yaml describes in a comment: its path in the pods, and its source.
 MOUNTED = {"/etc/omnitrace/run.yaml": ROOT / "configs" / "qwen2_5_omni.yaml"}
 
 
@@ -41,7 +41,7 @@ def nightly() -> list[dict[str, Any]]:
 
 
 def _config(entrypoint: str) -> RunConfig:
-    """The config that an entrypoint loads: its command line is ours, its file exists."""
+    """The config that an entrypoint loads; its command line must be valid, its file must exist."""
     program, *rest = shlex.split(entrypoint)
     assert program == "omnitrace"
     arguments = _parse(rest)
@@ -50,7 +50,7 @@ def _config(entrypoint: str) -> RunConfig:
 
 
 def _patched(tree: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """What `kubectl patch --type=merge` makes of it."""
+    """A copy with the changes of `kubectl patch --type=merge`."""
     tree = copy.deepcopy(tree)
     for key, value in patch.items():
         tree[key] = _patched(tree.get(key, {}), value) if isinstance(value, dict) else value
@@ -63,7 +63,7 @@ def _pods(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in groups]
 
 
-def test_one_ray_everywhere(job: dict[str, Any]) -> None:
+def test_all_pods_use_the_same_ray(job: dict[str, Any]) -> None:
     ray = _pinned("ray")
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray
     assert f"FROM rayproject/ray:{ray}-py311\n" in (FOLDER / "Dockerfile").read_text()
@@ -77,32 +77,32 @@ def test_dockerfile_installs_extras_that_exist() -> None:
     assert all(f"\n{extra} = [" in project for extra in line.split(","))
 
 
-def test_image_is_made_of_what_git_keeps() -> None:
-    """Docker reads no .gitignore; its patterns begin at the root."""
-    told = [
+def test_docker_and_git_ignore_the_same_files() -> None:
+    """Docker does not read .gitignore, and its patterns begin at the root."""
+    patterns = [
         line for line in (ROOT / ".dockerignore").read_text().split("\n") if line[:1] not in "#"
     ]
     assert "COPY --chown=ray:users . ." in (FOLDER / "Dockerfile").read_text()
-    kept = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
-    assert {".git", *kept} == {line.removeprefix("**/") for line in told}
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    assert {".git", *ignored} == {line.removeprefix("**/") for line in patterns}
     needed = ["pyproject.toml", "constraints.txt", "README.md", "LICENSE", "configs"]
     for name in [*needed, "omnitrace_core", "stages", "pipeline"]:
         assert (ROOT / name).exists()
-        assert not any(fnmatch(name, line.removeprefix("**/")) for line in told)
+        assert not any(fnmatch(name, line.removeprefix("**/")) for line in patterns)
 
 
-def test_entrypoint_is_a_run_that_joins(job: dict[str, Any]) -> None:
+def test_entrypoint_starts_a_run_on_the_cluster(job: dict[str, Any]) -> None:
     config = _config(job["spec"]["entrypoint"])
     assert config.run.id is None, (
-        "a job with other input or settings would replace what it published"
+        "a job with other input or settings would replace its published files"
     )
     assert config.ray.address == "auto"
     head = _pods(job)[0]
     mounts = head["containers"][0]["volumeMounts"]
     assert {mount["mountPath"] for mount in mounts} == {str(Path(path).parent) for path in MOUNTED}
-    made = re.search(r"--from-file=run\.yaml=(\S+)", (FOLDER / "rayjob.yaml").read_text())
-    assert made is not None
-    assert ROOT / made[1] == MOUNTED["/etc/omnitrace/run.yaml"]
+    source = re.search(r"--from-file=run\.yaml=(\S+)", (FOLDER / "rayjob.yaml").read_text())
+    assert source is not None
+    assert ROOT / source[1] == MOUNTED["/etc/omnitrace/run.yaml"]
 
 
 def test_pods_have_room_for_the_graph(job: dict[str, Any]) -> None:
@@ -123,16 +123,16 @@ def test_pods_have_room_for_the_graph(job: dict[str, Any]) -> None:
     on_cpus = reserved_cpus(config) - config.model.replicas * config.ray.trace_cpus
     assert on_cpus <= int(limits["decode"]["cpu"]) * groups["decode"]["maxReplicas"]
     for group in groups.values():
-        # Nothing is paid for while nothing is asked for.
+        # Worker groups start with no pods.
         assert group["minReplicas"] == group["replicas"] == 0
         (container,) = group["template"]["spec"]["containers"]
         assert container["resources"]["requests"] == container["resources"]["limits"]
-        # Ray spills where a volume is.
+        # Ray spills to a mounted volume.
         spill = Path(group["rayStartParams"]["object-spilling-directory"])
         assert str(spill.parent) in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
-def test_a_killed_job_goes_on_and_the_cluster_goes(job: dict[str, Any]) -> None:
+def test_job_is_retried_and_cluster_is_deleted(job: dict[str, Any]) -> None:
     spec = job["spec"]
     assert spec["backoffLimit"] > 0
     assert spec["shutdownAfterJobFinishes"]
@@ -152,15 +152,15 @@ def test_token_and_spot(job: dict[str, Any]) -> None:
     for worker in workers:
         assert worker["nodeSelector"]["karpenter.sh/capacity-type"] == "spot"
         assert "spot" in {item["key"] for item in worker["tolerations"]}
-    # Keys for the bucket come from the environment, and stand in no file.
+    # Keys for the bucket come from the environment; the file must not contain any.
     assert not re.search(r"AKIA|SECRET_ACCESS_KEY:", text)
 
 
-def _named(tree: Any) -> Iterator[tuple[str, str]]:
-    """Kind and name of what the pods below would not start without."""
+def _needed(tree: Any) -> Iterator[tuple[str, str]]:
+    """Kind and name of the objects that the pods below need to start."""
     if isinstance(tree, list):
         for item in tree:
-            yield from _named(item)
+            yield from _needed(item)
     if not isinstance(tree, dict):
         return
     for key, value in tree.items():
@@ -172,41 +172,43 @@ def _named(tree: Any) -> Iterator[tuple[str, str]]:
             if not value.get("optional"):
                 yield "secret" if key.startswith("secret") else "configmap", value["name"]
         else:
-            yield from _named(value)
+            yield from _needed(value)
 
 
-def test_what_pods_name_is_made_before(job: dict[str, Any], nightly: list[dict[str, Any]]) -> None:
+def test_objects_that_pods_need_are_created_first(
+    job: dict[str, Any], nightly: list[dict[str, Any]]
+) -> None:
     document = (ROOT / "docs" / "cluster.md").read_text()
-    made = set(re.findall(r"kubectl create (serviceaccount|configmap) (\S+)", document))
-    made |= {
+    created = set(re.findall(r"kubectl create (serviceaccount|configmap) (\S+)", document))
+    created |= {
         ("secret", name) for name in re.findall(r"kubectl create secret generic (\S+)", document)
     }
-    made |= {(item["kind"].lower(), item["metadata"]["name"]) for item in nightly}
-    named = set(_named([job, nightly]))
-    assert len(named) == 5
-    assert named <= made
-    # What is optional is told of, too, with the keys that s3fs looks for.
-    assert ("secret", "omnitrace-s3") in made
+    created |= {(item["kind"].lower(), item["metadata"]["name"]) for item in nightly}
+    needed = set(_needed([job, nightly]))
+    assert len(needed) == 5
+    assert needed <= created
+    # The optional secret is documented, too, with the keys that s3fs looks for.
+    assert ("secret", "omnitrace-s3") in created
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         assert f'--from-literal={key}="${key}"' in document
     for path in re.findall(r"docs/kuberay/\w+\.yaml", document):
         assert (ROOT / path).exists()
 
 
-def test_each_night_is_a_run_of_its_own(job: dict[str, Any], nightly: list[dict[str, Any]]) -> None:
+def test_each_night_is_a_separate_run(job: dict[str, Any], nightly: list[dict[str, Any]]) -> None:
     by_kind = {item["kind"]: item for item in nightly}
     pod = by_kind["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (script,) = pod["containers"][0]["args"]
     patch = yaml.safe_load(script.partition("<<END\n")[2].partition("\nEND\n")[0])
-    made = _patched(job, patch)
-    assert made["metadata"]["name"] == "omnitrace-$DAY"
-    assert made["spec"]["rayClusterSpec"] == job["spec"]["rayClusterSpec"]
-    config = _config(made["spec"]["entrypoint"].replace("$DAY", "2026-01-31"))
+    nightly_job = _patched(job, patch)
+    assert nightly_job["metadata"]["name"] == "omnitrace-$DAY"
+    assert nightly_job["spec"]["rayClusterSpec"] == job["spec"]["rayClusterSpec"]
+    config = _config(nightly_job["spec"]["entrypoint"].replace("$DAY", "2026-01-31"))
     assert (config.run.id, str(config.run.date)) == ("nightly", "2026-01-31")
     assert config.input.path.endswith("date=2026-01-31")
 
 
-def test_the_night_may_make_jobs_and_no_more(nightly: list[dict[str, Any]]) -> None:
+def test_nightly_role_only_creates_jobs(nightly: list[dict[str, Any]]) -> None:
     by_kind = {item["kind"]: item for item in nightly}
     assert by_kind["Role"]["rules"] == [
         {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}

@@ -36,37 +36,37 @@ from tests.pipeline.made_runs import (
 )
 from tests.pipeline.storage.faulty_proxy import Fault, Proxy, Rule
 
-HURRIED = Path(__file__).parent / "hurried"
-_WEATHER: list[Fault] = ["slow_down", "broken", "broken_after", "drop_before", "drop_after"]
+SHORT_RETRIES = Path(__file__).parent / "short_retries"
+_NETWORK_FAULTS: list[Fault] = ["slow_down", "broken", "broken_after", "drop_before", "drop_after"]
 
 
 def _upload(folder: Path, to: str) -> None:
-    here = Folder(str(folder))
-    for name in here.tree(""):
-        here.copy(name, Folder(to))
+    local = Folder(str(folder))
+    for name in local.tree(""):
+        local.copy(name, Folder(to))
 
 
 def _download(folder: Folder, to: Path) -> Folder:
-    here = Folder(str(to))
+    local = Folder(str(to))
     for name in folder.tree(""):
-        folder.copy(name, here)
-    return here
+        folder.copy(name, local)
+    return local
 
 
 def _on_s3(folder: Path, s3_folder: str, **sections: Any) -> Any:
-    places = {"input": {"path": f"{s3_folder}/input"}, "output": {"path": f"{s3_folder}/output"}}
-    return config_for(folder, **places, **sections)
+    paths = {"input": {"path": f"{s3_folder}/input"}, "output": {"path": f"{s3_folder}/output"}}
+    return config_for(folder, **paths, **sections)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_on_a_bad_network_is_as_one_on_a_disk(
+def test_a_run_on_a_bad_network_gives_the_same_records(
     seed: int, folder: Path, s3_folder: str, proxy: Proxy
 ) -> None:
     local = job_for(config_for(folder))
     run(local, Worker(local.folder))
     _upload(folder / "input", f"{s3_folder}/input")
     proxy.dice.seed(seed)
-    proxy.rules += [Rule(fault, share=0.04) for fault in (*_WEATHER, "drop_within")]
+    proxy.rules += [Rule(fault, share=0.04) for fault in (*_NETWORK_FAULTS, "drop_within")]
     config = _on_s3(folder, s3_folder)
     job = job_for(config)
     verdict = run(job, Worker(job.folder))
@@ -74,10 +74,10 @@ def test_a_run_on_a_bad_network_is_as_one_on_a_disk(
     assert is_finished(job_for(config))
     assert proxy.faults.total() > 3
     proxy.clear()
-    made = _download(job.folder, folder / "copy")
-    assert row_keys(made) == ALL_ROWS
+    results = _download(job.folder, folder / "copy")
+    assert row_keys(results) == ALL_ROWS
     for table in ("samples", "spans", "traces"):
-        assert rows(made, table) == rows(local.folder, table)
+        assert rows(results, table) == rows(local.folder, table)
     assert job.folder.names("_parts") == []
 
 
@@ -102,11 +102,11 @@ def test_a_run_that_loses_its_storage_is_continued(
     again = Worker(job.folder)
     assert run(job, again).finished
     assert not set(worker.done[:2]) & set(again.done)
-    made = _download(job.folder, folder / "copy")
-    assert row_keys(made) == ALL_ROWS
+    results = _download(job.folder, folder / "copy")
+    assert row_keys(results) == ALL_ROWS
 
 
-def test_the_plan_of_shards_on_s3_asks_for_no_heads(
+def test_listing_shards_on_s3_needs_no_request_per_shard(
     folder: Path, s3_folder: str, proxy: Proxy
 ) -> None:
     write_input(folder / "input", **{f"s{index}": [f"id{index}"] for index in range(5)})
@@ -117,7 +117,7 @@ def test_the_plan_of_shards_on_s3_asks_for_no_heads(
 
     listing = list_input(config.input.path)
     assert len(listing.shards) == 8
-    # One to see that it is a folder, not a file: HEAD, and a listing of one key.
+    # HEAD and a listing of one key show that the path is a folder, not a file; then one listing.
     assert proxy.requests == {"HeadObject": 1, "ListObjectsV2": 2}
     assert listing.shards["a.parquet"] == listing.folder.identity("a.parquet")
 
@@ -143,17 +143,17 @@ def test_the_graph_on_ray_reads_and_writes_s3(
     overrides = [
         *(f"input.path={s3_folder}/input", f"output.path={s3_folder}/output"),
         *(f"model.path={tiny_model}", "model.device=cpu", "run.chunk_samples=2"),
-        *("decode.max_new_tokens=8", "run.id=there", "run.max_error_fraction=0.9"),
+        *("decode.max_new_tokens=8", "run.id=on-s3", "run.max_error_fraction=0.9"),
     ]
     done = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
     assert done.returncode == 0, done.stderr
     runs = Folder(f"{s3_folder}/output")
-    verdicts = [name for name in runs.tree("verdict.json") if "run_id=there" in name]
+    verdicts = [name for name in runs.tree("verdict.json") if "run_id=on-s3" in name]
     assert len(verdicts) == 1
     content = json.loads(runs.read(verdicts[0]))
     assert (content["finished"], content["n_rows"], content["n_error"]) == (True, 6, 2)
-    made = _download(runs / verdicts[0].rpartition("/")[0], folder / "copy")
-    assert row_keys(made) == ALL_ROWS
+    results = _download(runs / verdicts[0].rpartition("/")[0], folder / "copy")
+    assert row_keys(results) == ALL_ROWS
     again = _omnitrace(folder, ["run", str(_file(folder)), *overrides], dict(os.environ))
     assert again.returncode == 0, again.stderr
 
@@ -188,13 +188,13 @@ def test_drivers_killed_while_they_write_to_s3(
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
+def test_lost_storage_ends_a_command_that_can_be_repeated(
     tmp_path: Path, s3_folder: str, proxy: Proxy, tiny_model: str
 ) -> None:
-    """Driver and workers try less long than they would every day; the lease outlasts them."""
+    """Driver and workers retry for a shorter time than usual; the lease lasts longer."""
     ids = [f"s{number}" for number in range(16)]
     case = make_case(tmp_path, tiny_model, {"a": ids[:8], "b": ids[8:]}, run={"lease_s": 60})
-    case.env["PYTHONPATH"] = f"{HURRIED}:{REPOSITORY}"
+    case.env["PYTHONPATH"] = f"{SHORT_RETRIES}:{REPOSITORY}"
     case.tree["output"]["path"] = f"{s3_folder}/output"
     output = Folder(f"{s3_folder}/output")
     driver = case.start()
@@ -204,10 +204,10 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
         assert driver.wait(400) == 1, case.log()
     finally:
         kill_group(driver)
-    (said,) = [line for line in case.output().splitlines() if line.startswith("omnitrace: ")]
-    assert "object storage did not answer in 4 tries" in said
-    assert "last error: SlowDown" in said
-    assert "start again: what was written is kept" in said
+    (error,) = [line for line in case.output().splitlines() if line.startswith("omnitrace: ")]
+    assert "object storage did not answer in 4 tries" in error
+    assert "last error: SlowDown" in error
+    assert "start again: what was written is kept" in error
     proxy.clear()
     assert output.tree(".arrow")
     assert case.finish() == 0, case.log()
@@ -216,7 +216,7 @@ def test_storage_that_stays_away_ends_a_command_that_can_be_repeated(
 
 
 def _file(folder: Path) -> Path:
-    """A config file; what it says of paths is overridden."""
+    """A config file whose paths are overridden."""
     path = folder / "config.yaml"
     path.write_text("input: {path: in}\noutput: {path: out}\nmodel: {path: model}\n")
     return path

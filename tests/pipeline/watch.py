@@ -22,7 +22,7 @@ class Memory:
     """Resident memory of one process in MiB: when first seen at work, and at most."""
 
     first_mib: float
-    most_mib: float
+    peak_mib: float
 
 
 @dataclass(slots=True)
@@ -76,4 +76,4 @@ class Watch:
             return
         used_mib = process.memory_info().rss / (1 << 20)
         seen = known.setdefault(process.pid, Memory(used_mib, used_mib))
-        seen.most_mib = max(seen.most_mib, used_mib)
+        seen.peak_mib = max(seen.peak_mib, used_mib)

@@ -1,4 +1,4 @@
-"""A tracer without a model: its numbers are random, their shapes and sums are right."""
+"""A tracer without a model: random numbers with valid shapes and sums."""
 
 from __future__ import annotations
 
@@ -57,25 +57,28 @@ def _empty_notes(positions: Positions, ready: ReadySample) -> tuple[str, ...]:
 def make_folds(
     ready: ReadySample, n_gen: int, signals: Sequence[str]
 ) -> tuple[Positions, dict[str, Fold]]:
-    """Rows over the places of a made-up prompt, and their folds into the sample's units.
+    """Random masses over the positions of a synthetic prompt, and their folds by source unit.
 
-    Random, but the same whenever a signal is traced over such a prompt, whatever the units.
+    They depend only on the signal, the number of tokens and the prompt, not on the units.
     """
     prompt = make_prompt(ready)
     n_positions = len(prompt.part)
     rows, nothing = {}, np.zeros((n_gen, 0), np.float32)
-    before = {}
+    unfolded = {}
     for signal in signals:
         rng = np.random.default_rng([n_gen, n_positions, len(signal)])
         shares = rng.dirichlet(np.full(n_positions + 1, 0.1), size=n_gen).astype(np.float32)
         rows[signal] = np.ascontiguousarray(shares[:, :-1])
-        before[signal] = Fold(nothing, nothing, shares[:, -1], shares[:, -1])
+        unfolded[signal] = Fold(nothing, nothing, shares[:, -1], shares[:, -1])
     positions = Positions(prompt, rows)
-    return positions, refold(positions, before, ready.units)
+    return positions, refold(positions, unfolded, ready.units)
 
 
 def make_prompt(ready: ReadySample) -> PromptMap:
-    """Markup, then a position for each word, quarter of a second, and cell of a 4 x 4 grid."""
+    """A synthetic prompt: chat markup, then positions for the parts.
+
+    Each word, quarter of a second of sound, and cell of a 4 x 4 grid over a picture has a position.
+    """
     places: list[Place] = [(PositionKind.NONE, -1, 0.0, 0.0, NOWHERE)]
     for index, part in enumerate(ready.sample.parts):
         if part.type == "text":
@@ -121,7 +124,10 @@ def _places(index: int, extent: Extent) -> Iterator[Place]:
 
 
 class MadeTracer:
-    """Traces without a model, and keeps its inputs. faults: exceptions by sample id."""
+    """Traces without a model, and records its inputs.
+
+    faults: exceptions by sample id; a `SampleError` is returned, another exception is raised.
+    """
 
     traced_by = TRACED_BY
 
@@ -155,13 +161,13 @@ class MadeTracer:
 def trace_stage(
     tracer: MadeTracer, attempts: AttemptLog | None = None, timeout_s: float | None = None
 ) -> TraceDecode:
-    """The trace stage around a made-up tracer, without loading a model."""
+    """The trace stage with a synthetic tracer, without loading a model."""
     model, trace = ModelOptions(path=TRACED_BY.model), tracer.options or TraceOptions()
     options = TraceDecodeOptions(model, DecodeOptions(), trace)
     return TraceDecode(options, attempts, timeout_s, lambda _: tracer)
 
 
 def samples_of(table: pa.Table) -> list[dict[str, Any]]:
-    """The samples of a chunk as plain dicts."""
+    """The samples of a one-chunk table as plain dicts."""
     rows: list[dict[str, Any]] = table.to_pylist()[0]["samples"]
     return rows

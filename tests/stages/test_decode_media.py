@@ -1,4 +1,4 @@
-"""Reading, decoding and unit cutting on real files."""
+"""The stages decode_media and chunk_audio on real files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _reading(media: MediaOptions | None = None, **units: Any) -> ReadingOptions:
     return ReadingOptions(MediaRules(), media or MediaOptions(), UnitOptions(**units), asr)
 
 
-# What the odd decoder of tests/core is told, and what becomes of the sample.
+# Orders to tests/core/media/isolation/misbehaving_decoder.py, and the sample's error code then.
 ORDERS = {
     "pid": None,
     "abort": "media_crashed",
@@ -59,12 +59,12 @@ def _chunk(tmp_path: Path) -> pa.Table:
         sound.setsampwidth(2)
         sound.setframerate(16_000)
         sound.writeframes(np.zeros(32_000, "<i2").tobytes())
-    said = [{"start_s": 0.25, "end_s": 1.5, "text": "hello", "words": []}]
+    segments = [{"start_s": 0.25, "end_s": 1.5, "text": "hello", "words": []}]
     text = {"type": "text", "text": "What is it?"}
     parts: dict[str, Row] = {
         "file": {"type": "image", "uri": str(tmp_path / "a.png")},
         "bytes": {"type": "image", "data": _png()},
-        "sound": {"type": "audio", "uri": str(tmp_path / "a.wav"), "segments": said},
+        "sound": {"type": "audio", "uri": str(tmp_path / "a.wav"), "segments": segments},
         "none": {"type": "image", "uri": str(tmp_path / "none.png")},
         "bad": {"type": "image", "uri": str(tmp_path / "bad.png")},
     }
@@ -90,10 +90,10 @@ def test_media_are_decoded_once_and_files_are_dropped(tmp_path: Path) -> None:
     assert sound.media[0].duration_s == 2.0  # type: ignore[union-attr]
 
 
-def test_a_decoder_that_hangs_or_dies_costs_its_sample(
+def test_only_the_sample_fails_when_its_decoder_hangs_or_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stage goes on with the chunk, and with the next one."""
+    """The stage continues with the other samples, and with the next chunk."""
     parts = [{"type": "image", "data": order.encode()} for order in ORDERS]
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
     monkeypatch.setattr(
@@ -117,17 +117,17 @@ def test_a_decoder_that_hangs_or_dies_costs_its_sample(
 def test_media_that_kill_the_process_are_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a decoder returns can be more than the memory of the actor, which then dies."""
+    """Decoded media can be larger than the memory of the actor, which is then killed."""
     parts = [{"type": "image", "data": _png()} for _ in range(3)]
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
     log, decode = MemoryLog(), SampleReader.decode
 
-    def deadly(reader: SampleReader, sample: Sample) -> Any:
+    def decode_or_die(reader: SampleReader, sample: Sample) -> Any:
         if sample.sample_id == "s1":
             raise Killed
         return decode(reader, sample)
 
-    monkeypatch.setattr(SampleReader, "decode", deadly)
+    monkeypatch.setattr(SampleReader, "decode", decode_or_die)
     media = MediaOptions(isolate=False)
     for _ in range(4):
         with pytest.raises(Killed):
@@ -140,10 +140,10 @@ def test_media_that_kill_the_process_are_quarantined(
     assert log.kept == {}
 
 
-def test_chunks_of_text_are_not_counted(tmp_path: Path) -> None:
+def test_attempts_at_chunks_of_text_are_not_recorded(tmp_path: Path) -> None:
     class NoLog(MemoryLog):
         def write(self, name: str, content: bytes) -> None:
-            raise AssertionError("nothing can die of it")
+            raise AssertionError("text cannot kill the process, so no attempt is recorded")
 
     text = {"type": "text", "text": "What is it?"}
     rows = [{"sample_id": "s", "messages": [user(text)]}]
@@ -152,11 +152,11 @@ def test_chunks_of_text_are_not_counted(tmp_path: Path) -> None:
 
 def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
     chunk = _chunk(tmp_path)
-    stages = [DecodeMedia(_reading(MediaOptions(isolate=asked))) for asked in (True, False)]
+    stages = [DecodeMedia(_reading(MediaOptions(isolate=isolate))) for isolate in (True, False)]
     isolated, plain = (samples_of(stage(chunk)) for stage in stages)
-    for mine, other in zip(isolated, plain, strict=True):
-        mine.pop("decode_s"), other.pop("decode_s")
-        assert mine == other
+    for with_child, without_child in zip(isolated, plain, strict=True):
+        with_child.pop("decode_s"), without_child.pop("decode_s")
+        assert with_child == without_child
 
 
 def test_units_are_cut_and_speech_is_found_where_configured(tmp_path: Path) -> None:

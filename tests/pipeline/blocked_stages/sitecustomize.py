@@ -1,8 +1,8 @@
 """Make actors hold chunks that they have processed. Python runs this at its start (PYTHONPATH).
 
-The file HELD names the chunks as JSON, such as `{"DecodeMedia": 3}`: each process of this stage
-holds its third and later chunks as long as the file exists. It writes `DecodeMedia.<pid>` beside
-the file when it begins to wait. A run that waits for capacity reports it every 5 s.
+The file BLOCKED_STAGES names the chunks as JSON, such as `{"DecodeMedia": 3}`: each process of this
+stage holds its third and later chunks as long as the file exists. It writes `DecodeMedia.<pid>`
+beside the file when it begins to wait. A run that waits for capacity reports it every 5 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.pipeline.when_imported import when_imported
 
-_FILE = Path(os.environ["HELD"])
+_FILE = Path(os.environ["BLOCKED_STAGES"])
 _MODULES = {
     "DecodeMedia": "stages.decode_media",
     "ChunkAudio": "stages.chunk_audio",
