@@ -30,6 +30,7 @@ test-fast: setup
 # All that docs/guarantees.md names, five times over; `make faults ROUNDS=1` does it once.
 ROUNDS ?= 5
 FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
+	tests/core/media/isolation/test_child_cleanup.py \
 	tests/pipeline/test_bad_media.py \
 	tests/pipeline/test_faults_driver.py \
 	tests/pipeline/test_faults_workers.py \
