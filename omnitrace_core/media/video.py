@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _READER_BYTES = 512 << 20
 # Before this no file begins: decord gives frames without a time one of billions of years ago.
 _NO_TIME_S = 1e6
-# Sound is told to its last block, which may be half silence.
+# Sound is declared to its last block, which may be half silence.
 _LAST_BLOCK_S = 0.5
 # decord's messages open with the time of day and a source line, and may close with a stack.
 _DECORD_PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |\[/[^\]]*\]")
@@ -113,26 +113,29 @@ def _decode_frames(
     path: Path, begin_s: float, part: Part, options: MediaOptions, rules: MediaRules
 ) -> DecodedVideo:
     name = media_name(part)
-    asked = part.options
+    requested = part.options
     with decord_errors(name):
         reader = _open_video(path, name)
         timeline = _read_timeline(reader, begin_s, name)
     duration_s = float(timeline.ends_s.max())
     if duration_s > options.max_video_s:
         raise too_long(duration_s, options, f"{name}:")
-    first, last = frames_between(timeline.starts_s, asked.video_start, asked.video_end, name)
+    first, last = frames_between(
+        timeline.starts_s, requested.video_start, requested.video_end, name
+    )
     n_range = last - first + 1
-    n = count_frames(n_range, timeline.fps, asked, options, rules, name)
+    n = count_frames(n_range, timeline.fps, requested, options, rules, name)
     picks = spread_frames(first, last, n)
     notes: list[str] = []
-    if asked.nframes is not None and n < asked.nframes // rules.frame_factor * rules.frame_factor:
-        notes.append(f"{asked.nframes} frames asked for, the video has {n_range}; {n} sampled")
+    factor = rules.frame_factor
+    if requested.nframes is not None and n < requested.nframes // factor * factor:
+        notes.append(f"{requested.nframes} frames asked for, the video has {n_range}; {n} sampled")
     if n > n_range:
         notes.append(f"only {n_range} frame; repeated to {n}")
     with decord_errors(name):
         width, height = _frame_shape(reader, options, name)
-        size = frame_size(width, height, n, asked, options, rules, name)
-        check_decoded(n * size[0] * size[1] * 3, asked, options, name)
+        size = frame_size(width, height, n, requested, options, rules, name)
+        check_decoded(n * size[0] * size[1] * 3, requested, options, name)
         del reader
         scaled = _frames_in_turn if timeline.n_hidden else _scaled_frames
         frames = scaled(path, picks, size, width * height * 3, name)

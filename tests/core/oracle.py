@@ -1,4 +1,4 @@
-"""The slow, obvious references: eager attention with every matrix kept, one backward per token."""
+"""Slow references for the signals: eager attention, every matrix kept, one backward per token."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def eager_forward(
 ) -> Eager:
     """One forward over prompt and response, no cache; then one backward per token.
 
-    model: attends eagerly; inputs: its arguments for the prompt and all of the response but its
-    last token.
+    model: with eager attention. inputs: its arguments for the prompt and for the response without
+    its last token.
     """
     n_gen = len(token_ids)
     values: dict[int, torch.Tensor] = {}
@@ -87,9 +87,9 @@ def eager_forward(
 def _odds_directions(
     head: Any, norm: Any, before_norm: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of each token's log odds by the residual stream, [n_gen, D], one by one.
+    """Gradient of each token's log odds with respect to the residual stream, [n_gen, D].
 
-    before_norm: [n_gen, D], the last norm's input; the root mean square it divides by is fixed.
+    before_norm: [n_gen, D], the input of the last norm, whose root mean square is a constant here.
     """
     directions = []
     for norm_input, target in zip(before_norm, targets, strict=True):
@@ -109,7 +109,7 @@ def attmean(eager: Eager) -> torch.Tensor:
 
 
 def attraw(eager: Eager) -> torch.Tensor:
-    """Mean over the last layer's heads."""
+    """Mean over the heads of the last layer, [n_gen, K]."""
     return eager.attention[-1].mean(dim=0)
 
 
@@ -167,7 +167,7 @@ TOLERANCE = {"attgrads": 1e-4, "attodds": 1e-4, "attboth": 1e-4}
 
 
 class EagerOracle:
-    """The same weights with eager attention; one sample at a time, one forward, no cache."""
+    """The weights of a backend with eager attention: one sample per forward, without a cache."""
 
     def __init__(self, backend: Backend, path: str) -> None:
         self.backend = backend
@@ -189,7 +189,7 @@ class EagerOracle:
 
 
 def slow_fold(rows: torch.Tensor, unit_index: torch.Tensor, n_units: int) -> Fold:
-    """Loops over tokens and units, straight from Algorithm 1. rows: [n_gen, K]."""
+    """Algorithm 1 (paper) as loops over tokens and positions. rows: [n_gen, K]."""
     values = rows.double().numpy()
     index = unit_index.numpy()
     n_gen, n_prompt = values.shape[0], index.shape[0]

@@ -1,4 +1,4 @@
-"""Ready samples of every modality, made in memory (no files, no decoders)."""
+"""Build ready samples of every modality in memory, without files and decoders."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from omnitrace_core.records import Message, Part, ReadySample, Sample
 
 
 def image(seed: int, height: int = 56, width: int = 84) -> DecodedImage:
-    """Noise, said to be a 640 x 480 picture."""
+    """Noise; the original has 640 x 480 pixels."""
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return DecodedImage(pixels, width=640, height=480, sha256="image")
 
 
 def sound(seed: int, seconds: float, start_s: float = 0.0) -> DecodedAudio:
-    """Noise of so many seconds."""
+    """Noise of `seconds` seconds at 16 kHz."""
     noise = np.random.default_rng(seed).standard_normal(round(16_000 * seconds)) * 0.1
     return DecodedAudio(noise.astype(np.float32), 16_000, start_s, start_s + seconds, "sound")
 

@@ -93,10 +93,10 @@ def test_every_spelling_of_a_picture_question(tracer: OmniTracer, picture: str) 
 
 
 def test_generating_then_replaying_gives_the_same_numbers(tracer: OmniTracer) -> None:
-    asked = {key: value for key, value in CHAT.items() if key != "response"}
-    generated = tracer.trace(asked)
+    request = {key: value for key, value in CHAT.items() if key != "response"}
+    generated = tracer.trace(request)
     assert generated.trace.finish_reason in ("length", "stop")
-    replayed = tracer.trace({**asked, "response_token_ids": list(generated.token_ids)})
+    replayed = tracer.trace({**request, "response_token_ids": list(generated.token_ids)})
     assert replayed.token_ids == generated.token_ids
     for name, fold in generated.folds.items():
         np.testing.assert_allclose(fold.mass, replayed.folds[name].mass, atol=1e-6)
@@ -115,11 +115,11 @@ def test_failures_stay_in_their_place(tracer: OmniTracer) -> None:
 
 
 def test_sampling_repeats_with_its_seed(tiny_model: str) -> None:
-    asked = {"messages": [{"role": "user", "content": "Tell me a story."}]}
+    request = {"messages": [{"role": "user", "content": "Tell me a story."}]}
     ids = [
         OmniTracer(
             tiny_model, decode=DecodeOptions(max_new_tokens=8, do_sample=True, seed=seed)
-        ).trace(asked).token_ids
+        ).trace(request).token_ids
         for seed in (1, 1, 2)
     ]  # fmt: skip
     assert ids[0] == ids[1]

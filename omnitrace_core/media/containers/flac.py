@@ -15,7 +15,7 @@ _HEADER_BYTES = 16
 
 
 def frames(file: BinaryIO, size: int) -> Declared:
-    """Hold the header's number of samples to what the last frame says of itself.
+    """Compare the number of samples in the header with the last frame.
 
     libsndfile would believe the header, and stop there.
     """
@@ -23,15 +23,15 @@ def frames(file: BinaryIO, size: int) -> Declared:
     if len(head) < _FIRST_FRAME or head[4] & 0x7F != 0:
         return Declared(max(size, _FIRST_FRAME), "" if size < _FIRST_FRAME else "no STREAMINFO")
     block = int.from_bytes(head[8:10], "big")
-    told = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
+    declared = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
     ends = _ends(read_at(file, max(_FIRST_FRAME, size - _TAIL_BYTES), _TAIL_BYTES), block)
-    if not told and ends:
-        return Declared(size, "its header does not tell its length; encode it again")
-    if told and told not in ends:
+    if not declared and ends:
+        return Declared(size, "its header does not declare its length; encode it again")
+    if declared and declared not in ends:
         return Declared(
             size,
-            f"truncated, or its header is wrong: it tells of {told:,} samples, and no frame at the "
-            "end is the last of them; copy it again from its source",
+            f"truncated, or its header is wrong: it declares {declared:,} samples, and no frame at "
+            "the end is the last of them; copy it again from its source",
         )
     return Declared(size)
 

@@ -13,22 +13,22 @@ _MAX_TAGS = 10_000_000
 _FIRST_TAG = 9 + 4
 _VIDEO, _SCRIPT, _AVC = 9, 18, 7
 _CUT = "truncated: {}; copy it again from its source"
-# The header tells the end of the last frame, tags the beginning.
+# The header declares the end of the last frame, tags the beginning.
 _LAST_FRAME_S = 0.5
 
 
 def tags(file: BinaryIO, size: int) -> Declared:
-    """Follow the tags to the end of the file, and hold it to the length that its header tells."""
-    at, last_ms, told = _FIRST_TAG, 0, (0.0, 0.0)
+    """Follow the tags to the end of the file, and compare it with the declared length."""
+    at, last_ms, declared = _FIRST_TAG, 0, (0.0, 0.0)
     for at, kind, time_ms, head in _tags(file):
         last_ms = max(last_ms, time_ms)
-        if kind == _SCRIPT and not any(told):
+        if kind == _SCRIPT and not any(declared):
             n_bytes = min(int.from_bytes(head[1:4], "big"), 1 << 16)
             meta = read_at(file, at - 4 - int.from_bytes(head[1:4], "big"), n_bytes)
-            told = _number(meta, b"filesize"), _number(meta, b"duration")
+            declared = _number(meta, b"filesize"), _number(meta, b"duration")
         if at >= size:
             break
-    file_size, duration_s = told
+    file_size, duration_s = declared
     if at != size:
         return Declared(max(at, size), _CUT.format("its tags do not end where the file does"))
     if file_size > size:
@@ -36,7 +36,7 @@ def tags(file: BinaryIO, size: int) -> Declared:
     if duration_s - last_ms / 1000 > _LAST_FRAME_S:
         return Declared(size, _CUT.format(f"{last_ms / 1000:.1f} of {duration_s:.1f} s"))
     if not (file_size > 0 or duration_s > 0):
-        return Declared(size, "its header does not tell its length; rewrite it as MP4")
+        return Declared(size, "its header does not declare its length; rewrite it as MP4")
     return Declared(size)
 
 

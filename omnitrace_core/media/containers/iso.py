@@ -101,9 +101,9 @@ def pixel_aspect(file: BinaryIO) -> tuple[int, int]:
     found = None if video is None else _find(file, b"mdia/minf/stbl/stsd", *video)
     if found is None:
         return 1, 1
-    # The boxes of the first entry, behind its own fields.
-    told = _find(file, b"pasp", found[0] + 8 + 8 + 78, found[1])
-    return (_uint(file, told[0]), _uint(file, told[0] + 4)) if told else (1, 1)
+    # The boxes of the first entry, behind its fields.
+    aspect = _find(file, b"pasp", found[0] + 8 + 8 + 78, found[1])
+    return (_uint(file, aspect[0]), _uint(file, aspect[0] + 4)) if aspect else (1, 1)
 
 
 def sound_end_s(file: BinaryIO) -> float:

@@ -58,11 +58,11 @@ def frames(file: BinaryIO, size: int) -> tuple[Frames, Declared]:
     """Follow all frames, and compare their number with the header's, if there is one."""
     at = _skip_tags(file)
     first = int.from_bytes(read_at(file, at, 4), "big")
-    told = _told(read_at(file, at, 256), first) if _n_bytes(first) else None
-    if told is not None:
+    declared = _declared_frames(read_at(file, at, 256), first) if _n_bytes(first) else None
+    if declared is not None:
         at += _n_bytes(first)
     start, end, n_frames = at, *_walk(file, at, first)
-    found = Frames(start, min(end, size), n_frames, first, bool(told))
+    found = Frames(start, min(end, size), n_frames, first, bool(declared))
     if not _n_bytes(first):
         return found, Declared(size, "no MP3 frames where they should begin; encode it again")
     if end > size:
@@ -70,16 +70,16 @@ def frames(file: BinaryIO, size: int) -> tuple[Frames, Declared]:
     if fault := _tail_fault(file, end, size):
         return found, Declared(end, fault)
     # Some encoders count the header itself.
-    if told and told not in (n_frames, n_frames + 1):
-        what = "truncated" if told > n_frames else "its header is wrong"
+    if declared and declared not in (n_frames, n_frames + 1):
+        what = "truncated" if declared > n_frames else "its header is wrong"
         return found, Declared(
-            end, f"{what}: it tells of {told:,} frames, there are {n_frames:,}; encode it again"
+            end, f"{what}: it declares {declared:,} frames, there are {n_frames:,}; encode it again"
         )
     return found, Declared(end)
 
 
-def _told(frame: bytes, first: int) -> int | None:
-    """Frames by the header in a first frame: 0 if it does not say, None if it is no header."""
+def _declared_frames(frame: bytes, first: int) -> int | None:
+    """Frames by the header in a first frame: 0 if it does not say, None if it is not a header."""
     side = 4 + _side_bytes(first)
     if frame[side : side + 4] in (b"Xing", b"Info"):
         flags, n_frames = struct.unpack_from(">II", frame, side + 4)

@@ -1,7 +1,7 @@
 """Files made of chunks: WAV, RF64, AVI (little-endian), AIFF (big-endian) and CAF.
 
 Each chunk is a name of four characters, a length, and that many bytes. A file must be chunks to its
-end: one that was cut, and one whose header tells of less than there is, are both found out.
+end, so a cut file is found, and a file whose header declares less than there is.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def caf(file: BinaryIO, size: int) -> Declared:
 def avi(file: BinaryIO, size: int) -> Declared:
     """An AVI file: one RIFF chunk, and more of them in files of more than 1 GiB (OpenDML)."""
     if int.from_bytes(read_at(file, 4, 4), "little") in (0, 0xFFFF_FFFF):
-        return Declared(size, "its header does not tell its length; rewrite it as MP4")
+        return Declared(size, "its header does not declare its length; rewrite it as MP4")
     streams = list(_avi_streams(file, size))
     if any(kind not in _STREAMS for kind, _ in streams):
         return Declared(size, "it has streams that are neither pictures nor sound; remove them")
@@ -98,7 +98,7 @@ def _to_the_end(
     if not is_padding(file, at, size):
         return Declared(
             at,
-            f"its header tells of {at:,} of {size:,} bytes and what follows is no part of it; "
+            f"its header declares {at:,} of {size:,} bytes and the rest is not part of it; "
             "encode it again",
         )
     return Declared(at)

@@ -1,4 +1,4 @@
-"""Heat maps show the weight where it is, and keep all of it."""
+"""Heat maps place the weight on the right patches, and keep its sum."""
 
 from __future__ import annotations
 

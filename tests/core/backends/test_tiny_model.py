@@ -123,8 +123,8 @@ def test_chat_template_adds_a_system_message_only_if_there_is_none(
     )
     alone = processor.apply_chat_template(parts, tokenize=False, add_generation_prompt=True)
     assert alone == (f"<|im_start|>system\n{DEFAULT_SYSTEM}{IM_END}\n{body}{GENERATION_PROMPT}")
-    told = [{"role": "system", "content": "Be brief."}, *parts]
-    rendered = processor.apply_chat_template(told, tokenize=False)
+    with_system = [{"role": "system", "content": "Be brief."}, *parts]
+    rendered = processor.apply_chat_template(with_system, tokenize=False)
     assert rendered == f"<|im_start|>system\nBe brief.{IM_END}\n{body}"
 
 

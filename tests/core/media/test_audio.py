@@ -107,7 +107,7 @@ def test_the_duration_limit_is_checked_before_decoding() -> None:
     # The 36 bits of STREAMINFO that declare the number of samples: 49 days.
     data[21] |= 0x0F
     data[22:26] = b"\xff\xff\xff\xff"
-    with pytest.raises(MediaCorrupt, match=r"its header is wrong: it tells of 68,719,476,735 "):
+    with pytest.raises(MediaCorrupt, match=r"its header is wrong: it declares 68,719,476,735 "):
         decode_audio(bytes(data))
 
 
@@ -117,7 +117,7 @@ def test_the_duration_limit_is_checked_before_decoding() -> None:
         (audio_bytes(np.zeros(0, np.float32), 16_000), MediaEmpty, "no audio samples"),
         (b"\0\1\2\3" * 999, MediaCorrupt, "unknown format: no audio format that we read; use WAV"),
         (image_bytes(RED), MediaCorrupt, "the bytes are PNG, not audio"),
-        (b"RIFF\x24\0\0\0WAVEfmt ", MediaCorrupt, "its header tells of 12 of 16 bytes"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", MediaCorrupt, "its header declares 12 of 16 bytes"),
     ],
 )
 def test_bytes_that_are_not_audio(data: bytes, error: type[MediaError], message: str) -> None:

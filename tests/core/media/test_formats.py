@@ -89,9 +89,9 @@ def test_headers_that_declare_less_than_the_content_are_refused() -> None:
     wav, flac, ogg, mp3 = (
         audio_bytes(tone, 16_000, form) for form in ("WAV", "FLAC", "OGG", "MP3")
     )
-    assert "its header tells of" in refusal("audio", wav_declaring_a_tenth(wav))
-    assert "it tells of 16,000 samples" in refusal("audio", flac_declaring(flac, 16_000))
-    assert "it tells of 10 frames" in refusal("audio", mp3_declaring(mp3, 10))
+    assert "its header declares" in refusal("audio", wav_declaring_a_tenth(wav))
+    assert "it declares 16,000 samples" in refusal("audio", flac_declaring(flac, 16_000))
+    assert "it declares 10 frames" in refusal("audio", mp3_declaring(mp3, 10))
     assert "2 streams" in refusal("audio", ogg + ogg)
     last = ogg.rindex(b"OggS") + 5
     assert "not marked as the last" in refusal("audio", put(ogg, last, b"\0"))
