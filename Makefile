@@ -46,7 +46,7 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/driver/test_run_lease.py \
 	tests/pipeline/test_s3_run.py \
 	tests/stages/guards/test_attempts.py \
-	tests/stages/test_chunk_audio.py \
+	tests/stages/test_chunk_speech.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py
 faults: setup

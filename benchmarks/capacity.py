@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.capacity_measured import Graph, Measured, at, measured, shipped
 from omnitrace_core.storage.s3_writes import PART_BYTES
-from pipeline.planning import inputs
+from pipeline.planning import input_shards
 from pipeline.run_folder import publish
 
 # Samples of a corpus, and of each of its shards.
@@ -158,7 +158,7 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
         return mib * 2**20 / 1e9
 
     def plan_h(n: int, guess: Guesses) -> float:
-        wait_s = _SEQUENTIAL_READS * guess("wait") / 1e3 / inputs.SCAN_THREADS
+        wait_s = _SEQUENTIAL_READS * guess("wait") / 1e3 / input_shards.SCAN_THREADS
         return (n * found.plan_row_s + n / shard * (found.plan_shard_s + wait_s)) / _HOUR_S
 
     def publish_h(n: int, guess: Guesses) -> float:

@@ -28,7 +28,7 @@ MIX = {
 }
 
 # Requests that the run of scale-s3 did not send: DecodeMedia, where a chunk has media, and
-# ChunkAudio, where units.audio is chunks, count attempts at a chunk, like the model's stage. Each
+# ChunkSpeech, where units.audio is chunks, count attempts at a chunk, like the model's stage. Each
 # reads, writes and deletes the count, and reads the lease before each of these.
 ATTEMPT_PUTS, ATTEMPT_GETS = 1, 4
 _COUNTING_STAGES = 2
@@ -201,5 +201,5 @@ def _graph_ratio(results: Sequence[dict[str, Any]], cpus: int) -> float:
 def _rest_ms(results: Sequence[dict[str, Any]]) -> float:
     """Processor time per sample of the stages that are neither model nor media."""
     row = next(row for row in results if row["path"] == "stages")
-    kept = ("read_samples", "ChunkAudio", "CurateSpans", "commit_chunk")
+    kept = ("read_samples", "ChunkSpeech", "CurateSpans", "commit_chunk")
     return float(sum(row["rounds"][0]["stage_ms"][name] for name in kept))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.scale_fake import config_tree, do_chunk, path_of, write_input
 from pipeline.config import make_config
-from pipeline.driver.prepare import prepare
+from pipeline.driver.plan_run import plan_run
 from pipeline.planning.identified_run import identify_run
 from pipeline.run_folder.chunk_files import read_chunk_file
 
@@ -30,10 +30,10 @@ def chunk_records(folder: Path, n_rows: int) -> pa.Table:
     """The content of a chunk file with made-up records."""
     here = path_of(folder)
     write_input(f"{here}/input", n_rows, 1)
-    job = prepare(identify_run(make_config(config_tree(here, n_rows), [], "benchmark")))
-    chunk = next(job.plan.chunks(job.plan.shards[0]))
-    do_chunk(chunk, job.folder.root)
-    return read_chunk_file(job.folder, chunk)
+    planned = plan_run(identify_run(make_config(config_tree(here, n_rows), [], "benchmark")))
+    chunk = next(planned.plan.chunks(planned.plan.shards[0]))
+    do_chunk(chunk, planned.folder.root)
+    return read_chunk_file(planned.folder, chunk)
 
 
 def as_parquet(records: pa.Table) -> pa.Buffer:

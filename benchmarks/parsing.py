@@ -24,7 +24,13 @@ import numpy as np
 import pyarrow as pa
 
 from omnitrace_core.decoded_media import DecodedVideo
-from stages.arrow.chunk import rows_of, state_rows, with_results, with_rows, without_inline_data
+from stages.arrow.chunk import (
+    sample_structs,
+    state_rows,
+    with_results,
+    with_rows,
+    without_inline_data,
+)
 from stages.arrow.media_codec import encode_media
 from stages.read_samples import read_samples
 from tests.stages.chunks import plan_of, user, write_shard
@@ -105,9 +111,9 @@ def _after_decoding(chunk: pa.Table) -> pa.Table:
     """The chunk as the decode stage leaves it, with made-up frames for each sample."""
     frames, times_s = np.zeros(_FRAMES, np.uint8), np.arange(_FRAMES[0]) / 2
     video = DecodedVideo(frames, times_s, 2.0, 224, 224, 0.0, 4.0, 4.0, None, "0" * 64)
-    results = [{"media": encode_media({0: video})}] * len(rows_of(chunk))
+    results = [{"media": encode_media({0: video})}] * len(sample_structs(chunk))
     decoded = with_results(chunk, results, fields=("media",))
-    rows = rows_of(decoded)
+    rows = sample_structs(decoded)
     columns = {field.name: rows.field(field.name) for field in rows.type}
     columns["sample"] = without_inline_data(columns["sample"])
     return with_rows(

@@ -28,43 +28,43 @@ from pipeline.driver.run import run
 from pipeline.graph import plan_row
 from pipeline.planning.plan import Chunk
 from pipeline.recuration.plan import plan_recuration
-from pipeline.recuration.run import run_recuration
+from pipeline.recuration.recurate_run import run_recuration
 from pipeline.run_folder.commit import CommittedChunk, commit_chunk
-from pipeline.run_folder.job import Job
-from stages.arrow.chunk import StateRow, rows_of, views, with_rows
+from pipeline.run_folder.planned_run import PlannedRun
+from stages.arrow.chunk import StateRow, sample_structs, views, with_rows
 from stages.arrow.codec import encode_trace, encode_units
 from stages.arrow.columns import replace_fields
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance, assemble
 from stages.records.curator import Curator
-from tests.pipeline.made_runs import config_for, job_for
+from tests.pipeline.made_runs import config_for, planned_run
 from tests.stages.chunks import text_row, write_shard
 
 OUTPUT = Path(__file__).parent / "out" / "recuration.json"
 CHANGE = ["curation.gamma=1", "curation.coverage=0.7"]
 
 
-def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> Job:
+def make_run(folder: Path, workload: Workload, cases: Sequence[Case]) -> PlannedRun:
     """Make a finished run whose traces hold these cases, in one shard and chunks of 32."""
     rows = [text_row(f"s{i}") for i in range(len(cases))]
     write_shard(folder / "input" / "a.parquet", rows)
     curation = {"pools": workload.pools}
-    job = job_for(config_for(folder, run={"chunk_samples": 32}, curation=curation))
+    planned = planned_run(config_for(folder, run={"chunk_samples": 32}, curation=curation))
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
             table = read_samples(plan_row(chunk))
             chunk_cases = cases[chunk.first_row : chunk.first_row + chunk.n_rows]
-            records = _records(rows_of(table), chunk_cases, job)
+            records = _records(sample_structs(table), chunk_cases, planned)
             yield CommittedChunk(
-                **commit_chunk(with_rows(table, records), job.folder).to_pylist()[0]
+                **commit_chunk(with_rows(table, records), planned.folder).to_pylist()[0]
             )
 
-    run(job, execute)
-    return job
+    run(planned, execute)
+    return planned
 
 
-def _records(rows: pa.StructArray, cases: Sequence[Case], job: Job) -> pa.StructArray:
+def _records(rows: pa.StructArray, cases: Sequence[Case], planned: PlannedRun) -> pa.StructArray:
     units = [encode_units(units) for _, units, _ in cases]
     traces = [encode_trace(_trace(case)) for case in cases]
     rows = replace_fields(rows, {"units": units, "trace": traces})
@@ -72,9 +72,9 @@ def _records(rows: pa.StructArray, cases: Sequence[Case], job: Job) -> pa.Struct
     def segment(row: StateRow) -> Segmentation:
         return cases[row.index][2]
 
-    config = job.config
+    config = planned.config
     curator = Curator("curate", segment, config.curation, config.trace, config.units)
-    provenance = Provenance(job.identity.fingerprint, "benchmark")
+    provenance = Provenance(planned.identity.fingerprint, "benchmark")
     return assemble(rows, curator(views(rows)), config.trace, provenance)
 
 
@@ -98,9 +98,9 @@ def in_memory(cases: Sequence[Case], options: CurationOptions) -> float:
     return len(curate_many(prepared, options).supported) / (time.process_time() - started)
 
 
-def from_storage(job: Job, folder: Path) -> float:
+def from_storage(planned: PlannedRun, folder: Path) -> float:
     """Spans per second of `omnitrace curate`, in this process."""
-    recuration = plan_recuration(job.folder.root, str(folder), CHANGE)
+    recuration = plan_recuration(planned.folder.root, str(folder), CHANGE)
     started = time.process_time()
     return run_recuration(recuration, workers=1).n_spans / (time.process_time() - started)
 
@@ -117,9 +117,9 @@ def main() -> None:
         rng = np.random.default_rng(0)
         cases = [make_case(workload, rng) for _ in range(n_spans // workload.n_spans)]
         with tempfile.TemporaryDirectory() as name:
-            job = make_run(Path(name), workload, cases)
-            verb = max(from_storage(job, Path(name, f"again{i}")) for i in range(3))
-        alone = max(in_memory(cases, job.config.curation) for _ in range(3))
+            planned = make_run(Path(name), workload, cases)
+            verb = max(from_storage(planned, Path(name, f"again{i}")) for i in range(3))
+        alone = max(in_memory(cases, planned.config.curation) for _ in range(3))
         n_units = sum(workload.kinds.values())
         # Masses and peaks are stored; only masses are read here.
         stored_kb = 8 * n_units * TOKENS_PER_SPAN / 1000

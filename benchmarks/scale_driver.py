@@ -22,13 +22,13 @@ from benchmarks.scale_fake import FakeTraceDecode, do_chunk
 from benchmarks.scale_measure import Requests, StageCost, counting_requests, stage
 from pipeline.config import make_config
 from pipeline.driver import run as run_module
-from pipeline.driver.prepare import prepare
+from pipeline.driver.plan_run import plan_run
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder import publish
 from pipeline.run_folder.commit import CommittedChunk
-from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import current_claim
+from pipeline.run_folder.planned_run import PlannedRun
 
 _MEMORY_SAMPLES = 100  # over the chunks of a stage
 
@@ -53,14 +53,14 @@ def main() -> None:
     costs: list[StageCost] = []
     with counting_requests() as requests:
         with stage("plan", costs) as cost, requests.labelled("plan"):
-            job = prepare(identify_run(make_config(order.config, [], "benchmark")))
-        cost.record_memory(job.plan.n_chunks)
+            planned = plan_run(identify_run(make_config(order.config, [], "benchmark")))
+        cost.record_memory(planned.plan.n_chunks)
         if order.what != "plan":
-            _run(order, job, requests, costs)
+            _run(order, planned, requests, costs)
     _print_costs(costs, requests)
 
 
-def _run(order: Order, job: Job, requests: Requests, costs: list[StageCost]) -> None:
+def _run(order: Order, planned: PlannedRun, requests: Requests, costs: list[StageCost]) -> None:
     """Finish the run; measure publishing as a separate stage within it."""
     publishing = StageCost("publish")
     publishing.record_memory(0)
@@ -71,11 +71,11 @@ def _run(order: Order, job: Job, requests: Requests, costs: list[StageCost]) -> 
 
     with stage("run", costs) as cost, requests.labelled("run"):
         begun, begun_cpu = time.perf_counter(), time.process_time()
-        published = [shard for shard in job.plan.shards if job.is_published(shard)]
-        before = sum(job.plan.n_chunks_of(shard) for shard in published)
+        published = [shard for shard in planned.plan.shards if planned.is_published(shard)]
+        before = sum(planned.plan.n_chunks_of(shard) for shard in published)
 
         def on_commit(count: int) -> None:
-            if count % max(job.plan.n_chunks // _MEMORY_SAMPLES, 1) == 0:
+            if count % max(planned.plan.n_chunks // _MEMORY_SAMPLES, 1) == 0:
                 cost.record_memory(count)
             if order.die_after is not None and before + count >= order.die_after:
                 publishing.record_memory(count)
@@ -86,16 +86,16 @@ def _run(order: Order, job: Job, requests: Requests, costs: list[StageCost]) -> 
 
         with patch.object(run_module, "publish_shard", publish_shard):
             count = (
-                _by_graph(job, on_commit)
+                _by_graph(planned, on_commit)
                 if order.what == "graph"
-                else _by_pool(order, job, on_commit)
+                else _by_pool(order, planned, on_commit)
             )
     cost.record_memory(count)
     publishing.record_memory(count)
     costs.append(publishing)
 
 
-def _by_pool(order: Order, job: Job, on_commit: Any) -> int:
+def _by_pool(order: Order, planned: PlannedRun, on_commit: Any) -> int:
     """Run with worker processes instead of the graph; return how many chunks they did."""
     count = 0
     context = multiprocessing.get_context("spawn")
@@ -104,34 +104,34 @@ def _by_pool(order: Order, job: Job, on_commit: Any) -> int:
         def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
             nonlocal count
             # The lease is not read here. That is one read per chunk, which the table adds.
-            work = partial(do_chunk, folder=job.folder.root)
+            work = partial(do_chunk, folder=planned.folder.root)
             for row in pool.imap_unordered(work, chunks, chunksize=8):
                 yield CommittedChunk(**row)
                 count += 1
                 on_commit(count)
 
-        run_module.run(job, execute)
+        run_module.run(planned, execute)
     return count
 
 
-def _by_graph(job: Job, on_commit: Any) -> int:
+def _by_graph(planned: PlannedRun, on_commit: Any) -> int:
     """Run the real graph on a local Ray, with the fake tracer in its trace stage."""
     from pipeline import graph
     from pipeline.driver.ray_session import ray_session
 
     count = 0
-    with ray_session(job.config), patch.object(graph, "TraceDecode", FakeTraceDecode):
+    with ray_session(planned.config), patch.object(graph, "TraceDecode", FakeTraceDecode):
 
         def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
             nonlocal count
-            inner = graph.executor(job, current_claim(job.folder))
+            inner = graph.executor(planned, current_claim(planned.folder))
             with closing(inner(chunks)) as committed_chunks:
                 for committed in committed_chunks:
                     yield committed
                     count += 1
                     on_commit(count)
 
-        run_module.run(job, execute)
+        run_module.run(planned, execute)
     return count
 
 

@@ -18,7 +18,7 @@ from pipeline.graph import plan_row
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.storage.folder import Folder
-from stages.arrow.chunk import rows_of, with_rows
+from stages.arrow.chunk import sample_structs, with_rows
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.table_schema import RECORD, SCHEMA_VERSION
 from stages.guards.attempts import AttemptLog
@@ -63,7 +63,7 @@ def do_chunk(
 ) -> dict[str, Any]:
     """Read a chunk's rows as the graph does, and commit made-up records of them."""
     table = read_samples(plan_row(chunk))
-    rows = rows_of(table)
+    rows = sample_structs(table)
     keys = rows.field("row_key").to_pylist()
     ids = rows.field("sample").field("sample_id").to_pylist()
     records = [_record(*named, n_tokens, n_units) for named in zip(keys, ids, strict=True)]

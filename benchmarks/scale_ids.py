@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.planning.inputs import add_ids
+from pipeline.planning.input_shards import add_ids
 from pipeline.planning.repeated_ids import RepeatedIds
 
 _BATCH = 65_536

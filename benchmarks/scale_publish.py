@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.scale_fake import do_chunk, path_of, write_input
-from pipeline.planning.inputs import list_input, scan_input
+from pipeline.planning.input_shards import list_input, scan_input
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.publish import publish_shard

@@ -27,17 +27,17 @@ from benchmarks.scale_fake import FakeTraceDecode, config_tree, do_chunk, write_
 from pipeline.cli import main as command
 from pipeline.config import make_config
 from pipeline.driver import run as run_module
-from pipeline.driver.prepare import prepare
+from pipeline.driver.plan_run import plan_run
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk
-from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.attempt_log import StoredAttemptLog
 from pipeline.run_folder.commit import CommittedChunk, commit_chunk
-from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim, current_claim
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
-from stages.chunk_audio import ChunkAudio
+from stages.chunk_speech import ChunkSpeech
 from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
@@ -71,10 +71,10 @@ def _whole_run(counting: _Counting) -> Counts:
     write_input(f"{here}/input", _SHARDS * _CHUNKS * _ROWS, _SHARDS)
     counting.counts.clear()
     with counting.labelled("plan"):
-        job = prepare(identify_run(make_config(config_tree(here, _ROWS), [], "benchmark")))
+        planned = plan_run(identify_run(make_config(config_tree(here, _ROWS), [], "benchmark")))
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        step = _chain(job, current_claim(job.folder))
+        step = _chain(planned, current_claim(planned.folder))
         for chunk in chunks:
             with counting.labelled("chunks"):
                 committed = step(chunk)
@@ -85,11 +85,11 @@ def _whole_run(counting: _Counting) -> Counts:
             return publish_shard(*args, **more)
 
     with counting.labelled("driver"), patch.object(run_module, "publish_shard", published):
-        run(job, execute)
+        run(planned, execute)
     return dict(counting.counts)
 
 
-class _LocalAttempts(StoredAttempts):
+class _LocalAttemptLog(StoredAttemptLog):
     """Attempts of a process that is not a Ray actor."""
 
     @property
@@ -97,16 +97,16 @@ class _LocalAttempts(StoredAttempts):
         return "benchmark"
 
 
-def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
+def _chain(planned: PlannedRun, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
     """The stages of the graph one after another, with the fake tracer."""
-    config = job.config
-    reading = config.reading_options(job.rules)
-    provenance = Provenance(job.identity.fingerprint, "benchmark")
-    attempts = _LocalAttempts(job.folder, claim)
+    config = planned.config
+    reading = config.reading_options(planned.rules)
+    provenance = Provenance(planned.identity.fingerprint, "benchmark")
+    attempts = _LocalAttemptLog(planned.folder, claim)
     stages: list[Callable[[pa.Table], pa.Table]] = [
         read_samples,
         DecodeMedia(reading),
-        ChunkAudio(reading),
+        ChunkSpeech(reading),
         FakeTraceDecode(TraceDecodeOptions(config.model, config.decode, config.trace), attempts),
         CurateSpans(
             CurateOptions(config.spans, config.curation, config.trace, config.units), provenance
@@ -117,7 +117,7 @@ def _chain(job: Job, claim: Claim) -> Callable[[Chunk], CommittedChunk]:
         table = plan_row(chunk)
         for stage in stages:
             table = stage(table)
-        return CommittedChunk(**commit_chunk(table, job.folder, claim).to_pylist()[0])
+        return CommittedChunk(**commit_chunk(table, planned.folder, claim).to_pylist()[0])
 
     return step
 
@@ -127,13 +127,13 @@ def _rerun(folder: Path, shards: int, counting: _Counting) -> dict[str, Any]:
     here = f"{_BUCKET}/many"
     write_input(f"{here}/input", shards, shards)
     tree = config_tree(here, 1)
-    job = prepare(identify_run(make_config(tree, [], "benchmark")))
+    planned = plan_run(identify_run(make_config(tree, [], "benchmark")))
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
-            yield CommittedChunk(**do_chunk(chunk, job.folder.root))
+            yield CommittedChunk(**do_chunk(chunk, planned.folder.root))
 
-    run(job, execute)
+    run(planned, execute)
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(tree))
     counting.counts.clear()

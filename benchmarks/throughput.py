@@ -170,7 +170,7 @@ def _ratio(
 
 def _ahead_ms(graph: Measurement, stages: Measurement) -> float:
     """Processor time per sample of the first stages outside the graph's steady state."""
-    names = ("read_samples", "DecodeMedia", "ChunkAudio")
+    names = ("read_samples", "DecodeMedia", "ChunkSpeech")
     within = sum(ms for title, ms in graph.process_ms.items() if any(n in title for n in names))
     return max(sum(stages.stage_ms[name] for name in names) - within, 0.0)
 

@@ -70,11 +70,11 @@ class Measurement:
 def measure(task: Task) -> Measurement:
     """Carry out the task in this process and its children."""
     from pipeline.config import make_config
-    from pipeline.driver.prepare import prepare
+    from pipeline.driver.plan_run import plan_run
     from pipeline.planning.identified_run import identify_run
 
-    job = prepare(identify_run(make_config(task.config, [], "benchmark")))
-    chunks = [chunk for shard in job.plan.shards for chunk in job.plan.chunks(shard)]
+    planned = plan_run(identify_run(make_config(task.config, [], "benchmark")))
+    chunks = [chunk for shard in planned.plan.shards for chunk in planned.plan.chunks(shard)]
     begun = time.perf_counter()
     notes: list[tuple[float, float]] = []
     cpu_s = TreeTime()
@@ -86,35 +86,35 @@ def measure(task: Task) -> Measurement:
 
     spent: Counter[str] = Counter()
     if task.path == "graph":
-        ready_s = _graph(job, begun, note)
+        ready_s = _graph(planned, begun, note)
     else:
         ready_s = _processes(task, chunks, begun, note, spent)
     times, cpu = zip(*notes, strict=True)
-    stage_ms = {name: 1e3 * used_s / job.plan.n_rows for name, used_s in spent.items()}
-    n_rows = job.plan.n_rows - task.actors * job.config.run.chunk_samples
+    stage_ms = {name: 1e3 * used_s / planned.plan.n_rows for name, used_s in spent.items()}
+    n_rows = planned.plan.n_rows - task.actors * planned.config.run.chunk_samples
     process_ms = {name: 1e3 * used_s / n_rows for name, used_s in cpu_s.by_name().items()}
     return Measurement(
-        ready_s, times, cpu, job.config.run.chunk_samples, task.actors, stage_ms, process_ms
+        ready_s, times, cpu, planned.config.run.chunk_samples, task.actors, stage_ms, process_ms
     )
 
 
-def _graph(job: Any, begun: float, note: Callable[[], None]) -> float:
+def _graph(planned: Any, begun: float, note: Callable[[], None]) -> float:
     """Run as users do: plan, lease, graph and publishing."""
     from pipeline.driver.ray_session import ray_session
     from pipeline.driver.run import run
     from pipeline.graph import executor
     from pipeline.run_folder.lease_file import current_claim
 
-    with ray_session(job.config):
+    with ray_session(planned.config):
         ready_s = time.perf_counter() - begun
 
         def execute(chunks: Sequence[Any]) -> Generator[Any, None, None]:
-            inner = executor(job, current_claim(job.folder))
+            inner = executor(planned, current_claim(planned.folder))
             for committed in inner(chunks):
                 note()
                 yield committed
 
-        verdict = run(job, execute)
+        verdict = run(planned, execute)
     if verdict.exit_code != 0 or verdict.n_error:
         raise RuntimeError(f"the run failed: {verdict}")
     return ready_s
@@ -267,12 +267,12 @@ def _stages_step(task: Task) -> Step:
 
     from omnitrace_core import __version__
     from pipeline.config import make_config
-    from pipeline.driver.prepare import prepare
+    from pipeline.driver.plan_run import plan_run
     from pipeline.graph import plan_row, replica_model
     from pipeline.planning.identified_run import identify_run
     from pipeline.planning.plan import Chunk
     from pipeline.run_folder.commit import commit_chunk
-    from stages.chunk_audio import ChunkAudio
+    from stages.chunk_speech import ChunkSpeech
     from stages.curate_spans import CurateOptions, CurateSpans
     from stages.decode_media import DecodeMedia
     from stages.read_samples import read_samples
@@ -280,20 +280,20 @@ def _stages_step(task: Task) -> Step:
     from stages.trace_decode import TraceDecode, TraceDecodeOptions
 
     config = make_config(task.config, [], "benchmark")
-    job = prepare(identify_run(config))
-    reading = config.reading_options(job.rules)
-    provenance = Provenance(job.identity.fingerprint, __version__)
+    planned = plan_run(identify_run(config))
+    reading = config.reading_options(planned.rules)
+    provenance = Provenance(planned.identity.fingerprint, __version__)
     chain: dict[str, Callable[[pa.Table], pa.Table]] = {
         "read_samples": read_samples,
         "DecodeMedia": DecodeMedia(reading),
-        "ChunkAudio": ChunkAudio(reading),
+        "ChunkSpeech": ChunkSpeech(reading),
         "TraceDecode": TraceDecode(
             TraceDecodeOptions(replica_model(config.model), config.decode, config.trace)
         ),
         "CurateSpans": CurateSpans(
             CurateOptions(config.spans, config.curation, config.trace, config.units), provenance
         ),
-        "commit_chunk": partial(commit_chunk, folder=job.folder),
+        "commit_chunk": partial(commit_chunk, folder=planned.folder),
     }
 
     def step(chunk: dict[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
 from omnitrace_core.printable import PrintableFormatter, printable, printable_message
-from pipeline.commands.terminal import printable_warnings, say, say_error, show
+from pipeline.commands.terminal import print_blocks, print_error, print_text, printable_warnings
 from pipeline.driver.stop_signals import stopping_on_signals
 
 Arguments = argparse.Namespace
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_failure(f"{type(error).__name__}: {error}", arguments.verbose)
         return ExitCode.CRASH
     except KeyboardInterrupt as stop:
-        say_error(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}")
+        print_error(f"omnitrace: interrupted{f' by {stop}' if stop.args else ''}")
         from pipeline.run_folder.verdict import ExitCode
 
         return ExitCode.INCOMPLETE
@@ -72,8 +72,8 @@ def _set_up_logging(verbose: bool) -> None:
 
 def _say_failure(message: str, verbose: bool) -> None:
     if verbose:
-        say_error(traceback.format_exc().rstrip())
-    say_error(f"omnitrace: {message}")
+        print_error(traceback.format_exc().rstrip())
+    print_error(f"omnitrace: {message}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,9 +143,11 @@ def _ingest(arguments: Arguments) -> int:
         inline_media=arguments.inline_media,
         overwrite=arguments.overwrite,
     )
-    say(f"{report.rows} samples from {report.files_read} files -> {len(report.shards)} shards:")
+    print_text(
+        f"{report.rows} samples from {report.files_read} files -> {len(report.shards)} shards:"
+    )
     for shard in report.shards:
-        say(f"  {printable(shard)}")
+        print_text(f"  {printable(shard)}")
     return 0
 
 
@@ -184,12 +186,12 @@ def _break_lease_argument(parser: argparse.ArgumentParser) -> None:
 def _validate(arguments: Arguments) -> int:
     from pipeline.commands.summary import plan_text
     from pipeline.config import load_config
-    from pipeline.driver.prepare import check_writable, prepare
+    from pipeline.driver.plan_run import check_writable, plan_run
     from pipeline.planning.identified_run import identify_run
 
-    job = prepare(identify_run(load_config(arguments.config, arguments.overrides)))
-    check_writable(job.identity.output)
-    say(f"{printable(arguments.config)} is valid\n{plan_text(job)}")
+    planned = plan_run(identify_run(load_config(arguments.config, arguments.overrides)))
+    check_writable(planned.identity.output)
+    print_text(f"{printable(arguments.config)} is valid\n{plan_text(planned)}")
     return 0
 
 
@@ -197,7 +199,7 @@ def _run(arguments: Arguments) -> int:
     from pipeline.commands.summary import config_text, plan_text, verdict_blocks
     from pipeline.config import load_config
     from pipeline.driver.finished_run import finished_verdict
-    from pipeline.driver.prepare import prepare
+    from pipeline.driver.plan_run import plan_run
     from pipeline.driver.run import run
     from pipeline.planning.identified_run import identify_run
 
@@ -207,15 +209,15 @@ def _run(arguments: Arguments) -> int:
     identified = identify_run(load_config(arguments.config, overrides))
     verdict = None if arguments.dry_run else finished_verdict(identified)
     if verdict is not None:
-        say("this run is finished: nothing to do")
+        print_text("this run is finished: nothing to do")
     else:
-        job = prepare(identified)
+        planned = plan_run(identified)
         if arguments.dry_run:
-            say(f"{config_text(job.config)}\n\n{plan_text(job)}")
+            print_text(f"{config_text(planned.config)}\n\n{plan_text(planned)}")
             return 0
-        say(plan_text(job))
-        verdict = run(job, take_lease=arguments.break_lease)
-    show(verdict_blocks(identified.identity.folder, verdict))
+        print_text(plan_text(planned))
+        verdict = run(planned, take_lease=arguments.break_lease)
+    print_blocks(verdict_blocks(identified.identity.folder, verdict))
     return int(verdict.exit_code or 0)
 
 
@@ -253,17 +255,19 @@ def _positive(text: str) -> int:
 def _curate(arguments: Arguments) -> int:
     from pipeline.commands.summary import config_text, recuration_text, verdict_blocks
     from pipeline.recuration.plan import plan_recuration
-    from pipeline.recuration.run import run_recuration
+    from pipeline.recuration.recurate_run import run_recuration
     from pipeline.run_folder.verdict import is_finished
 
     recuration = plan_recuration(arguments.run_folder, arguments.dest, arguments.overrides)
     if arguments.dry_run:
-        say(f"{config_text(recuration.config)}\n\n{recuration_text(recuration)}")
+        print_text(f"{config_text(recuration.config)}\n\n{recuration_text(recuration)}")
         return 0
     nothing_to_do = is_finished(recuration)
-    say("this run is finished: nothing to do" if nothing_to_do else recuration_text(recuration))
+    print_text(
+        "this run is finished: nothing to do" if nothing_to_do else recuration_text(recuration)
+    )
     verdict = run_recuration(recuration, arguments.workers, take_lease=arguments.break_lease)
-    show(verdict_blocks(recuration.folder, verdict))
+    print_blocks(verdict_blocks(recuration.folder, verdict))
     return int(verdict.exit_code or 0)
 
 
@@ -293,7 +297,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def _inspect(arguments: Arguments) -> int:
     from pipeline.commands.inspect import inspect_sample
 
-    show(inspect_sample(arguments.run_folder, arguments.sample_id))
+    print_blocks(inspect_sample(arguments.run_folder, arguments.sample_id))
     return 0
 
 

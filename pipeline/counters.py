@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util import metrics
 
-from stages.arrow.chunk import rows_of
+from stages.arrow.chunk import sample_structs
 
 # Name -> description, and tags besides run_id.
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -41,7 +41,7 @@ class Count:
     amount: float
 
 
-def count_chunk(table: pa.Table, run_id: str) -> None:
+def add_chunk_to_counters(table: pa.Table, run_id: str) -> None:
     """Raise the counters of this process by a chunk of RECORD rows."""
     for count in counts(table):
         names = COUNTERS[count.name][1]
@@ -52,7 +52,7 @@ def count_chunk(table: pa.Table, run_id: str) -> None:
 def counts(table: pa.Table) -> Iterator[Count]:
     """What a chunk of RECORD rows adds to the counters; amounts of zero are left out."""
     yield Count("omnitrace_chunks", (), 1)
-    sample = rows_of(table).field("sample")
+    sample = sample_structs(table).field("sample")
     status, code = (sample.field(name).to_pylist() for name in ("status", "error_code"))
     for tags, n_rows in Counter(zip(status, code, strict=True)).items():
         yield Count("omnitrace_rows", tags, n_rows)

@@ -22,14 +22,14 @@ from omnitrace_core import __version__
 from omnitrace_core.errors import LeaseLost, RunError
 from omnitrace_core.options import ModelOptions
 from pipeline.config import with_absolute_paths
-from pipeline.counters import count_chunk
+from pipeline.counters import add_chunk_to_counters
 from pipeline.planning.plan import Chunk
-from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.attempt_log import StoredAttemptLog
 from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks, commit_chunk
-from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim
+from pipeline.run_folder.planned_run import PlannedRun
 from stages.arrow.state_schema import CHUNK_PLAN
-from stages.chunk_audio import ChunkAudio
+from stages.chunk_speech import ChunkSpeech
 from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
@@ -40,22 +40,22 @@ _MIN_IO_TASKS = 2
 Rows = Generator[dict[str, Any], None, None]
 
 
-def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
+def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> Dataset:
     """The Ray Data graph over a window of chunks; each row of its result is a committed chunk.
 
     claim: of the driver; workers check it before they begin a chunk and before they commit it.
     """
-    config = with_absolute_paths(job.config)
+    config = with_absolute_paths(planned.config)
     resources = config.ray
-    reading = config.reading_options(job.rules)
+    reading = config.reading_options(planned.rules)
 
     # One block per chunk. read_parquet would put small shards into one block, which keeps one GPU
     # busy. from_arrow would run a task of a whole CPU for each block, and wait for free CPUs.
-    planned = ray.data.from_blocks([plan_row(chunk) for chunk in chunks])
+    rows = ray.data.from_blocks([plan_row(chunk) for chunk in chunks])
 
     # 1:1. Mostly waits for storage. One task per decoding actor: without a bound, Ray would start a
     # process for each of the first chunks, and most of them would have nothing to do later.
-    samples = planned.map_batches(
+    samples = rows.map_batches(
         read_samples,
         batch_size=1,
         batch_format="pyarrow",
@@ -66,7 +66,7 @@ def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     # 1:1. Actors, because each keeps a child process that decodes; actor and child take turns on
     # one core. Ray gives the chunks of a lost actor to another one, without limit: a stage that a
     # sample can kill counts its own attempts.
-    attempts = StoredAttempts(job.folder, claim)
+    attempts = StoredAttemptLog(planned.folder, claim)
     decoded = samples.map_batches(
         DecodeMedia,
         fn_constructor_args=(reading, attempts),
@@ -79,7 +79,7 @@ def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. GPUs only if
     # the speech model runs on them.
     ready = decoded.map_batches(
-        ChunkAudio,
+        ChunkSpeech,
         fn_constructor_args=(reading, attempts, resources.audio_timeout_s),
         batch_size=1,
         batch_format="pyarrow",
@@ -115,7 +115,7 @@ def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
         CurateSpans,
         fn_constructor_args=(
             CurateOptions(config.spans, config.curation, config.trace, config.units),
-            Provenance(job.identity.fingerprint, __version__),
+            Provenance(planned.identity.fingerprint, __version__),
         ),
         batch_size=1,
         batch_format="pyarrow",
@@ -128,9 +128,9 @@ def build_graph(chunks: Sequence[Chunk], job: Job, claim: Claim) -> Dataset:
     return curated.map_batches(
         partial(
             commit_chunk,
-            folder=job.folder,
+            folder=planned.folder,
             claim=claim,
-            count=partial(count_chunk, run_id=job.run_id),
+            on_commit=partial(add_chunk_to_counters, run_id=planned.run_id),
         ),
         batch_size=1,
         batch_format="pyarrow",
@@ -164,7 +164,7 @@ def plan_row(chunk: Chunk) -> pa.Table:
     return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
 
 
-def executor(job: Job, claim: Claim) -> ExecuteChunks:
+def executor(planned: PlannedRun, claim: Claim) -> ExecuteChunks:
     """A function that runs the graph over a window of chunks and yields each committed one.
 
     It raises LeaseLost if a worker found that another driver holds the lease, and RunError if a
@@ -172,7 +172,7 @@ def executor(job: Job, claim: Claim) -> ExecuteChunks:
     """
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        dataset = build_graph(chunks, job, claim)
+        dataset = build_graph(chunks, planned, claim)
         try:
             # Closed explicitly, because a dataset without references keeps running for a while.
             with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:

@@ -10,7 +10,7 @@ from omnitrace_core.options import CurationOptions, SpanOptions, TraceOptions, U
 from omnitrace_core.records import Segmentation
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
-from stages.arrow.chunk import StateRow, rows_of, views, with_rows
+from stages.arrow.chunk import StateRow, sample_structs, views, with_rows
 from stages.records.assemble import Provenance, assemble
 from stages.records.curator import Curator
 
@@ -50,7 +50,7 @@ class CurateSpans:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A chunk of STATE rows to a chunk of RECORD rows, one for each sample."""
-        rows = rows_of(table)
+        rows = sample_structs(table)
         curation = self._curator(views(rows))
         return with_rows(table, assemble(rows, curation, self._trace, self._provenance))
 

@@ -14,14 +14,14 @@ from stages.arrow.chunk import (
     Fields,
     StateRow,
     has_media,
-    rows_of,
+    sample_structs,
     state_rows,
     with_results,
     with_rows,
     without_inline_data,
 )
 from stages.arrow.state_schema import STATE
-from stages.guards.attempts import Attempt, AttemptLog, Attempts
+from stages.guards.attempts import Attempt, AttemptCounter, AttemptLog
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "decode_media"
@@ -44,12 +44,12 @@ class DecodeMedia:
         """Fill `media`, `media_info` and `decode_s` of a chunk, and drop its inline media bytes."""
         rows = [row for row in state_rows(table) if not row.failed]
         # Text alone cannot kill the process.
-        log = self._attempts if has_media(rows_of(table).field("sample")) else None
-        attempt = Attempts(STAGE, log).begin(table.column("chunk_key")[0].as_py())
+        log = self._attempts if has_media(sample_structs(table).field("sample")) else None
+        attempt = AttemptCounter(STAGE, log).begin(table.column("chunk_key")[0].as_py())
         results = {row.index: self._decode(row, attempt) for row in rows}
         decoded = with_results(
             table,
-            [results.get(index) for index in range(len(rows_of(table)))],
+            [results.get(index) for index in range(len(sample_structs(table)))],
             fields=("media", "media_info", "decode_s"),
         )
         without_files = self._without_files(decoded)
@@ -74,7 +74,7 @@ class DecodeMedia:
         }
 
     def _without_files(self, decoded: pa.Table) -> pa.Table:
-        rows = rows_of(decoded)
+        rows = sample_structs(decoded)
         columns = {name: rows.field(name) for name in STATE.names}
         columns["sample"] = without_inline_data(columns["sample"])
         stripped = pa.StructArray.from_arrays(list(columns.values()), fields=list(STATE))

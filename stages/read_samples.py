@@ -10,7 +10,7 @@ from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.chunk import error_fields, row_key, with_rows
-from stages.arrow.input_columns import conform
+from stages.arrow.input_columns import cast_to_sample_structs
 from stages.arrow.python_values import python_values
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.state_schema import STATE
@@ -31,7 +31,9 @@ def read_samples(plan: pa.Table) -> pa.Table:
         StoreUnavailable: the object store does not respond.
     """
     chunk = plan.to_pylist()[0]
-    samples, misfits = conform(_read_rows(chunk["uri"], chunk["first_row"], chunk["n_rows"]))
+    samples, misfits = cast_to_sample_structs(
+        _read_rows(chunk["uri"], chunk["first_row"], chunk["n_rows"])
+    )
     # Checked after reading, so that the rows that were read are those of the planned shard.
     if chunk["identity"] is not None and identity_at(chunk["uri"]) != chunk["identity"]:
         raise RunError(f"{chunk['uri']} is not the file that was planned: {_CHANGED}")

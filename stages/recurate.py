@@ -22,7 +22,7 @@ from stages.arrow.table_schema import CHUNK_FILE, SCHEMA_VERSION
 from stages.guards.row_guard import RowError, guarded
 from stages.records.assemble import as_records, errors_of
 from stages.records.curator import ChunkCuration, CuratedSample, Curator, SampleResult
-from stages.records.tables import record_columns
+from stages.records.table_columns import record_columns
 from stages.refold_units import RefoldedSample, UnitRefolder, with_folds
 from stages.settings_change import SettingsChange
 

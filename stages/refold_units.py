@@ -22,7 +22,7 @@ from omnitrace_core.units.cut import SpeechByPart, build_units
 from stages.arrow.chunk import INLINE_URI, StateRow
 from stages.arrow.codec import encode_units
 from stages.arrow.columns import list_array, offsets, replace_fields
-from stages.records.tables import folds_of
+from stages.records.table_columns import folds_of
 
 _CHUNK_KINDS = frozenset({"audio_chunk", "sound_chunk"})
 

@@ -13,7 +13,7 @@ from omnitrace_core.options import (
     UnitOptions,
 )
 from stages.arrow.table_schema import HEATMAPS, SAMPLES, SPANS, TRACES
-from stages.records.tables import kept_tables
+from stages.records.table_columns import kept_tables
 
 # Columns of traces/ that are needed neither to curate stored folds nor to cut spans or units again.
 _NOT_CURATED = {
@@ -24,7 +24,7 @@ _OF_POSITIONS = {"n_positions", "rows", "prompt"}
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CurationSettings:
     """The settings of a run that its records depend on after the model has run."""
 
     trace: TraceOptions
@@ -39,8 +39,8 @@ class Settings:
 class SettingsChange:
     """The settings of a run (`old`), and those it is curated with again (`new`)."""
 
-    old: Settings
-    new: Settings
+    old: CurationSettings
+    new: CurationSettings
 
     @property
     def cuts_spans(self) -> bool:

@@ -20,7 +20,7 @@ from omnitrace_core.records import ReadySample, TokenTrace
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
 from stages.arrow.state_schema import STATE
-from stages.guards.attempts import Attempt, AttemptLog, Attempts, CountedLoad
+from stages.guards.attempts import Attempt, AttemptCounter, AttemptLog, CountedLoad
 from stages.guards.deadline import deadline
 from stages.guards.row_guard import RowError, as_row_error, guarded
 from stages.guards.shared_lock import SharedLock
@@ -98,7 +98,7 @@ class TraceDecode:
         load: LoadTracer = load_batch_tracer,
     ) -> None:
         self._timeout_s = timeout_s
-        self._attempts = Attempts(STAGE, attempts)
+        self._attempts = AttemptCounter(STAGE, attempts)
         self._process = SharedLock()  # held alone by a chunk that is done sample by sample
         self._device = threading.Lock()
         counted = CountedLoad(f"model.path={options.model.path}", attempts)

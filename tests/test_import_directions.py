@@ -138,7 +138,7 @@ ALLOWED: dict[str, set[str]] = {
         "stages.arrow",
         "stages.records",
     },
-    "stages.chunk_audio": {
+    "stages.chunk_speech": {
         "omnitrace_core base modules",
         "omnitrace_core.text",
         "omnitrace_core.units",
@@ -206,7 +206,7 @@ ALLOWED: dict[str, set[str]] = {
         "stages.read_samples",
         "stages.records",
         "stages.curate_spans",
-        "stages.chunk_audio",
+        "stages.chunk_speech",
         "stages.decode_media",
         "stages.trace_decode",
         "pipeline.counters",

@@ -26,10 +26,10 @@ from benchmarks.scale_measure import counting_requests
 from benchmarks.throughput_cpu import TreeTime
 from benchmarks.throughput_paths import Measurement, collect
 from pipeline.config import load_config
-from pipeline.run_folder.attempts import StoredAttempts
+from pipeline.run_folder.attempt_log import StoredAttemptLog
 from pipeline.run_folder.lease import hold_lease
 from pipeline.storage.folder import Folder
-from stages.guards.attempts import Attempts
+from stages.guards.attempts import AttemptCounter
 from tests.pipeline.storage.s3_server import binary
 
 ROOT = Path(__file__).parent.parent
@@ -139,7 +139,7 @@ def test_processor_time_counts_children() -> None:
 
 def test_fake_records_fit_the_schema(tmp_path: Path) -> None:
     """The committed records can be published and read; `commit_chunk` checks the rows."""
-    from pipeline.planning.inputs import list_input, scan_input
+    from pipeline.planning.input_shards import list_input, scan_input
     from pipeline.planning.plan import make_plan
     from pipeline.run_folder.publish import publish_shard
     from pipeline.storage.folder import Folder
@@ -249,7 +249,7 @@ def test_an_attempt_costs_the_requests_that_capacity_adds(tmp_path: Path) -> Non
     """For the stages that decode media and find speech, which scale-s3 does not run."""
     folder = Folder(str(tmp_path))
     with counting_requests() as requests, hold_lease(Folder(str(tmp_path)), 60.0) as lease:
-        attempts = Attempts("chunk_audio", StoredAttempts(folder, lease.claim))
+        attempts = AttemptCounter("chunk_audio", StoredAttemptLog(folder, lease.claim))
         with requests.labelled("attempt"):
             attempts.begin("chunk").finish()
     counted = requests.counts["attempt"]
@@ -259,7 +259,7 @@ def test_an_attempt_costs_the_requests_that_capacity_adds(tmp_path: Path) -> Non
     assert counted["delete"] == 1
     assert counted.keys() == {"put", "get", "delete"}
     config = load_config(str(capacity_measured.CONFIG))
-    assert config.units.audio == "chunks", "or ChunkAudio would count nothing"
+    assert config.units.audio == "chunks", "or ChunkSpeech would count nothing"
 
 
 def test_chunk_file_is_equal_in_every_format(tmp_path: Path) -> None:

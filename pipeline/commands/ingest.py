@@ -21,7 +21,7 @@ from omnitrace_core.samples.forms import normalise, rejected_row
 from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import InputFile, find_files
-from pipeline.commands.json_records import Record
+from pipeline.commands.json_records import ParsedRecord
 from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.table_schema import SCHEMA_VERSION
@@ -120,7 +120,7 @@ def _rows(files: Iterable[InputFile], root: str | None, inline: bool) -> Iterato
             yield row
 
 
-def _row(record: Record, base: str) -> SampleRow:
+def _row(record: ParsedRecord, base: str) -> SampleRow:
     if isinstance(record.value, Mapping):
         return cast(SampleRow, normalise(record.value, base))
     reason = f"{record.where}: the record is {shorten(record.value)}, not an object"

@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from omnitrace_core.errors import ConfigError, InputSchemaError, StoreUnavailable
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.storage.files import connect
-from pipeline.commands.json_records import JsonScanner, Record, not_json
+from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
 
 _BATCH_ROWS = 64
 
@@ -37,7 +37,7 @@ class InputFile:
         """The folder that relative addresses in the file start at."""
         return self.url.rpartition("/")[0] or "/"
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[ParsedRecord]:
         """The records in order.
 
         Raises:
@@ -143,16 +143,16 @@ def _short(kind: pa.DataType) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _parquet_records(file: InputFile) -> Iterator[Record]:
+def _parquet_records(file: InputFile) -> Iterator[ParsedRecord]:
     with file.fs.open(file.path) as handle, pq.ParquetFile(handle) as parquet:
         index = 0
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
             for row in batch.to_pylist():
-                yield Record(row, f"{file.url}, row {index}")
+                yield ParsedRecord(row, f"{file.url}, row {index}")
                 index += 1
 
 
-def _jsonl_records(file: InputFile) -> Iterator[Record]:
+def _jsonl_records(file: InputFile) -> Iterator[ParsedRecord]:
     """One record per line that is not blank. Only newlines end a line (not U+2028 in a text)."""
     with file.fs.open(file.path) as handle:
         for number, raw in enumerate(handle, start=1):
@@ -163,10 +163,10 @@ def _jsonl_records(file: InputFile) -> Iterator[Record]:
             except (ValueError, RecursionError) as exc:
                 raise not_json(where, exc) from exc
             if line:
-                yield Record(value, where)
+                yield ParsedRecord(value, where)
 
 
-def _json_records(file: InputFile) -> Iterator[Record]:
+def _json_records(file: InputFile) -> Iterator[ParsedRecord]:
     with file.fs.open(file.path) as handle:
         scanner = JsonScanner(io.TextIOWrapper(handle, encoding="utf-8-sig"), file.url)
         if scanner.peek() == "[":
@@ -175,7 +175,7 @@ def _json_records(file: InputFile) -> Iterator[Record]:
             yield scanner.value()
 
 
-_READERS: dict[str, Callable[[InputFile], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[InputFile], Iterator[ParsedRecord]]] = {
     "json": _json_records,
     "jsonl": _jsonl_records,
     "parquet": _parquet_records,

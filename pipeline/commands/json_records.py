@@ -18,7 +18,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ParsedRecord:
     """One parsed record. where: file and line or row, for messages."""
 
     value: object
@@ -42,7 +42,7 @@ class JsonScanner:
         self._line = 1
         self._ended = False
 
-    def list_items(self) -> Iterator[Record]:
+    def list_items(self) -> Iterator[ParsedRecord]:
         """The items of the list that starts here, up to the end of the stream."""
         self._advance(self._position + 1)
         while self.peek() != "]":
@@ -62,7 +62,7 @@ class JsonScanner:
             if self._position < len(self._text) or not self._read_more():
                 return self._text[self._position : self._position + 1]
 
-    def value(self) -> Record:
+    def value(self) -> ParsedRecord:
         """The next value, with the line it starts on."""
         self.peek()
         where = self._where()
@@ -81,7 +81,7 @@ class JsonScanner:
                 # A number that ends with the text read so far may have more digits.
                 if end < len(self._text) or not self._read_more():
                     self._advance(self._position + size)
-                    return Record(value, where)
+                    return ParsedRecord(value, where)
 
     def _is_final(self, exc: json.JSONDecodeError) -> bool:
         """Whether more text cannot repair the error, so that the rest need not be read."""

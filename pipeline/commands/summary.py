@@ -10,10 +10,10 @@ from omnitrace_core.printable import printable_message
 from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
 from pipeline.recuration.plan import Recuration
-from pipeline.run_folder.job import Job
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
-from stages.records.tables import kept_tables
+from stages.records.table_columns import kept_tables
 from stages.settings_change import SettingsChange
 
 
@@ -22,41 +22,44 @@ def config_text(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip()
 
 
-def plan_text(job: Job) -> str:
+def plan_text(planned: PlannedRun) -> str:
     """What the run will read, do and write."""
-    plan, identity = job.plan, job.identity
-    done = sum(job.is_published(shard) for shard in plan.shards)
+    plan, identity = planned.plan, planned.identity
+    done = sum(planned.is_published(shard) for shard in plan.shards)
     repeats = sum(len(shard.duplicates) for shard in plan.shards)
-    gone = job.manifests.keys() - {shard.name for shard in plan.shards}
+    removed = planned.manifests.keys() - {shard.name for shard in plan.shards}
     lines = [
         f"run     {identity.run_id} of {identity.date} (fingerprint {identity.fingerprint})",
-        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards under {job.config.input.path}",
-        f"model   {job.config.model.path}",
+        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards "
+        f"under {planned.config.input.path}",
+        f"model   {planned.config.model.path}",
         f"does    {plan.n_chunks} chunks of up to {plan.chunk_samples} samples; "
         f"{done} of {len(plan.shards)} shards are published already",
         f"writes  {identity.folder.root}",
     ]
     if repeats:
         lines.append(f"note    {repeats} rows repeat an earlier sample_id and become error rows")
-    if gone:
-        lines.append(f"note    removes what was published for {len(gone)} shards that are gone")
+    if removed:
+        lines.append(
+            f"note    deletes the published files of {len(removed)} shards that left the input"
+        )
     return _text(lines)
 
 
-def recuration_text(job: Recuration) -> str:
+def recuration_text(recuration: Recuration) -> str:
     """What curating a run again reads, changes and writes."""
-    run, plan, change = job.run, job.plan, job.change
+    run, plan, change = recuration.run, recuration.plan, recuration.change
     n_chunks = sum(len(manifest.chunk_keys) for manifest in run.manifests.values())
-    done = sum(job.is_published(shard) for shard in plan.shards)
+    done = sum(recuration.is_published(shard) for shard in plan.shards)
     lines = [
         f"curates {run.folder.root}",
         f"        run {run.run_id} of {run.run_date} (fingerprint {run.fingerprint})",
         f"reads   {plan.n_rows} samples in {len(plan.shards)} shards: {', '.join(_read(change))}",
-        *(f"changes {key}: {old} -> {new}" for key, (old, new) in job.changed.items()),
+        *(f"changes {key}: {old} -> {new}" for key, (old, new) in recuration.changed.items()),
         f"does    {n_chunks} chunks; {done} of {len(plan.shards)} shards are published already",
-        f"writes  {', '.join(kept_tables(job.config.trace))} to {job.folder.root}",
+        f"writes  {', '.join(kept_tables(recuration.config.trace))} to {recuration.folder.root}",
     ]
-    if not job.changed:
+    if not recuration.changed:
         lines.insert(3, "changes nothing: the spans will be those of the run, byte for byte")
     if change.old.spans.pipeline != change.new.spans.pipeline and not change.cuts_units:
         lines.append("note    units stay as the old spans.pipeline cut them")

@@ -39,23 +39,23 @@ class Table:
 Block: TypeAlias = str | Table
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
+def print_text(text: str, stream: TextIO | None = None) -> None:
     """Print lines of text to `stream` (stdout), made safe, and flush them."""
     _write(f"{printable(text, lines=True)}\n", stream or sys.stdout)
 
 
-def say_error(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a message to stderr, made safe; lines after its first are indented."""
     _write(f"{printable_message(text)}\n", sys.stderr)
 
 
-def show(blocks: Iterable[Block], stream: TextIO | None = None) -> None:
+def print_blocks(blocks: Iterable[Block], stream: TextIO | None = None) -> None:
     """Print texts and tables to `stream` (stdout), made safe."""
     stream = stream or sys.stdout
     if draws_tables(stream):
         _draw(blocks, stream)
     else:
-        say(plain(blocks), stream)
+        print_text(plain(blocks), stream)
 
 
 def draws_tables(stream: TextIO) -> bool:

@@ -18,8 +18,8 @@ from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.samples.parse import parse_any, with_default_id
 from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import find_files
-from pipeline.commands.json_records import Record
-from pipeline.commands.terminal import say, say_error
+from pipeline.commands.json_records import ParsedRecord
+from pipeline.commands.terminal import print_error, print_text
 from pipeline.config import RunConfig, make_config
 from pipeline.run_folder.verdict import ExitCode
 from stages.guards.row_guard import RowError, guarded
@@ -92,12 +92,12 @@ def run(arguments: argparse.Namespace) -> int:
     failed = sum(record["status"] == "error" for record in records)
     _write(records, arguments.output_path)
     if arguments.output_path != "-":
-        say(f"{len(records)} samples, {failed} errors -> {printable(arguments.output_path)}")
+        print_text(f"{len(records)} samples, {failed} errors -> {printable(arguments.output_path)}")
     return ExitCode.INCOMPLETE if failed else ExitCode.DONE
 
 
 def trace_records(
-    tracer: OmniTracer, inputs: Sequence[tuple[str, Record]]
+    tracer: OmniTracer, inputs: Sequence[tuple[str, ParsedRecord]]
 ) -> list[dict[str, object]]:
     """One JSON-ready result per record, in order.
 
@@ -106,21 +106,21 @@ def trace_records(
     results: list[dict[str, object]] = []
     for number, (folder, record) in enumerate(inputs, start=1):
         name = _name_of(record.value, number)
-        say_error(f"[{number}/{len(inputs)}] {printable(name)}")
+        print_error(f"[{number}/{len(inputs)}] {printable(name)}")
         work = partial(_traced, tracer, record, name, folder)
         result = guarded("trace", name, work)
         if isinstance(result, RowError):
-            say_error(f"  {result.code}: {result.message}")
+            print_error(f"  {result.code}: {result.message}")
             result = _failure(name, result)
         results.append(result)
     return results
 
 
-def _traced(tracer: OmniTracer, record: Record, name: str, folder: str) -> dict[str, object]:
+def _traced(tracer: OmniTracer, record: ParsedRecord, name: str, folder: str) -> dict[str, object]:
     return _success(tracer.trace(_sample(record, name, folder)))
 
 
-def _sample(record: Record, name: str, folder: str) -> Sample:
+def _sample(record: ParsedRecord, name: str, folder: str) -> Sample:
     """Raises: InvalidSample."""
     if not isinstance(record.value, Mapping):
         raise InvalidSample(

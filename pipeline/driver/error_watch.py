@@ -46,7 +46,7 @@ class ErrorWatch:
         )
 
 
-def count_chunk_files(
+def count_committed_errors(
     watch: ErrorWatch,
     folder: Folder,
     plan: Plan,

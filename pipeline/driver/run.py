@@ -8,21 +8,21 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from omnitrace_core.errors import LeaseLost
-from pipeline.driver.error_watch import ErrorWatch, count_chunk_files
+from pipeline.driver.error_watch import ErrorWatch, count_committed_errors
 from pipeline.driver.failure import record_failure
-from pipeline.driver.prepare import check_writable
+from pipeline.driver.plan_run import check_writable
 from pipeline.driver.progress import Progress
 from pipeline.driver.run_description import describe_run
 from pipeline.driver.schedule import Schedule
 from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.planning.identity import record_run_date
-from pipeline.run_folder.attempts import ATTEMPTS
+from pipeline.run_folder.attempt_log import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
 from pipeline.run_folder.commit import ExecuteChunks
-from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
 from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
 from pipeline.run_folder.stored_run import RUN_JSON
@@ -35,11 +35,13 @@ from pipeline.run_folder.verdict import (
     make_verdict,
     unfinished_verdict,
 )
-from stages.records.tables import kept_tables
+from stages.records.table_columns import kept_tables
 
 
-def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = False) -> Verdict:
-    """Process what is left of the job, and return the verdict; does nothing if it is finished.
+def run(
+    planned: PlannedRun, execute: ExecuteChunks | None = None, *, take_lease: bool = False
+) -> Verdict:
+    """Process what is left of the run, and return the verdict; does nothing if it is finished.
 
     execute: processes a window of chunks; by default the graph on Ray. take_lease: take the run
     over at once, even if another driver works on it. In the main thread, SIGTERM ends the run as
@@ -51,21 +53,21 @@ def run(job: Job, execute: ExecuteChunks | None = None, *, take_lease: bool = Fa
         LeaseLost: another driver took the run over.
         RunError: a stage failed, or rows were lost; what was committed stays and is not redone.
     """
-    if is_finished(job):
-        return make_verdict(job)
-    check_writable(job.identity.output)
+    if is_finished(planned):
+        return make_verdict(planned)
+    check_writable(planned.identity.output)
     with (
         stopping_on_signals(),
         # Outside the lease, so that Ray shuts down after the verdict is written and the lease is
         # released: a process that received SIGTERM may have only seconds left.
         ExitStack() as resources,
-        hold_lease(job.folder, job.config.run.lease_s, take_over=take_lease) as lease,
+        hold_lease(planned.folder, planned.config.run.lease_s, take_over=take_lease) as lease,
     ):
-        job = _with_present_manifests(job)
-        verdict_file = VerdictFile(job.folder, lease.epoch)
-        if is_finished(job):
-            return make_verdict(job)
-        return _drive(_Driver(job, lease, verdict_file, resources), execute)
+        planned = _with_present_manifests(planned)
+        verdict_file = VerdictFile(planned.folder, lease.epoch)
+        if is_finished(planned):
+            return make_verdict(planned)
+        return _drive(_Driver(planned, lease, verdict_file, resources), execute)
 
 
 def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
@@ -80,15 +82,17 @@ def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
         # Another driver has the folder, and writes the verdict.
         raise
     except Exception as error:
-        record_failure(driver.job, driver.lease, driver.verdict_file, error)
+        record_failure(driver.planned, driver.lease, driver.verdict_file, error)
         raise
 
 
-def _with_present_manifests(job: Job) -> Job:
-    """The job with what other drivers published since it was planned."""
-    manifests = invalidate_missing_files(job.folder, read_manifests(job.folder, with_chunks=False))
+def _with_present_manifests(planned: PlannedRun) -> PlannedRun:
+    """The planned run with what other drivers published since it was planned."""
+    manifests = invalidate_missing_files(
+        planned.folder, read_manifests(planned.folder, with_chunks=False)
+    )
     numbers = {name: manifest.number for name, manifest in manifests.items()}
-    return replace(job, manifests=manifests, plan=job.plan.with_published_numbers(numbers))
+    return replace(planned, manifests=manifests, plan=planned.plan.with_published_numbers(numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,35 +102,37 @@ class _Driver:
     resources: closed at the end of the run: Ray, and the executions on it.
     """
 
-    job: Job
+    planned: PlannedRun
     lease: Lease
     verdict_file: VerdictFile
     resources: ExitStack
 
     def begin(self) -> None:
         """Write to the run's folder that the run is going on, and delete stale files."""
-        job, lease = self.job, self.lease
+        planned, lease = self.planned, self.lease
         # A date that the config sets is not recorded: it must not bind runs without one.
-        if job.config.run.date is None:
-            record_run_date(job.identity)
+        if planned.config.run.date is None:
+            record_run_date(planned.identity)
         lease.confirm()
-        self.verdict_file.write(unfinished_verdict(make_verdict(job)))
-        description = json.dumps(describe_run(job), indent=1).encode()
-        job.folder.replace(RUN_JSON, description, lease.confirm)
+        self.verdict_file.write(unfinished_verdict(make_verdict(planned)))
+        description = json.dumps(describe_run(planned), indent=1).encode()
+        planned.folder.replace(RUN_JSON, description, lease.confirm)
         self._delete_stale_files()
 
     def work(self, execute: ExecuteChunks | None) -> StopReason | None:
         """Process the chunks that are left; returns why it ended early, if it did."""
-        job, plan = self.job, self.job.plan
-        left = [shard for shard in plan.shards if not job.is_published(shard)]
-        committed = committed_chunks(job.folder)
-        published = [job.manifests[shard.name] for shard in plan.shards if job.is_published(shard)]
-        errors = ErrorWatch(job.config.run, published)
+        planned, plan = self.planned, self.planned.plan
+        left = [shard for shard in plan.shards if not planned.is_published(shard)]
+        committed = committed_chunks(planned.folder)
+        published = [
+            planned.manifests[shard.name] for shard in plan.shards if planned.is_published(shard)
+        ]
+        errors = ErrorWatch(planned.config.run, published)
         if self.verdict_file.stopped_early:
-            count_chunk_files(errors, job.folder, plan, left, committed)
+            count_committed_errors(errors, planned.folder, plan, left, committed)
         n_chunks = sum(plan.n_chunks_of(shard) for shard in left)
         n_rows = sum(shard.n_rows for shard in left)
-        with closing(Progress(n_chunks, n_rows, job.config.model.replicas)) as progress:
+        with closing(Progress(n_chunks, n_rows, planned.config.model.replicas)) as progress:
             schedule = Schedule(plan, left, committed, progress.skip)
             return self._work_by_windows(execute, schedule, errors, progress)
 
@@ -138,7 +144,7 @@ class _Driver:
         progress: Progress,
     ) -> StopReason | None:
         while True:
-            window = schedule.next_window(self.job.config.run.window_chunks)
+            window = schedule.next_window(self.planned.config.run.window_chunks)
             self._publish_complete(schedule)
             if not window:
                 return None
@@ -146,8 +152,8 @@ class _Driver:
                 return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
             if execute is None:
                 # Ray starts only when there is work for it.
-                self.resources.enter_context(_ray(self.job, progress))
-                execute = _graph(self.job, self.lease.claim)
+                self.resources.enter_context(_ray(self.planned, progress))
+                execute = _graph(self.planned, self.lease.claim)
             for chunk in self.resources.enter_context(closing(execute(window))):
                 self.lease.check()
                 progress.update(chunk)
@@ -163,45 +169,47 @@ class _Driver:
         Published files are checked only if the run looks finished: that takes a while, and a
         process that received SIGTERM may have only seconds left.
         """
-        job = self.job
-        verdict = make_verdict(job)
+        planned = self.planned
+        verdict = make_verdict(planned)
         if verdict.finished:
-            job.manifests.update(invalidate_missing_files(job.folder, job.manifests))
+            planned.manifests.update(invalidate_missing_files(planned.folder, planned.manifests))
             self._delete_stale_files()
-            verdict = make_verdict(job)
+            verdict = make_verdict(planned)
         if verdict.finished:
             # Chunk files of other plans (changed shards, another chunk size), and all attempts.
             for leftover in (CHUNK_FILES, ATTEMPTS):
                 self.lease.confirm()
-                job.folder.delete_folder(leftover)
+                planned.folder.delete_folder(leftover)
         else:
-            verdict = make_verdict(job, stopped or self._missing_chunks())
+            verdict = make_verdict(planned, stopped or self._missing_chunks())
         self.lease.confirm()
         return self.verdict_file.write(verdict)
 
     def _publish_complete(self, schedule: Schedule) -> None:
-        job = self.job
+        planned = self.planned
         for shard in schedule.pop_complete():
             manifest = publish_shard(
-                job.folder,
-                job.plan,
+                planned.folder,
+                planned.plan,
                 shard,
-                kept_tables(job.config.trace),
+                kept_tables(planned.config.trace),
                 confirm=self.lease.confirm,
                 epoch=self.lease.epoch,
-                republish=shard.name in job.manifests,
+                republish=shard.name in planned.manifests,
             )
-            job.manifests[shard.name] = replace(manifest, chunk_keys=[])
+            planned.manifests[shard.name] = replace(manifest, chunk_keys=[])
 
     def _delete_stale_files(self) -> None:
         """Delete what the plan does not have; only then can the run be finished."""
-        job = self.job
-        for name in delete_stale_files(job.folder, job.manifests, job.plan, self.lease.confirm):
-            del job.manifests[name]
+        planned = self.planned
+        for name in delete_stale_files(
+            planned.folder, planned.manifests, planned.plan, self.lease.confirm
+        ):
+            del planned.manifests[name]
 
     def _missing_chunks(self) -> StopReason | None:
         """The reason of a run that is incomplete though nothing stopped it: chunks were lost."""
-        n_missing = sum(not self.job.is_published(shard) for shard in self.job.plan.shards)
+        n_missing = sum(not self.planned.is_published(shard) for shard in self.planned.plan.shards)
         if not n_missing:
             return None
         return StopReason(
@@ -211,16 +219,16 @@ class _Driver:
         )
 
 
-def _graph(job: Job, claim: Claim) -> ExecuteChunks:
+def _graph(planned: PlannedRun, claim: Claim) -> ExecuteChunks:
     from pipeline.graph import executor
 
-    return executor(job, claim)
+    return executor(planned, claim)
 
 
 @contextmanager
-def _ray(job: Job, progress: Progress) -> Iterator[None]:
+def _ray(planned: PlannedRun, progress: Progress) -> Iterator[None]:
     from pipeline.driver.capacity_watch import reporting_capacity
     from pipeline.driver.ray_session import ray_session
 
-    with ray_session(job.config), reporting_capacity(job.config, progress):
+    with ray_session(planned.config), reporting_capacity(planned.config, progress):
         yield

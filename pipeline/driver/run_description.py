@@ -8,30 +8,30 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from omnitrace_core import __version__
-from pipeline.run_folder.job import Job
+from pipeline.run_folder.planned_run import PlannedRun
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 # Other versions of these may change the records.
 _PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "decord")
 
 
-def describe_run(job: Job) -> dict[str, object]:
+def describe_run(planned: PlannedRun) -> dict[str, object]:
     """The content of run.json."""
     return {
-        "run_id": job.identity.run_id,
-        "run_date": job.identity.date.isoformat(),
+        "run_id": planned.identity.run_id,
+        "run_date": planned.identity.date.isoformat(),
         "started_at": utc_now(),
-        "fingerprint": job.identity.fingerprint,
+        "fingerprint": planned.identity.fingerprint,
         "schema_version": SCHEMA_VERSION,
         "plan": {
-            "digest": job.plan.digest,
-            "n_shards": len(job.plan.shards),
-            "n_chunks": job.plan.n_chunks,
-            "n_rows": job.plan.n_rows,
-            "n_duplicate_ids": sum(len(shard.duplicates) for shard in job.plan.shards),
+            "digest": planned.plan.digest,
+            "n_shards": len(planned.plan.shards),
+            "n_chunks": planned.plan.n_chunks,
+            "n_rows": planned.plan.n_rows,
+            "n_duplicate_ids": sum(len(shard.duplicates) for shard in planned.plan.shards),
         },
-        "config": job.config.model_dump(mode="json"),
-        "media_rules": asdict(job.rules),
+        "config": planned.config.model_dump(mode="json"),
+        "media_rules": asdict(planned.rules),
         "versions": installed_versions(),
     }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
-from pipeline.planning.identity import RunIdentity, Today, identify, utc_today
-from pipeline.planning.inputs import InputListing, list_input
+from pipeline.planning.identity import RunIdentity, Today, run_identity, utc_today
+from pipeline.planning.input_shards import InputListing, list_input
 from pipeline.planning.plan import digest_inputs
 
 
@@ -34,4 +34,4 @@ def identify_run(config: RunConfig, today: Today = utc_today) -> IdentifiedRun:
         RunError: the record of the run's date cannot be read.
     """
     listing = list_input(config.input.path)
-    return IdentifiedRun(config, identify(config, today), listing)
+    return IdentifiedRun(config, run_identity(config, today), listing)

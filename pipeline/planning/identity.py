@@ -40,7 +40,7 @@ def utc_today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
-def identify(config: RunConfig, today: Today = utc_today) -> RunIdentity:
+def run_identity(config: RunConfig, today: Today = utc_today) -> RunIdentity:
     """Identify the run of a config; writes nothing.
 
     Raises:

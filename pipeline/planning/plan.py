@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.planning.inputs import Duplicate, ShardScan
+from pipeline.planning.input_shards import Duplicate, ShardScan
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class RepeatedIds:
 
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self._budget_bytes = budget_bytes
-        self._spool = _Spool(budget_bytes, 0)
+        self._id_files = _IdFiles(budget_bytes, 0)
         self._lock = threading.Lock()
 
     def __enter__(self) -> RepeatedIds:
@@ -47,12 +47,12 @@ class RepeatedIds:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._spool.close()
+        self._id_files.close()
 
     @property
     def spilled_bytes(self) -> int:
         """Size of the files in the temporary folder."""
-        return self._spool.spilled_bytes
+        return self._id_files.spilled_bytes
 
     def add(self, digests: NDArray[np.uint64], places: Places) -> None:
         """Add ids. digests: [n, 2], the halves of their hashes; places: [n], all different."""
@@ -60,17 +60,17 @@ class RepeatedIds:
         entries["high"], entries["low"] = digests[:, 0], digests[:, 1]
         entries["place"] = places
         with self._lock:
-            self._spool.add(entries)
+            self._id_files.add(entries)
 
     def repeats(self) -> tuple[Places, Places]:
         """Places of ids that have an earlier place too, ascending; and the first place of each."""
-        found = [repeats_in(bucket) for bucket in _buckets(self._spool, self._budget_bytes)]
+        found = [repeats_in(bucket) for bucket in _buckets(self._id_files, self._budget_bytes)]
         places, firsts = (np.concatenate(half) for half in zip(*found, strict=True))
         order = np.argsort(places)
         return places[order], firsts[order]
 
 
-class _Spool:
+class _IdFiles:
     """Entries in memory, or beyond the budget in one file per bucket.
 
     shift: number of leading bits of the hash that all entries have in common.
@@ -123,27 +123,27 @@ class _Spool:
                     entries[start:end].tofile(file)
 
 
-def _buckets(spool: _Spool, budget_bytes: int) -> Iterator[NDArray[np.void]]:
+def _buckets(id_files: _IdFiles, budget_bytes: int) -> Iterator[NDArray[np.void]]:
     """All entries, in arrays within the budget; those of one hash are in the same array.
 
     An array is above the budget only if an id repeats more often than the budget has entries.
     """
-    entries = spool.in_memory()
+    entries = id_files.in_memory()
     if entries is not None:
         yield entries
         return
-    for file in spool.files():
+    for file in id_files.files():
         n_bytes = file.stat().st_size
-        if n_bytes <= budget_bytes or spool.shift + 2 * _BUCKET_BITS > _HASH_BITS:
+        if n_bytes <= budget_bytes or id_files.shift + 2 * _BUCKET_BITS > _HASH_BITS:
             yield np.fromfile(file, ENTRY)
         else:
-            yield from _split(file, spool.shift + _BUCKET_BITS, budget_bytes)
+            yield from _split(file, id_files.shift + _BUCKET_BITS, budget_bytes)
         file.unlink()
 
 
 def _split(file: Path, shift: int, budget_bytes: int) -> Iterator[NDArray[np.void]]:
     """The entries of a file that is larger than the budget."""
-    smaller = _Spool(budget_bytes, shift)
+    smaller = _IdFiles(budget_bytes, shift)
     try:
         step = max(budget_bytes // ENTRY.itemsize, 1)
         for start in range(0, file.stat().st_size // ENTRY.itemsize, step):

@@ -11,7 +11,7 @@ from omnitrace_core.errors import ConfigError
 from omnitrace_core.options import CurationOptions
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.planning.plan import Plan, Shard
-from pipeline.recuration.checks import (
+from pipeline.recuration.change_checks import (
     ERROR_LIMIT,
     Changed,
     check_changes,
@@ -25,7 +25,7 @@ from pipeline.run_folder.stored_run import StoredRun, find_run
 from pipeline.run_folder.verdict import is_finished
 from pipeline.storage.folder import Folder, absolute_path
 from stages.arrow.table_schema import SCHEMA_VERSION
-from stages.settings_change import Settings, SettingsChange
+from stages.settings_change import CurationSettings, SettingsChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,8 @@ def _flattened(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield prefix + key, value
 
 
-def _settings(config: RunConfig) -> Settings:
-    return Settings(
+def _settings(config: RunConfig) -> CurationSettings:
+    return CurationSettings(
         trace=config.trace,
         units=config.units,
         spans=config.spans,

@@ -16,9 +16,9 @@ from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.publish import Confirm, write_shard_manifest
 from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
-from pipeline.run_folder.tables import ShardWriter, table_name, writing_shard
+from pipeline.run_folder.table_files import ShardWriter, table_name, writing_shard
 from stages.arrow.table_schema import SCHEMA_VERSION
-from stages.records.tables import kept_tables
+from stages.records.table_columns import kept_tables
 from stages.recurate import Recurate
 
 # A larger batch of samples is not curated faster per sample.

@@ -13,7 +13,7 @@ from pipeline.planning.plan import Chunk
 from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, count_by_status
 from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.storage.folder import ABSENT, Folder
-from stages.arrow.chunk import rows_of
+from stages.arrow.chunk import sample_structs
 from stages.arrow.table_schema import CHUNK_FILE
 
 EPOCH_KEY = b"omnitrace.epoch"  # in a chunk file's metadata: epoch of the driver it was made for
@@ -54,7 +54,7 @@ def commit_chunk(
     table: pa.Table,
     folder: Folder,
     claim: Claim | None = None,
-    count: Callable[[pa.Table], None] | None = None,
+    on_commit: Callable[[pa.Table], None] | None = None,
 ) -> pa.Table:
     """Write a chunk's records as its chunk file; returns one row in the schema COMMITTED_CHUNK.
 
@@ -63,14 +63,14 @@ def commit_chunk(
     publishes the same bytes.
 
     table: one row, the chunk with its RECORD rows. claim: of the driver that the chunk is done for;
-    None checks nothing. count: called with `table` after the commit, for metrics.
+    None checks nothing. on_commit: called with `table` after the commit, for metrics.
 
     Raises:
         RunError: a row of the chunk is missing, or a row of another chunk is there.
         LeaseLost: the run has another driver by now.
     """
     chunk = table.select(["chunk_key", "shard", "first_row", "n_rows"]).to_pylist()[0]
-    records = pa.Table.from_struct_array(rows_of(table)).cast(CHUNK_FILE)
+    records = pa.Table.from_struct_array(sample_structs(table)).cast(CHUNK_FILE)
     check_chunk_rows(records, chunk["shard"], chunk["first_row"], chunk["n_rows"])
     if claim is not None:
         check_claim(folder, claim)
@@ -84,8 +84,8 @@ def commit_chunk(
             file.write_table(records)
     except FileExistsError:
         log.info("chunk %s was committed already", chunk["chunk_key"])
-    if count is not None:
-        count(table)
+    if on_commit is not None:
+        on_commit(table)
     return pa.Table.from_pylist([{**_summary(records), **chunk}], schema=COMMITTED_CHUNK)
 
 

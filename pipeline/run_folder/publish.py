@@ -18,7 +18,7 @@ from pipeline.run_folder.manifests import (
     read_manifest,
     write_manifest,
 )
-from pipeline.run_folder.tables import table_name, writing_shard
+from pipeline.run_folder.table_files import table_name, writing_shard
 from pipeline.storage.folder import ABSENT, Folder
 from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.table_schema import SCHEMA_VERSION, TABLES

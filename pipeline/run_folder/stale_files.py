@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.planning.plan import Plan, shard_label
-from pipeline.run_folder.attempts import ATTEMPTS
+from pipeline.run_folder.attempt_log import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.manifests import MANIFESTS, Manifest, manifest_name
 from pipeline.run_folder.publish import Confirm
-from pipeline.run_folder.tables import table_name
+from pipeline.run_folder.table_files import table_name
 from pipeline.storage.folder import PARTIAL, Folder
 from stages.arrow.table_schema import TABLES
 

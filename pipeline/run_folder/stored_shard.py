@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from omnitrace_core.errors import RunError
 from pipeline.run_folder.manifests import Manifest
-from pipeline.run_folder.tables import table_name
+from pipeline.run_folder.table_files import table_name
 from pipeline.storage.folder import Folder
 from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
 

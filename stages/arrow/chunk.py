@@ -161,7 +161,7 @@ def row_key(shard: str, row: int) -> str:
     return f"{shard}:{row}"
 
 
-def rows_of(table: pa.Table) -> pa.StructArray:
+def sample_structs(table: pa.Table) -> pa.StructArray:
     """The samples of a one-chunk table.
 
     Raises:
@@ -186,7 +186,7 @@ def with_rows(table: pa.Table, rows: pa.StructArray) -> pa.Table:
 
 def state_rows(table: pa.Table) -> list[StateRow]:
     """A view of each sample in the chunk."""
-    return views(rows_of(table))
+    return views(sample_structs(table))
 
 
 def views(rows: pa.StructArray) -> list[StateRow]:
@@ -208,7 +208,7 @@ def with_results(
     fields: the STATE fields that a result fills; null for samples with an error. drop: fields that
     become null for all samples. columns: whole columns, for samples with an error too.
     """
-    rows = rows_of(table)
+    rows = sample_structs(table)
     filled = {name: rows.field(name) for name in STATE.names}
     for name in fields:
         values = [result[name] if isinstance(result, Mapping) else None for result in results]

@@ -45,7 +45,7 @@ def _type_problems(found: pa.DataType, expected: pa.DataType, path: str) -> list
     return []
 
 
-def conform(table: pa.Table) -> tuple[pa.StructArray, dict[int, InvalidSample]]:
+def cast_to_sample_structs(table: pa.Table) -> tuple[pa.StructArray, dict[int, InvalidSample]]:
     """A shard's rows as SAMPLE structs, and an error for each row that does not fit, by index.
 
     Missing columns, and values that do not fit, become null.

@@ -115,7 +115,7 @@ class Attempt:
         self._save(None)
 
 
-class Attempts:
+class AttemptCounter:
     """Counts the attempts of one stage at its chunks; without a log, every attempt is the first."""
 
     def __init__(self, stage: str, log: AttemptLog | None) -> None:
@@ -156,7 +156,7 @@ class CountedLoad:
 
     def __init__(self, what: str, log: AttemptLog | None) -> None:
         self.refusal: BackendError | None = None
-        self._attempt = Attempts("load", log).begin("" if log is None else log.worker)
+        self._attempt = AttemptCounter("load", log).begin("" if log is None else log.worker)
         if self._attempt.number > MAX_LOADS:
             self.refusal = BackendError(
                 f"the process that loads {what} died {MAX_LOADS} times in a row before it was "

@@ -12,7 +12,7 @@ from omnitrace_core.options import TraceOptions
 from stages.arrow.table_schema import RECORD, SAMPLES_ROW, SCHEMA_VERSION, TIMINGS
 from stages.guards.row_guard import RowError
 from stages.records.curator import ChunkCuration, CuratedSample, SampleResult
-from stages.records.tables import record_columns
+from stages.records.table_columns import record_columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig
 from pipeline.graph import plan_row
 from pipeline.planning.identified_run import identify_run
-from pipeline.planning.inputs import scan_input
+from pipeline.planning.input_shards import scan_input
 from pipeline.planning.plan import Chunk, make_plan
 from pipeline.run_folder.commit import CommittedChunk, commit_chunk
-from pipeline.run_folder.job import Job
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.storage.folder import Folder
-from stages.arrow.chunk import rows_of, with_rows
+from stages.arrow.chunk import sample_structs, with_rows
 from stages.arrow.table_schema import RECORD, SCHEMA_VERSION, TABLES
 from stages.read_samples import read_samples
 from tests.stages.chunks import text_row, write_shard
@@ -52,7 +52,7 @@ def config_for(folder: Path, **sections: Any) -> RunConfig:
     return RunConfig.model_validate(tree)
 
 
-def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY) -> Job:
+def planned_run(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY) -> PlannedRun:
     """`prepare` without a real model."""
     identified = identify_run(config, today)
     identity = identified.identity
@@ -63,7 +63,7 @@ def job_for(config: RunConfig, today: Callable[[], datetime.date] = lambda: DAY)
         config.run.chunk_samples,
         {name: manifest.number for name, manifest in manifests.items()},
     )
-    return Job(config, identity, plan, manifests, MediaRules())
+    return PlannedRun(config, identity, plan, manifests, MediaRules())
 
 
 class Worker:
@@ -88,7 +88,7 @@ class Worker:
     def records(self, chunk: Chunk) -> pa.Table:
         """The chunk's rows as finished records: errors of reading, or two spans each."""
         table = read_samples(plan_row(chunk))
-        records = [self._record(row) for row in rows_of(table).to_pylist()]
+        records = [self._record(row) for row in sample_structs(table).to_pylist()]
         return with_rows(table, pa.array(records, RECORD))
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -141,9 +141,9 @@ def row_keys(folder: Folder, table: str = "samples") -> list[str]:
     return sorted(row["row_key"] for row in rows(folder, table))
 
 
-def stored_verdict(job: Job) -> dict[str, object]:
+def stored_verdict(planned: PlannedRun) -> dict[str, object]:
     """The content of verdict.json."""
-    verdict: dict[str, object] = json.loads(job.folder.read("verdict.json"))
+    verdict: dict[str, object] = json.loads(planned.folder.read("verdict.json"))
     return verdict
 
 
@@ -152,12 +152,12 @@ ALL_ROWS = sorted(f"{shard}.parquet:{row}" for shard in "ab" for row in range(3)
 GOOD_ROWS = [key for key in ALL_ROWS if key not in ("b.parquet:1", "b.parquet:2")]
 
 
-def assert_complete(job: Job) -> None:
+def assert_complete(planned: PlannedRun) -> None:
     """Every row once in samples/, good rows' spans and traces once, and nothing left over."""
-    assert row_keys(job.folder) == ALL_ROWS
-    assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
-    assert row_keys(job.folder, "traces") == GOOD_ROWS
-    assert job.folder.tree(".partial") == []
-    assert job.folder.names("_parts") == []
-    manifests = read_manifests(job.folder)
+    assert row_keys(planned.folder) == ALL_ROWS
+    assert row_keys(planned.folder, "spans") == sorted(GOOD_ROWS * 2)
+    assert row_keys(planned.folder, "traces") == GOOD_ROWS
+    assert planned.folder.tree(".partial") == []
+    assert planned.folder.names("_parts") == []
+    manifests = read_manifests(planned.folder)
     assert sum(manifest.n_rows for manifest in manifests.values()) == len(ALL_ROWS)

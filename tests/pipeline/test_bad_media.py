@@ -34,7 +34,7 @@ MEMORY_SLACK_MIB = 192
 # An actor holds decoded media only in the sizes that the model needs. So after its first chunk it
 # may grow by an eighth of a decoder's limit.
 ACTOR_GROWTH_MIB = MEMORY_MIB / 8
-STAGES = {"DecodeMedia": 2, "ChunkAudio": 1, "TraceDecode": 1, "CurateSpans": 1}
+STAGES = {"DecodeMedia": 2, "ChunkSpeech": 1, "TraceDecode": 1, "CurateSpans": 1}
 PRIVATE = "10.0.0.5"
 Row = dict[str, Any]
 

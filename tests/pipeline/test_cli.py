@@ -210,7 +210,7 @@ def test_what_nobody_foresaw_is_a_crash_without_control_characters(
     def broken(_: object) -> None:
         raise ValueError("odd \x1b[2J")
 
-    monkeypatch.setattr("pipeline.driver.prepare.prepare", broken)
+    monkeypatch.setattr("pipeline.driver.plan_run.plan_run", broken)
     assert main(["run", config]) == 1
     (record,) = caplog.records
     assert "please report it" in PrintableFormatter().format(record)
@@ -227,7 +227,7 @@ def test_sigterm_while_planning_ends_the_command(
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr("pipeline.driver.prepare.prepare", planning)
+    monkeypatch.setattr("pipeline.driver.plan_run.plan_run", planning)
     before = signal.getsignal(signal.SIGTERM)
     assert main(["run", config]) == 4
     assert "interrupted by SIGTERM" in capsys.readouterr().err

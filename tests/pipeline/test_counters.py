@@ -10,24 +10,24 @@ from ray.util import metrics as ray_metrics
 
 from omnitrace_core.errors import LeaseLost
 from pipeline import counters
-from pipeline.counters import COUNTERS, Count, count_chunk, counts
+from pipeline.counters import COUNTERS, Count, add_chunk_to_counters, counts
 from pipeline.run_folder.commit import commit_chunk
 from pipeline.run_folder.lease import acquire_lease
 from pipeline.run_folder.lease_file import Claim
 from pipeline.storage.folder import Folder
-from stages.arrow.chunk import rows_of, with_rows
+from stages.arrow.chunk import sample_structs, with_rows
 from stages.arrow.table_schema import RECORD
-from tests.pipeline.made_runs import Worker, config_for, job_for, write_input
+from tests.pipeline.made_runs import Worker, config_for, planned_run, write_input
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> tuple[Folder, pa.Table]:
     """A chunk of three records: two traced, one of which took three attempts, and an error."""
     write_input(tmp_path / "input", a=["1", "2", None])
-    job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
-    (chunk,) = job.plan.chunks(job.plan.shards[0])
-    table = Worker(job.folder).records(chunk)
-    rows: list[dict[str, Any]] = rows_of(table).to_pylist()
+    planned = planned_run(config_for(tmp_path, run={"chunk_samples": 3}))
+    (chunk,) = planned.plan.chunks(planned.plan.shards[0])
+    table = Worker(planned.folder).records(chunk)
+    rows: list[dict[str, Any]] = sample_structs(table).to_pylist()
     for row, attempts, spent in zip(rows, (1, 3, 1), (0.5, 0.25, 0.0), strict=True):
         row["sample"]["attempts"] = attempts
         row["sample"]["timings"] = {
@@ -39,7 +39,7 @@ def records(tmp_path: Path) -> tuple[Folder, pa.Table]:
     for row in rows[:2]:
         row["sample"]["n_generated_tokens"] = 7
         row["sample"]["traced_by"] = {"device": "cuda:0"}
-    return job.folder, with_rows(table, pa.array(rows, RECORD))
+    return planned.folder, with_rows(table, pa.array(rows, RECORD))
 
 
 def test_counts_of_a_chunk_come_from_its_records(records: tuple[Folder, pa.Table]) -> None:
@@ -65,7 +65,7 @@ def test_chunk_is_counted_after_its_commit(
         def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
             increments.append((self.info["name"], value, tags or {}))
 
-    count = partial(count_chunk, run_id="nightly")
+    count = partial(add_chunk_to_counters, run_id="nightly")
     counters.counter.cache_clear()
     monkeypatch.setattr("ray.util.metrics.Counter", RecordingCounter)
     lease = acquire_lease(folder, 60)

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 KILLING_SAMPLES = Path(__file__).parent / "killing_samples"
 BLOCKED_STAGES = Path(__file__).parent / "blocked_stages"
-STAGES = ("DecodeMedia", "ChunkAudio", "TraceDecode", "CurateSpans")
+STAGES = ("DecodeMedia", "ChunkSpeech", "TraceDecode", "CurateSpans")
 
 
 def processes(stage: str, root: psutil.Process) -> list[psutil.Process]:
@@ -65,7 +65,7 @@ def test_killed_actors(tmp_path: Path, tiny_model: str) -> None:
     message = user({"type": "image", "data": data}, {"type": "text", "text": "What is it?"})
     rows = [{"sample_id": f"s{number}", "messages": [message]} for number in range(16)]
     case = make_case(tmp_path, tiny_model, {"a": rows[:8], "b": rows[8:]})
-    block_file = hold(case, DecodeMedia=5, ChunkAudio=4, TraceDecode=3, CurateSpans=2)
+    block_file = hold(case, DecodeMedia=5, ChunkSpeech=4, TraceDecode=3, CurateSpans=2)
     driver = case.start()
     root = psutil.Process(driver.pid)
     try:

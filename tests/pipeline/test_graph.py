@@ -15,15 +15,15 @@ import ray
 from omnitrace_core.errors import ConfigError, RunError
 from pipeline.commands.ingest import ingest
 from pipeline.config import RunConfig
-from pipeline.driver.prepare import prepare
+from pipeline.driver.plan_run import plan_run
 from pipeline.driver.ray_session import needed_cpus, ray_session
 from pipeline.driver.run import run
 from pipeline.graph import replica_model
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.identity import utc_today
 from pipeline.recuration.plan import plan_recuration
-from pipeline.recuration.run import run_recuration
-from pipeline.run_folder.job import Job
+from pipeline.recuration.recurate_run import run_recuration
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict, is_finished
 from stages.arrow.table_schema import MASS_BUCKETS
 from tests.pipeline.made_runs import row_keys, rows, write_input
@@ -52,37 +52,37 @@ def _config(folder: Path, model_path: str, **sections: Any) -> RunConfig:
 @pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: str, local_ray: None
-) -> tuple[Job, Verdict]:
+) -> tuple[PlannedRun, Verdict]:
     """The demo corpus with its faulty rows, ingested and run."""
     folder = tmp_path_factory.mktemp("demo")
     corpus = make_corpus(folder / "corpus", with_errors=True)
     ingest(str(corpus), str(folder / "input"), shard_rows=8)
     trace = {"store": "positions", "heatmaps": True}
-    job = prepare(identify_run(_config(folder, tiny_model, trace=trace)))
-    return job, run(job)
+    planned = plan_run(identify_run(_config(folder, tiny_model, trace=trace)))
+    return planned, run(planned)
 
 
 def test_every_row_is_published_once_with_the_code_of_its_fault(
-    finished: tuple[Job, Verdict],
+    finished: tuple[PlannedRun, Verdict],
 ) -> None:
-    job, verdict = finished
+    planned, verdict = finished
     expected = Counter(code for _, code in faulty_rows())
-    samples = rows(job.folder, "samples")
+    samples = rows(planned.folder, "samples")
     assert verdict.by_code == dict(expected)
     assert Counter(row["error_code"] for row in samples if row["status"] == "error") == expected
     assert verdict.n_ok + verdict.n_error == verdict.n_rows == len(samples)
-    assert len(set(row_keys(job.folder))) == len(samples)
+    assert len(set(row_keys(planned.folder))) == len(samples)
     assert verdict.n_ok >= 12
     for row in samples:
         assert (row["message"] == "") == (row["status"] == "ok")
         assert len(set(row["notes"])) == len(row["notes"])
-    assert job.folder.names("_parts") == []
+    assert planned.folder.names("_parts") == []
 
 
-def test_good_samples_have_spans_whose_mass_adds_up(finished: tuple[Job, Verdict]) -> None:
-    job, _ = finished
-    ok = {row["row_key"]: row for row in rows(job.folder, "samples") if row["status"] == "ok"}
-    spans = rows(job.folder, "spans")
+def test_good_samples_have_spans_whose_mass_adds_up(finished: tuple[PlannedRun, Verdict]) -> None:
+    planned, _ = finished
+    ok = {row["row_key"]: row for row in rows(planned.folder, "samples") if row["status"] == "ok"}
+    spans = rows(planned.folder, "spans")
     assert {span["row_key"] for span in spans} == set(ok)
     for span in spans:
         response = ok[span["row_key"]]["response"]
@@ -92,9 +92,9 @@ def test_good_samples_have_spans_whose_mass_adds_up(finished: tuple[Job, Verdict
     assert named == {"text", "image", "audio", "video"}
 
 
-def test_traces_are_kept_per_signal(finished: tuple[Job, Verdict]) -> None:
-    job, verdict = finished
-    traces = rows(job.folder, "traces")
+def test_traces_are_kept_per_signal(finished: tuple[PlannedRun, Verdict]) -> None:
+    planned, verdict = finished
+    traces = rows(planned.folder, "traces")
     assert Counter(trace["signal"] for trace in traces) == {
         "attmean": verdict.n_ok,
         "attraw": verdict.n_ok,
@@ -104,19 +104,19 @@ def test_traces_are_kept_per_signal(finished: tuple[Job, Verdict]) -> None:
         assert len(trace["pos"]) == len(trace["tokens"]) == trace["n_tokens"]
 
 
-def test_duckdb_reads_the_tables(finished: tuple[Job, Verdict]) -> None:
-    job, _ = finished
-    output = job.identity.output.root
+def test_duckdb_reads_the_tables(finished: tuple[PlannedRun, Verdict]) -> None:
+    planned, _ = finished
+    output = planned.identity.output.root
     query = f"select sample_id, span_index, unnest(sources) from '{output}/**/spans/*.parquet'"
     found = duckdb.execute(query).fetchall()
-    assert len(found) == sum(len(span["sources"]) for span in rows(job.folder, "spans"))
+    assert len(found) == sum(len(span["sources"]) for span in rows(planned.folder, "spans"))
 
 
 def test_curating_again_with_the_same_settings_gives_the_same_bytes(
-    finished: tuple[Job, Verdict], tmp_path: Path
+    finished: tuple[PlannedRun, Verdict], tmp_path: Path
 ) -> None:
-    job, verdict = finished
-    again = plan_recuration(job.identity.output.root, str(tmp_path / "again"))
+    planned, verdict = finished
+    again = plan_recuration(planned.identity.output.root, str(tmp_path / "again"))
     done = run_recuration(again, workers=1)
     assert (done.n_ok, done.n_error, done.by_code) == (
         verdict.n_ok,
@@ -124,40 +124,40 @@ def test_curating_again_with_the_same_settings_gives_the_same_bytes(
         verdict.by_code,
     )
     for table in ("spans", "traces", "heatmaps"):
-        names = job.folder.names(table)
+        names = planned.folder.names(table)
         assert len(names) > 1
         assert again.folder.names(table) == names
         for name in names:
-            old, new = (item.folder.read(f"{table}/{name}") for item in (job, again))
+            old, new = (item.folder.read(f"{table}/{name}") for item in (planned, again))
             assert old == new
 
 
 def test_mass_of_grid_cells_adds_up_to_that_of_the_image(
-    finished: tuple[Job, Verdict], tmp_path: Path
+    finished: tuple[PlannedRun, Verdict], tmp_path: Path
 ) -> None:
-    job, _ = finished
+    planned, _ = finished
     grid = ["units.image=grid", "units.grid=[2, 2]", "trace.heatmaps=false"]
-    again = plan_recuration(job.folder.root, str(tmp_path / "grid"), grid)
+    again = plan_recuration(planned.folder.root, str(tmp_path / "grid"), grid)
     run_recuration(again, workers=1)
     units = [unit for row in rows(again.folder, "samples") for unit in row["units"] or ()]
     assert {unit["kind"] for unit in units if unit["modality"] == "image"} == {"image_cell"}
-    for old, new in zip(rows(job.folder, "spans"), rows(again.folder, "spans"), strict=True):
+    for old, new in zip(rows(planned.folder, "spans"), rows(again.folder, "spans"), strict=True):
         for bucket in MASS_BUCKETS:
             name = f"mass_{bucket}"
             assert new[name] == pytest.approx(old[name], abs=1e-5)
     seen: defaultdict[tuple[str, int], float] = defaultdict(float)
-    for heat in rows(job.folder, "heatmaps"):
+    for heat in rows(planned.folder, "heatmaps"):
         if heat["modality"] == "image":
             total = sum(heat["patches"]) * heat["scale"]
             seen[heat["row_key"], heat["span_index"]] += total
-    for span in rows(job.folder, "spans"):
+    for span in rows(planned.folder, "spans"):
         mass = seen[span["row_key"], span["span_index"]]
         assert mass == pytest.approx(span["mass_image"], abs=0.01)
 
 
-def test_rerun_does_nothing(finished: tuple[Job, Verdict]) -> None:
-    job, verdict = finished
-    again = prepare(identify_run(job.config, lambda: utc_today() + timedelta(days=1)))
+def test_rerun_does_nothing(finished: tuple[PlannedRun, Verdict]) -> None:
+    planned, verdict = finished
+    again = plan_run(identify_run(planned.config, lambda: utc_today() + timedelta(days=1)))
     assert is_finished(again)
     assert run(again) == verdict
 
@@ -173,19 +173,21 @@ _RESPONSE = (
 @pytest.fixture(scope="module")
 def real(
     shared_data: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: str, local_ray: None
-) -> Job:
+) -> PlannedRun:
     """Five real samples, once without a response (the model generates one) and once with one."""
     folder = tmp_path_factory.mktemp("real")
     generated = json.loads((shared_data / "samples.json").read_text())
     replayed = [{**row, "id": f"{row['id']}-replayed", "response": _RESPONSE} for row in generated]
     (folder / "samples.json").write_text(json.dumps([*generated, *replayed]))
     ingest(str(folder / "samples.json"), str(folder / "input"), media_root=str(shared_data))
-    job = prepare(identify_run(_config(folder, tiny_model, curation={"pools": "per_modality"})))
-    run(job)
-    return job
+    planned = plan_run(
+        identify_run(_config(folder, tiny_model, curation={"pools": "per_modality"}))
+    )
+    run(planned)
+    return planned
 
 
-def test_real_samples_have_no_errors(real: Job) -> None:
+def test_real_samples_have_no_errors(real: PlannedRun) -> None:
     samples = rows(real.folder, "samples")
     assert [(row["sample_id"], row["message"]) for row in samples if row["status"] != "ok"] == []
     assert len(samples) == 10
@@ -199,7 +201,7 @@ def test_real_samples_have_no_errors(real: Job) -> None:
     assert set(replayed) <= supported
 
 
-def test_sources_lie_inside_the_real_media(real: Job) -> None:
+def test_sources_lie_inside_the_real_media(real: PlannedRun) -> None:
     samples = {row["row_key"]: row for row in rows(real.folder, "samples")}
     n_replayed: Counter[str] = Counter()
     for span in rows(real.folder, "spans"):
@@ -232,14 +234,14 @@ def test_stage_that_cannot_load_stops_the_run(
     tmp_path: Path, tiny_model: str, local_ray: None
 ) -> None:
     write_input(tmp_path / "input", a=["1"])
-    job = prepare(identify_run(_config(tmp_path, tiny_model)))
+    planned = plan_run(identify_run(_config(tmp_path, tiny_model)))
     (Path(tiny_model) / "model.safetensors").rename(tmp_path / "away")
     try:
         with pytest.raises(RunError, match=r"a stage failed: .*BackendError"):
-            run(job)
+            run(planned)
     finally:
         (tmp_path / "away").rename(Path(tiny_model) / "model.safetensors")
-    assert json.loads(job.folder.read("verdict.json"))["exit_code"] == 1
+    assert json.loads(planned.folder.read("verdict.json"))["exit_code"] == 1
 
 
 def test_missing_gpus(tmp_path: Path, tiny_model: str, local_ray: None) -> None:

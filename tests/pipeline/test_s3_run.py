@@ -29,7 +29,7 @@ from tests.pipeline.made_runs import (
     ALL_ROWS,
     Worker,
     config_for,
-    job_for,
+    planned_run,
     row_keys,
     rows,
     write_input,
@@ -62,23 +62,23 @@ def _on_s3(folder: Path, s3_folder: str, **sections: Any) -> Any:
 def test_a_run_on_a_bad_network_gives_the_same_records(
     seed: int, folder: Path, s3_folder: str, proxy: Proxy
 ) -> None:
-    local = job_for(config_for(folder))
+    local = planned_run(config_for(folder))
     run(local, Worker(local.folder))
     _upload(folder / "input", f"{s3_folder}/input")
     proxy.dice.seed(seed)
     proxy.rules += [Rule(fault, share=0.04) for fault in (*_NETWORK_FAULTS, "drop_within")]
     config = _on_s3(folder, s3_folder)
-    job = job_for(config)
-    verdict = run(job, Worker(job.folder))
+    planned = planned_run(config)
+    verdict = run(planned, Worker(planned.folder))
     assert (verdict.exit_code, verdict.finished, verdict.n_rows) == (0, True, 6)
-    assert is_finished(job_for(config))
+    assert is_finished(planned_run(config))
     assert proxy.faults.total() > 3
     proxy.clear()
-    results = _download(job.folder, folder / "copy")
+    results = _download(planned.folder, folder / "copy")
     assert row_keys(results) == ALL_ROWS
     for table in ("samples", "spans", "traces"):
         assert rows(results, table) == rows(local.folder, table)
-    assert job.folder.names("_parts") == []
+    assert planned.folder.names("_parts") == []
 
 
 def test_a_run_that_loses_its_storage_is_continued(
@@ -86,8 +86,8 @@ def test_a_run_that_loses_its_storage_is_continued(
 ) -> None:
     _upload(folder / "input", f"{s3_folder}/input")
     config = _on_s3(folder, s3_folder)
-    job = job_for(config)
-    worker = Worker(job.folder)
+    planned = planned_run(config)
+    worker = Worker(planned.folder)
 
     def work(chunks: Any) -> Any:
         for index, committed in enumerate(worker(chunks)):
@@ -96,13 +96,13 @@ def test_a_run_that_loses_its_storage_is_continued(
             yield committed
 
     with pytest.raises(StoreUnavailable, match="start again: what was written is kept"):
-        run(job, work)
+        run(planned, work)
     proxy.clear()
-    job = job_for(config)
-    again = Worker(job.folder)
-    assert run(job, again).finished
+    planned = planned_run(config)
+    again = Worker(planned.folder)
+    assert run(planned, again).finished
     assert not set(worker.done[:2]) & set(again.done)
-    results = _download(job.folder, folder / "copy")
+    results = _download(planned.folder, folder / "copy")
     assert row_keys(results) == ALL_ROWS
 
 
@@ -113,7 +113,7 @@ def test_listing_shards_on_s3_needs_no_request_per_shard(
     _upload(folder / "input", f"{s3_folder}/input")
     config = _on_s3(folder, s3_folder)
     proxy.clear()
-    from pipeline.planning.inputs import list_input
+    from pipeline.planning.input_shards import list_input
 
     listing = list_input(config.input.path)
     assert len(listing.shards) == 8

@@ -13,14 +13,14 @@ from pipeline.driver.run import run
 from pipeline.graph import plan_row
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks, commit_chunk
-from pipeline.run_folder.job import Job
-from stages.chunk_audio import ChunkAudio
+from pipeline.run_folder.planned_run import PlannedRun
+from stages.chunk_speech import ChunkSpeech
 from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.read_samples import read_samples
 from stages.records.assemble import Provenance
 from tests.core.media_files import audio_bytes, beep, image_bytes
-from tests.pipeline.made_runs import config_for, job_for
+from tests.pipeline.made_runs import config_for, planned_run
 from tests.stages.chunks import text_row, user, write_shard
 from tests.stages.made_traces import MadeTracer, trace_stage
 
@@ -62,28 +62,28 @@ def write_corpus(folder: Path) -> None:
         write_shard(folder / "input" / f"{name}.parquet", samples)
 
 
-def traced_run(folder: Path, **sections: Any) -> Job:
+def traced_run(folder: Path, **sections: Any) -> PlannedRun:
     """A finished run over the corpus of `write_corpus`, which is written if it is missing."""
     if not (folder / "input").exists():
         write_corpus(folder)
-    job = job_for(config_for(folder, **sections))
-    run(job, stages_of(job))
-    return job
+    planned = planned_run(config_for(folder, **sections))
+    run(planned, stages_of(planned))
+    return planned
 
 
-def stages_of(job: Job) -> ExecuteChunks:
+def stages_of(planned: PlannedRun) -> ExecuteChunks:
     """Execute all stages in this process, with a fake tracer in place of the model."""
-    config: RunConfig = job.config
-    reading = config.reading_options(job.rules)
-    decode, chunk_audio = DecodeMedia(reading), ChunkAudio(reading)
+    config: RunConfig = planned.config
+    reading = config.reading_options(planned.rules)
+    decode, chunk_audio = DecodeMedia(reading), ChunkSpeech(reading)
     trace = trace_stage(MadeTracer(config.trace))
-    provenance = Provenance(job.identity.fingerprint, "1.2.3")
+    provenance = Provenance(planned.identity.fingerprint, "1.2.3")
     options = CurateOptions(config.spans, config.curation, config.trace, config.units)
     curate = CurateSpans(options, provenance)
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         for chunk in chunks:
             done = curate(trace(chunk_audio(decode(read_samples(plan_row(chunk))))))
-            yield CommittedChunk(**commit_chunk(done, job.folder).to_pylist()[0])
+            yield CommittedChunk(**commit_chunk(done, planned.folder).to_pylist()[0])
 
     return execute

@@ -24,7 +24,7 @@ from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import state_rows
 from stages.arrow.state_schema import chunk_schema
 from stages.arrow.table_schema import MASS_BUCKETS, RECORD
-from stages.chunk_audio import ChunkAudio
+from stages.chunk_speech import ChunkSpeech
 from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.records.assemble import Provenance
@@ -54,7 +54,7 @@ def traced(tmp_path: Path) -> pa.Table:
         text_row("c", TEXT, response="In the hall. It is red.", options=["A. hall", "B. attic"]),
         text_row("d", TEXT, response="Nowhere."),
     ]
-    chunk = ChunkAudio(READING)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
+    chunk = ChunkSpeech(READING)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     tracer = MadeTracer(BOTH, d=TraceError("d cannot be traced"))
     return trace_stage(tracer)(chunk)
 

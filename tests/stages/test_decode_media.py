@@ -21,7 +21,7 @@ from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Sample
 from stages.arrow.chunk import INLINE_URI, state_rows
-from stages.chunk_audio import ChunkAudio
+from stages.chunk_speech import ChunkSpeech
 from stages.decode_media import DecodeMedia
 from tests.stages.chunks import Killed, Row, codes_of, error_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
@@ -161,7 +161,7 @@ def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
 
 def test_units_are_cut_and_speech_is_found_where_configured(tmp_path: Path) -> None:
     decoded = DecodeMedia(_reading())(_chunk(tmp_path))
-    binned = ChunkAudio(_reading())(decoded)
+    binned = ChunkSpeech(_reading())(decoded)
     assert codes_of(binned) == codes_of(decoded)
     assert [unit.kind for unit in state_rows(binned)[0].units] == ["image", "sentence"]
     assert [unit.kind for unit in state_rows(binned)[2].units] == [
@@ -170,7 +170,7 @@ def test_units_are_cut_and_speech_is_found_where_configured(tmp_path: Path) -> N
         "sentence",
     ]
     assert state_rows(binned)[2].speech == {}
-    chunked = ChunkAudio(_reading(audio="chunks"))(decoded)
+    chunked = ChunkSpeech(_reading(audio="chunks"))(decoded)
     (segment,) = state_rows(chunked)[2].speech[0]
     assert (segment.start_s, segment.end_s, segment.text) == (0.25, 1.5, "hello")
     unit = state_rows(chunked)[2].units[0]

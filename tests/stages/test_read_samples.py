@@ -8,7 +8,7 @@ import pytest
 
 from omnitrace_core.errors import RunError
 from stages.arrow.chunk import state_rows
-from stages.arrow.input_columns import conform, schema_problems
+from stages.arrow.input_columns import cast_to_sample_structs, schema_problems
 from stages.arrow.sample_schema import MESSAGE, SAMPLE
 from stages.arrow.state_schema import STATE, chunk_schema
 from stages.read_samples import read_samples
@@ -84,7 +84,7 @@ def test_value_that_does_not_fit_costs_one_row() -> None:
             "response_token_ids": pa.array([[1], [2**40], None], pa.list_(pa.int64())),
         }
     )
-    samples, misfits = conform(rows)
+    samples, misfits = cast_to_sample_structs(rows)
     assert samples.field("sample_id").to_pylist() == ["a", "b", "c"]
     assert samples.field("response_token_ids").to_pylist() == [[1], None, None]
     assert list(misfits) == [1]

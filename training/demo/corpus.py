@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.commands.terminal import say
+from pipeline.commands.terminal import print_text
 from training.demo.media import write_broken_media, write_media
 from training.world.files import world_row
 from training.world.tasks import TASK_NAMES, make_sample
@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     path = make_corpus(args.dest, args.with_errors, args.planted)
     n_rows = len(path.read_text(encoding="utf-8").splitlines())
-    say(f"demo corpus: {n_rows} samples in {path}, their media in {path.parent / 'media'}")
+    print_text(f"demo corpus: {n_rows} samples in {path}, their media in {path.parent / 'media'}")
 
 
 if __name__ == "__main__":

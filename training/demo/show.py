@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omnitrace_core.printable import printable
 from omnitrace_core.records import LabelSource
-from pipeline.commands.terminal import Block, Table, say_error, show
+from pipeline.commands.terminal import Block, Table, print_blocks, print_error
 from training.demo.comparison import (
     Pair,
     Record,
@@ -297,9 +297,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="a run's folder, or the output folder of one run")
     arguments = parser.parse_args(argv)
     try:
-        show(list(blocks(arguments.run)))
+        print_blocks(list(blocks(arguments.run)))
     except FileNotFoundError as error:
-        say_error(str(error))
+        print_error(str(error))
         return 2
     return 0
 

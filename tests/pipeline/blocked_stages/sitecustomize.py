@@ -19,7 +19,7 @@ from tests.pipeline.when_imported import when_imported
 _FILE = Path(os.environ["BLOCKED_STAGES"])
 _MODULES = {
     "DecodeMedia": "stages.decode_media",
-    "ChunkAudio": "stages.chunk_audio",
+    "ChunkSpeech": "stages.chunk_speech",
     "TraceDecode": "stages.trace_decode",
     "CurateSpans": "stages.curate_spans",
 }

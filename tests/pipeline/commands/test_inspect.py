@@ -11,7 +11,7 @@ from omnitrace_core.errors import ConfigError
 from pipeline.commands.inspect import inspect_sample
 from pipeline.commands.terminal import plain
 from pipeline.driver.run import run
-from tests.pipeline.made_runs import Worker, config_for, job_for, rows, write_input
+from tests.pipeline.made_runs import Worker, config_for, planned_run, rows, write_input
 from tests.pipeline.traced_runs import traced_run
 
 
@@ -22,8 +22,8 @@ def inspect(run_folder: str, sample_id: str) -> str:
 @pytest.fixture
 def output(tmp_path: Path) -> str:
     write_input(tmp_path / "input", a=["1", "2"], b=["1"])
-    job = job_for(config_for(tmp_path))
-    run(job, Worker(job.folder, response="In the hall."))
+    planned = planned_run(config_for(tmp_path))
+    run(planned, Worker(planned.folder, response="In the hall."))
     return str(tmp_path / "output")
 
 
@@ -44,14 +44,14 @@ def test_error_row_says_why(output: str) -> None:
 
 
 def test_heat_maps_say_where_they_are_strongest(tmp_path: Path) -> None:
-    job = traced_run(tmp_path, trace={"heatmaps": True})
-    text = inspect(job.folder.root, "picture")
+    planned = traced_run(tmp_path, trace={"heatmaps": True})
+    text = inspect(planned.folder.root, "picture")
     assert text.count("heat map of part 0, image: strongest at [") == text.count("span ") > 0
-    maps = [row for row in rows(job.folder, "heatmaps") if row["sample_id"] == "picture"]
+    maps = [row for row in rows(planned.folder, "heatmaps") if row["sample_id"] == "picture"]
     row, column = divmod(max(range(16), key=maps[0]["patches"].__getitem__), 4)
     box = [column * 30, row * 20, column * 30 + 30, row * 20 + 20]
     assert f"heat map of part 0, image: strongest at {box}, {255 * maps[0]['scale']:.4f}" in text
-    assert "heat map" not in inspect(job.folder.root, "text")
+    assert "heat map" not in inspect(planned.folder.root, "text")
 
 
 def test_unknown_sample_and_unknown_run(output: str, tmp_path: Path) -> None:

@@ -28,16 +28,16 @@ from pipeline.commands.terminal import (
     Table,
     draws_tables,
     plain,
+    print_blocks,
+    print_error,
+    print_text,
     printable_warnings,
-    say,
-    say_error,
-    show,
 )
 from pipeline.driver.progress import Progress
 from pipeline.driver.run import run
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
-from tests.pipeline.made_runs import Worker, config_for, job_for, write_input
+from tests.pipeline.made_runs import Worker, config_for, planned_run, write_input
 
 # Clears the screen, sets the title, colours, overwrites the line, reverses the direction; and a
 # line that looks like ours.
@@ -66,7 +66,7 @@ def assert_safe(text: str, drawn: bool = False) -> None:
 
 
 def test_tables_are_aligned_text_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    show(["before", TABLE, "after"])
+    print_blocks(["before", TABLE, "after"])
     assert capsys.readouterr().out == ("before\nTitle\nname    n\nfirst   1\ntwo    22\nafter\n")
 
 
@@ -97,7 +97,7 @@ def test_tables_are_drawn_on_terminals_that_can(
     terminal = Terminal()
     assert draws_tables(terminal) == drawn
     assert not draws_tables(io.StringIO())
-    show([HOSTILE.replace("\n", " "), TABLE], terminal)
+    print_blocks([HOSTILE.replace("\n", " "), TABLE], terminal)
     assert ("\N{BOX DRAWINGS LIGHT HORIZONTAL}" in terminal.getvalue()) == drawn
     assert_safe(terminal.getvalue(), drawn)
 
@@ -108,7 +108,7 @@ def test_cells_titles_and_markup_are_only_text(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     blocks: list[Block] = [Table(("a", "b"), [(HOSTILE, "[red]:bell:[/red] http://a.b")], HOSTILE)]
     terminal = Terminal()
-    show(blocks, terminal)
+    print_blocks(blocks, terminal)
     for text, drawn in ((terminal.getvalue(), True), (plain(blocks), False)):
         assert_safe(text, drawn)
         assert "[red]:bell:[/red]" in text
@@ -116,13 +116,13 @@ def test_cells_titles_and_markup_are_only_text(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_encoding_without_a_letter_does_not_end_the_command() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    say("caf\u00e9 \ud800", stream)
+    print_text("caf\u00e9 \ud800", stream)
     stream.seek(0)
     assert stream.read() == "caf\\xe9 \\ud800\n"
 
 
 def test_errors_and_warnings_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
-    say_error(HOSTILE)
+    print_error(HOSTILE)
     with printable_warnings():
         sys.stderr.write(warnings.formatwarning(HOSTILE, UserWarning, "f\x1bile.py", 1, ""))
     assert_safe(capsys.readouterr().err)
@@ -172,9 +172,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> dict[s
     name = HOSTILE.replace("/", "")
     folder = tmp_path_factory.mktemp("terminal") / name
     write_input(folder / "input", **{name: [HOSTILE, "plain", HOSTILE]})
-    job = job_for(config_for(folder))
-    run(job, Worker(job.folder, response=f"In the {HOSTILE} hall."))
-    _poison(Path(job.folder.root) / "samples")
+    planned = planned_run(config_for(folder))
+    run(planned, Worker(planned.folder, response=f"In the {HOSTILE} hall."))
+    _poison(Path(planned.folder.root) / "samples")
     config = folder / f"{name}.yaml"
     content = {
         "input": {"path": str(folder / "input")},
@@ -191,7 +191,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> dict[s
     broken.write_text(f"[{HOSTILE}")
     return {
         "folder": str(folder),
-        "run": job.folder.root,
+        "run": planned.folder.root,
         "config": str(config),
         "samples": str(samples),
         "broken": str(broken),

@@ -15,11 +15,18 @@ from pipeline.config import RunConfig
 from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
 from pipeline.planning.identified_run import identify_run
-from pipeline.planning.inputs import list_input
-from pipeline.run_folder.job import Job
+from pipeline.planning.input_shards import list_input
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
-from tests.pipeline.made_runs import DAY, Worker, config_for, job_for, stored_verdict, write_input
+from tests.pipeline.made_runs import (
+    DAY,
+    Worker,
+    config_for,
+    planned_run,
+    stored_verdict,
+    write_input,
+)
 
 
 def _finished_verdict(config: RunConfig) -> Verdict | None:
@@ -31,8 +38,8 @@ def test_finished_run_is_recognised_by_two_listings(
 ) -> None:
     config = config_for(folder, run={"max_error_fraction": 0.5})
     assert _finished_verdict(config) is None
-    job = job_for(config)
-    verdict = run(job, Worker(job.folder))
+    planned = planned_run(config)
+    verdict = run(planned, Worker(planned.folder))
     listed: list[str] = []
     read: list[str] = []
     monkeypatch.setattr(Folder, "open", lambda *_: pytest.fail("a shard was opened"))
@@ -51,7 +58,7 @@ def test_finished_run_is_recognised_by_two_listings(
     found = _finished_verdict(config)
     assert found == verdict
     assert len(listed) == 1
-    assert read == [f"_runs/{job.run_id}.json", "verdict.json"]
+    assert read == [f"_runs/{planned.run_id}.json", "verdict.json"]
     strict = _finished_verdict(config_for(folder, run={"max_error_fraction": 0.1}))
     assert strict is not None
     assert (strict.exit_code, strict.n_error) == (4, 2)
@@ -60,27 +67,27 @@ def test_finished_run_is_recognised_by_two_listings(
 @pytest.mark.parametrize("change", ["shard", "settings", "manifest", "verdict", "older"])
 def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
     config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder))
+    planned = planned_run(config)
+    run(planned, Worker(planned.folder))
     assert _finished_verdict(config) is not None
     if change == "shard":
         write_input(folder / "input", d=["9"])
     elif change == "settings":
         config = config_for(folder, run={"chunk_samples": 3})
     elif change == "manifest":
-        job.folder.delete("_manifests/shard-00000.json")
+        planned.folder.delete("_manifests/shard-00000.json")
     elif change == "verdict":
-        job.folder.delete("verdict.json")
+        planned.folder.delete("verdict.json")
     else:
-        verdict = {key: value for key, value in stored_verdict(job).items() if key != "inputs"}
-        job.folder.write("verdict.json", json.dumps(verdict).encode())
+        verdict = {key: value for key, value in stored_verdict(planned).items() if key != "inputs"}
+        planned.folder.write("verdict.json", json.dumps(verdict).encode())
     assert _finished_verdict(config) is None
 
 
 def test_missing_input_of_a_finished_run_is_an_error(folder: Path) -> None:
     config = config_for(folder)
-    job = job_for(config)
-    run(job, Worker(job.folder))
+    planned = planned_run(config)
+    run(planned, Worker(planned.folder))
     for path in (folder / "input").iterdir():
         path.unlink()
     with pytest.raises(InputSchemaError, match=r"holds no .parquet shard"):
@@ -129,8 +136,8 @@ def test_input_is_listed_and_model_hashed_once_per_command(
         f"model: {{path: {tiny_model}}}\n"
     )
 
-    def without_ray(job: Job, *, take_lease: bool) -> Verdict:
-        return run(job, Worker(job.folder), take_lease=take_lease)
+    def without_ray(planned: PlannedRun, *, take_lease: bool) -> Verdict:
+        return run(planned, Worker(planned.folder), take_lease=take_lease)
 
     monkeypatch.setattr("pipeline.driver.run.run", without_ray)
     for expected in ("0 of 3 shards are published already", "this run is finished: nothing to do"):

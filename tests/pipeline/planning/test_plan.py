@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.planning.inputs import list_input, scan_input
+from pipeline.planning.input_shards import list_input, scan_input
 from pipeline.planning.plan import Plan, assign_numbers, make_plan
 from tests.pipeline.made_runs import write_input
 

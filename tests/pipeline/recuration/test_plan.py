@@ -15,15 +15,15 @@ from omnitrace_core.errors import ConfigError
 from pipeline.cli import main
 from pipeline.commands.summary import recuration_text
 from pipeline.recuration.plan import plan_recuration
-from pipeline.recuration.run import run_recuration
-from pipeline.run_folder.job import Job
+from pipeline.recuration.recurate_run import run_recuration
+from pipeline.run_folder.planned_run import PlannedRun
 from stages.arrow.table_schema import TABLES
 from tests.pipeline.made_runs import rows
 from tests.pipeline.traced_runs import traced_run
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def source(tmp_path_factory: pytest.TempPathFactory) -> PlannedRun:
     """A run that keeps units and heat maps."""
     trace = {"signals": ["attmean", "attraw"], "heatmaps": True}
     return traced_run(tmp_path_factory.mktemp("made"), trace=trace)
@@ -50,7 +50,7 @@ REFUSED: dict[str, str] = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_settings_that_cannot_change(source: Job, tmp_path: Path, override: str) -> None:
+def test_settings_that_cannot_change(source: PlannedRun, tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=REFUSED[override]):
         plan_recuration(source.folder.root, str(tmp_path / "dest"), [override])
     assert not (tmp_path / "dest").exists()
@@ -66,13 +66,15 @@ def test_settings_that_cannot_change(source: Job, tmp_path: Path, override: str)
         ["run.max_error_fraction=0.1"],
     ],
 )
-def test_settings_that_can_change(source: Job, tmp_path: Path, overrides: Sequence[str]) -> None:
-    job = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
+def test_settings_that_can_change(
+    source: PlannedRun, tmp_path: Path, overrides: Sequence[str]
+) -> None:
+    planned = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
     same = "max_error" in overrides[0]
-    assert (job.plan.fingerprint == source.plan.fingerprint) == same
+    assert (planned.plan.fingerprint == source.plan.fingerprint) == same
 
 
-def test_fingerprint_depends_on_the_changes_alone(source: Job, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_changes_alone(source: PlannedRun, tmp_path: Path) -> None:
     def fingerprint(*overrides: str) -> str:
         return plan_recuration(
             source.folder.root, str(tmp_path / "dest"), overrides
@@ -84,7 +86,7 @@ def test_fingerprint_depends_on_the_changes_alone(source: Job, tmp_path: Path) -
     assert len({one, source.plan.fingerprint, fingerprint("curation.gamma=1")}) == 3
 
 
-def test_presets_can_be_changed_both_ways(source: Job, tmp_path: Path) -> None:
+def test_presets_can_be_changed_both_ways(source: PlannedRun, tmp_path: Path) -> None:
     paper = plan_recuration(
         source.folder.root, str(tmp_path / "paper"), ["curation.preset=paper", "curation.alpha=0.5"]
     )
@@ -101,7 +103,7 @@ def test_presets_can_be_changed_both_ways(source: Job, tmp_path: Path) -> None:
 # --- source and destination --------------------------------------------------------------------
 
 
-def test_run_may_be_named_by_a_folder_above(source: Job, tmp_path: Path) -> None:
+def test_run_may_be_named_by_a_folder_above(source: PlannedRun, tmp_path: Path) -> None:
     output = source.identity.output.root
     assert plan_recuration(output, str(tmp_path / "dest")).run.folder.root == source.folder.root
     with pytest.raises(ConfigError, match=r"holds no run \(no run\.json\); give a run's folder"):
@@ -112,7 +114,7 @@ def test_run_may_be_named_by_a_folder_above(source: Job, tmp_path: Path) -> None
         plan_recuration(str(tmp_path / "both"), str(tmp_path / "dest"))
 
 
-def test_refused_destinations(source: Job, tmp_path: Path) -> None:
+def test_refused_destinations(source: PlannedRun, tmp_path: Path) -> None:
     run, output = source.folder.root, source.identity.output.root
     for dest in (run, f"{run}/again", output, f"{output}/again", str(Path(output).parent)):
         with pytest.raises(ConfigError, match=r"lie one inside the other"):
@@ -132,7 +134,7 @@ def test_refused_destinations(source: Job, tmp_path: Path) -> None:
         run_recuration(plan_recuration(run, str(locked)))
 
 
-def test_destination_that_holds_another_run(source: Job, tmp_path: Path) -> None:
+def test_destination_that_holds_another_run(source: PlannedRun, tmp_path: Path) -> None:
     other = traced_run(tmp_path)
     for dest in (other.folder.root, str(tmp_path / "of_other")):
         if dest != other.folder.root:
@@ -143,27 +145,27 @@ def test_destination_that_holds_another_run(source: Job, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("trace", [{"store": "none"}, {"enabled": False}])
 def test_run_without_traces(tmp_path: Path, trace: dict[str, Any]) -> None:
-    job = traced_run(tmp_path, trace=trace)
+    planned = traced_run(tmp_path, trace=trace)
     with pytest.raises(ConfigError, match=r"has no traces \(trace\.\w+=\w+\).*run it with"):
-        plan_recuration(job.folder.root, str(tmp_path / "dest"))
+        plan_recuration(planned.folder.root, str(tmp_path / "dest"))
 
 
 def test_run_of_a_newer_version(tmp_path: Path) -> None:
-    job = traced_run(tmp_path)
-    content = json.loads(job.folder.read("run.json"))
-    job.folder.write("run.json", json.dumps({**content, "schema_version": 99}).encode())
+    planned = traced_run(tmp_path)
+    content = json.loads(planned.folder.read("run.json"))
+    planned.folder.write("run.json", json.dumps({**content, "schema_version": 99}).encode())
     with pytest.raises(ConfigError, match=r"schema version 99, and this OmniTrace knows 2"):
-        plan_recuration(job.folder.root, str(tmp_path / "dest"))
-    job.folder.write("run.json", b"{}")
+        plan_recuration(planned.folder.root, str(tmp_path / "dest"))
+    planned.folder.write("run.json", b"{}")
     with pytest.raises(ConfigError, match=r"run\.json does not hold the settings of a run"):
-        plan_recuration(job.folder.root, str(tmp_path / "dest"))
+        plan_recuration(planned.folder.root, str(tmp_path / "dest"))
 
 
 def test_run_of_the_first_version(tmp_path: Path) -> None:
     """Runs of version 1 have fewer columns, and manifests without the size of chunks."""
-    job = traced_run(tmp_path)
+    planned = traced_run(tmp_path)
     for table in ("samples", "spans", "traces"):
-        for path in Path(job.folder.root, table).glob("*.parquet"):
+        for path in Path(planned.folder.root, table).glob("*.parquet"):
             stored = pq.read_table(path, use_threads=False)
             for name in ("n_positions", "rows", "prompt"):
                 if name in stored.column_names:
@@ -173,20 +175,20 @@ def test_run_of_the_first_version(tmp_path: Path) -> None:
                     stored.column_names.index("media"), "media", _without_edges(stored["media"])
                 )
             pq.write_table(stored, path)
-    for path in Path(job.folder.root, "_manifests").glob("*.json"):
+    for path in Path(planned.folder.root, "_manifests").glob("*.json"):
         content = json.loads(path.read_text())
         del content["chunk_samples"]
         path.write_text(json.dumps({**content, "schema_version": 1}))
-    content = json.loads(job.folder.read("run.json"))
+    content = json.loads(planned.folder.read("run.json"))
     del content["media_rules"]
-    job.folder.write("run.json", json.dumps({**content, "schema_version": 1}).encode())
-    done = plan_recuration(job.folder.root, str(tmp_path / "dest"))
+    planned.folder.write("run.json", json.dumps({**content, "schema_version": 1}).encode())
+    done = plan_recuration(planned.folder.root, str(tmp_path / "dest"))
     assert run_recuration(done, workers=1).n_ok == 8
     for table in ("spans", "traces"):
         assert (
             rows(done.folder, table)
             == pq.read_table(
-                f"{job.folder.root}/{table}", use_threads=False, schema=TABLES[table]
+                f"{planned.folder.root}/{table}", use_threads=False, schema=TABLES[table]
             ).to_pylist()
         )
 
@@ -201,7 +203,7 @@ def _without_edges(media: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def test_dry_run_prints_everything_and_writes_nothing(
-    source: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: PlannedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dest = tmp_path / "dest"
     command = ["curate", source.folder.root, str(dest), "--dry-run", "curation.gamma=1"]
@@ -215,7 +217,7 @@ def test_dry_run_prints_everything_and_writes_nothing(
 
 
 def test_command_and_its_exit_codes(
-    source: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: PlannedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["curate", source.folder.root, str(tmp_path / "dest"), "--workers", "1"]
     assert main(command) == 0
@@ -232,13 +234,13 @@ def test_command_and_its_exit_codes(
     assert end.value.code == 2
 
 
-def test_units_of_another_pipeline_are_noted(source: Job, tmp_path: Path) -> None:
+def test_units_of_another_pipeline_are_noted(source: PlannedRun, tmp_path: Path) -> None:
     import omnitrace_core
 
     path = Path(omnitrace_core.__file__).with_name("assets") / "en_ud_small"
     overrides = [f"spans.pipeline={path}", "trace.heatmaps=false"]
-    job = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
-    assert "units stay as the old spans.pipeline cut them" in recuration_text(job)
+    planned = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
+    assert "units stay as the old spans.pipeline cut them" in recuration_text(planned)
     with pytest.raises(ConfigError, match=r"spans\.pipeline='none' cannot be loaded"):
         plan_recuration(
             source.folder.root,

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.driver.run import run
 from pipeline.recuration.plan import Recuration, plan_recuration
-from pipeline.recuration.run import run_recuration
-from pipeline.run_folder.job import Job
-from tests.pipeline.made_runs import config_for, job_for, rows
+from pipeline.recuration.recurate_run import run_recuration
+from pipeline.run_folder.planned_run import PlannedRun
+from tests.pipeline.made_runs import config_for, planned_run, rows
 from tests.pipeline.traced_runs import stages_of, traced_run
 
 KEPT: dict[str, Any] = {"signals": ["attmean", "attraw"], "store": "positions"}
@@ -21,21 +21,21 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def source(tmp_path_factory: pytest.TempPathFactory) -> PlannedRun:
     """A run of ten samples in four shards that keeps positions."""
     return traced_run(tmp_path_factory.mktemp("positions"), trace=KEPT)
 
 
-def _again(job: Job | Recuration, dest: Path, *overrides: str) -> Recuration:
-    done = plan_recuration(job.folder.root, str(dest), overrides)
+def _again(planned: PlannedRun | Recuration, dest: Path, *overrides: str) -> Recuration:
+    done = plan_recuration(planned.folder.root, str(dest), overrides)
     assert run_recuration(done, workers=1).exit_code == 0
     return done
 
 
-def _fresh(job: Job, folder: Path, **sections: Any) -> Job:
+def _fresh(planned: PlannedRun, folder: Path, **sections: Any) -> PlannedRun:
     """A new run over the same input with these settings."""
     config = config_for(folder, **{"trace": KEPT, **sections})
-    fresh = job_for(config.model_copy(update={"input": job.config.input}))
+    fresh = planned_run(config.model_copy(update={"input": planned.config.input}))
     run(fresh, stages_of(fresh))
     return fresh
 
@@ -48,7 +48,7 @@ def _by_sample(rows: list[Row], *left_out: str) -> dict[str, list[Row]]:
     return found
 
 
-def test_positions_are_unchanged(source: Job, tmp_path: Path) -> None:
+def test_positions_are_unchanged(source: PlannedRun, tmp_path: Path) -> None:
     for overrides in ([], ["trace.signals=[attraw, attmean]", "curation.gamma=1"]):
         dest = tmp_path / f"dest{len(overrides)}"
         done = _again(source, dest, *overrides)
@@ -60,7 +60,7 @@ def test_positions_are_unchanged(source: Job, tmp_path: Path) -> None:
             assert all(row["n_positions"] * row["n_tokens"] == len(row["rows"]) for row in traces)
 
 
-def test_other_units_equal_those_of_a_new_run(source: Job, tmp_path: Path) -> None:
+def test_other_units_equal_those_of_a_new_run(source: PlannedRun, tmp_path: Path) -> None:
     """Cells that are finer than the positions may hold none of them, which is noted."""
     overrides = ["units.image=grid", "units.grid=[9, 9]", "units.text=part", "units.bin_s=0.5"]
     units = {"image": "grid", "grid": [9, 9], "text": "part", "bin_s": 0.5}
@@ -83,7 +83,7 @@ def test_other_units_equal_those_of_a_new_run(source: Job, tmp_path: Path) -> No
     assert _by_sample(rows(back.folder, "samples"))["picture"][0]["notes"] == ["made up"]
 
 
-def test_speech_segments_of_the_samples_are_used(source: Job, tmp_path: Path) -> None:
+def test_speech_segments_of_the_samples_are_used(source: PlannedRun, tmp_path: Path) -> None:
     done = _again(source, tmp_path / "dest", "units.audio=chunks", "asr.engine=given")
     samples = {name: item[0] for name, item in _by_sample(rows(done.folder, "samples")).items()}
     chunks = [unit for unit in samples["sound"]["units"] if unit["kind"] == "audio_chunk"]
@@ -100,7 +100,7 @@ def test_speech_segments_of_the_samples_are_used(source: Job, tmp_path: Path) ->
         assert rows(done.folder, table) == rows(fresh.folder, table)
 
 
-def test_known_speech_is_not_searched_again(source: Job, tmp_path: Path) -> None:
+def test_known_speech_is_not_searched_again(source: PlannedRun, tmp_path: Path) -> None:
     first = _fresh(source, tmp_path, units={"audio": "chunks"}, asr={"engine": "given"})
     # Another image grid needs no new search for speech.
     done = _again(first, tmp_path / "grid", "units.image=grid")
@@ -112,7 +112,7 @@ def test_known_speech_is_not_searched_again(source: Job, tmp_path: Path) -> None
     assert after["inline"] == before["inline"]
 
 
-def test_sound_is_decoded_again_from_its_address(source: Job, tmp_path: Path) -> None:
+def test_sound_is_decoded_again_from_its_address(source: PlannedRun, tmp_path: Path) -> None:
     """With asr.engine=vad. Inline sound is not stored, and a file that changed is refused."""
     vad = ["units.audio=chunks", "asr.engine=vad"]
     done = _again(source, tmp_path / "dest", *vad)
@@ -136,7 +136,7 @@ def test_sound_is_decoded_again_from_its_address(source: Job, tmp_path: Path) ->
     assert "is not the file that was traced" in row["message"]
 
 
-def test_heat_maps_from_positions(source: Job, tmp_path: Path) -> None:
+def test_heat_maps_from_positions(source: PlannedRun, tmp_path: Path) -> None:
     overrides = ["trace.heatmaps=true", "trace.store=units", "curation.pos_weighting=false"]
     done = _again(source, tmp_path / "dest", *overrides)
     trace = {**KEPT, "store": "units", "heatmaps": True}
@@ -154,7 +154,7 @@ def test_heat_maps_from_positions(source: Job, tmp_path: Path) -> None:
             assert seen == pytest.approx(span["mass_image"], abs=16 * heat["scale"])
 
 
-def test_heat_maps_without_positions_are_copied(source: Job, tmp_path: Path) -> None:
+def test_heat_maps_without_positions_are_copied(source: PlannedRun, tmp_path: Path) -> None:
     trace = {**KEPT, "store": "units", "heatmaps": True}
     drawn = _fresh(source, tmp_path, trace=trace)
     done = _again(drawn, tmp_path / "dest", "curation.gamma=1", "trace.signals=[attmean]")

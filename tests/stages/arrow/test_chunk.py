@@ -10,7 +10,7 @@ from stages.arrow.chunk import (
     Fields,
     StateRow,
     has_media,
-    rows_of,
+    sample_structs,
     state_rows,
     with_rows,
     without_inline_data,
@@ -52,16 +52,16 @@ def test_dropped_fields_are_null(tmp_path: Path) -> None:
 def test_split_or_merged_chunks_are_refused(tmp_path: Path) -> None:
     chunk = read_chunk(tmp_path, [text_row("a"), text_row("b")])
     with pytest.raises(RunError, match="received 2 chunks"):
-        rows_of(pa.concat_tables([chunk, chunk]))
+        sample_structs(pa.concat_tables([chunk, chunk]))
     with pytest.raises(RunError, match="holds 1 samples; 2 were planned"):
-        rows_of(with_rows(chunk, rows_of(chunk).slice(0, 1)))
+        sample_structs(with_rows(chunk, sample_structs(chunk).slice(0, 1)))
 
 
 def test_whether_samples_have_media(tmp_path: Path) -> None:
     picture = {"type": "image", "data": b"any bytes"}
     nothing = {"sample_id": "n", "messages": None}
-    texts = rows_of(read_chunk(tmp_path, [text_row("a"), nothing])).field("sample")
-    mixed = rows_of(
+    texts = sample_structs(read_chunk(tmp_path, [text_row("a"), nothing])).field("sample")
+    mixed = sample_structs(
         read_chunk(tmp_path, [text_row("a"), {"sample_id": "b", "messages": [user(picture)]}])
     ).field("sample")
     assert not has_media(texts)

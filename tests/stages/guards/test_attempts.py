@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from omnitrace_core.errors import BackendError, Quarantined
-from stages.guards.attempts import MAX_LOADS, Attempt, Attempts, CountedLoad
+from stages.guards.attempts import MAX_LOADS, Attempt, AttemptCounter, CountedLoad
 from tests.stages.memory_log import MemoryLog
 
 
 def begin(log: MemoryLog) -> Attempt:
-    return Attempts("trace", log).begin("chunk")
+    return AttemptCounter("trace", log).begin("chunk")
 
 
 def die_at(log: MemoryLog, row: str) -> None:
@@ -127,8 +127,8 @@ def test_error_of_a_load_is_raised_though_the_store_fails() -> None:
 def test_stages_and_chunks_count_apart() -> None:
     log = MemoryLog()
     begin(log)
-    assert Attempts("other", log).begin("chunk").number == 1
-    assert Attempts("trace", log).begin("other").number == 1
+    assert AttemptCounter("other", log).begin("chunk").number == 1
+    assert AttemptCounter("trace", log).begin("other").number == 1
     assert begin(log).number == 2
 
 
@@ -140,7 +140,7 @@ def test_damaged_record_starts_the_count_again() -> None:
 
 
 def test_without_a_log_nothing_is_counted() -> None:
-    attempts = Attempts("trace", None)
+    attempts = AttemptCounter("trace", None)
     for _ in range(3):
         attempt = attempts.begin("chunk")
         assert attempt.number == 1

@@ -10,15 +10,15 @@ from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from pipeline.config import RunConfig
 from pipeline.planning.identified_run import IdentifiedRun
-from pipeline.planning.inputs import scan_input
+from pipeline.planning.input_shards import scan_input
 from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
-from pipeline.run_folder.job import Job
 from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.storage.folder import Folder, absolute_path
 
 
-def prepare(run: IdentifiedRun) -> Job:
+def plan_run(run: IdentifiedRun) -> PlannedRun:
     """Check the settings, the model and every shard of the input, and plan the run.
 
     Raises:
@@ -34,7 +34,7 @@ def prepare(run: IdentifiedRun) -> Job:
     manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
     plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)
-    return Job(config, identity, plan, manifests, rules)
+    return PlannedRun(config, identity, plan, manifests, rules)
 
 
 def _check_places(config: RunConfig) -> None:

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.driver.run import run
-from pipeline.run_folder import tables
+from pipeline.run_folder import table_files
 from pipeline.run_folder.manifests import read_manifests
-from pipeline.run_folder.tables import TableWriter, content_bytes, parquet_options
+from pipeline.run_folder.table_files import TableWriter, content_bytes, parquet_options
 from stages.arrow.table_schema import SAMPLES_ROW, SPANS_ROW, TABLES
-from tests.pipeline.made_runs import GOOD_ROWS, Worker, config_for, job_for, row_keys
+from tests.pipeline.made_runs import GOOD_ROWS, Worker, config_for, planned_run, row_keys
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -59,7 +59,7 @@ def test_row_groups_end_by_the_size_of_their_content(
 ) -> None:
     schema = pa.schema([("text", pa.string())])
     chunks = [pa.table({"text": ["x" * 1000] * n}, schema=schema) for n in (1, 3, 1, 1, 5, 1, 1)]
-    monkeypatch.setattr(tables, "ROW_GROUP_BYTES", 5 * 1004)
+    monkeypatch.setattr(table_files, "ROW_GROUP_BYTES", 5 * 1004)
     with TableWriter(tmp_path / "table.parquet", schema) as writer:
         for table in chunks:
             writer.add(table)
@@ -70,13 +70,17 @@ def test_row_groups_end_by_the_size_of_their_content(
 
 def test_tables_that_a_run_no_longer_keeps_are_deleted(folder: Path) -> None:
     def tables_after_run(**trace: object) -> dict[str, list[str]]:
-        job = job_for(config_for(folder, run={"id": "nightly", "chunk_samples": 2}, trace=trace))
-        assert run(job, Worker(job.folder)).exit_code == 0
-        assert row_keys(job.folder, "spans") == sorted(GOOD_ROWS * 2)
+        planned = planned_run(
+            config_for(folder, run={"id": "nightly", "chunk_samples": 2}, trace=trace)
+        )
+        assert run(planned, Worker(planned.folder)).exit_code == 0
+        assert row_keys(planned.folder, "spans") == sorted(GOOD_ROWS * 2)
         named = {
-            name.partition("/")[0] for m in read_manifests(job.folder).values() for name in m.files
+            name.partition("/")[0]
+            for m in read_manifests(planned.folder).values()
+            for name in m.files
         }
-        found = {table: job.folder.names(table) for table in TABLES}
+        found = {table: planned.folder.names(table) for table in TABLES}
         assert named == {table for table, names in found.items() if names}
         return found
 

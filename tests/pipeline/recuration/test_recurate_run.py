@@ -17,12 +17,12 @@ from omnitrace_core.errors import RunError
 from pipeline.commands.summary import recuration_text
 from pipeline.driver.run import run
 from pipeline.recuration.plan import Recuration, plan_recuration
-from pipeline.recuration.run import run_recuration
-from pipeline.run_folder.job import Job
+from pipeline.recuration.recurate_run import run_recuration
 from pipeline.run_folder.manifests import read_manifests, write_manifest
+from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import ExitCode, is_finished
 from pipeline.storage.folder import Folder
-from tests.pipeline.made_runs import config_for, job_for, rows
+from tests.pipeline.made_runs import config_for, planned_run, rows
 from tests.pipeline.traced_runs import stages_of, traced_run, write_corpus
 
 BOTH: dict[str, Any] = {"signals": ["attmean", "attraw"]}
@@ -30,14 +30,14 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def source(tmp_path_factory: pytest.TempPathFactory) -> PlannedRun:
     """A run of ten samples in four shards, two signals."""
     return traced_run(tmp_path_factory.mktemp("made"), trace=BOTH)
 
 
-def _again(job: Job, dest: Path, *overrides: str) -> Recuration:
+def _again(planned: PlannedRun, dest: Path, *overrides: str) -> Recuration:
     """Curate a run again in this process."""
-    done = plan_recuration(job.folder.root, str(dest), overrides)
+    done = plan_recuration(planned.folder.root, str(dest), overrides)
     assert run_recuration(done, workers=1).exit_code == 0
     return done
 
@@ -53,7 +53,7 @@ def _without(row: Row, *names: str) -> Row:
 # --- the same settings -------------------------------------------------------------------------
 
 
-def test_same_settings_give_the_same_bytes(source: Job, tmp_path: Path) -> None:
+def test_same_settings_give_the_same_bytes(source: PlannedRun, tmp_path: Path) -> None:
     done = _again(source, tmp_path / "dest")
     for table in ("spans", "traces"):
         assert _bytes(done.folder, table) == _bytes(source.folder, table)
@@ -64,7 +64,7 @@ def test_same_settings_give_the_same_bytes(source: Job, tmp_path: Path) -> None:
         assert (old_s is None) == (new_s is None)
 
 
-def test_destination_has_the_files_of_a_run(source: Job, tmp_path: Path) -> None:
+def test_destination_has_the_files_of_a_run(source: PlannedRun, tmp_path: Path) -> None:
     done = _again(source, tmp_path / "dest", "curation.pools=per_modality")
     names = [name for name in source.folder.tree("") if not name.startswith("_runs")]
     assert done.folder.tree("") == names
@@ -92,7 +92,7 @@ def test_destination_has_the_files_of_a_run(source: Job, tmp_path: Path) -> None
         assert changed == (row["status"] == "ok")
 
 
-def test_old_settings_give_the_old_spans_back(source: Job, tmp_path: Path) -> None:
+def test_old_settings_give_the_old_spans_back(source: PlannedRun, tmp_path: Path) -> None:
     """The result can be curated again."""
     first = _again(source, tmp_path / "one", "curation.gamma=1", "spans.level=clause")
     assert _bytes(first.folder, "spans") != _bytes(source.folder, "spans")
@@ -109,14 +109,14 @@ def test_chunks_and_row_groups_have_the_sizes_of_the_run(
 ) -> None:
     """Also if a later start of the run used another chunk size for the rest."""
     write_corpus(tmp_path)
-    monkeypatch.setattr("pipeline.run_folder.tables.ROW_GROUP_BYTES", 2000)
-    job = job_for(config_for(tmp_path, run={"chunk_samples": 3}))
-    execute = stages_of(job)
-    interrupted = run(job, lambda chunks: execute(chunks[:2]))
+    monkeypatch.setattr("pipeline.run_folder.table_files.ROW_GROUP_BYTES", 2000)
+    planned = planned_run(config_for(tmp_path, run={"chunk_samples": 3}))
+    execute = stages_of(planned)
+    interrupted = run(planned, lambda chunks: execute(chunks[:2]))
     assert interrupted.n_published == 2
-    later = job_for(config_for(tmp_path, run={"chunk_samples": 1}))
+    later = planned_run(config_for(tmp_path, run={"chunk_samples": 1}))
     assert run(later, stages_of(later)).exit_code == 0
-    assert later.folder.root == job.folder.root
+    assert later.folder.root == planned.folder.root
     cuts = [item.chunk_samples for item in read_manifests(later.folder).values()]
     assert sorted(cuts) == [1, 1, 3, 3]
     done = _again(later, tmp_path / "dest")
@@ -149,14 +149,14 @@ CHANGES: dict[str, tuple[list[str], Row]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_result_equals_a_new_run_with_these_settings(
-    source: Job, tmp_path: Path, name: str
+    source: PlannedRun, tmp_path: Path, name: str
 ) -> None:
     overrides, sections = CHANGES[name]
     done = _again(source, tmp_path / "dest", *overrides)
     # A new run over the same input.
     config = config_for(tmp_path, **{"trace": BOTH, **sections})
     config = config.model_copy(update={"input": source.config.input})
-    fresh = job_for(config)
+    fresh = planned_run(config)
     run(fresh, stages_of(fresh))
     assert done.config.model_dump(exclude={"output", "model"}) == config.model_dump(
         exclude={"output", "model"}
@@ -177,7 +177,7 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
 
 
-def test_second_time_does_nothing(source: Job, tmp_path: Path) -> None:
+def test_second_time_does_nothing(source: PlannedRun, tmp_path: Path) -> None:
     first = _again(source, tmp_path / "dest")
     before = _state(tmp_path / "dest")
     again = plan_recuration(source.folder.root, str(tmp_path / "dest"))
@@ -186,7 +186,7 @@ def test_second_time_does_nothing(source: Job, tmp_path: Path) -> None:
     assert _state(tmp_path / "dest") == before
 
 
-def test_only_missing_shards_are_done(source: Job, tmp_path: Path) -> None:
+def test_only_missing_shards_are_done(source: PlannedRun, tmp_path: Path) -> None:
     done = _again(source, tmp_path / "dest")
     spans = _bytes(done.folder, "spans")
     done.folder.delete("_manifests/shard-00001.json")
@@ -203,22 +203,22 @@ def test_only_missing_shards_are_done(source: Job, tmp_path: Path) -> None:
 
 
 def test_interrupt_leaves_an_incomplete_verdict(
-    source: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = plan_recuration(source.folder.root, str(tmp_path / "dest"))
+    planned = plan_recuration(source.folder.root, str(tmp_path / "dest"))
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.recuration.run.recurate_shard", interrupt)
-        verdict = run_recuration(job, workers=1)
+        patch.setattr("pipeline.recuration.recurate_run.recurate_shard", interrupt)
+        verdict = run_recuration(planned, workers=1)
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
     assert "the same command does what is missing" in verdict.reason
     _again(source, tmp_path / "dest")
 
 
-def test_other_settings_replace_the_earlier_result(source: Job, tmp_path: Path) -> None:
+def test_other_settings_replace_the_earlier_result(source: PlannedRun, tmp_path: Path) -> None:
     _again(source, tmp_path / "dest")
     done = _again(source, tmp_path / "dest", "trace.store=none", "curation.gamma=0")
     assert done.folder.names("traces") == []
@@ -228,7 +228,7 @@ def test_other_settings_replace_the_earlier_result(source: Job, tmp_path: Path) 
 
 
 def test_crash_while_other_settings_replace_the_earlier_result(
-    source: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _again(source, tmp_path / "dest")
     spans = _bytes(first.folder, "spans")
@@ -248,49 +248,49 @@ def test_crash_while_other_settings_replace_the_earlier_result(
 
 def test_run_that_is_not_finished(tmp_path: Path) -> None:
     write_corpus(tmp_path)
-    job = job_for(config_for(tmp_path))
-    execute = stages_of(job)
-    run(job, lambda chunks: execute(chunks[:2]))
-    half = plan_recuration(job.folder.root, str(tmp_path / "dest"))
+    planned = planned_run(config_for(tmp_path))
+    execute = stages_of(planned)
+    run(planned, lambda chunks: execute(chunks[:2]))
+    half = plan_recuration(planned.folder.root, str(tmp_path / "dest"))
     assert "the run is not finished" in recuration_text(half)
     verdict = run_recuration(half, workers=1)
     assert (verdict.exit_code, verdict.finished, verdict.n_rows) == (4, False, 4)
     assert "is not finished; when it is, the same command does the rest" in verdict.reason
-    run(job, execute)
-    done = _again(job, tmp_path / "dest")
-    assert _bytes(done.folder, "spans") == _bytes(job.folder, "spans")
+    run(planned, execute)
+    done = _again(planned, tmp_path / "dest")
+    assert _bytes(done.folder, "spans") == _bytes(planned.folder, "spans")
 
 
 def test_shard_that_is_being_replaced_is_left_out(tmp_path: Path) -> None:
     """Its files may come from two tracings, which cannot be seen in them."""
-    job = traced_run(tmp_path / "made")
-    manifests = read_manifests(job.folder)
+    planned = traced_run(tmp_path / "made")
+    manifests = read_manifests(planned.folder)
     first = manifests["a.parquet"]
-    write_manifest(job.folder, replace(first, key=""), lambda: None)
-    run = plan_recuration(job.folder.root, str(tmp_path / "dest")).run
+    write_manifest(planned.folder, replace(first, key=""), lambda: None)
+    run = plan_recuration(planned.folder.root, str(tmp_path / "dest")).run
     assert first.shard not in run.manifests
     assert len(run.manifests) == len(manifests) - 1
 
 
-def test_worker_processes_give_the_same_result(source: Job, tmp_path: Path) -> None:
-    job = plan_recuration(source.folder.root, str(tmp_path / "dest"))
-    assert run_recuration(job, workers=2).exit_code == 0
-    assert _bytes(job.folder, "spans") == _bytes(source.folder, "spans")
-    assert read_manifests(job.folder) == job.manifests
+def test_worker_processes_give_the_same_result(source: PlannedRun, tmp_path: Path) -> None:
+    planned = plan_recuration(source.folder.root, str(tmp_path / "dest"))
+    assert run_recuration(planned, workers=2).exit_code == 0
+    assert _bytes(planned.folder, "spans") == _bytes(source.folder, "spans")
+    assert read_manifests(planned.folder) == planned.manifests
 
 
-def test_object_store_gives_the_same_output(source: Job, tmp_path: Path) -> None:
+def test_object_store_gives_the_same_output(source: PlannedRun, tmp_path: Path) -> None:
     remote = Folder("memory://recurate/run")
     for name in source.folder.tree(""):
         remote.write(name, source.folder.read(name))
-    job = plan_recuration(remote.root, "memory://recurate/dest", ["curation.gamma=1"])
-    assert run_recuration(job, workers=1).exit_code == 0
+    planned = plan_recuration(remote.root, "memory://recurate/dest", ["curation.gamma=1"])
+    assert run_recuration(planned, workers=1).exit_code == 0
     here = _again(source, tmp_path / "dest", "curation.gamma=1")
     for table in ("spans", "traces"):
-        assert _bytes(job.folder, table) == _bytes(here.folder, table)
+        assert _bytes(planned.folder, table) == _bytes(here.folder, table)
 
 
-def test_no_model_and_no_tagger_are_loaded(source: Job, tmp_path: Path) -> None:
+def test_no_model_and_no_tagger_are_loaded(source: PlannedRun, tmp_path: Path) -> None:
     """Nor is Ray, and the model's folder may be gone."""
     code = (
         "import sys\n"
@@ -316,7 +316,7 @@ def test_no_model_and_no_tagger_are_loaded(source: Job, tmp_path: Path) -> None:
 
 
 def test_sample_that_fails_becomes_an_error_and_other_rows_are_kept(
-    source: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from omnitrace_core.attribution import curation
 
@@ -326,14 +326,14 @@ def test_sample_that_fails_becomes_an_error_and_other_rows_are_kept(
         return curation.curate_many(cases, **more)
 
     monkeypatch.setattr("stages.records.curator.curate_many", break_on_long)
-    job = plan_recuration(source.folder.root, str(tmp_path / "dest"))
-    verdict = run_recuration(job, workers=1)
+    planned = plan_recuration(source.folder.root, str(tmp_path / "dest"))
+    verdict = run_recuration(planned, workers=1)
     before = {row["row_key"]: row for row in rows(source.folder, "samples")}
     failed = {row["row_key"] for row in before.values() if len(row["response"] or "") > 60}
     assert len(failed) == 3
     assert verdict.by_stage["curate"] == 3
     assert (verdict.exit_code, verdict.n_rows, verdict.n_error) == (0, 10, 5)
-    for row in rows(job.folder, "samples"):
+    for row in rows(planned.folder, "samples"):
         old = before[row["row_key"]]
         if row["row_key"] in failed:
             assert (row["status"], row["error_stage"]) == ("error", "curate")
@@ -343,11 +343,11 @@ def test_sample_that_fails_becomes_an_error_and_other_rows_are_kept(
             assert _without(row, "timings") == _without(old, "timings")
     for table in ("spans", "traces"):
         kept = [row for row in rows(source.folder, table) if row["row_key"] not in failed]
-        assert rows(job.folder, table) == kept
+        assert rows(planned.folder, table) == kept
 
 
 @pytest.fixture
-def copied(source: Job, tmp_path: Path) -> Callable[[], Recuration]:
+def copied(source: PlannedRun, tmp_path: Path) -> Callable[[], Recuration]:
     """The run's folder copied to `tmp_path`/run, to be damaged."""
     shutil.copytree(source.folder.root, tmp_path / "run")
     return lambda: plan_recuration(str(tmp_path / "run"), str(tmp_path / "dest"))

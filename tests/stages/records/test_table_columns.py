@@ -21,11 +21,11 @@ from omnitrace_core.options import (
 from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import state_rows
-from stages.chunk_audio import ChunkAudio
+from stages.chunk_speech import ChunkSpeech
 from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.records.assemble import Provenance
-from stages.records.tables import kept_tables
+from stages.records.table_columns import kept_tables
 from tests.core.media_files import image_bytes
 from tests.stages.chunks import read_chunk, text_row, user
 from tests.stages.made_traces import MadeTracer, samples_of, trace_stage
@@ -48,7 +48,7 @@ def _traced(tmp_path: Path, trace: TraceOptions) -> pa.Table:
         text_row(None),
         {"sample_id": "c", "messages": [user(picture, question)], "response": SAID},
     ]
-    chunk = ChunkAudio(READING)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
+    chunk = ChunkSpeech(READING)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     return trace_stage(MadeTracer(trace))(chunk)
 
 

@@ -11,7 +11,7 @@ ATTEMPTS = "_attempts"
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAttempts:
+class StoredAttemptLog:
     """Implements `stages.guards.attempts.AttemptLog`. claim: of the driver the worker works for.
 
     Each call checks the claim, so that a worker of an earlier driver cannot change the counts of

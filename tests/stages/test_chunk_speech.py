@@ -21,9 +21,9 @@ from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.records import Part, Sample, SpeechSegment
 from omnitrace_core.samples.build import build_sample
 from omnitrace_core.samples.rows import SampleRow
-from stages import chunk_audio
+from stages import chunk_speech
 from stages.arrow.chunk import state_rows
-from stages.chunk_audio import ChunkAudio
+from stages.chunk_speech import ChunkSpeech
 from stages.decode_media import DecodeMedia
 from stages.guards.attempts import MAX_LOADS, AttemptLog
 from stages.guards.deadline import HANGING_EXIT
@@ -92,7 +92,7 @@ def run_stages(
         for i, levels in enumerate(samples)
     ]
     decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
-    return engine, ChunkAudio(READING, attempts)(decoded)
+    return engine, ChunkSpeech(READING, attempts)(decoded)
 
 
 def test_sounds_of_a_chunk_are_processed_together(
@@ -144,7 +144,7 @@ def test_sample_that_cannot_be_built_costs_only_its_row(
     decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: LevelEngine())
     monkeypatch.setattr("stages.arrow.chunk.build_sample", build)
-    table = ChunkAudio(READING)(decoded)
+    table = ChunkSpeech(READING)(decoded)
     assert codes_of(table) == [None, "internal", None]
     assert error_of(table, 1)["stage"] == "chunk_audio"
     assert [bool(row.units) for row in state_rows(table) if not row.failed] == [True, True]
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_loaded_is_fatal(
 
 
 def test_memory_bounds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_audio, "MAX_GROUP_BYTES", 2 * 6 * 64_000)
+    monkeypatch.setattr(chunk_speech, "MAX_GROUP_BYTES", 2 * 6 * 64_000)
     engine, table = run_stages(tmp_path, monkeypatch, [5], [6], [7], [8], [9])
     assert codes_of(table) == [None] * 5
     assert engine.group_sizes == [2, 2, 1]
@@ -197,12 +197,12 @@ def test_models_load_with_the_actor_and_blame_no_sound(
     monkeypatch.setattr("omnitrace_core.reader.load_engine", lambda options: Heavy())
     for _ in range(MAX_LOADS):
         with pytest.raises(Killed):
-            ChunkAudio(READING, log)
+            ChunkSpeech(READING, log)
     assert seen == [["worker.load.json"]] * MAX_LOADS
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
     decoded = DecodeMedia(READING)(read_chunk(tmp_path, rows))
     with pytest.raises(BackendError, match=r"that loads asr\.engine=whisper died 5 times"):
-        ChunkAudio(READING, log)(decoded)
+        ChunkSpeech(READING, log)(decoded)
     assert len(seen) == MAX_LOADS
 
 
@@ -217,9 +217,9 @@ def test_chunk_is_done_when_its_table_is_built(
     decoded = DecodeMedia(READING)(
         read_chunk(tmp_path, [{"sample_id": "s", "messages": [user(audio(5))]}])
     )
-    monkeypatch.setattr("stages.chunk_audio.with_results", too_much)
+    monkeypatch.setattr("stages.chunk_speech.with_results", too_much)
     with pytest.raises(Killed):
-        ChunkAudio(READING, log)(decoded)
+        ChunkSpeech(READING, log)(decoded)
     assert list(log.kept) == ["key.chunk_audio.json"]
 
 
@@ -235,7 +235,7 @@ def test_engine_that_hangs_ends_its_process(
     rows = [{"sample_id": "s", "messages": [user(audio(5))]}]
     log = MemoryLog()
     with pytest.raises(Killed):
-        ChunkAudio(READING, log, 0.2)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
+        ChunkSpeech(READING, log, 0.2)(DecodeMedia(READING)(read_chunk(tmp_path, rows)))
     assert exits.codes == [HANGING_EXIT]
     assert list(log.kept) == ["key.chunk_audio.json"]
 
@@ -248,5 +248,5 @@ def test_chunks_without_speech_to_find_are_not_counted(tmp_path: Path) -> None:
         def write(self, name: str, content: bytes) -> None:
             raise AssertionError("counted, though nothing here can kill the process")
 
-    table = ChunkAudio(reading, NoLog())(DecodeMedia(reading)(read_chunk(tmp_path, rows)))
+    table = ChunkSpeech(reading, NoLog())(DecodeMedia(reading)(read_chunk(tmp_path, rows)))
     assert codes_of(table) == [None]

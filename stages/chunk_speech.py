@@ -17,7 +17,7 @@ from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.units.cut import SpeechByPart
 from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
-from stages.guards.attempts import Attempt, AttemptLog, Attempts, CountedLoad
+from stages.guards.attempts import Attempt, AttemptCounter, AttemptLog, CountedLoad
 from stages.guards.deadline import deadline
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
@@ -42,7 +42,7 @@ class _Loaded:
         return sum(_n_bytes(item) for item in self.media.values())
 
 
-class ChunkAudio:
+class ChunkSpeech:
     """Finds speech if `units.audio` is chunks, and cuts every sample into its source units.
 
     attempts: counts attempts at a chunk in which speech is looked for, because a sound can kill the
@@ -59,7 +59,7 @@ class ChunkAudio:
     ) -> None:
         self._timeout_s = timeout_s
         log = attempts if options.units.audio == "chunks" else None
-        self._attempts = Attempts(STAGE, log)
+        self._attempts = AttemptCounter(STAGE, log)
         self._reader = SampleReader(options)
         load = CountedLoad(f"asr.engine={options.asr.engine}", log)
         self._refusal = load.refusal

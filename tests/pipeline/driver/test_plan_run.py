@@ -9,7 +9,7 @@ import pytest
 
 from omnitrace_core.errors import ConfigError
 from pipeline.config import RunConfig
-from pipeline.driver.prepare import prepare
+from pipeline.driver.plan_run import plan_run
 from pipeline.planning.identified_run import identify_run
 from tests.pipeline.made_runs import write_input
 
@@ -30,7 +30,7 @@ def model(tmp_path: Path, tiny_model: str) -> Path:
 
 
 def test_complete_model_is_accepted(tmp_path: Path, model: Path) -> None:
-    assert prepare(identify_run(config_of(tmp_path, model))).plan.n_rows == 1
+    assert plan_run(identify_run(config_of(tmp_path, model))).plan.n_rows == 1
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_complete_model_is_accepted(tmp_path: Path, model: Path) -> None:
 def test_missing_file_is_named(tmp_path: Path, model: Path, file: str, message: str) -> None:
     (model / file).unlink()
     with pytest.raises(ConfigError, match=message):
-        prepare(identify_run(config_of(tmp_path, model)))
+        plan_run(identify_run(config_of(tmp_path, model)))
     assert not (tmp_path / "output").exists()
 
 
@@ -53,10 +53,10 @@ def test_missing_weight_shard_is_named(tmp_path: Path, model: Path) -> None:
     index = '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
     (model / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ConfigError, match="model-00001-of-00002"):
-        prepare(identify_run(config_of(tmp_path, model)))
+        plan_run(identify_run(config_of(tmp_path, model)))
 
 
 def test_broken_config_is_named(tmp_path: Path, model: Path) -> None:
     (model / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="is not JSON"):
-        prepare(identify_run(config_of(tmp_path, model)))
+        plan_run(identify_run(config_of(tmp_path, model)))

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnitrace_core.errors import InputSchemaError
-from pipeline.planning.inputs import Duplicate, list_input, scan_input
+from pipeline.planning.input_shards import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
 from tests.pipeline.made_runs import write_input

@@ -13,7 +13,7 @@ from pipeline.storage.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PlannedRun:
     """A planned run: its config and identity, its plan, and what is published so far.
 
     manifests: by the name of the input shard, including shards that have left the input. rules: how

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 from omnitrace_core.errors import LeaseLost
 from pipeline.driver.failure import record_failure
-from pipeline.driver.prepare import check_writable
+from pipeline.driver.plan_run import check_writable
 from pipeline.driver.progress import Progress
 from pipeline.driver.run_description import installed_versions, utc_now
 from pipeline.driver.stop_signals import stopping_on_signals
