@@ -56,9 +56,6 @@ ASSUMED = {
 Guesses = Callable[[str], float]
 
 
-# --- the arithmetic ----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """A row of a cost table.
@@ -178,9 +175,6 @@ def _driver(found: Measured, graph: Graph, shard: int) -> list[Line]:
             lambda n, guess: n * gpu_s(found, guess) / _HOUR_S / publish_h(n, guess),
         ),
     ]
-
-
-# --- the tables --------------------------------------------------------------------------------
 
 
 def assumptions_table() -> str:

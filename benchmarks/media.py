@@ -236,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
     options = parser.parse_args(arguments)
-    heads = f"{'samples/s':24}{'bare':>10}{'ours':>10}{'ratio':>8}{'child':>10}{'ratio':>8}"
-    print(f"{heads}{'added ms':>10}")
+    header = f"{'samples/s':24}{'bare':>10}{'ours':>10}{'ratio':>8}{'child':>10}{'ratio':>8}"
+    print(f"{header}{'added ms':>10}")
     with tempfile.TemporaryDirectory() as folder:
         results = measure_media(Path(folder), options.round_s, options.rounds)
     results.append(measure_speech(options.round_s, options.rounds))

@@ -1,4 +1,4 @@
-"""The causal reference: how much log probability tokens lose without a unit (DESIGN section 7).
+"""The causal reference: how much log probability tokens lose without a unit.
 
 A unit is masked for every later position, and all later positions are computed again, so that
 copies of the unit in other units' positions disappear too. The batch has one row per unit.

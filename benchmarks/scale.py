@@ -58,9 +58,6 @@ def driver(order: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-# --- without Ray -------------------------------------------------------------------------------
-
-
 def paper(chunks: int, shards: int, workers: int, folder: Path) -> dict[str, Any]:
     """Plan; run and be killed in the middle; resume; rerun with nothing to do."""
     here = path_of(folder)
@@ -146,9 +143,6 @@ def _growth(small: dict[str, Any], large: dict[str, Any]) -> str:
     return f"{more:g} times the chunks: the driver's peak memory x {peaks[1] / peaks[0]:.2f}"
 
 
-# --- the real graph ----------------------------------------------------------------------------
-
-
 def graph(chunks: int, shards: int, window: int, folder: Path) -> dict[str, Any]:
     """Run chunks of one row through Ray; the figures include start-up."""
     here = path_of(folder)
@@ -178,9 +172,6 @@ def _half_ratio(samples: Sequence[Sequence[float]]) -> float:
     """Peak memory in the second half of the run over that in the first half."""
     half = max(len(samples) // 2, 1)
     return max(mib for _, mib in samples[half:] or samples) / max(mib for _, mib in samples[:half])
-
-
-# --- the command -------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -160,9 +160,6 @@ def _table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# --- counting ----------------------------------------------------------------------------------
-
-
 class _Counting:
     """Requests by label and operation."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.tracing_cases import PAPER, Case, Mode, Result, Settings
 
-# Where the targets hold (DESIGN, section 10): traced over plain from prompts of _LONG tokens on,
+# Where the targets apply: traced over plain from prompts of _LONG tokens on,
 # eager over traced at _EAGER_AT, the per-token method over attgrads for _TOKENS response tokens.
 _LONG, _EAGER_AT, _TOKENS = 2_000, 6_000, 64
 _HEADER = (
@@ -23,17 +23,20 @@ the largest difference from the reference's rows, in units of a row's maximum.""
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target and its worst measured case. met: None if this run did not measure it."""
+    """A target and its worst measured case.
+
+    is_met: None if this run did not measure it.
+    """
 
     name: str
     limit: str
     measured: float | None = None
     where: str = ""
-    met: bool | None = None
+    is_met: bool | None = None
 
     def line(self) -> str:
         """The printed line."""
-        verdict = {True: "met", False: "MISSED", None: "not measured"}[self.met]
+        verdict = {True: "met", False: "MISSED", None: "not measured"}[self.is_met]
         value = "" if self.measured is None else f"{_ratio(self.measured)}x ({self.where})"
         return f"{verdict:13}{self.name:43}{self.limit:9}{value}"
 

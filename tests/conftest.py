@@ -19,9 +19,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what its fixtures start Ray for; tests that start it themselves are marked there."""
+    """Mark tests whose fixtures start Ray; tests that start it themselves have the mark already."""
     for item in items:
-        if {"local_ray", "hostile_run"} & set(getattr(item, "fixturenames", ())):
+        if {"local_ray", "broken_run"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.ray)
 
 

@@ -117,8 +117,8 @@ def test_targets_are_met_missed_or_not_measured() -> None:
         Result(Case("per-token", 500, 1), "", (), (20.0,), 500 * mib, 900 * mib),
         Result(Case("plain", 6_000, 8), skipped="exit status -9: no message"),
     ]
-    met = {target.name: target.met for target in Report(settings, results).targets()}
-    assert met == {
+    is_met = {target.name: target.is_met for target in Report(settings, results).targets()}
+    assert is_met == {
         "traced attgrads / plain: time": None,
         "traced attgrads / plain: peak memory": None,
         "traced attmean / plain: time": True,

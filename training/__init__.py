@@ -1,0 +1,1 @@
+"""Training of the models, and the corpora, for OmniTrace's tests and its demo; not installed."""

@@ -100,8 +100,10 @@ def test_generating_then_replaying_gives_the_same_numbers(tracer: OmniTracer) ->
     assert replayed.token_ids == generated.token_ids
     for name, fold in generated.folds.items():
         np.testing.assert_allclose(fold.mass, replayed.folds[name].mass, atol=1e-6)
-    named = [[[s.unit_id for s in span.sources] for span in r.spans] for r in (generated, replayed)]
-    assert named[0] == named[1]
+    unit_ids = [
+        [[s.unit_id for s in span.sources] for span in r.spans] for r in (generated, replayed)
+    ]
+    assert unit_ids[0] == unit_ids[1]
 
 
 def test_failures_stay_in_their_place(tracer: OmniTracer) -> None:

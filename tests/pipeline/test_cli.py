@@ -201,7 +201,7 @@ def test_errors_reach_the_terminal_without_control_characters(
     assert "\nomnitrace: done" not in printed
 
 
-def test_what_nobody_foresaw_is_a_crash_without_control_characters(
+def test_unexpected_error_is_a_crash_without_control_characters(
     config: str,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,

@@ -46,9 +46,6 @@ def _config(folder: Path, model_path: str, **sections: Any) -> RunConfig:
     return RunConfig.model_validate(tree)
 
 
-# --- a corpus with every kind of fault ---------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: str, local_ray: None
@@ -162,8 +159,6 @@ def test_rerun_does_nothing(finished: tuple[PlannedRun, Verdict]) -> None:
     assert run(again) == verdict
 
 
-# --- real samples ------------------------------------------------------------------------------
-
 _RESPONSE = (
     "The pictures show what was asked for. The first one answers the question.\n"
     "What is heard and seen at the start says the rest."
@@ -225,9 +220,6 @@ def test_sources_lie_inside_the_real_media(real: PlannedRun) -> None:
                 assert 0 <= source["start_s"] < source["end_s"] <= item["duration_s"] + 1e-6
     # Each modality has sources of replayed responses; generated ones may lack some.
     assert set(+n_replayed) == {"text", "image", "audio", "video"}
-
-
-# --- faults of the machine and of Ray ----------------------------------------------------------
 
 
 def test_stage_that_cannot_load_stops_the_run(

@@ -120,9 +120,6 @@ def test_nothing_to_trace(tmp_path: Path) -> None:
     assert codes_of(done) == ["missing_sample_id"]
 
 
-# --- attempts, and two chunks at once ----------------------------------------------------------
-
-
 def test_chunk_is_counted_before_the_model_touches_it(chunk: pa.Table) -> None:
     log = MemoryLog()
     killer = MadeTracer(c=Killed())

@@ -1,1 +1,1 @@
-"""The demo: a small corpus of our own making, and a readable view of a finished run."""
+"""The demo: a small corpus made for this project, and a readable view of a finished run."""

@@ -1,7 +1,7 @@
-"""Random layout and small changes of training texts, for what EWT has too little of.
+"""Vary the layout and wording of training texts at random, to add forms that are rare in EWT.
 
 EWT is web text of 2000 to 2010: no Markdown, few lists, few sentences that end in a number or a
-letter ("The answer is B."). All chances are per sentence, where not said otherwise.
+letter ("The answer is B."). All chances are per sentence unless a comment gives another unit.
 """
 
 import random
@@ -46,8 +46,8 @@ def cut_at_random(document: list[Sentence], rng: random.Random) -> Iterator[list
 def as_prose(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
     """Join sentences with spaces, and with line breaks where a paragraph or a heading ends.
 
-    A sentence without closing punctuation is always followed by a line break, as headings and list
-    items are in prose, so that the splitter does not learn to guess boundaries in mid-sentence.
+    A sentence without closing punctuation is always followed by a line break, like headings and
+    list items in texts, so that the splitter does not learn to guess boundaries in mid-sentence.
     """
     pieces: list[Piece] = []
     separator = ""
@@ -62,7 +62,7 @@ def as_prose(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
 
 
 def as_list(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
-    """Set sentences as the items of a list, one a line: numbered or not, with bold leads or not."""
+    """Set sentences as list items, one per line: numbered or not, with bold leads or not."""
     template = rng.choice(ENUMERATORS)
     first = rng.choice((1, 1, 1, 2, 5, 10))
     n_bold = rng.choice((0, 0, 1, 2, 3))
@@ -74,12 +74,12 @@ def as_list(chunk: list[Sentence], rng: random.Random) -> list[Piece]:
 
 
 def is_closed(sentence: Sentence) -> bool:
-    """Whether the text ends like a sentence, closing quotes and brackets aside."""
+    """Whether the text ends like a sentence, not counting closing quotes and brackets."""
     return sentence.text.rstrip(CLOSERS)[-1:] in TERMINALS
 
 
 def varied(sentence: Sentence, rng: random.Random) -> Sentence:
-    """Change a sentence now and then in ways that leave its boundaries as they are."""
+    """Change some sentences at random in ways that keep their boundaries."""
     if rng.random() < BARE_ENDING_CHANCE:
         sentence = with_bare_ending(sentence, rng.choice(ENDINGS))
     if rng.random() < INITIALS_CHANCE:
@@ -92,10 +92,10 @@ def varied(sentence: Sentence, rng: random.Random) -> Sentence:
 
 
 def with_bare_ending(sentence: Sentence, ending: str) -> Sentence:
-    """Put a number or a letter in place of a last noun ("They are in room 2.").
+    """Replace a last noun with a number or a letter ("They are in group 2.").
 
-    A full stop after one of these otherwise comes mostly from list markers and initials. The letter
-    gets no tag.
+    Without this, most full stops after a number or a letter belong to list markers and initials.
+    The letter gets no tag.
     """
     if sentence.tags[-2:] != ("NOUN", "PUNCT") or sentence.words[-1] != ".":
         return sentence
@@ -129,7 +129,7 @@ def with_initials(sentence: Sentence, initials: str) -> Sentence:
 
 
 def with_pause(sentence: Sentence, dots: str) -> Sentence:
-    """Put dots in place of the first comma that a word in small letters follows."""
+    """Replace the first comma with dots if a word in small letters follows it."""
     found = re.search(r", (?=[a-z])", sentence.text)
     if not found or "," in sentence.text[: found.start()] or "," not in sentence.words:
         return sentence
@@ -175,8 +175,8 @@ def end_of(sentence: Sentence, n_words: int) -> int:
 def lower_cased(sentence: Sentence) -> Sentence:
     """Return the sentence in lower case.
 
-    Done here rather than with spacy.lower_case.v1, which loses the sentence starts of the texts it
-    changes (spaCy 3.8) and so teaches the splitter that lower-case text has no boundaries.
+    spacy.lower_case.v1 is not used: in spaCy 3.8 it drops the sentence starts of the texts that it
+    changes, which would teach the splitter that lower-case text has no boundaries.
     """
     words = tuple(word.lower() for word in sentence.words)
     return replace(sentence, text=sentence.text.lower(), words=words)

@@ -1,4 +1,4 @@
-"""UD English Web Treebank (CoNLL-U) as spaCy documents of running text.
+"""Read UD English Web Treebank (CoNLL-U) into spaCy documents of running text.
 
 EWT stores one sentence per block. A splitter trained on single sentences never sees a boundary, so
 consecutive sentences of one EWT document are joined again: sentences of a paragraph with a space,
@@ -20,7 +20,7 @@ class Sentence:
     """One annotated sentence.
 
     words: the syntactic words (do + n't), which concatenate to the surface form.
-    tags: the UPOS tag of each word, "" where none is known.
+    tags: the UPOS tag of each word, "" if it is unknown.
     """
 
     text: str
@@ -46,9 +46,8 @@ def read_conllu(path: Path) -> Iterator[Sentence]:
         lines = block.split("\n")
         comments = [line for line in lines if line.startswith("#")]
         rows = [line.split("\t") for line in lines if not line.startswith("#")]
-        rows = [
-            row for row in rows if row[0].isdigit()
-        ]  # neither "3-4" (surface) nor "8.1" (empty)
+        # Ids like "3-4" are surface tokens of several words, ids like "8.1" are empty nodes.
+        rows = [row for row in rows if row[0].isdigit()]
         yield Sentence(
             text=next(line for line in comments if line.startswith("# text = "))[9:].strip(),
             words=tuple(row[1] for row in rows),
@@ -71,7 +70,7 @@ def as_documents(sentences: Iterable[Sentence]) -> Iterator[list[Sentence]]:
 
 
 def join_plainly(document: list[Sentence], paragraph_break: str) -> list[Piece]:
-    """Whole document; paragraphs joined with paragraph_break, sentences with one space."""
+    """Join a whole document: paragraphs with paragraph_break, sentences with one space."""
     return [
         Piece(paragraph_break if sentence.opens_paragraph else " ", sentence)
         for sentence in document
@@ -81,8 +80,8 @@ def join_plainly(document: list[Sentence], paragraph_break: str) -> list[Piece]:
 def to_doc(vocab: Vocab, pieces: list[Piece]) -> Doc:
     """Build the gold document; its text is the sentences' exact text with the separators between.
 
-    Whitespace beyond a single space becomes a token of its own, as in spaCy's tokenizer; it
-    belongs to the sentence before and carries no tag.
+    Whitespace beyond a single space becomes a separate token, as in spaCy's tokenizer. It belongs
+    to the sentence before it and has no tag.
 
     Raises:
         ValueError: a word does not occur in its sentence's text.

@@ -1,4 +1,4 @@
-"""Accuracy and speed of the English pipeline, on EWT and on hand-split prose."""
+"""Measure the accuracy and speed of the English pipeline, on EWT and on hand-split prose."""
 
 import re
 import time
@@ -20,8 +20,8 @@ ESCAPED_BREAKS = re.compile(r"(?:\\n)*$")
 class TreebankScores:
     """Scores on whole EWT documents of raw text.
 
-    A sentence counts as found when both its ends are right; tags are scored where spaCy's tokens
-    and EWT's words coincide.
+    A sentence counts as found if both its ends are right. Tags are scored where spaCy's tokens and
+    EWT's words coincide.
     """
 
     upos_accuracy: float
@@ -32,9 +32,9 @@ class TreebankScores:
 
 @dataclass(frozen=True, slots=True)
 class ProseScores:
-    """Sentence starts inside paragraphs (a paragraph's own start is given and not counted).
+    """Sentence starts inside paragraphs (the start of a paragraph is known and not counted).
 
-    mistakes: "false: left | right" or "missed: left | right", with the text around the place.
+    mistakes: "false: left | right" or "missed: left | right", with the text around it.
     """
 
     n_paragraphs: int
@@ -69,8 +69,8 @@ def score_treebank(
 def read_prose(path: Path) -> Iterator[Paragraph]:
     r"""Yield hand-split paragraphs.
 
-    One sentence a line, an empty line between paragraphs. Sentences are joined with a space, or
-    with the line breaks that stand as `\n` at the end of the line.
+    One sentence per line, an empty line between paragraphs. Sentences are joined with a space, or
+    with the line breaks that are written as `\n` at the end of the line.
     """
     for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
         text = ""
@@ -100,14 +100,14 @@ def score_prose(nlp: Language, path: Path) -> ProseScores:
 
 
 def context(text: str, offset: int) -> str:
-    """Show the place of a boundary in its text."""
+    """The text around a boundary, with `|` at the boundary."""
     return (
         f"{text[max(0, offset - CONTEXT_CHARS) : offset]}|{text[offset : offset + CONTEXT_CHARS]}"
     )
 
 
 def words_per_second(nlp: Language, documents: list[list[Sentence]]) -> int:
-    """Measure the whole pipeline, tokenizer included, on raw documents; best of several passes."""
+    """Speed of the whole pipeline and tokenizer on raw documents: the fastest of several passes."""
     texts = [to_doc(nlp.vocab, join_plainly(document, "\n\n")).text for document in documents]
     n_words = sum(not token.is_space for doc in nlp.pipe(texts) for token in doc)
     walls_s = []

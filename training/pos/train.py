@@ -16,7 +16,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-# One core: sums come out in the same order on every machine, and the speed is that of one core.
+# One core: sums are in the same order on every machine, and the speed is that of one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -93,13 +93,13 @@ def add_abbreviations(nlp: Language) -> None:
 
 
 def save(nlp: Language, out_dir: Path) -> None:
-    """Write a plain pipeline directory with no trace of this machine, and the licence notice.
+    """Write a pipeline directory without paths of this machine, and the licence notice.
 
-    The vocab is left out: there are no vectors, a blank English vocab comes with the class, and
-    what remains is the list of words seen in training, which nothing reads.
+    The vocabulary is not written: there are no vectors, spaCy's class has a blank English
+    vocabulary, and nothing reads the rest, which is the list of training words.
     """
     nlp.config["paths"].update({"train": None, "dev": None})
-    nlp.meta.pop("performance", None)  # per-label scores on dev; metrics.json has the real ones
+    nlp.meta.pop("performance", None)  # per-label scores on dev; metrics.json has those on test
     nlp.meta.update(META)
     nlp.to_disk(out_dir, exclude=["vocab"])
     shutil.copyfile(HERE / "NOTICE", out_dir / "NOTICE")

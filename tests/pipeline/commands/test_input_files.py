@@ -17,8 +17,6 @@ from pipeline.commands import json_records
 from pipeline.commands.ingest import ingest
 from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
 
-# --- JSON ----------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -94,9 +92,6 @@ def test_the_rest_of_a_file_is_not_read_after_a_bad_value(monkeypatch: pytest.Mo
     assert stream.tell() <= 2_000
 
 
-# --- Parquet -------------------------------------------------------------------------------------
-
-
 def test_hub_style_parquet(tmp_path: Path) -> None:
     table = pa.Table.from_pylist(
         [
@@ -153,9 +148,6 @@ def test_a_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
     with pytest.raises(InputSchemaError, match=r"a\.parquet: cannot be read as parquet"):
         ingest(str(tmp_path), str(tmp_path / "out"))
-
-
-# --- where input is and where output goes --------------------------------------------------------
 
 
 def test_directories_globs_and_links(tmp_path: Path) -> None:

@@ -163,9 +163,6 @@ def test_verdicts_are_safe(tmp_path: Path) -> None:
     assert re.search(r"^read +1$", text, flags=re.M)
 
 
-# --- every verb ----------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> dict[str, str]:
     """A run of hostile samples in hostile folders, a verdict with a hostile reason."""

@@ -101,9 +101,9 @@ def test_speech_by_default_and_by_another_engine(
     assert [unit["transcript"] for unit in units_of(chunks)] == ["", ""]
     folder = tiny_speech.build_whisper(tmp_path / "whisper")
     whisper = ["asr.engine=whisper", f"asr.model={folder}", "asr.language=en"]
-    code, (heard,) = trace(tmp_path, [talk], *whisper, *how, "--use_asr_for_audio")
+    code, (transcribed,) = trace(tmp_path, [talk], *whisper, *how, "--use_asr_for_audio")
     assert code == 0
-    assert all(unit["transcript"] for unit in units_of(heard))
+    assert all(unit["transcript"] for unit in units_of(transcribed))
 
 
 def test_overrides_with_the_releases_spelling(

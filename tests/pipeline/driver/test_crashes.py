@@ -149,9 +149,6 @@ def test_file_that_vanished_leaves_no_mixture_behind(
     assert die_at > 10
 
 
-# --- failures ----------------------------------------------------------------------------------
-
-
 def test_broken_stage_is_a_crash_with_its_reason(folder: Path) -> None:
     planned = planned_run(config_for(folder))
 

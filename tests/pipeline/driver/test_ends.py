@@ -37,8 +37,6 @@ from tests.pipeline.made_runs import (
 )
 from tests.stages.chunks import Killed
 
-# --- dying while leftovers are deleted ---------------------------------------------------------
-
 
 @pytest.mark.parametrize("ending", [Killed, KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("deletions", range(4))
@@ -109,9 +107,6 @@ def test_driver_that_is_stopped_lists_no_files(
         raise KeyboardInterrupt("SIGTERM")
 
     assert run(planned, stopped).reason.startswith("stopped by SIGTERM")
-
-
-# --- stopping early ----------------------------------------------------------------------------
 
 
 def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,9 +157,6 @@ def test_too_many_errors_are_exit_code_4(folder: Path, limit: float, code: int) 
     assert worker.done == []
 
 
-# --- checks ------------------------------------------------------------------------------------
-
-
 def test_manifest_deleted_while_manifests_are_read_is_skipped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,9 +225,6 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"output\.path=.* cannot be written"):
         check_writable(Folder(str(tmp_path / "file" / "below")))
-
-
-# --- readers -----------------------------------------------------------------------------------
 
 
 def test_duckdb_reads_the_output(folder: Path) -> None:

@@ -100,9 +100,6 @@ def test_presets_can_be_changed_both_ways(source: PlannedRun, tmp_path: Path) ->
     assert back.config.curation.alpha == 0.5
 
 
-# --- source and destination --------------------------------------------------------------------
-
-
 def test_run_may_be_named_by_a_folder_above(source: PlannedRun, tmp_path: Path) -> None:
     output = source.identity.output.root
     assert plan_recuration(output, str(tmp_path / "dest")).run.folder.root == source.folder.root
@@ -197,9 +194,6 @@ def _without_edges(media: pa.ChunkedArray) -> pa.ChunkedArray:
     info = media.type.value_type
     fields = [field for field in info if "edges" not in field.name and "sound_" not in field.name]
     return pa.chunked_array([pa.array(media.to_pylist(), pa.list_(pa.struct(fields)))])
-
-
-# --- the command -------------------------------------------------------------------------------
 
 
 def test_dry_run_prints_everything_and_writes_nothing(

@@ -50,9 +50,6 @@ def _without(row: Row, *names: str) -> Row:
     return {key: value for key, value in row.items() if key not in names}
 
 
-# --- the same settings -------------------------------------------------------------------------
-
-
 def test_same_settings_give_the_same_bytes(source: PlannedRun, tmp_path: Path) -> None:
     done = _again(source, tmp_path / "dest")
     for table in ("spans", "traces"):
@@ -124,8 +121,6 @@ def test_chunks_and_row_groups_have_the_sizes_of_the_run(
         assert _bytes(done.folder, table) == _bytes(later.folder, table)
 
 
-# --- other settings ----------------------------------------------------------------------------
-
 CHANGES: dict[str, tuple[list[str], Row]] = {
     "preset": (["curation.preset=paper"], {"curation": {"preset": "paper"}}),
     "peaks": (
@@ -169,15 +164,12 @@ def test_result_equals_a_new_run_with_these_settings(
         assert len(fallback) == (new["sample_id"] == "German")
 
 
-# --- repeated and interrupted recurations ------------------------------------------------------
-
-
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
 
 
-def test_second_time_does_nothing(source: PlannedRun, tmp_path: Path) -> None:
+def test_rerun_does_nothing(source: PlannedRun, tmp_path: Path) -> None:
     first = _again(source, tmp_path / "dest")
     before = _state(tmp_path / "dest")
     again = plan_recuration(source.folder.root, str(tmp_path / "dest"))
@@ -310,9 +302,6 @@ def test_no_model_and_no_tagger_are_loaded(source: PlannedRun, tmp_path: Path) -
         model.with_name("away").rename(model)
     assert done.returncode == 0, done.stderr
     assert "10 samples: 8 ok, 2 errors" in done.stdout
-
-
-# --- faults ------------------------------------------------------------------------------------
 
 
 def test_sample_that_fails_becomes_an_error_and_other_rows_are_kept(

@@ -96,9 +96,6 @@ def test_error_inside_a_create_only_write_is_raised_unchanged(folder: Folder) ->
     assert not folder.exists("a")
 
 
-# --- races ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture(params=["local", "s3"])
 def shared_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     place = tmp_path if request.param == "local" else request.getfixturevalue("s3_folder")
@@ -158,9 +155,6 @@ def test_swaps_lose_no_update(shared_folder: Folder) -> None:
     assert sum(attempts) >= 30
 
 
-# --- local disks ---------------------------------------------------------------------------------
-
-
 def test_file_systems_without_hard_links_use_a_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,9 +210,6 @@ def test_next_swap_deletes_partial_files_of_killed_writers(tmp_path: Path) -> No
     (tmp_path / f".a.0123{PARTIAL}").write_bytes(b"half")
     assert folder.swap("a", b"2", folder.read_tagged("a")[1])
     assert folder.names(suffix=PARTIAL) == []
-
-
-# --- multipart uploads ---------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -127,8 +127,6 @@ def test_slow_server_is_waited_for(
     assert proxy.requests["GetObject"] == 3
 
 
-# --- requests that were done though the answer was lost ------------------------------------------
-
 _LOST_ANSWERS: list[Fault] = ["drop_after", "broken_after", "drop_within"]
 
 
@@ -194,9 +192,6 @@ def _count_up(folder: Folder, times: int) -> None:
     while times:
         content, tag = folder.read_tagged("counter")
         times -= folder.swap("counter", b"%d" % (int(content) + 1), tag) is not None
-
-
-# --- faults that last ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -276,9 +271,6 @@ def test_invalid_address(s3_folder: str, proxy: Proxy, monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
     with pytest.raises(ConfigError, match="Invalid endpoint"):
         Folder(s3_folder).names()
-
-
-# --- Parquet -------------------------------------------------------------------------------------
 
 
 def test_parquet_is_read_across_broken_connections(folder: Folder, proxy: Proxy) -> None:

@@ -21,10 +21,10 @@ from tests.stages.chunks import codes_of, errors_of, read_chunk, run_rows, text_
 
 def test_results_and_errors_land_on_their_own_rows(tmp_path: Path) -> None:
     chunk = read_chunk(tmp_path, [text_row("a"), text_row(None), text_row("c"), text_row("d")])
-    asked: list[str] = []
+    processed: list[str] = []
 
     def work(row: StateRow) -> Fields:
-        asked.append(row.row_key)
+        processed.append(row.row_key)
         if row.sample_id == "c":
             raise MediaMissing("c has no file")
         if row.sample_id == "d":
@@ -32,7 +32,7 @@ def test_results_and_errors_land_on_their_own_rows(tmp_path: Path) -> None:
         return {"notes": [row.sample_id], "decode_s": 1.0}
 
     done = run_rows(chunk, "decode_media", work, fields=("notes", "decode_s"))
-    assert asked == ["shard.parquet:0", "shard.parquet:2", "shard.parquet:3"]
+    assert processed == ["shard.parquet:0", "shard.parquet:2", "shard.parquet:3"]
     assert codes_of(done) == [None, "missing_sample_id", "media_missing", "internal"]
     assert [row["notes"] for row in done.to_pylist()[0]["samples"]] == [["a"], None, None, None]
     again = run_rows(done, "later", lambda row: {"speech_s": 2.0}, fields=("speech_s",))

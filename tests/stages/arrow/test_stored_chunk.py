@@ -23,14 +23,14 @@ def _samples(*keys: str) -> list[Row]:
 
 def _trace(key: str, signal: str, mass: list[float]) -> Row:
     ones = [0.0] * len(mass)
-    told = {"token_ids": [7] * len(mass), "pos": ["NOUN"] * len(mass), "notes": ["by rule"]}
+    fields = {"token_ids": [7] * len(mass), "pos": ["NOUN"] * len(mass), "notes": ["by rule"]}
     return {
         "row_key": key,
         "signal": signal,
         "mass": mass,
         "markup": ones,
         "generated": ones,
-        **told,
+        **fields,
     }
 
 
@@ -78,7 +78,7 @@ def test_rows_find_their_samples() -> None:
     assert [row.failed for row in rows] == [False, True, False]
     assert rows[2].row_key == "s:2"
     assert rows[2].fold("attraw").mass.tolist() == [[0.5]]
-    # Peaks were not read; nobody shall take them for zeros.
+    # Peaks were not loaded, so they are NaN, not zero.
     assert rows[2].fold("attraw").peak.tolist() != rows[2].fold("attraw").peak.tolist()
     assert rows[2].positions is None
     assert chunk.state().field("error").to_pylist() == [

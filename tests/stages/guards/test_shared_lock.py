@@ -12,17 +12,17 @@ from stages.guards.shared_lock import SharedLock
 def test_shared_holders_overlap_and_an_exclusive_one_is_alone() -> None:
     lock = SharedLock()
     counting = threading.Lock()
-    n_shared = most = 0
+    n_shared = peak = 0
     exclusive = False
     violations: list[str] = []
 
     def work(number: int) -> None:
-        nonlocal n_shared, most, exclusive
+        nonlocal n_shared, peak, exclusive
         if number % 3:
             with lock.shared():
                 with counting:
                     n_shared += 1
-                    most = max(most, n_shared)
+                    peak = max(peak, n_shared)
                     if exclusive:
                         violations.append("shared beside exclusive")
                 time.sleep(0.002)
@@ -41,5 +41,5 @@ def test_shared_holders_overlap_and_an_exclusive_one_is_alone() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(120)))
     assert violations == []
-    assert most > 1
+    assert peak > 1
     assert n_shared == 0
