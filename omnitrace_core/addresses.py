@@ -1,4 +1,4 @@
-"""How addresses of files and media are shown in messages, without secrets and not too long."""
+"""Show addresses of files and media in messages, without secrets and not too long."""
 
 from __future__ import annotations
 

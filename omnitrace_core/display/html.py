@@ -1,4 +1,4 @@
-"""A result as HTML for a notebook: the response with its spans; a span opens to its sources.
+"""Show a result as HTML in a notebook: the response with its spans; a span opens to its sources.
 
 It needs no script and loads nothing. Every text is made printable and escaped.
 """

@@ -1,4 +1,4 @@
-"""A result as text: at most 24 lines of 96 columns, safe for a terminal."""
+"""Show a result as text: at most 24 lines of 96 columns, safe for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes and times of decoded media that cutting units needs, without pixels and waveforms.
+"""Sizes and times of decoded media, as needed to cut units, without pixels and waveforms.
 
 An extent is a few numbers, so it can be stored with a trace, and units can be cut from it again.
 """

@@ -24,7 +24,7 @@ _DEFAULT_SCALE = 1_000_000
 _MAX_ELEMENTS = 5_000_000
 # Frames are stored in the order of decoding: the first that is shown is among the first.
 _REORDERED = 16
-_NO_LENGTH = "the file does not declare its length, so it is unknown whether it was cut"
+_NO_LENGTH = "the file does not tell its length, so nobody knows whether it was cut"
 
 
 @dataclass(frozen=True, slots=True)

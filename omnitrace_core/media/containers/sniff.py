@@ -119,7 +119,7 @@ def check_kind(head: bytes, part_type: str, name: str) -> Kind | None:
 
 
 def check_complete(file: BinaryIO, kind: Kind | None, name: str) -> tuple[str, ...]:
-    """Hold a file to what its own container declares. Returns notes: what cannot be told.
+    """Compare a file with what its container declares. Returns notes: what cannot be checked.
 
     Raises:
         MediaCorrupt: the container goes on beyond the end of the file, the file beyond the
@@ -191,9 +191,9 @@ def pixel_notes(file: BinaryIO, kind: Kind | None) -> tuple[str, ...]:
 
 
 def sound_end_s(file: BinaryIO, kind: Kind | None) -> tuple[float, bool]:
-    """When the sound ends on the file's clock by what the file says, and whether that is exact.
+    """When the sound ends on the file's clock by its headers, and whether that is exact.
 
-    It is exact where it is told of the sound alone; then 0 s means that there is none.
+    It is exact where the headers declare the end of the sound itself; then 0 s means no sound.
     """
     if kind is _ADTS:
         return adts.length(file)[1], True

@@ -1,4 +1,4 @@
-"""Entry point of the child process: decodes parts for its parent until the channel closes.
+"""Decode parts for the parent process until the channel closes: the child's entry point.
 
 The child ends when its parent ends, however that happens: idle, because the channel closes; in the
 middle of a decoder, by a signal of the kernel (Linux). This module imports only what decoding

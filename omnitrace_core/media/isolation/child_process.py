@@ -1,4 +1,4 @@
-"""One decoding child process, from start to end, as its parent sees it."""
+"""Start one decoding child process, exchange messages with it, and end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The replay: one pass of the decoder over the response, from which every signal is read.
+"""Replay a response: one pass of the decoder over it, from which every signal is read.
 
 Generation runs with the model's own attention and keeps its key cache. Afterwards the decoder runs
 over the last prompt token and the response (all but its last token), on the first P - 1 slots of
