@@ -80,7 +80,7 @@ def find_run(folder: Path) -> Path:
         return runs[0]
     names = ", ".join(map(str, runs)) or "none"
     raise FileNotFoundError(
-        f"{folder} has no samples/ of its own and {len(runs)} finished runs below it ({names}); "
+        f"{folder} contains no samples/; {len(runs)} finished runs below it ({names}); "
         "name the folder run_date=.../run_id=... of one run"
     )
 
