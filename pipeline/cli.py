@@ -116,9 +116,6 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-# --- ingest ------------------------------------------------------------------------------------
-
-
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="JSON, JSONL or Parquet: a file, a folder, a URL or a glob")
     parser.add_argument("dest", help="folder for the shards")
@@ -149,9 +146,6 @@ def _ingest(arguments: Arguments) -> int:
     for shard in report.shards:
         print_text(f"  {printable(shard)}")
     return 0
-
-
-# --- validate and run --------------------------------------------------------------------------
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -221,9 +215,6 @@ def _run(arguments: Arguments) -> int:
     return int(verdict.exit_code or 0)
 
 
-# --- curate ------------------------------------------------------------------------------------
-
-
 def _curate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run's folder, or one above it")
     parser.add_argument("dest", metavar="DEST", help="folder for the resulting run")
@@ -271,9 +262,6 @@ def _curate(arguments: Arguments) -> int:
     return int(verdict.exit_code or 0)
 
 
-# --- trace -------------------------------------------------------------------------------------
-
-
 def _trace_arguments(parser: argparse.ArgumentParser) -> None:
     from pipeline.commands.trace import add_arguments
 
@@ -284,9 +272,6 @@ def _trace(arguments: Arguments) -> int:
     from pipeline.commands.trace import run
 
     return run(arguments)
-
-
-# --- inspect -----------------------------------------------------------------------------------
 
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:

@@ -90,7 +90,8 @@ class RunOptions(Options):
     lease_s: float = Field(
         60,
         ge=1,
-        description="Seconds of silence of a driver after which another may take its run over.",
+        description="Seconds without a renewal of the lease after which another driver may take "
+        "the run over.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The Ray Data graph: read -> decode -> chunk audio -> trace -> curate -> commit.
+"""The Ray Data graph: read -> decode -> chunk speech -> trace -> curate -> commit.
 
 One row is one chunk of work from the first stage to the last, and one block holds one row. So Ray
 cannot split a chunk or merge two, whatever it does to blocks. The stages do not know which CPUs and
@@ -42,6 +42,8 @@ Rows = Generator[dict[str, Any], None, None]
 
 def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> Dataset:
     """The Ray Data graph over a window of chunks; each row of its result is a committed chunk.
+
+    Longer than other functions on purpose: the whole chain of stages can be read on one page.
 
     claim: of the driver; workers check it before they begin a chunk and before they commit it.
     """

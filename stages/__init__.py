@@ -2,5 +2,5 @@
 
 from omnitrace_core.printable import make_last_resort_printable
 
-# Ray's workers have no logging of their own: warnings go to stderr, and from there to a terminal.
+# Ray's workers configure no logging: warnings go to stderr, and from there to a terminal.
 make_last_resort_printable()

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a field as in a run's config, such as asr.engine=whisper asr.model=DIR; "
         f"sections: {', '.join(_SECTIONS)}",
     )
-    parser.add_argument("--questions_path", help="same as FILE, as the published release spells it")
+    parser.add_argument("--questions_path", help="alias of FILE, as in the published release")
     parser.add_argument("--model", help="local directory or hub id of the model")
     parser.add_argument(
         "--model_name",
@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST[,HOST]",
-        help="hosts that https media may come from (none); *.example.com: all below it; repeatable",
+        help="hosts that https media may come from (default: none); *.example.com allows all "
+        "hosts below it; repeatable",
     )
     parser.add_argument(
         "--qwen-video-fps", type=float, default=2.0, help="sampled video frames per second"

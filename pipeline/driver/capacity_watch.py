@@ -45,8 +45,8 @@ class Resources:
 class CapacityWatch:
     """Decides from repeated observations whether a run that commits nothing waits for capacity.
 
-    Ray does not tell who holds the resources in use. What was in use at the first observation,
-    before our actors started, and at every observation since, belongs to others.
+    Ray does not report which job holds a resource. What was in use at the first observation, before
+    our actors started, and at every later one is counted as held by others.
 
     needs: what the graph reserves. now: seconds, by any clock.
     """
@@ -60,10 +60,10 @@ class CapacityWatch:
         self._n_long_reported = 0
 
     def observe(self, now: float, n_committed: int, total: Resources, free: Resources) -> str:
-        """The message to print now; mostly empty.
+        """The message to print now; empty if there is none.
 
         now: seconds, by the same clock. n_committed: chunks so far. total, free: resources of the
-        cluster, and those of them that nobody holds.
+        cluster, and those of them that are free.
         """
         used, others = total - free, self._others
         if others is not None:

@@ -164,7 +164,7 @@ class _Driver:
                     return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
 
     def end(self, stopped: StopReason | None) -> Verdict:
-        """Write and return the verdict; if the run is finished, first delete what it leaves over.
+        """Write and return the verdict; if the run is finished, first delete its leftover files.
 
         Published files are checked only if the run looks finished: that takes a while, and a
         process that received SIGTERM may have only seconds left.
@@ -200,7 +200,7 @@ class _Driver:
             planned.manifests[shard.name] = replace(manifest, chunk_keys=[])
 
     def _delete_stale_files(self) -> None:
-        """Delete what the plan does not have; only then can the run be finished."""
+        """Delete files that do not belong to the plan; only then can the run be finished."""
         planned = self.planned
         for name in delete_stale_files(
             planned.folder, planned.manifests, planned.plan, self.lease.confirm
@@ -215,7 +215,7 @@ class _Driver:
         return StopReason(
             ExitCode.INCOMPLETE,
             f"{n_missing} shards are not complete: chunks did not come back from the graph; "
-            "the same command does what is missing",
+            "run the same command again to finish the missing work",
         )
 
 

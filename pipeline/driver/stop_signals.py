@@ -1,4 +1,4 @@
-"""End a run in order on SIGTERM or Ctrl-C; a second signal ends it at once."""
+"""Stop a run cleanly on SIGTERM or Ctrl-C; a second signal ends it at once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Planning a run: its input, its identity, and its chunks."""
+"""Plan a run: its input, its identity, and its chunks."""

@@ -1,4 +1,4 @@
-"""Identifies a run: its id, date, fingerprint and folder. The same command gives the same run."""
+"""Identify a run: its id, date, fingerprint and folder. The same command gives the same run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists the input's shards, checks that they hold samples, and finds repeated sample_ids."""
+"""List the input's shards, check that they hold samples, and find repeated sample_ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identifies a run's models by their files, and checks that the files are complete."""
+"""Identify a run's models by their files, and check that the files are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds repeated ids of a corpus, in memory that does not grow with the corpus.
+"""Find repeated ids of a corpus, in memory that does not grow with the corpus.
 
 Each id is stored as 24 bytes: 128 bits of its hash, and its place. The entries are held in memory
 up to a budget. Beyond it they are written to files in a temporary folder, one per value of the

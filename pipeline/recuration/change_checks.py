@@ -43,8 +43,8 @@ def check_places(run_path: str, run: StoredRun, dest: str) -> None:
     for source in (_real(run_path), _real(run.folder.root)):
         if f"{destination}/".startswith(f"{source}/") or f"{source}/".startswith(f"{destination}/"):
             raise ConfigError(
-                f"DEST {dest!r} and the run in {source} lie one inside the other, so that a reader "
-                "of the outer folder would see spans twice; give a DEST elsewhere"
+                f"DEST {dest!r} and the run in {source} must not contain each other: a "
+                "reader of the outer folder would see spans twice; give a DEST elsewhere"
             )
 
 

@@ -63,7 +63,8 @@ def _drive(recuration: Recuration, lease: Lease, workers: int) -> Verdict:
         _work(recuration, lease, workers)
     except KeyboardInterrupt:
         stopped = StopReason(
-            ExitCode.INCOMPLETE, "interrupted; the same command does what is missing"
+            ExitCode.INCOMPLETE,
+            "interrupted; run the same command again to finish the missing work",
         )
     except LeaseLost:
         # Another process has the folder, and writes the verdict.
@@ -115,7 +116,7 @@ def _verdict(recuration: Recuration, stopped: StopReason | None = None) -> Verdi
     run = recuration.run
     if run.finished or not verdict.finished:
         return verdict
-    reason = f"{run.folder.root} is not finished; when it is, the same command does the rest"
+    reason = f"{run.folder.root} is not finished; run the same command again when it is"
     stopped = stopped or StopReason(ExitCode.INCOMPLETE, reason)
     return replace(make_verdict(recuration, stopped), finished=False)
 

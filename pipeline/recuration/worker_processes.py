@@ -54,8 +54,8 @@ def recurate_in_processes(
                     recuration.manifests[manifest.shard] = manifest
         except BrokenProcessPool as error:
             raise RunError(
-                "a worker process died, perhaps for lack of memory; the same command with fewer "
-                "--workers does what is missing"
+                "a worker process died, perhaps for lack of memory; run the same command "
+                "again with fewer --workers to finish the missing work"
             ) from error
         finally:
             stop.set()

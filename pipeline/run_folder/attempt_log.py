@@ -1,4 +1,4 @@
-"""Stores the counts of attempts at chunks in the run's folder."""
+"""Store the counts of attempts at chunks in the run's folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The lease: it lets one driver at a time work on a run.
 
-The lease is a small JSON file in the run's folder, which is taken, renewed and given back by
+The lease is a small JSON file in the run's folder, which is taken, renewed and released by
 conditional writes. Each holder's epoch is one higher than that of the holder before. A worker reads
 the lease before it commits, the driver before each step that others see.
 
@@ -32,7 +32,7 @@ from pipeline.storage.folder import Folder
 
 _POLL_S = 0.5
 _RENEWALS = 3  # within one time to live
-_RELEASE_WAIT_S = 2.0  # for a renewal that is under way when the lease is given back
+_RELEASE_WAIT_S = 2.0  # for a renewal that is under way when the lease is released
 
 # Owners of the leases that this process holds.
 _held_here: set[str] = set()
@@ -120,7 +120,7 @@ def acquire_lease(
 
 
 def _is_free(holder: LeaseHolder) -> bool:
-    """Whether nobody holds the lease: it was given back, or its holder is gone."""
+    """Whether the lease is free: it was released, or its holder has ended."""
     if holder.released:
         return True
     if is_this_process(holder):
@@ -273,4 +273,4 @@ class Lease:
             found = read_lease(self._folder)
         except (OSError, RunError) as error:
             return f"an unknown process ({error})"
-        return str(found[0]) if found else "nobody: the lease file is gone"
+        return str(found[0]) if found else "no process: the lease file was deleted"

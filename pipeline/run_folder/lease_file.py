@@ -34,8 +34,8 @@ class LeaseHolder:
     owner: random, new each time the lease is taken. epoch: 1 for the run's first holder, one more
     for each next one. machine: identifies the boot of the machine and the process namespace.
     started: when the process began, in ticks since that boot. Both are empty if the system does not
-    provide them. renewed_at: seconds since 1970 by the holder's clock. released: the holder gave
-    the lease back.
+    provide them. renewed_at: seconds since 1970 by the holder's clock. released: the holder
+    no longer needs the lease.
     """
 
     owner: str
@@ -71,12 +71,9 @@ def read_lease(folder: Folder) -> tuple[LeaseHolder, str] | None:
         return LeaseHolder(**json.loads(content)), tag
     except (ValueError, TypeError) as error:
         raise RunError(
-            f"{folder.url(LEASE)} is not a lease ({error}); if no other driver is at work, "
+            f"{folder.url(LEASE)} is not a lease ({error}); if no other driver is running, "
             "delete it and run again"
         ) from error
-
-
-# --- for workers ---------------------------------------------------------------------------------
 
 
 def check_claim(folder: Folder, claim: Claim) -> None:
@@ -98,15 +95,12 @@ def current_claim(folder: Folder) -> Claim:
     """The claim of the driver that holds the lease now.
 
     Raises:
-        LeaseLost: nobody holds it.
+        LeaseLost: it is not held.
     """
     found = read_lease(folder)
     if found is None or found[0].released:
-        raise LeaseLost(f"nobody holds the lease of {folder.root}")
+        raise LeaseLost(f"the lease of {folder.root} is not held")
     return Claim(found[0].epoch, found[0].owner)
-
-
-# --- the process that holds it -------------------------------------------------------------------
 
 
 def this_process(ttl_s: float) -> LeaseHolder:
@@ -133,7 +127,7 @@ def is_this_process(holder: LeaseHolder) -> bool:
 
 
 def is_abandoned(holder: LeaseHolder) -> bool:
-    """Whether the holder cannot be at work: its process is dead, or was silent for very long."""
+    """Whether the holder can no longer be running: its process is dead or was silent for long."""
     if holder.machine and holder.machine == _machine():
         started = _process_start(holder.pid)
         # None: the process is hidden from us, and may be alive.

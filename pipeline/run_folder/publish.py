@@ -1,4 +1,4 @@
-"""Publishing a shard: its chunk files become its table files, then its manifest is written.
+"""Publish a shard: its chunk files become its table files, then its manifest is written.
 
 Every step can be repeated. The order makes a crash at any point harmless: the manifest is written
 after the files it names, and the chunk files are deleted after the manifest.

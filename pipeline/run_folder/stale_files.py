@@ -1,4 +1,4 @@
-"""Deleting published files that the plan does not have, and invalidating incomplete shards."""
+"""Delete published files that the plan does not have, and invalidate incomplete shards."""
 
 from __future__ import annotations
 

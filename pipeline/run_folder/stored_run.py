@@ -1,4 +1,4 @@
-"""Finds a published run and reads back its settings, to work on it again."""
+"""Find a published run and read back its settings, to work on it again."""
 
 from __future__ import annotations
 

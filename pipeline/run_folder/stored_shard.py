@@ -1,4 +1,4 @@
-"""Reads a published shard back, a few chunks at a time."""
+"""Read a published shard back, a few chunks at a time."""
 
 from __future__ import annotations
 

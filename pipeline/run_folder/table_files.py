@@ -1,4 +1,4 @@
-"""Writes a shard's Parquet files, one per table, and decides where their row groups end.
+"""Write a shard's Parquet files, one per table, and decide where their row groups end.
 
 The bytes of a file depend on nothing but the records and the chunks they come in, not on how the
 records lay in memory. So curating a run again with the same settings gives the same files.

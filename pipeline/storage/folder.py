@@ -73,8 +73,6 @@ class Folder:
         """Full address of a file."""
         return f"{self.root}/{name}" if name else self.root
 
-    # --- listing ----------------------------------------------------------------------------
-
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
         """Sorted names of the files directly in a folder; none if there is no such folder."""
         return sorted(self.listing(folder, suffix))
@@ -116,8 +114,6 @@ class Folder:
         """For `writing(if_version=...)`: changes with the file; ABSENT if there is none."""
         return self._store.version(self._path(name))
 
-    # --- reading ----------------------------------------------------------------------------
-
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading. Raises: FileNotFoundError."""
         return self._store.open(self._path(name))
@@ -132,8 +128,6 @@ class Folder:
         Raises: FileNotFoundError.
         """
         return self._store.read_tagged(self._path(name))
-
-    # --- writing ----------------------------------------------------------------------------
 
     @contextmanager
     def writing(self, name: str, if_version: str | None = None) -> Iterator[Path]:

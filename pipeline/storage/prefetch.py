@@ -1,4 +1,4 @@
-"""Maps a function over many items in threads, a bounded number of items ahead of the consumer."""
+"""Map a function over many items in threads, a bounded number of items ahead of the consumer."""
 
 from __future__ import annotations
 

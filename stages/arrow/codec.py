@@ -32,9 +32,6 @@ from stages.arrow.state_schema import PROMPT, UNIT
 StructValue = dict[str, object]  # a struct's values by field, to put into an Arrow array
 
 
-# --- speech and units --------------------------------------------------------------------------
-
-
 def encode_speech(speech: Mapping[int, tuple[SpeechChunk, ...]]) -> list[StructValue]:
     """Speech chunks by part index as SPEECH structs."""
     return [
@@ -101,9 +98,6 @@ def _slices(column: pa.ListArray) -> list[slice]:
     """The slice of each list among the values of all lists."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
     return [slice(end - n, end) for n, end in zip(lengths, accumulate(lengths), strict=True)]
-
-
-# --- traces ------------------------------------------------------------------------------------
 
 
 def encode_trace(trace: TokenTrace) -> StructValue:

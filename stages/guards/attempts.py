@@ -105,7 +105,7 @@ class Attempt:
             raise Quarantined(
                 f"{row_key}: the process that worked on it died {self.number - 1} times, and on "
                 "this sample alone as often as is allowed; look for it in Ray's logs (where memory "
-                "ran out, lower run.chunk_samples), and do it again in a run of another run.id"
+                "ran out, lower run.chunk_samples); to retry the sample, run with another run.id"
             )
         self._record.current = row_key
         self._save(self._record)

@@ -114,10 +114,10 @@ def test_run_may_be_named_by_a_folder_above(source: PlannedRun, tmp_path: Path) 
 def test_refused_destinations(source: PlannedRun, tmp_path: Path) -> None:
     run, output = source.folder.root, source.identity.output.root
     for dest in (run, f"{run}/again", output, f"{output}/again", str(Path(output).parent)):
-        with pytest.raises(ConfigError, match=r"lie one inside the other"):
+        with pytest.raises(ConfigError, match=r"must not contain each other"):
             plan_recuration(output, dest)
     (tmp_path / "link").symlink_to(run)
-    with pytest.raises(ConfigError, match=r"lie one inside the other"):
+    with pytest.raises(ConfigError, match=r"must not contain each other"):
         plan_recuration(run, str(tmp_path / "link" / "again"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"is a file; give a folder"):

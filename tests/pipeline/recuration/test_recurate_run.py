@@ -206,7 +206,7 @@ def test_interrupt_leaves_an_incomplete_verdict(
         patch.setattr("pipeline.recuration.recurate_run.recurate_shard", interrupt)
         verdict = run_recuration(planned, workers=1)
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
-    assert "the same command does what is missing" in verdict.reason
+    assert "run the same command again to finish the missing work" in verdict.reason
     _again(source, tmp_path / "dest")
 
 
@@ -247,7 +247,7 @@ def test_run_that_is_not_finished(tmp_path: Path) -> None:
     assert "the run is not finished" in recuration_text(half)
     verdict = run_recuration(half, workers=1)
     assert (verdict.exit_code, verdict.finished, verdict.n_rows) == (4, False, 4)
-    assert "is not finished; when it is, the same command does the rest" in verdict.reason
+    assert "is not finished; run the same command again when it is" in verdict.reason
     run(planned, execute)
     done = _again(planned, tmp_path / "dest")
     assert _bytes(done.folder, "spans") == _bytes(planned.folder, "spans")
