@@ -62,7 +62,7 @@ def recuration_text(recuration: Recuration) -> str:
     if not recuration.changed:
         lines.insert(3, "changes nothing: the spans will be those of the run, byte for byte")
     if change.old.spans.pipeline != change.new.spans.pipeline and not change.cuts_units:
-        lines.append("note    units stay as the old spans.pipeline cut them")
+        lines.append("note    units are not cut again; they are those of the old spans.pipeline")
     if not run.finished:
         lines.append("note    the run is not finished; what it has published is curated")
     return _text(lines)

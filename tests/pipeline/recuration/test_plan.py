@@ -234,7 +234,9 @@ def test_units_of_another_pipeline_are_noted(source: PlannedRun, tmp_path: Path)
     path = Path(omnitrace_core.__file__).with_name("assets") / "en_ud_small"
     overrides = [f"spans.pipeline={path}", "trace.heatmaps=false"]
     planned = plan_recuration(source.folder.root, str(tmp_path / "dest"), overrides)
-    assert "units stay as the old spans.pipeline cut them" in recuration_text(planned)
+    assert "units are not cut again; they are those of the old spans.pipeline" in recuration_text(
+        planned
+    )
     with pytest.raises(ConfigError, match=r"spans\.pipeline='none' cannot be loaded"):
         plan_recuration(
             source.folder.root,

@@ -222,7 +222,7 @@ def test_lease_that_was_deleted_is_lost(folder: Folder, clock: Clock) -> None:
     lease = take(folder, clock)
     folder.delete(LEASE)
     lease.renew()
-    with pytest.raises(LeaseLost, match="the lease file is gone"):
+    with pytest.raises(LeaseLost, match="the lease file was deleted"):
         lease.check()
 
 
