@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omnitrace_core.asr import list_asr_engines
     from omnitrace_core.attribution.heatmaps import HeatMap
     from omnitrace_core.backends import list_backends
+    from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedVideo
     from omnitrace_core.errors import (
         BackendError,
         ConfigError,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         Source,
         SourceUnit,
         Span,
+        SpeechChunk,
         SpeechSegment,
         TokenTrace,
         Word,
@@ -100,6 +102,9 @@ __all__ = [
     "ConfigError",
     "CurationOptions",
     "DecodeOptions",
+    "DecodedAudio",
+    "DecodedImage",
+    "DecodedVideo",
     "DecoderError",
     "DeviceBroken",
     "DuplicateSampleId",
@@ -147,6 +152,7 @@ __all__ = [
     "SourceUnit",
     "Span",
     "SpanOptions",
+    "SpeechChunk",
     "SpeechError",
     "SpeechSegment",
     "SpeechUnavailable",
@@ -174,6 +180,9 @@ __all__ = [
 # Where the names are defined; every other name of `__all__` is a record, an option or an error.
 _MODULES = {
     "ChunkerConfig": "release",
+    "DecodedAudio": "decoded_media",
+    "DecodedImage": "decoded_media",
+    "DecodedVideo": "decoded_media",
     "HeatMap": "attribution.heatmaps",
     "LayerView": "tracing.signals",
     "OmniTracer": "tracer",

@@ -1,12 +1,13 @@
 """Show a result as HTML in a notebook: the response with its spans; a span opens to its sources.
 
-It needs no script and loads nothing. Every text is made printable and escaped.
+It needs no script and loads nothing. Every text is made printable and escaped. What a long result
+shows is limited, so that a notebook with it stays small.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from omnitrace_core.display.facts import (
     ShownResult,
@@ -22,7 +23,12 @@ from omnitrace_core.display.facts import (
 from omnitrace_core.printable import printable
 from omnitrace_core.records import Attribution, Sample, Source
 
+MAX_SPANS = 200
+MAX_SOURCES = 20
+_MAX_NOTES = 50
 _MAX_CHARS = 500
+# Of a text between spans: without tracing, that is the whole response.
+_MAX_GAP_CHARS = 20_000
 # Colours with transparency and inherited text colours: readable in light and dark notebooks.
 _STYLE = """<style>
 .omnitrace-result { max-width: 60em; line-height: 1.45; }
@@ -47,10 +53,10 @@ def result_html(result: ShownResult) -> str:
     pieces = [
         '<div class="omnitrace-result">',
         _STYLE,
-        f"<div><b>{_safe(result.sample.sample_id)}</b> "
+        f"<div><b>{_safe(_short(result.sample.sample_id))}</b> "
         f'<span class="ot-faint">{_safe(" | ".join(facts_of(result)))}</span></div>',
         *_response(result),
-        *(f'<div class="ot-faint">note: {_safe(note)}</div>' for note in notes_of(result)),
+        *_notes(notes_of(result)),
         "</div>",
     ]
     return "\n".join(pieces)
@@ -60,30 +66,45 @@ def _response(result: ShownResult) -> Iterator[str]:
     """Each span as an element that opens, and the text between spans as it is."""
     at = 0
     text = result.trace.response
-    for item in result.spans:
+    for item in result.spans[:MAX_SPANS]:
         yield from _gap(text[at : item.char_start])
         yield _span(result.sample, item)
         at = item.char_end
-    yield from _gap(text[at:])
+    if len(result.spans) > MAX_SPANS:
+        yield from _more(len(result.spans) - MAX_SPANS, "more span")
+    else:
+        yield from _gap(text[at:])
 
 
 def _gap(text: str) -> Iterator[str]:
     if text.strip():
-        yield f'<div class="ot-gap ot-text">{_safe(text.strip(), lines=True)}</div>'
+        shown = _safe(_short(text.strip(), _MAX_GAP_CHARS), lines=True)
+        yield f'<div class="ot-gap ot-text">{shown}</div>'
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    for note in notes[:_MAX_NOTES]:
+        yield f'<div class="ot-faint">note: {_safe(_short(note))}</div>'
+    yield from _more(len(notes) - _MAX_NOTES, "more note")
+
+
+def _more(n: int, thing: str) -> Iterator[str]:
+    if n > 0:
+        yield f'<div class="ot-faint">... {count(n, thing)}</div>'
 
 
 def _span(sample: Sample, item: Attribution) -> str:
     facts = f"{outcome_of(item)}, {count(len(item.sources), 'source')}"
-    rows = "\n".join(_source(sample, source) for source in item.sources)
+    rows = "\n".join(_source(sample, source) for source in item.sources[:MAX_SOURCES])
     table = (
         "<table><tr><th>mass</th><th>share of votes</th><th>source</th><th>text</th></tr>\n"
-        f"{rows}</table>"
+        f"{rows}</table>{''.join(_more(len(item.sources) - MAX_SOURCES, 'more source'))}"
         if rows
         else '<div class="ot-faint">no source was chosen</div>'
     )
     return (
         f'<details class="ot-{html.escape(item.outcome)}">'
-        f'<summary><span class="ot-text">{_safe(item.text, lines=True)}</span> '
+        f'<summary><span class="ot-text">{_safe(_short(item.text), lines=True)}</span> '
         f'<span class="ot-faint">{_safe(facts)}</span></summary>\n{table}\n'
         f'<div class="ot-faint">mass by kind: {_safe(masses_of(item.masses))}</div></details>'
     )
@@ -103,10 +124,10 @@ def _source(sample: Sample, source: Source) -> str:
     )
 
 
-def _short(text: str) -> str:
-    if len(text) <= _MAX_CHARS:
+def _short(text: str, n_chars: int = _MAX_CHARS) -> str:
+    if len(text) <= n_chars:
         return text
-    return f"{text[:_MAX_CHARS]} ... +{len(text) - _MAX_CHARS:,} characters"
+    return f"{text[:n_chars]} ... +{count(len(text) - n_chars, 'character')}"
 
 
 def _safe(text: str, *, lines: bool = False) -> str:

@@ -1,7 +1,8 @@
-"""Show a result as text: at most 24 lines of 96 columns, safe for a terminal."""
+"""Show a result as text: at most 23 lines of at most 96 columns, safe for a terminal."""
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 
 from omnitrace_core.display.facts import (
@@ -16,8 +17,12 @@ from omnitrace_core.display.facts import (
 from omnitrace_core.printable import printable
 from omnitrace_core.records import Attribution, Source
 
-MAX_LINES = 24
+# A terminal of 24 rows also has room for the next prompt.
+MAX_LINES = 23
 MAX_COLUMNS = 96
+# In a narrower terminal the lines wrap.
+MIN_COLUMNS = 60
+_MIN_WORDS_COLUMNS = 30
 _SOURCES_PER_SPAN = 3
 _NOTES = 2
 _NAME_COLUMNS = 40
@@ -42,26 +47,33 @@ def result_text(result: ShownResult) -> str:
     Texts too long for their line are clipped, with the number of characters left out; so are spans,
     sources and notes.
     """
+    columns = _screen_columns()
     head = [
-        fit_columns(f"sample {result.sample.sample_id}", MAX_COLUMNS),
-        fit_columns(" | ".join(facts_of(result)), MAX_COLUMNS),
-        "response: " + fit_columns(result.trace.response, MAX_COLUMNS - 10),
+        fit_columns(f"sample {result.sample.sample_id}", columns),
+        fit_columns(" | ".join(facts_of(result)), columns),
+        "response: " + fit_columns(result.trace.response, columns - 10),
     ]
-    notes = _notes(notes_of(result))
+    notes = _notes(notes_of(result), columns)
     room = MAX_LINES - len(head) - len(notes)
-    return "\n".join([*head, *_spans(result.spans, room), *notes])
+    return "\n".join([*head, *_spans(result.spans, room, columns), *notes])
+
+
+def _screen_columns() -> int:
+    """Columns of the terminal within our limits; without a terminal, the largest."""
+    terminal = shutil.get_terminal_size((MAX_COLUMNS, MAX_LINES + 1)).columns
+    return max(MIN_COLUMNS, min(MAX_COLUMNS, terminal))
 
 
 def fit_columns(text: str, columns: int) -> str:
     """The text in one line of at most `columns` terminal columns, safe to print.
 
-    A shortened text ends in `... +N`: N more characters.
+    A shortened text ends in `... +N characters`: so many are left out.
     """
     line = " ".join(text.split())
     if _fitting(line, columns) == len(line):
         return printable(line)
-    n_shown = _fitting(line, columns - len(f" ... +{len(line):,}"))
-    return f"{printable(line[:n_shown])} ... +{len(line) - n_shown:,}"
+    n_shown = _fitting(line, columns - len(f" ... +{count(len(line), 'character')}"))
+    return f"{printable(line[:n_shown])} ... +{count(len(line) - n_shown, 'character')}"
 
 
 def _fitting(line: str, columns: int) -> int:
@@ -85,11 +97,11 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _spans(spans: tuple[Attribution, ...], room: int) -> list[str]:
+def _spans(spans: tuple[Attribution, ...], room: int, columns: int) -> list[str]:
     """As many spans as there is room for, from the first; each with its sources."""
     lines: list[str] = []
     for number, item in enumerate(spans):
-        block = _span(item)
+        block = _span(item, columns)
         is_last = number + 1 == len(spans)
         if len(lines) + len(block) + (not is_last) > room:
             return [*lines, f"... {count(len(spans) - number, 'more span')}"]
@@ -97,24 +109,25 @@ def _spans(spans: tuple[Attribution, ...], room: int) -> list[str]:
     return lines
 
 
-def _span(item: Attribution) -> list[str]:
+def _span(item: Attribution, columns: int) -> list[str]:
     left_out = len(item.sources) - _SOURCES_PER_SPAN
     head = f"[{item.span.index}] {outcome_of(item)}"
     if left_out > 0:
         head += f", {count(left_out, 'more source')}"
     head += ": "
-    lines = [head + fit_columns(item.text, MAX_COLUMNS - len(head))]
-    return lines + [_source(source) for source in item.sources[:_SOURCES_PER_SPAN]]
+    lines = [head + fit_columns(item.text, columns - len(head))]
+    return lines + [_source(source, columns) for source in item.sources[:_SOURCES_PER_SPAN]]
 
 
-def _source(source: Source) -> str:
+def _source(source: Source, columns: int) -> str:
     line = f"    {source.mass:.2f}  {place_of(source.unit)}"
     words = words_of(source.unit)
-    return line + "  " + fit_columns(words, MAX_COLUMNS - len(line) - 2) if words else line
+    room = columns - len(line) - 2
+    return f"{line}  {fit_columns(words, room)}" if words and room >= _MIN_WORDS_COLUMNS else line
 
 
-def _notes(notes: tuple[str, ...]) -> list[str]:
-    lines = ["note: " + fit_columns(note, MAX_COLUMNS - 6) for note in notes[:_NOTES]]
+def _notes(notes: tuple[str, ...], columns: int) -> list[str]:
+    lines = ["note: " + fit_columns(note, columns - 6) for note in notes[:_NOTES]]
     if len(notes) > _NOTES:
         lines.append(f"... {count(len(notes) - _NOTES, 'more note')}")
     return lines

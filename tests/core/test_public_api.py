@@ -32,6 +32,9 @@ OPTIONS = {
 }
 RECORDS = {
     "Attribution",
+    "DecodedAudio",
+    "DecodedImage",
+    "DecodedVideo",
     "Fold",
     "HeatMap",
     "Label",
@@ -47,6 +50,7 @@ RECORDS = {
     "Source",
     "SourceUnit",
     "Span",
+    "SpeechChunk",
     "SpeechSegment",
     "StreamedToken",
     "TokenTrace",

@@ -59,11 +59,11 @@ SIGNALS: dict[str, Signal] = {
 def list_signals() -> tuple[str, ...]:
     """The names that `trace.signals` accepts: shipped ones, then those of entry points.
 
-    The last entry, `heads:FILE`, stands for all signals that read a weight per (layer, head) from a
-    file: write the file's path or URL in the place of FILE.
+    It also accepts `heads:FILE`, where FILE is the path or URL of a file with a weight per
+    (layer, head).
     """
     plugins = {point.name for point in entry_points(group=ENTRY_POINTS)}
-    return (*SIGNALS, *sorted(plugins - set(SIGNALS)), f"{HEADS}FILE")
+    return (*SIGNALS, *sorted(plugins - set(SIGNALS)))
 
 
 def load_signal(name: str, file: str | None = None) -> Signal:
@@ -84,9 +84,8 @@ def load_signal(name: str, file: str | None = None) -> Signal:
         return SIGNALS[name]
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in points:
-        raise UnknownName(
-            f"trace.signals names {name!r}, which is unknown; valid: {', '.join(list_signals())}"
-        )
+        valid = ", ".join((*list_signals(), f"{HEADS}FILE"))
+        raise UnknownName(f"trace.signals names {name!r}, which is unknown; valid: {valid}")
     loaded = points[name].load()
     if not isinstance(loaded, Signal) and not callable(loaded):
         raise ConfigError(

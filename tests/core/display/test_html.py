@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from omnitrace_core.display.html import result_html
+from omnitrace_core.display.html import MAX_SOURCES, MAX_SPANS, result_html
 from tests.core.display.result_samples import made_result
 
 HOSTILE = "</span></details><script>alert(1)</script><img src=x onerror=alert(1)> \" ' & \x1b[2J"
@@ -113,6 +114,28 @@ def test_long_texts_of_sources_are_clipped_with_a_count() -> None:
     shown = result_html(made_result(unit_text="x" * 1_234))
     assert "+734 characters" in shown
     assert max(map(len, re.findall("x+", shown))) == 500
+
+
+def test_a_long_result_shows_its_start_and_counts_the_rest() -> None:
+    shown = result_html(
+        made_result(span_texts=("x" * 1_234,) * 300, n_sources=300, notes=("y" * 1_234,) * 70)
+    )
+    elements = parsed(shown)
+    assert len(shown) < 2_000_000
+    assert elements.tags.count("details") == MAX_SPANS == 200
+    assert elements.tags.count("tr") == MAX_SPANS * (1 + MAX_SOURCES) == 200 * 21
+    assert "300 spans" in elements.text
+    assert "supported 0.42, 300 sources" in elements.text
+    for rest in ("... 100 more spans", "... 280 more sources", "... 20 more notes"):
+        assert rest in elements.text
+    assert max(map(len, re.findall("x+|y+", shown))) == 500
+
+
+def test_a_response_without_spans_is_shown_whole() -> None:
+    result = made_result(span_texts=())
+    trace = dataclasses.replace(result.trace, response="word " * 3_000)
+    shown = parsed(result_html(dataclasses.replace(result, trace=trace))).text
+    assert shown.count("word") == 3_000
 
 
 def test_a_result_shows_itself_in_a_notebook() -> None:

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from omnitrace_core.display.plain import MAX_COLUMNS, MAX_LINES, fit_columns
+from omnitrace_core.display.plain import MAX_COLUMNS, MAX_LINES, MIN_COLUMNS, fit_columns
 from tests.core.display.result_samples import made_result
 
 # Clears the screen, sets the title, C1, reverses what follows, a lone surrogate, a tag character.
@@ -37,7 +37,11 @@ def test_a_small_result_is_shown_whole() -> None:
 @pytest.mark.parametrize("n_spans", [0, 1, 4, 5, 6, 200])
 @pytest.mark.parametrize("n_sources", [0, 1, 3, 40])
 @pytest.mark.parametrize("n_notes", [0, 2, 9])
-def test_it_fits_one_screen(n_spans: int, n_sources: int, n_notes: int) -> None:
+@pytest.mark.parametrize("terminal", [80, 200])
+def test_it_fits_one_screen(
+    n_spans: int, n_sources: int, n_notes: int, terminal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(terminal))
     result = made_result(
         sample_id="long/" * 100,
         span_texts=("A long sentence goes on. " * 30,) * n_spans,
@@ -46,8 +50,8 @@ def test_it_fits_one_screen(n_spans: int, n_sources: int, n_notes: int) -> None:
         notes=("something to know. " * 20,) * n_notes,
     )
     lines = str(result).splitlines()
-    assert len(lines) <= MAX_LINES <= 24
-    assert max(columns(line) for line in lines) <= MAX_COLUMNS <= 100
+    assert len(lines) <= MAX_LINES < 24
+    assert max(columns(line) for line in lines) <= min(terminal, MAX_COLUMNS) <= 100
     shown = sum(line.startswith("[") for line in lines)
     assert shown >= min(n_spans, 3)
     assert ("more span" in str(result)) == (shown < n_spans)
@@ -55,12 +59,23 @@ def test_it_fits_one_screen(n_spans: int, n_sources: int, n_notes: int) -> None:
     assert ("more note" in str(result)) == (n_notes > 2)
 
 
+@pytest.mark.parametrize(
+    ("terminal", "width"), [("20", MIN_COLUMNS), ("72", 72), ("300", MAX_COLUMNS)]
+)
+def test_lines_are_as_wide_as_the_terminal_within_limits(
+    terminal: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", terminal)
+    result = made_result(span_texts=("x" * 500,), unit_text="x" * 500, n_sources=3)
+    assert max(len(line) for line in str(result).splitlines()) == width
+
+
 def test_what_is_left_out_is_counted() -> None:
     assert fit_columns("short", 40) == "short"
     assert fit_columns("many  white\n\tspaces", 40) == "many white spaces"
-    assert fit_columns("x" * 1_000, 40) == "x" * 29 + " ... +971"
+    assert fit_columns("x" * 1_000, 40) == "x" * 18 + " ... +982 characters"
     assert fit_columns("x" * 40, 40) == "x" * 40
-    assert fit_columns("猫" * 100, 40) == "猫" * 15 + " ... +85"
+    assert fit_columns("猫" * 100, 40) == "猫" * 10 + " ... +90 characters"
 
 
 def test_accents_without_end_are_clipped() -> None:
