@@ -6,6 +6,7 @@ setting to use in its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -18,6 +19,8 @@ from omnitrace_core.options import AsrOptions, Options, UnitOptions
 # The release's names of models. Only families with a backend can be traced.
 MODEL_NAMES = {"qwen": "Qwen/Qwen2.5-Omni-7B", "minicpm": "openbmb/MiniCPM-o-4_5"}
 WITHOUT_BACKEND = frozenset({"minicpm"})
+METHODS = frozenset({"attmean", "attraw", "attgrads"})
+MODALITIES = ("image_text", "audio", "video")
 
 NO_ASR = "no_asr"
 # The release's names of speech models -> our engine, and that engine's model if the name says it.
@@ -33,6 +36,7 @@ _ENGINE_SETTINGS = ("model", "vad_model", "punc_model", "language", "base_url")
 # Our settings -> the arguments that set them, for messages.
 _SPELLINGS = {
     "bin_s": "bin_size",
+    "model": "ChunkerConfig.asr_model",
     "min_chunk_s": "ChunkerConfig.min_chunk_duration",
     "max_chunk_s": "ChunkerConfig.max_chunk_duration",
     "language": "ChunkerConfig.language_code",
@@ -43,25 +47,26 @@ _SPELLINGS = {
 _O = TypeVar("_O", bound=Options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkerConfig:
     """How speech is found and joined to chunks, in the release's spelling.
 
-    None stands for the tracer's own `AsrOptions`. Unlike the release, a sentence embedding model is
-    used only if one is named (a local folder, or a hub id with its commit, `BAAI/bge-m3@<commit>`);
-    without one, chunks end at pauses.
+    None stands for the tracer's own `AsrOptions`, or by default for the release's values: the model
+    `scribe_v2`, chunks of 5 to 60 s. Unlike the release, a sentence embedding model is used only if
+    one is named (a local folder, or a hub id with its commit, `BAAI/bge-m3@<commit>`); without one,
+    chunks end at pauses.
     """
 
     elevenlabs_api_key: str | None = field(default=None, repr=False)
-    asr_model: str = "scribe_v2"
+    asr_model: str | None = None
     language_code: str | None = None
     diarize: bool = False
     num_speakers: int | None = None
     tag_audio_events: bool = False
     timestamps_granularity: str = "word"
     embedding_model: str | None = None
-    min_chunk_duration: float = 5.0
-    max_chunk_duration: float = 60.0
+    min_chunk_duration: float | None = None
+    max_chunk_duration: float | None = None
     similarity_threshold: float | None = None
     device: str | None = None
 
@@ -73,6 +78,29 @@ class AudioCall:
     sample: Mapping[str, object]
     units: UnitOptions
     asr: AsrOptions
+
+
+def is_model_name(name: object) -> bool:
+    """Whether this is one of the release's names of models."""
+    return isinstance(name, str) and name.strip().lower() in MODEL_NAMES
+
+
+def signal_name(method: str) -> str:
+    """The signal of a method, which the release names in any case; other names stay as they are."""
+    name = method.strip().lower()
+    return name if name in METHODS else method
+
+
+def method_of_modality(modality: object) -> str:
+    """The method of the tracer that the release's `trace(modality=...)` calls.
+
+    Raises:
+        ConfigError: there is no such modality.
+    """
+    name = modality.strip().lower() if isinstance(modality, str) else modality
+    if name not in MODALITIES:
+        raise ConfigError(f"modality={modality!r}; valid: {', '.join(map(repr, MODALITIES))}")
+    return f"trace_{name}"
 
 
 def model_path(model_name: str) -> str:
@@ -108,12 +136,13 @@ def video_units(units: UnitOptions, video_fps: float | None, frames_per_step: in
     """Units of `trace_video`: the sound in bins as long as one step of the frames.
 
     Raises:
-        ConfigError: video_fps is not above 0.
+        ConfigError: video_fps is not a number above 0.
     """
     if video_fps is None:
         return units
-    if not video_fps > 0:
-        raise ConfigError(f"video_fps={video_fps}; give sampled frames per second, above 0")
+    is_number = isinstance(video_fps, int | float) and not isinstance(video_fps, bool)
+    if not (is_number and math.isfinite(video_fps) and video_fps > 0):
+        raise ConfigError(f"video_fps={video_fps!r}; give sampled frames per second, above 0")
     return units.model_copy(update={"bin_s": frames_per_step / video_fps})
 
 
@@ -131,7 +160,8 @@ def audio_call(
 ) -> AudioCall:
     """The sample and the options of `trace_audio`.
 
-    units, asr: the tracer's own, for all that the call does not set.
+    units, asr: the tracer's own, for all that the call does not set. Arguments that the mode does
+    not use are checked too.
 
     Raises:
         ConfigError: an argument has an invalid value or one that cannot be honoured.
@@ -145,6 +175,7 @@ def audio_call(
             f"semantic_chunks are passed with audio_chunk_mode={audio_chunk_mode!r}, which cuts "
             "the sound into time bins; pass audio_chunk_mode='semantic', or no chunks"
         )
+    spoken = _asr_options(asr_model, chunker_config, asr)
     part: dict[str, object] = {"type": "audio", "audio": audio}
     kind: Literal["bins", "chunks"] = "bins"
     if semantic_chunks is not None:
@@ -152,7 +183,8 @@ def audio_call(
         asr = asr.model_copy(update={"engine": "given", "chunking": "none"})
         kind = "chunks"
     elif audio_chunk_mode == "semantic" and asr_model != NO_ASR:
-        asr = _asr_options(asr_model, chunker_config, asr)
+        _check_model(asr_model, spoken)
+        asr = spoken
         kind = "chunks"
     units = _changed(units, {"audio": kind, "bin_s": bin_size})
     return AudioCall(_media_sample(part, prompt), units, asr)
@@ -163,9 +195,22 @@ def refuse_generation_config(generation_config: object) -> None:
     if generation_config is not None:
         raise ConfigError(
             f"generation_config={type(generation_config).__name__} cannot be set per call; make "
-            "the tracer with OmniTracer(..., decode=DecodeOptions(max_new_tokens=256, "
-            "no_repeat_ngram_size=3))"
+            f"the tracer with OmniTracer(..., decode=DecodeOptions({_decoding(generation_config)}))"
         )
+
+
+def _decoding(generation_config: object) -> str:
+    """The settings of the caller that `DecodeOptions` has; the release's where it sets none."""
+    values: list[str] = []
+    for name, default in (("max_new_tokens", 256), ("no_repeat_ngram_size", 3)):
+        value = _value(generation_config, name)
+        values.append(f"{name}={value if isinstance(value, int) else default}")
+    return ", ".join(values)
+
+
+def _value(item: object, name: str) -> object:
+    """A field of a mapping or an attribute of an object; None if there is none."""
+    return item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
 
 
 def _media_sample(part: Mapping[str, object], prompt: str) -> Mapping[str, object]:
@@ -183,9 +228,7 @@ def _segment(item: object, index: int) -> Mapping[str, object]:
         ("text", ("text", "transcript")),
     ):
         for spelling in spellings:
-            value = (
-                item.get(spelling) if isinstance(item, Mapping) else getattr(item, spelling, None)
-            )
+            value = _value(item, spelling)
             if value is not None:
                 found[name] = value
                 break
@@ -198,27 +241,40 @@ def _segment(item: object, index: int) -> Mapping[str, object]:
 
 
 def _asr_options(asr_model: str, config: ChunkerConfig | None, asr: AsrOptions) -> AsrOptions:
+    """The options to find speech with. Raises: ConfigError, UnknownName."""
     from omnitrace_core.asr import list_asr_engines
 
-    if asr_model not in {*_ENGINES, *list_asr_engines()}:
-        valid = sorted({*_ENGINES, NO_ASR, *list_asr_engines()})
+    valid = sorted({*_ENGINES, NO_ASR, *list_asr_engines()})
+    if asr_model not in valid:
         raise UnknownName(f"asr_model={asr_model!r}; valid: {', '.join(valid)}")
-    engine, model = _ENGINES.get(asr_model, (asr_model, None))
+    # Without speech recognition, only the values of the config are checked.
+    name = asr.engine if asr_model == NO_ASR else asr_model
+    engine, model = _ENGINES.get(name, (name, None))
     changes: dict[str, object] = {"engine": engine}
     if engine != asr.engine:
         changes |= {name: AsrOptions.model_fields[name].default for name in _ENGINE_SETTINGS}
-    if model is not None:
+    if model is not None and (engine != asr.engine or asr.model is None):
         changes["model"] = model
     if config is not None:
         changes |= _chunker_changes(config, engine)
     options = _changed(asr, changes)
-    if engine in _NEEDS_MODEL and options.model is None:
+    if config is not None and options.min_chunk_s > options.max_chunk_s:
         raise ConfigError(
-            f"asr_model={asr_model!r} needs the address of its model: make the tracer with "
-            f"OmniTracer(..., asr=AsrOptions(engine={engine!r}, model=ADDRESS)), where ADDRESS is "
-            "a local folder, or a hub id with its commit, name@<40 digits>"
+            f"{_SPELLINGS['min_chunk_s']}={options.min_chunk_s} is above "
+            f"{_SPELLINGS['max_chunk_s']}={options.max_chunk_s}; give a smaller minimum, or a "
+            "larger maximum"
         )
     return options
+
+
+def _check_model(asr_model: str, options: AsrOptions) -> None:
+    """Raises: ConfigError, if the engine needs a model and none is named."""
+    if options.engine in _NEEDS_MODEL and options.model is None:
+        raise ConfigError(
+            f"asr_model={asr_model!r} needs the address of its model: make the tracer with "
+            f"OmniTracer(..., asr=AsrOptions(engine={options.engine!r}, model=ADDRESS)), where "
+            "ADDRESS is a local folder, or a hub id with its commit, name@<40 digits>"
+        )
 
 
 def _chunker_changes(config: ChunkerConfig, engine: str) -> dict[str, object]:
@@ -229,13 +285,11 @@ def _chunker_changes(config: ChunkerConfig, engine: str) -> dict[str, object]:
             "`from omnitrace_core import ChunkerConfig`"
         )
     _refuse_unsupported(config)
-    changes: dict[str, object] = {
-        "min_chunk_s": config.min_chunk_duration,
-        "max_chunk_s": config.max_chunk_duration,
-    }
-    if engine == "scribe":
-        changes["model"] = config.asr_model
+    changes: dict[str, object] = {}
     for name, value in (
+        ("model", config.asr_model if engine == "scribe" else None),
+        ("min_chunk_s", config.min_chunk_duration),
+        ("max_chunk_s", config.max_chunk_duration),
         ("language", config.language_code),
         ("embedding", config.embedding_model),
         ("device", config.device),

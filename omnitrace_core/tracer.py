@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from omnitrace_core import release
 from omnitrace_core.errors import ConfigError, SampleError
@@ -46,10 +46,10 @@ class OmniTracer:
         self,
         model: str | ModelOptions | None = None,
         signals: str | Sequence[str] = ("attmean",),
+        model_path: str | None = None,
         *,
         model_name: str | None = None,
         method: str | None = None,
-        model_path: str | None = None,
         revision: str | None = None,
         decode: DecodeOptions | None = None,
         trace: TraceOptions | None = None,
@@ -64,7 +64,8 @@ class OmniTracer:
         model: local directory, hub id, `omnitrace-tiny`, or `ModelOptions`. signals: names; the
         first one chooses the sources. trace: overrides `signals`.
         model_name, method, model_path: the published release's spelling of the model (`qwen`), of a
-        single signal, and of where the model's files are.
+        single signal, and of where the model's files are. They may also be passed by position, in
+        this order.
 
         Raises:
             ConfigError: no model is named, or it is named twice, or it has no backend.
@@ -72,7 +73,7 @@ class OmniTracer:
         self.model_options = _model_options(model, model_name, model_path, revision)
         names = method if method is not None else signals
         self.trace_options = trace or TraceOptions(
-            signals=(names,) if isinstance(names, str) else tuple(names)
+            signals=(release.signal_name(names),) if isinstance(names, str) else tuple(names)
         )
         self.decode = decode or DecodeOptions()
         self.units = units or UnitOptions()
@@ -106,32 +107,52 @@ class OmniTracer:
     def trace(self, samples: SampleInput) -> TraceResult: ...
     @overload
     def trace(self, samples: Sequence[SampleInput]) -> list[TraceResult]: ...
+    @overload
+    def trace(self, *, modality: str, **arguments: Any) -> TraceResult: ...
     def trace(
-        self, samples: SampleInput | Sequence[SampleInput]
+        self,
+        samples: SampleInput | Sequence[SampleInput] | None = None,
+        *,
+        modality: str | None = None,
+        **arguments: Any,
     ) -> TraceResult | list[TraceResult]:
         """Trace one sample (returns one result) or several (a list), in any accepted input form.
 
         The response of a sample is replayed; where there is none, the model generates it first.
         Relative media paths start at the working directory.
+        modality, arguments: the published release's call. `trace(modality="audio", ...)` is
+        `trace_audio(...)`; `video` and `image_text` likewise.
 
         Raises:
             SampleError: the first sample that could not be traced; see `trace_each`.
+            ConfigError: there is no such modality, or samples are passed with it.
             FatalError: the model cannot be loaded or run.
         """
+        if modality is None and arguments and isinstance(samples, str):
+            samples, modality = None, samples  # the release also takes the modality by position
+        if modality is not None:
+            return self._trace_modality(modality, samples, arguments)
+        if arguments:
+            raise TypeError(f"trace() got an unexpected keyword argument {next(iter(arguments))!r}")
         results: list[TraceResult] = []
-        for outcome in self.trace_each(as_sequence(samples)):
+        for outcome in self._trace_each(as_sequence(samples), self._reader()):
             if isinstance(outcome, SampleError):
                 raise outcome
             results.append(outcome)
         return results[0] if is_single(samples) else results
 
-    def trace_each(self, samples: Sequence[SampleInput]) -> list[TraceResult | SampleError]:
+    def trace_each(
+        self, samples: SampleInput | Sequence[SampleInput]
+    ) -> list[TraceResult | SampleError]:
         """Like `trace` of several samples, with the error of a failed sample in its place.
 
+        One sample counts as a list of one.
+
         Raises:
+            InvalidSample: this is neither a sample nor a sequence of samples.
             FatalError: the model cannot be loaded or run.
         """
-        return self._trace_each(samples, self._reader())
+        return self._trace_each(as_sequence(samples), self._reader())
 
     def stream(self, sample: SampleInput) -> Iterator[StreamedToken]:
         """Generate the response of one sample and yield each token with its top source unit.
@@ -233,6 +254,35 @@ class OmniTracer:
         sample = release.video_sample(prompt, video, video_fps, video_max_pixels)
         return self._trace_one(sample, self._reader(units))
 
+    def get_backend_info(self) -> dict[str, object]:
+        """What the published release's method of this name returns; loads the model.
+
+        Raises:
+            FatalError: the model cannot be loaded.
+        """
+        backend = self.backend
+        config: Any = backend.model.config
+        return {
+            "model_name": self.model_options.path,
+            "method": self.trace_options.signals[0],
+            "model_type": backend.name,
+            "special_token_count": len(set(backend.tokenizer.all_special_ids)),
+            "audio_token_id": getattr(config, "audio_token_id", -1),
+            "vision_token_id": getattr(config, "video_token_id", -1),
+            "image_token_id": getattr(config, "image_token_id", -1),
+        }
+
+    def _trace_modality(
+        self, modality: str, samples: object, arguments: Mapping[str, Any]
+    ) -> TraceResult:
+        if samples is not None:
+            raise ConfigError(
+                "trace takes either samples or modality with its arguments, not both; to trace "
+                "samples of any modality, leave modality out"
+            )
+        result: TraceResult = getattr(self, release.method_of_modality(modality))(**arguments)
+        return result
+
     def _trace_one(self, sample: SampleInput, reader: SampleReader) -> TraceResult:
         (outcome,) = self._trace_each([sample], reader)
         if isinstance(outcome, SampleError):
@@ -305,6 +355,8 @@ def _model_options(
     model_path: str | None,
     revision: str | None,
 ) -> ModelOptions:
+    if model_name is None and model_path is not None and release.is_model_name(model):
+        model, model_name = None, str(model)  # the release takes the model's name by position
     if model is not None and (model_name is not None or model_path is not None):
         raise ConfigError("OmniTracer needs either model or model_name (or model_path), not both")
     if isinstance(model, ModelOptions):

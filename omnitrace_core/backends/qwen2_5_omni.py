@@ -24,7 +24,7 @@ from omnitrace_core.backends.caches import growing_cache
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
 from omnitrace_core.decoded_media import DecodedVideo
-from omnitrace_core.errors import TraceError
+from omnitrace_core.errors import InvalidSample, TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import ReadySample
@@ -136,13 +136,15 @@ class Qwen25OmniBackend:
         Raises:
             SampleError: a sample is invalid or its media cannot be read.
             TraceError: the samples do not agree on sound inside videos; prepare them apart.
-            ValueError: there are no samples.
+            InvalidSample: there are no samples.
         """
         reader = self._reader()
         ready = [
             reader.read_input(sample, number)
             for number, sample in enumerate(as_sequence(samples), start=1)
         ]
+        if not ready:
+            raise InvalidSample("prepare needs at least one sample; the sequence is empty")
         return self.collate([self.encode(item) for item in ready])
 
     def collate(self, encoded: Sequence[EncodedSample]) -> PreparedBatch:

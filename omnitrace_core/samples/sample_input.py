@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from omnitrace_core.errors import InvalidSample
 from omnitrace_core.records import ReadySample, Sample
@@ -12,20 +12,21 @@ from omnitrace_core.samples.parse import parse_any, with_default_id
 SampleInput = Mapping[str, object] | Sample | ReadySample
 
 
-def is_single(samples: SampleInput | Sequence[SampleInput]) -> bool:
+def is_single(samples: SampleInput | Sequence[SampleInput] | None) -> bool:
     """Whether this is one sample, not several."""
     return isinstance(samples, Mapping | Sample | ReadySample)
 
 
-def as_sequence(samples: SampleInput | Sequence[SampleInput]) -> Sequence[SampleInput]:
+def as_sequence(samples: SampleInput | Sequence[SampleInput] | None) -> Sequence[SampleInput]:
     """Several samples as they are; a single one as a sequence of one.
 
     Raises:
-        InvalidSample: it is a text or bytes, which would be taken for a sequence of characters.
+        InvalidSample: it is neither a sample nor a sequence, or a text or bytes, which would be
+            taken for a sequence of characters.
     """
     if isinstance(samples, Mapping | Sample | ReadySample):
         return [samples]
-    if isinstance(samples, str | bytes):
+    if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
         raise _not_a_sample(samples, 1)
     return samples
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,9 @@ def test_models_and_methods_by_the_releases_names(tiny_model: str) -> None:
     assert tracer.model_options.path == tiny_model
     assert tracer.trace_options.signals == ("attraw",)
     assert OmniTracer(tiny_model, "attraw").trace_options.signals == ("attraw",)
+    assert OmniTracer("qwen", "attmean", tiny_model).model_options.path == tiny_model
+    assert OmniTracer(tiny_model, method=" AttMean").trace_options.signals == ("attmean",)
+    assert OmniTracer(tiny_model, method="heads:W.npy").trace_options.signals == ("heads:W.npy",)
     assert OmniTracer(model_name=tiny_model).model_options.path == tiny_model
 
 
@@ -119,6 +124,46 @@ def test_an_unknown_method_is_refused_with_the_valid_ones(tiny_model: str) -> No
         OmniTracer(tiny_model, method="attention").load()
 
 
+def test_a_modality_is_its_method(tracer: OmniTracer, clip: str) -> None:
+    content = [{"type": "text", "text": "The lamp is red."}]
+    for result, kinds in (
+        (tracer.trace(modality="audio", prompt=PROMPT, audio=SPEECH, bin_size=2.0), {"audio_bin"}),
+        (tracer.trace(modality=" Video", prompt=PROMPT, video=clip), {"video_bin", "sound_bin"}),
+        (tracer.trace(modality="image_text", prompt=PROMPT, content=content), {"sentence"}),
+        (
+            tracer.trace("image_text", prompt=PROMPT, content=content),  # type: ignore[call-overload]
+            {"sentence"},
+        ),
+    ):
+        assert {unit.kind for unit in result.units} == {"instruction", *kinds}
+
+
+def test_a_modality_that_cannot_be_traced_is_refused(tracer: OmniTracer) -> None:
+    with pytest.raises(ConfigError, match="modality='speech'; valid: 'image_text', 'audio'"):
+        tracer.trace(modality="speech", prompt=PROMPT)
+    with pytest.raises(ConfigError, match="either samples or modality"):
+        tracer.trace({"question": []}, modality="audio")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sound'"):
+        tracer.trace({"question": []}, sound="a.wav")  # type: ignore[call-overload]
+
+
+def test_information_on_the_backend(tracer: OmniTracer, tiny_model: str) -> None:
+    found = tracer.get_backend_info()
+    assert list(found) == [
+        "model_name",
+        "method",
+        "model_type",
+        "special_token_count",
+        "audio_token_id",
+        "vision_token_id",
+        "image_token_id",
+    ]
+    assert found["model_name"] == tiny_model
+    assert found["method"] == "attmean"
+    numbers = [found[name] for name in list(found)[3:]]
+    assert all(isinstance(number, int) and number > 0 for number in numbers)
+
+
 def test_video_by_frames_per_second(tracer: OmniTracer, clip: str) -> None:
     usual = tracer.trace_video("What happened?", clip)
     assert len(intervals(usual, "video_bin")) == len(intervals(usual, "sound_bin")) == 4
@@ -138,10 +183,33 @@ def test_video_under_a_pixel_budget(tmp_path: Path, tracer: OmniTracer) -> None:
 def test_impossible_settings_of_a_video_are_refused(tracer: OmniTracer, clip: str) -> None:
     with pytest.raises(ConfigError, match="video_fps=0; give sampled frames per second"):
         tracer.trace_video("What?", clip, video_fps=0)
+    for wrong in ("2", True, float("nan"), float("inf")):
+        message = re.escape(f"video_fps={wrong!r}; give sampled frames per second")
+        with pytest.raises(ConfigError, match=message):
+            tracer.trace_video("What?", clip, video_fps=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidSample, match="total_pixels is -1"):
         tracer.trace_video("What?", clip, video_max_pixels=-1)
     with pytest.raises(ConfigError, match="generation_config=dict"):
         tracer.trace_video("What?", clip, generation_config={})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ReleaseGeneration:
+    """Fields of the release's GenerationConfig."""
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    no_repeat_ngram_size: int = 5
+    method: str = "attmean"
+
+
+def test_refused_settings_of_generation_are_named_for_the_tracer(tracer: OmniTracer) -> None:
+    for config, settings in (
+        (ReleaseGeneration(), "max_new_tokens=64, no_repeat_ngram_size=5"),
+        ({"max_new_tokens": 9}, "max_new_tokens=9, no_repeat_ngram_size=3"),
+    ):
+        with pytest.raises(ConfigError, match=rf"decode=DecodeOptions\({settings}\)"):
+            tracer.trace_image_text("?", [], generation_config=config)  # type: ignore[arg-type]
 
 
 def test_texts_and_images(tmp_path: Path, tracer: OmniTracer) -> None:
@@ -181,6 +249,23 @@ def test_the_tracers_own_settings_of_an_engine_count() -> None:
         assert speech_options(own, engine) == own
     own = AsrOptions(engine="scribe", base_url="http://localhost:1", language="de")
     assert speech_options(own, "scribe_v2") == own.model_copy(update={"model": "scribe_v2"})
+
+
+def test_a_config_of_the_chunker_overrides_only_what_it_sets() -> None:
+    own = AsrOptions(engine="scribe", model="scribe_v1", min_chunk_s=2.0, max_chunk_s=9.0)
+    assert speech_options(own, "scribe_v2", ChunkerConfig()) == own
+    found = speech_options(own, "scribe_v2", ChunkerConfig(max_chunk_duration=4.0))
+    assert found == own.model_copy(update={"max_chunk_s": 4.0})
+    config = ChunkerConfig()
+    config.asr_model = "scribe_v2"
+    config.min_chunk_duration = 5.0
+    found = speech_options(own, "scribe_v2", config)
+    assert found == own.model_copy(update={"model": "scribe_v2", "min_chunk_s": 5.0})
+
+
+def test_without_settings_of_the_tracer_the_releases_values_hold() -> None:
+    found = speech_options(AsrOptions(), "scribe_v2", ChunkerConfig())
+    assert (found.model, found.min_chunk_s, found.max_chunk_s) == ("scribe_v2", 5.0, 60.0)
 
 
 def test_settings_of_one_engine_are_not_passed_to_another() -> None:

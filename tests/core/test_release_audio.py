@@ -160,6 +160,7 @@ def test_a_call_leaves_the_tracers_own_settings(tiny_model: str) -> None:
             {"audio_chunk_mode": "semantic", "chunker_config": {"device": "cpu"}},
             "chunker_config is a dict; make it with .*ChunkerConfig",
         ),
+        ({"chunker_config": 5}, "chunker_config is a int; make it with .*ChunkerConfig"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(
@@ -174,6 +175,8 @@ def test_an_unknown_speech_model_is_refused_with_the_valid_ones(tracer: OmniTrac
         UnknownName, match=r"asr_model='kaldi'; valid: .*no_asr, paraformer, scribe"
     ):
         tracer.trace_audio(PROMPT, SPEECH, "semantic", asr_model="kaldi")
+    with pytest.raises(UnknownName, match="asr_model='kaldi'; valid"):
+        tracer.trace_audio(PROMPT, SPEECH, asr_model="kaldi")
 
 
 def test_scribe_takes_its_key_from_the_environment(
@@ -194,14 +197,29 @@ def test_scribe_takes_its_key_from_the_environment(
         ({"timestamps_granularity": "character"}, r"='character'\): .*leave it 'word'"),
         ({"similarity_threshold": 0.5}, r"similarity_threshold=0.5\): .*leave it None"),
         ({"min_chunk_duration": -1.0}, r"ChunkerConfig.min_chunk_duration=-1.0: .*greater"),
+        (
+            {"min_chunk_duration": 9.0, "max_chunk_duration": 3.0},
+            r"min_chunk_duration=9.0 is above ChunkerConfig.max_chunk_duration=3.0; give",
+        ),
+        ({"min_chunk_duration": 61.0}, r"=61.0 is above ChunkerConfig.max_chunk_duration=60.0"),
     ],
 )
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"audio_chunk_mode": "semantic", "asr_model": "vad"},
+        {"audio_chunk_mode": "semantic", "asr_model": "no_asr"},
+        {"audio_chunk_mode": "semantic", "semantic_chunks": [{"start": 1.0, "end": 4.0}]},
+        {"audio_chunk_mode": "time_bins"},
+    ],
+    ids=["vad", "no_asr", "semantic_chunks", "time_bins"],
+)
 def test_settings_of_the_chunker_that_cannot_be_honoured_are_refused(
-    tracer: OmniTracer, setting: dict[str, object], remedy: str
+    tracer: OmniTracer, setting: dict[str, object], remedy: str, call: dict[str, object]
 ) -> None:
     config = ChunkerConfig(**setting)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=remedy) as caught:
-        tracer.trace_audio(PROMPT, SPEECH, "semantic", asr_model="vad", chunker_config=config)
+        tracer.trace_audio(PROMPT, SPEECH, **call, chunker_config=config)  # type: ignore[arg-type]
     assert "sk-secret" not in str(caught.value) + repr(config)
 
 

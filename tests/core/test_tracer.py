@@ -116,6 +116,13 @@ def test_failures_stay_in_their_place(tracer: OmniTracer) -> None:
         tracer.trace([CHAT, missing])
 
 
+def test_each_of_one_sample_is_a_list_of_one(tracer: OmniTracer) -> None:
+    for sample in (CHAT, parse_any(CHAT)):
+        (outcome,) = tracer.trace_each(sample)
+        assert isinstance(outcome, TraceResult)
+        assert outcome.response == CHAT["response"]
+
+
 def test_sampling_repeats_with_its_seed(tiny_model: str) -> None:
     request = {"messages": [{"role": "user", "content": "Tell me a story."}]}
     ids = [
@@ -166,13 +173,17 @@ def test_prepare_and_stream_take_what_trace_takes(tracer: OmniTracer, form: str)
     assert "".join(token.text for token in tracer.stream(sample)) == result.response
 
 
-@pytest.mark.parametrize("sample", ["The lamp is red.", b"bytes", 7])
+@pytest.mark.parametrize("sample", ["The lamp is red.", b"bytes", 7, None])
 def test_what_is_not_a_sample_is_refused_by_each(tracer: OmniTracer, sample: object) -> None:
-    for samples in ([sample], sample) if not isinstance(sample, int) else ([sample],):
+    with pytest.raises(InvalidSample, match=r"sample 1 is a .*; give a mapping"):
+        tracer.trace_each(sample)  # type: ignore[arg-type]
+    for samples in ([sample], sample):
         with pytest.raises(InvalidSample, match=r"sample 1 is a .*; give a mapping"):
             tracer.trace(samples)  # type: ignore[call-overload]
         with pytest.raises(InvalidSample, match=r"sample 1 is a .*; give a mapping"):
             tracer.backend.prepare(samples)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSample, match="prepare needs at least one sample"):
+        tracer.backend.prepare([])
     with pytest.raises(ConfigError, match="stream takes one sample, not a list"):
         list(tracer.stream([CHAT]))  # type: ignore[arg-type]
 
