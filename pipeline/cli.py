@@ -11,13 +11,19 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from omnitrace_core import __version__
 from omnitrace_core.errors import OmniTraceError
-from omnitrace_core.printable import PrintableFormatter, printable, printable_message
-from pipeline.commands.terminal import print_blocks, print_error, print_text, printable_warnings
+from omnitrace_core.printable import PrintableFormatter, printable
+from pipeline.commands.terminal import (
+    SafeParser,
+    print_blocks,
+    print_error,
+    print_text,
+    printable_warnings,
+)
 from pipeline.driver.stop_signals import stopping_on_signals
+from pipeline.plurals import counted
 
 Arguments = argparse.Namespace
 log = logging.getLogger(__name__)
@@ -35,7 +41,7 @@ class Verb:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run its verb; returns the exit code."""
-    arguments = _parse(argv)
+    arguments = parse_arguments(argv)
     _set_up_logging(arguments.verbose)
     run: Callable[[Arguments], int] = arguments.run
     try:
@@ -76,14 +82,12 @@ def _say_failure(message: str, verbose: bool) -> None:
     print_error(f"omnitrace: {message}")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Prints what is wrong with the arguments safely: a glob may have put any file name there."""
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """The arguments of a command line (by default this process's), with the verb's `run`.
 
-    def error(self, message: str) -> NoReturn:
-        super().error(printable_message(message))
-
-
-def _parse(argv: Sequence[str] | None) -> Arguments:
+    Raises:
+        SystemExit: the command line is not valid (code 2), or only asks for help (code 0).
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser(chosen=next((item for item in argv if not item.startswith("-")), None))
     arguments, rest = parser.parse_known_args(argv)
@@ -97,13 +101,13 @@ def _parse(argv: Sequence[str] | None) -> Arguments:
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser; only the chosen verb adds its arguments, which may load its module."""
-    parser = _Parser(
+    parser = SafeParser(
         prog="omnitrace",
         description="Which parts of the input made the model say that?",
         epilog="exit codes: 0 done, 1 crash, 2 usage, config or input, 4 incomplete",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    shared = _Parser(add_help=False)
+    shared = SafeParser(add_help=False)
     shared.add_argument("-v", "--verbose", action="store_true", help="tracebacks and debug logs")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
@@ -141,7 +145,8 @@ def _ingest(arguments: Arguments) -> int:
         overwrite=arguments.overwrite,
     )
     print_text(
-        f"{report.rows} samples from {report.files_read} files -> {len(report.shards)} shards:"
+        f"{counted(report.rows, 'sample')} from {counted(report.files_read, 'file')} -> "
+        f"{counted(len(report.shards), 'shard')}:"
     )
     for shard in report.shards:
         print_text(f"  {printable(shard)}")

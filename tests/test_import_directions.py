@@ -179,6 +179,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pipeline.storage": {"omnitrace_core base modules", "omnitrace_core.storage"},
     "pipeline.counters": {"stages.arrow"},
+    "pipeline.plurals": set(),
     "pipeline.config": {
         "omnitrace_core base modules",
         "omnitrace_core.reader",
@@ -196,6 +197,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline.run_folder": {
         "omnitrace_core base modules",
         "stages.arrow",
+        "pipeline.plurals",
         "pipeline.storage",
         "pipeline.config",
         "pipeline.planning",
@@ -222,6 +224,7 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.tracing.signals",
         "stages.arrow",
         "stages.records",
+        "pipeline.plurals",
         "pipeline.storage",
         "pipeline.config",
         "pipeline.planning",
@@ -253,6 +256,7 @@ ALLOWED: dict[str, set[str]] = {
         "stages.arrow",
         "stages.records",
         "stages.settings_change",
+        "pipeline.plurals",
         "pipeline.storage",
         "pipeline.config",
         "pipeline.run_folder",
@@ -260,6 +264,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pipeline.cli": {
         "omnitrace_core base modules",
+        "pipeline.plurals",
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",

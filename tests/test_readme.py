@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import _parse, main
+from pipeline.cli import main, parse_arguments
 from tests.conftest import ROOT
 from tests.pipeline.conftest import local_ray
 from training.demo.corpus import make_corpus
@@ -91,7 +91,7 @@ def test_tree_names_every_module_of_the_core() -> None:
 def test_commands_in_the_page_on_clusters_parse() -> None:
     document = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     lines = commands("omnitrace", blocks_of(document))
-    assert {_parse(line[1:]).verb for line in lines} == {"ingest", "run"}
+    assert {parse_arguments(line[1:]).verb for line in lines} == {"ingest", "run"}
     roots = [line for line in lines if "--media-root" in line or "--inline-media" in line]
     assert len(roots) == 2
     assert commands("ray") == [], "only docs/cluster.md has these commands"

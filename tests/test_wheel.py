@@ -37,6 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_demos_commands_run_beside_folders_with_our_names(site: Path, tmp_path: Path) -> None:
     # Ray puts the driver's working directory first on the import path of its workers.
     for name in PACKAGES:

@@ -13,6 +13,7 @@ from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.printable import printable
 from pipeline.commands.terminal import Block, Table
+from pipeline.plurals import counted
 from pipeline.storage.folder import Folder
 
 Record: TypeAlias = dict[str, object]  # a Parquet row as pyarrow gives it
@@ -46,7 +47,9 @@ def inspect_sample(run_folder: str, sample_id: str) -> list[Block]:
             blocks.append(printable(folder.url(name)))
             blocks += _sample_blocks(sample, spans, heatmaps)
     if not blocks:
-        raise ConfigError(f"no sample {sample_id!r} in the {len(files)} shards under {run_folder}")
+        raise ConfigError(
+            f"no sample {sample_id!r} in the {counted(len(files), 'shard')} under {run_folder}"
+        )
     return blocks
 
 

@@ -9,6 +9,7 @@ import yaml
 from omnitrace_core.printable import printable_message
 from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
+from pipeline.plurals import counted
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
@@ -30,18 +31,19 @@ def plan_text(planned: PlannedRun) -> str:
     removed = planned.manifests.keys() - {shard.name for shard in plan.shards}
     lines = [
         f"run     {identity.run_id} of {identity.date} (fingerprint {identity.fingerprint})",
-        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards "
+        f"reads   {counted(plan.n_rows, 'sample')} in {counted(len(plan.shards), 'shard')} "
         f"under {planned.config.input.path}",
         f"model   {planned.config.model.path}",
-        f"does    {plan.n_chunks} chunks of up to {plan.chunk_samples} samples; "
-        f"{done} of {len(plan.shards)} shards are published already",
+        f"does    {counted(plan.n_chunks, 'chunk')} of up to "
+        f"{counted(plan.chunk_samples, 'sample')}; {_published(done, len(plan.shards))} already",
         f"writes  {identity.folder.root}",
     ]
     if repeats:
-        lines.append(f"note    {repeats} rows repeat an earlier sample_id and become error rows")
+        lines.append(f"note    error rows for {counted(repeats, 'repeat')} of an earlier sample_id")
     if removed:
         lines.append(
-            f"note    deletes the published files of {len(removed)} shards that left the input"
+            f"note    deletes the published files of {counted(len(removed), 'shard')} "
+            "that left the input"
         )
     return _text(lines)
 
@@ -54,9 +56,10 @@ def recuration_text(recuration: Recuration) -> str:
     lines = [
         f"curates {run.folder.root}",
         f"        run {run.run_id} of {run.run_date} (fingerprint {run.fingerprint})",
-        f"reads   {plan.n_rows} samples in {len(plan.shards)} shards: {', '.join(_read(change))}",
+        f"reads   {counted(plan.n_rows, 'sample')} in {counted(len(plan.shards), 'shard')}: "
+        f"{', '.join(_read(change))}",
         *(f"changes {key}: {old} -> {new}" for key, (old, new) in recuration.changed.items()),
-        f"does    {n_chunks} chunks; {done} of {len(plan.shards)} shards are published already",
+        f"does    {counted(n_chunks, 'chunk')}; {_published(done, len(plan.shards))} already",
         f"writes  {', '.join(kept_tables(recuration.config.trace))} to {recuration.folder.root}",
     ]
     if not recuration.changed:
@@ -80,9 +83,9 @@ def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
         _text(
             [
                 f"run {verdict.run_id}: {verdict.reason}",
-                f"{verdict.n_rows} samples: {verdict.n_ok} ok, {verdict.n_error} errors; "
-                f"{verdict.n_spans} spans; "
-                f"{verdict.n_published} of {verdict.n_shards} shards published",
+                f"{counted(verdict.n_rows, 'sample')}: {verdict.n_ok} ok, "
+                f"{counted(verdict.n_error, 'error')}; {counted(verdict.n_spans, 'span')}; "
+                f"{_published(verdict.n_published, verdict.n_shards)}",
             ]
         )
     ]
@@ -94,6 +97,10 @@ def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
         columns = ("table", "files", "rows")
         blocks += ["", Table(columns, rows, right=frozenset(columns[1:]))]
     return [*blocks, "", _text([f"written to {folder.root}"])]
+
+
+def _published(number: int, total: int) -> str:
+    return f"{number} of {counted(total, 'shard')} published"
 
 
 def _count_table(name: str, counts: Mapping[str, int]) -> Table:

@@ -6,6 +6,7 @@ they are. On a terminal tables are drawn with Rich; in pipes and logs they are a
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TextIO, TypeAlias
+from typing import NoReturn, TextIO, TypeAlias
 
 from omnitrace_core.printable import printable, printable_message
 
@@ -37,6 +38,14 @@ class Table:
 
 
 Block: TypeAlias = str | Table
+
+
+class SafeParser(argparse.ArgumentParser):
+    """Prints what is wrong with the arguments safely: a glob may have put any file name there."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message to stderr, and end with exit code 2."""
+        super().error(printable_message(message))
 
 
 def print_text(text: str, stream: TextIO | None = None) -> None:

@@ -21,6 +21,7 @@ from pipeline.commands.input_files import find_files
 from pipeline.commands.json_records import ParsedRecord
 from pipeline.commands.terminal import print_error, print_text
 from pipeline.config import RunConfig, make_config
+from pipeline.plurals import counted
 from pipeline.run_folder.verdict import ExitCode
 from stages.guards.row_guard import RowError, guarded
 
@@ -93,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     failed = sum(record["status"] == "error" for record in records)
     _write(records, arguments.output_path)
     if arguments.output_path != "-":
-        print_text(f"{len(records)} samples, {failed} errors -> {printable(arguments.output_path)}")
+        counts = f"{counted(len(records), 'sample')}, {counted(failed, 'error')}"
+        print_text(f"{counts} -> {printable(arguments.output_path)}")
     return ExitCode.INCOMPLETE if failed else ExitCode.DONE
 
 
@@ -253,7 +255,11 @@ def _write(records: list[dict[str, object]], output: str) -> None:
     else:
         text = json.dumps(records, ensure_ascii=False, indent=1) + "\n"
     text = json_printable(text)
-    if output == "-":
-        sys.stdout.write(text)
+    if output != "-":
+        Path(output).write_text(text, encoding="utf-8")
         return
-    Path(output).write_text(text, encoding="utf-8")
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # an older encoding: JSON can write every letter in ASCII
+        text = json_printable(json.dumps(records, indent=1) + "\n")
+    sys.stdout.write(text)

@@ -8,6 +8,7 @@ import time
 from typing import TextIO
 
 from omnitrace_core.printable import printable
+from pipeline.plurals import counted
 from pipeline.run_folder.commit import CommittedChunk
 
 _TERMINAL_EVERY_S = 0.2
@@ -75,7 +76,7 @@ class Progress:
         if self._n_replicas and wall_s > 0:
             busy = self._trace_s / (self._n_replicas * wall_s)
             fields += [f"{self._tokens / wall_s:.1f} tokens/s", f"models busy {min(busy, 1):.0%}"]
-        fields += [f"{self._errors} errors", f"ETA {_duration(left_s)}"]
+        fields += [counted(self._errors, "error"), f"ETA {_duration(left_s)}"]
         return ", ".join(fields)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from pipeline.driver.run_description import describe_run
 from pipeline.driver.schedule import Schedule
 from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.planning.identity import record_run_date
+from pipeline.plurals import counted
 from pipeline.run_folder.attempt_log import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
 from pipeline.run_folder.commit import ExecuteChunks
@@ -214,7 +215,7 @@ class _Driver:
             return None
         return StopReason(
             ExitCode.INCOMPLETE,
-            f"{n_missing} shards are not complete: chunks did not come back from the graph; "
+            f"chunks of {counted(n_missing, 'shard')} did not come back from the graph; "
             "run the same command again to finish the missing work",
         )
 

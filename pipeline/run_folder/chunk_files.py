@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from omnitrace_core.errors import RunError
 from pipeline.planning.plan import Chunk
+from pipeline.plurals import counted
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import row_key
 from stages.arrow.table_schema import CHUNK_FILE
@@ -87,7 +88,8 @@ def check_chunk_rows(records: pa.Table, shard: str, first_row: int, n_rows: int)
     if found != expected:
         lost, added = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
         raise RunError(
-            f"{shard}, rows {first_row} to {first_row + n_rows}: {sum(lost.values())} rows lost "
+            f"{shard}, rows {first_row} to {first_row + n_rows}: "
+            f"{counted(sum(lost.values()), 'row')} lost "
             f"{list(lost)[:3]}, {sum(added.values())} not planned {list(added)[:3]}"
         )
     if count_by_status(records).keys() - {"ok", "error"}:

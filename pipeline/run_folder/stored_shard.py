@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import RunError
+from pipeline.plurals import counted
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.table_files import table_name
 from pipeline.storage.folder import Folder
@@ -94,7 +95,9 @@ class _Cursor:
             taken.append(self._cut(min(n_rows, len(self._buffer))))
             n_rows -= len(taken[-1])
         if n_rows:
-            raise RunError(f"{self._url} lacks {n_rows} rows that its manifest counts; run again")
+            raise RunError(
+                f"{self._url} lacks {counted(n_rows, 'row')} that its manifest counts; run again"
+            )
         return pa.concat_tables([self._empty, *taken])
 
     def rows_of(self, keys: pa.ChunkedArray) -> pa.Table:

@@ -79,9 +79,9 @@ def test_dry_run_prints_everything_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "chunk_samples: 2" in printed
     assert "- attraw" in printed
-    assert "reads   3 samples in 1 shards" in printed
-    assert "does    2 chunks of up to 2 samples; 0 of 1 shards are published already" in printed
-    assert "1 rows repeat an earlier sample_id" in printed
+    assert "reads   3 samples in 1 shard" in printed
+    assert "does    2 chunks of up to 2 samples; 0 of 1 shard published already" in printed
+    assert "error rows for 1 repeat of an earlier sample_id" in printed
     assert f"{tmp_path}/output/run_date=" in printed
     assert not (tmp_path / "output").exists()
 
@@ -240,7 +240,7 @@ def test_ingest_then_plan(config: str, tmp_path: Path, capsys: pytest.CaptureFix
     )
     dest = str(tmp_path / "shards")
     assert main(["ingest", str(tmp_path / "chat.jsonl"), dest]) == 0
-    assert "1 samples from 1 files -> 1 shards" in capsys.readouterr().out
+    assert "1 sample from 1 file -> 1 shard:" in capsys.readouterr().out
     assert main(["run", config, f"input.path={dest}", "--dry-run"]) == 0
-    assert "reads   1 samples in 1 shards" in capsys.readouterr().out
+    assert "reads   1 sample in 1 shard" in capsys.readouterr().out
     assert main(["ingest", str(tmp_path / "none.jsonl"), dest]) == 2

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cli import _parse
+from pipeline.cli import parse_arguments
 from pipeline.config import RunConfig, load_config
 from pipeline.driver.ray_session import reserved_cpus, reserved_gpus
 from tests.conftest import ROOT
@@ -44,7 +44,7 @@ def _config(entrypoint: str) -> RunConfig:
     """The config that an entrypoint loads; its command line must be valid, its file must exist."""
     program, *rest = shlex.split(entrypoint)
     assert program == "omnitrace"
-    arguments = _parse(rest)
+    arguments = parse_arguments(rest)
     assert arguments.verb == "run"
     return load_config(str(MOUNTED[arguments.config]), arguments.overrides)
 

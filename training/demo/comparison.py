@@ -6,6 +6,7 @@ but its labels, so any labelled run can be compared.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ Record: TypeAlias = Mapping[str, Any]  # a Parquet row as pyarrow gives it
 class Pair:
     """A chosen source beside the planted evidence that it carries; either may be missing.
 
-    chosen: a row of the span's sources. text: of the first unit that carries the evidence.
+    chosen: a row of the span's sources. text: the words of a planted text, else "".
     """
 
     chosen: Record | None
@@ -33,11 +34,15 @@ class Pair:
 class ScoredStatement:
     """A labelled statement with what the run chose for it.
 
+    task: of the sample's metadata, "" if there is none. question: the texts of the sample that are
+    no evidence; if it asks one question per labelled statement, the one that belongs to it.
     was_said: whether a span of the response makes the statement. modality: of the planted evidence,
     `mixed` if it has several. f1: of the chosen sources, 0 for a statement that was not said.
     """
 
     sample_id: str
+    task: str
+    question: str
     statement: str
     was_said: bool
     pairs: tuple[Pair, ...]
@@ -61,19 +66,25 @@ def score_statements(sample: Record, spans: Sequence[Record]) -> Iterator[Scored
     labelled as resting on nothing are left out.
     """
     units = [_from_row(SourceUnit, unit) for unit in sample["units"]]
-    labels = [label for label in sample["labels"] or [] if label["sources"]]
+    parts = [part for message in sample["messages"] for part in message["content"]]
+    labels = sample["labels"] or []
+    questions = _questions(parts, len(labels))
     matches = match_statements(
-        [label["statement"] for label in labels], [span["text"] for span in spans]
+        [label["statement"] for label in labels if label["sources"]],
+        [span["text"] for span in spans],
     )
-    for label, match in zip(labels, matches, strict=True):
+    resting = [pair for pair in zip(labels, questions, strict=True) if pair[0]["sources"]]
+    for (label, question), match in zip(resting, matches, strict=True):
         planted = [_from_row(LabelSource, source) for source in label["sources"]]
         chosen = [] if match is None else _by_rank(spans[match]["sources"])
         modalities = {source.modality for source in planted}
         yield ScoredStatement(
             sample_id=sample["sample_id"],
+            task=dict(sample["metadata"] or ()).get("task", ""),
+            question=question,
             statement=label["statement"],
             was_said=match is not None,
-            pairs=tuple(_pairs(chosen, planted, units)),
+            pairs=tuple(_pairs(chosen, planted, units, parts)),
             modality=modalities.pop() if len(modalities) == 1 else "mixed",
             f1=f1([source["unit_id"] for source in chosen], evidence_facts(planted, units)),
         )
@@ -99,7 +110,10 @@ def _by_rank(sources: Sequence[Record]) -> list[Record]:
 
 
 def _pairs(
-    chosen: Sequence[Record], planted: Sequence[LabelSource], units: Sequence[SourceUnit]
+    chosen: Sequence[Record],
+    planted: Sequence[LabelSource],
+    units: Sequence[SourceUnit],
+    parts: Sequence[Record],
 ) -> Iterator[Pair]:
     """The chosen sources by rank, each with its evidence; then the evidence that was missed."""
     by_id = {unit.unit_id: unit for unit in units}
@@ -111,13 +125,23 @@ def _pairs(
             yield Pair(source, None)
             continue
         missing.remove(evidence)
-        yield Pair(source, evidence, _text(evidence, units))
+        yield Pair(source, evidence, _text(evidence, parts))
     for evidence in missing:
-        yield Pair(None, evidence, _text(evidence, units))
+        yield Pair(None, evidence, _text(evidence, parts))
 
 
-def _text(evidence: LabelSource, units: Sequence[SourceUnit]) -> str:
-    return next((unit.text for unit in units if carries(unit, evidence)), "")
+def _text(evidence: LabelSource, parts: Sequence[Record]) -> str:
+    """The words of a planted text; all of its part if the label names no characters."""
+    text = parts[evidence.part_index]["text"] if evidence.modality == "text" else ""
+    return str(text)[evidence.char_start : evidence.char_end]
+
+
+def _questions(parts: Sequence[Record], n_statements: int) -> list[str]:
+    """The question of each labelled statement."""
+    texts = [part["text"] for part in parts if part["type"] == "text" and not part["evidence"]]
+    whole = " ".join(texts)
+    each = re.findall(r"\S[^?]*\?", whole)
+    return each if len(each) == n_statements else [whole] * n_statements
 
 
 def _from_row(kind: Any, row: Record) -> Any:

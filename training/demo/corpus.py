@@ -8,12 +8,11 @@ generates the responses of the others.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.commands.terminal import print_text
+from pipeline.commands.terminal import SafeParser, print_text
 from training.demo.media import write_broken_media, write_media
 from training.world.files import world_row
 from training.world.tasks import TASK_NAMES, make_sample
@@ -272,7 +271,7 @@ def _mixed_rows() -> list[Row]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.demo.corpus", description=__doc__)
+    parser = SafeParser(prog="python -m training.demo.corpus", description=__doc__)
     parser.add_argument("dest", type=Path, help="folder to write the corpus to")
     parser.add_argument("--with-errors", action="store_true", help="add rows that must fail")
     parser.add_argument("--planted", type=int, default=0, help="samples of each planted task")

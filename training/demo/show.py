@@ -7,7 +7,6 @@ do, and three commands to try next. Only Parquet is read.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections import Counter
@@ -17,7 +16,8 @@ from pathlib import Path
 
 from omnitrace_core.printable import printable
 from omnitrace_core.records import LabelSource
-from pipeline.commands.terminal import Block, Table, print_blocks, print_error
+from pipeline.commands.terminal import Block, SafeParser, Table, print_blocks, print_error
+from pipeline.plurals import counted
 from training.demo.comparison import (
     Pair,
     Record,
@@ -30,14 +30,14 @@ EXAMPLES_PER_MODALITY = 2
 _TEXT_CHARS, _STATEMENT_CHARS, _MESSAGE_CHARS = 44, 44, 160
 _INTRODUCTION = """
 The demo asks about a small world in which every sentence of an answer rests on evidence that was
-planted in the input. Here are sentences for which OmniTrace found exactly that evidence (mass: the
-mean of the signal on a source):
+planted in the input. Here are answers for which OmniTrace chose exactly the source units that hold
+the evidence (mass: the mean of the signal on a source):
 """
 _OUTSIDE = """\
-{count} of the samples are about other things: speech, pictures and clips of all kinds. They were
-traced like the others, but the demo's tiny model knows nothing outside of its world. What it says
-and attends to there means nothing, so it is not shown. In its world, the model guesses where it has
-to count or compare. configs/qwen2_5_omni.yaml is for the full-size model.
+Outside of that world ({count}): other texts, speech, pictures and clips, some with a response
+written by hand. They were traced like the others, but the demo's tiny model knows only its world.
+What it answers and attends to outside of it means nothing, so it is not shown. In its world, it
+guesses where it has to count or compare. configs/qwen2_5_omni.yaml is for the full-size model.
 """
 _TABLES = ("samples", "spans", "traces", "heatmaps")
 _SAMPLE_COLUMNS = [
@@ -49,6 +49,8 @@ _SAMPLE_COLUMNS = [
     "message",
     "units",
     "labels",
+    "messages",
+    "metadata",
 ]
 _SPAN_COLUMNS = ["row_key", "span_index", "text", "sources"]
 
@@ -137,18 +139,25 @@ def source_name(source: Record) -> str:
 
 
 def examples(statements: Sequence[ScoredStatement]) -> list[ScoredStatement]:
-    """Statements whose sources are exactly the planted evidence: some of each modality.
+    """Statements whose sources are exactly the units that hold the planted evidence.
 
-    At most one of a sample, so that they differ.
+    Some of each modality: at most one of a sample, and of different tasks as far as there are such.
     """
+    right = [statement for statement in statements if statement.f1 == 1.0]
     chosen: dict[str, ScoredStatement] = {}
     count: Counter[str] = Counter()
-    for statement in statements:
-        is_full = count[statement.modality] == EXAMPLES_PER_MODALITY
-        if statement.f1 == 1.0 and statement.sample_id not in chosen and not is_full:
-            chosen[statement.sample_id] = statement
-            count[statement.modality] += 1
-    return list(chosen.values())
+    tasks: set[tuple[str, str]] = set()
+    for may_repeat_task in (False, True):
+        for statement in right:
+            task = (statement.modality, statement.task)
+            is_full = count[statement.modality] == EXAMPLES_PER_MODALITY
+            is_new = statement.sample_id not in chosen and (may_repeat_task or task not in tasks)
+            if is_new and not is_full:
+                chosen[statement.sample_id] = statement
+                count[statement.modality] += 1
+                tasks.add(task)
+    modalities = list(dict.fromkeys(statement.modality for statement in right))
+    return sorted(chosen.values(), key=lambda statement: modalities.index(statement.modality))
 
 
 def _read(run: Path, table: str, columns: Sequence[str]) -> list[Record]:
@@ -174,7 +183,7 @@ def _example_blocks(report: Report) -> Iterator[Block]:
     rows = [row for statement in found for row in _example_rows(statement)]
     yield _INTRODUCTION
     yield Table(
-        ("the model said", "mass", "OmniTrace's source", "planted evidence"),
+        ("question and answer", "mass", "OmniTrace's source", "planted evidence"),
         rows,
         right=frozenset({"mass"}),
     )
@@ -182,6 +191,8 @@ def _example_blocks(report: Report) -> Iterator[Block]:
 
 
 def _example_rows(statement: ScoredStatement) -> Iterator[tuple[str, ...]]:
+    if statement.question:
+        yield (_clip(statement.question, _MESSAGE_CHARS), "", "", "")
     text = _quote(statement.statement, _STATEMENT_CHARS)
     for pair in statement.pairs:
         yield (text, *_pair_cells(pair))
@@ -193,15 +204,13 @@ def _pair_cells(pair: Pair) -> tuple[str, str, str]:
     if pair.chosen is not None:
         mass, source = f"{pair.chosen['mass']:.2f}", source_name(pair.chosen)
     if pair.planted is not None:
-        planted = _planted_name(pair.planted)
+        planted = _planted_name(pair.planted, pair.text)
     return mass, source, planted
 
 
-def _planted_name(evidence: LabelSource) -> str:
-    if evidence.modality == "text" and evidence.char_start is not None:
-        return f"text part {evidence.part_index} [{evidence.char_start}:{evidence.char_end}]"
+def _planted_name(evidence: LabelSource, text: str) -> str:
     return source_name(
-        {**asdict(evidence), "kind": evidence.modality, "text": "", "transcript": ""}
+        {**asdict(evidence), "kind": evidence.modality, "text": text, "transcript": ""}
     )
 
 
@@ -240,13 +249,14 @@ def _error_blocks(samples: Sequence[Record]) -> Iterator[Block]:
 
 def _total_blocks(run: Path, report: Report) -> Iterator[Block]:
     n_ok = sum(sample["status"] == "ok" for sample in report.samples)
-    tables = ", ".join(f"{table}/ {n:,} rows" for table, n in report.n_rows.items() if n)
+    tables = ", ".join(f"{table}/ {counted(n, 'row')}" for table, n in report.n_rows.items() if n)
     yield (
-        f"{len(report.samples)} samples ({n_ok} ok, {len(report.samples) - n_ok} errors), "
+        f"{counted(len(report.samples), 'sample')} ({n_ok} ok, "
+        f"{counted(len(report.samples) - n_ok, 'error')}), "
         f"as Parquet in\n{printable(run)}:\n{tables}.\n"
     )
     if report.n_outside:
-        yield _OUTSIDE.format(count=report.n_outside)
+        yield _OUTSIDE.format(count=counted(report.n_outside, "sample"))
 
 
 def _next_blocks(folder: Path, report: Report) -> Iterator[Block]:
@@ -254,17 +264,17 @@ def _next_blocks(folder: Path, report: Report) -> Iterator[Block]:
     named += [sample["sample_id"] for sample in report.samples if sample["sample_id"]]
     omnitrace, python = _command("omnitrace"), _command("python")
     where = shlex.quote(str(folder))
-    spans = f"{folder.as_posix()}/**/spans/*.parquet".replace("'", "''")
+    spans = shlex.quote(f"{folder.as_posix()}/**/spans/*.parquet")
     yield "Three things to try next"
     yield ""
     yield "1. Look at one sample: its messages, its response, the sources of each sentence."
     yield f"   {omnitrace} inspect {where} {shlex.quote(named[0] if named else 'SAMPLE_ID')}"
     yield ""
     yield "2. Ask the tables: how much do text, pictures, sound and video support?"
-    yield f"   {python} -c \"import duckdb; duckdb.sql('''"
+    yield f'   {python} -c \'import duckdb, sys; duckdb.sql("""'
     yield "     select source.modality, count(*) as n, round(avg(source.mass), 3) as mean_mass"
-    yield f"     from (select unnest(sources) as source from '{spans}')"
-    yield "     group by all order by n desc''').show()\""
+    yield "     from (select unnest(sources) as source from read_parquet($1))"
+    yield f'     group by all order by n desc""", params=sys.argv[1:]).show()\' {spans}'
     yield ""
     yield "3. Curate the run again with the paper's settings. The model is not needed for it."
     yield f"   {omnitrace} curate {where} out/mine/paper curation.preset=paper"
@@ -293,7 +303,7 @@ def _clip(text: str, width: int) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the report; 2 if there is no run, or several."""
-    parser = argparse.ArgumentParser(prog="python -m training.demo.show", description=__doc__)
+    parser = SafeParser(prog="python -m training.demo.show", description=__doc__)
     parser.add_argument("run", type=Path, help="a run's folder, or the output folder of one run")
     arguments = parser.parse_args(argv)
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,19 @@ def test_one_bad_sample_does_not_cost_the_others(tmp_path: Path, tiny_model: str
     assert records[1]["error_code"] == "media_missing"
     assert str(tmp_path / "gone.png") in str(records[1]["message"])
     assert "not an object" in str(records[2]["message"])
+
+
+def test_prints_json_in_the_encoding_of_stdout(
+    tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps([{**LAMP, "answer": "r\u00e9verb\u00e8re \U0001f4a1"}]))
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert main(["trace", str(source), "--output_path", "-", "--model", tiny_model]) == 0
+    sys.stdout.flush()
+    (record,) = json.loads(printed.getvalue())
+    assert record["reference_answer"] == "r\u00e9verb\u00e8re \U0001f4a1"
 
 
 def test_limit_and_jsonl(tmp_path: Path, tiny_model: str) -> None:

@@ -140,7 +140,7 @@ def test_input_is_listed_and_model_hashed_once_per_command(
         return run(planned, Worker(planned.folder), take_lease=take_lease)
 
     monkeypatch.setattr("pipeline.driver.run.run", without_ray)
-    for expected in ("0 of 3 shards are published already", "this run is finished: nothing to do"):
+    for expected in ("0 of 3 shards published already", "this run is finished: nothing to do"):
         assert main(["run", str(config)]) == 0
         assert expected in capsys.readouterr().out
         assert costs == ["list", "hash"]

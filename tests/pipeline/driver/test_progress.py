@@ -20,7 +20,7 @@ def test_line_has_counts_rate_and_eta() -> None:
     progress.update(_chunk())
     progress.update(_chunk(n_error=1))
     assert progress.line(wall_s=4.0) == (
-        "2/100 chunks, 8/400 samples, 2.00 samples/s, 1 errors, ETA 0:03:16"
+        "2/100 chunks, 8/400 samples, 2.00 samples/s, 1 error, ETA 0:03:16"
     )
 
 

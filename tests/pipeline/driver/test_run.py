@@ -116,7 +116,7 @@ def test_missing_chunks_make_a_run_incomplete(folder: Path) -> None:
     planned = planned_run(config_for(folder))
     verdict = run(planned, lambda chunks: Worker(planned.folder)(chunks[1:]))
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
-    assert "1 shards are not complete" in verdict.reason
+    assert "chunks of 1 shard did not come back" in verdict.reason
     assert verdict.n_rows == 3
 
 
@@ -177,7 +177,7 @@ def test_chunk_with_a_lost_or_foreign_row_is_not_committed(folder: Path) -> None
     chunk = next(planned.plan.chunks(planned.plan.shards[0]))
     table = Worker(planned.folder).records(chunk)
     twice = pa.concat_arrays([sample_structs(table).slice(0, 1), sample_structs(table).slice(0, 1)])
-    with pytest.raises(RunError, match=r"a\.parquet, rows 0 to 2: 1 rows lost .*a\.parquet:1"):
+    with pytest.raises(RunError, match=r"a\.parquet, rows 0 to 2: 1 row lost .*a\.parquet:1"):
         commit_chunk(with_rows(table, twice), planned.folder)
     assert not planned.folder.exists(chunk_file_name(chunk.key))
 

@@ -34,6 +34,21 @@ def evidence(modality: str, part_index: int, **place: Any) -> dict[str, Any]:
 
 SAMPLE = {
     "sample_id": "a",
+    "messages": [
+        {
+            "content": [
+                {"type": "text", "text": "It is red.", "evidence": True},
+                {"type": "image", "text": None, "evidence": True},
+                {"type": "audio", "text": None, "evidence": True},
+                {
+                    "type": "text",
+                    "text": "Which is red? What came? Who said so?",
+                    "evidence": False,
+                },
+            ]
+        }
+    ],
+    "metadata": [("task", "mixed")],
     "units": UNITS,
     "labels": [
         label("The circle is red.", evidence("image", 1)),
@@ -76,3 +91,14 @@ def test_each_source_stands_beside_the_evidence_it_carries() -> None:
     ]
     assert pairs == [(0, None), (1, "image"), (2, "audio"), (None, "text"), (None, "text")]
     assert bell.pairs[1].text == "It is red."
+    assert unsaid.pairs[0].text == " i", "the words that the label names"
+
+
+def test_each_statement_has_its_question_and_its_task() -> None:
+    found = list(score_statements(SAMPLE, SPANS))
+    assert [item.question for item in found] == ["Which is red?", "What came?", "Who said so?"]
+    assert {item.task for item in found} == {"mixed"}
+    (fewer, _) = score_statements(
+        {**SAMPLE, "labels": SAMPLE["labels"][:2], "metadata": None}, SPANS
+    )
+    assert (fewer.question, fewer.task) == ("Which is red? What came? Who said so?", "")

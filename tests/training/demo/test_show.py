@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from pipeline.commands.terminal import WIDTH, plain
 from stages.arrow.table_schema import SAMPLES, SPANS
-from training.demo import show
+from training.demo import corpus, show
+from training.demo.comparison import ScoredStatement
 
 HOSTILE = "\x1b[2J a\x07\n\u202e"
 
@@ -32,6 +34,15 @@ UNITS = [
 ]
 
 
+QUESTION = "Where is the lamp?"
+PARTS = [
+    {"type": "text", "text": LAMP, "evidence": True},
+    {"type": "audio", "uri": "bell.wav", "evidence": True},
+    {"type": "image", "uri": "shape.png", "evidence": True},
+    {"type": "text", "text": QUESTION, "evidence": False},
+]
+
+
 def label(statement: str, *evidence: dict[str, object]) -> dict[str, object]:
     sources = [{"part_index": 0, **source} for source in evidence]
     return {"statement": statement, "char_start": 0, "char_end": 1, "sources": sources}
@@ -44,7 +55,7 @@ def sample(row: int, **fields: object) -> dict[str, object]:
         "status": "ok",
         "units": UNITS,
         "labels": [],
-        "messages": [],
+        "messages": [{"role": "user", "content": PARTS}],
         "notes": [],
         "schema_version": 1,
         **fields,
@@ -97,20 +108,21 @@ def test_what_was_right_comes_first_and_nothing_of_another_world(run: Path) -> N
     text = plain(show.blocks(run))
     assert all(line.isprintable() for line in text.split("\n"))
     in_order = [
-        r'"It is in the kitchen\." +0\.50  text part 0 "The lamp is in the kitchen\." +'
-        r"text part 0 \[0:27\]",
+        r"^Where is the lamp\?$",
+        r'"It is in the kitchen\." +0\.50  text part 0 "The lamp is in the  +'
+        r'text part 0 "The lamp is in the$',
         r"All sentences with planted evidence",
         r"audio +1 +1 +0\.67",
         r"text +3 +2 +0\.67",
         r"Errors",
         r"row 0:4 +decode_media +media_missing +media/nowhere\.png: no such file",
-        r"5 samples \(4 ok, 1 errors\), as Parquet in",
+        r"5 samples \(4 ok, 1 error\), as Parquet in",
         r"samples/ 5 rows, spans/ 4 rows",
-        r"1 of the samples are about other things",
+        r"Outside of that world \(1 sample\)",
         r"not shown",
         r"Three things to try next",
     ]
-    places = [re.search(pattern, text) for pattern in in_order]
+    places = [re.search(pattern, text, flags=re.M) for pattern in in_order]
     assert None not in places
     starts = [place.start() for place in places if place is not None]
     assert starts == sorted(starts)
@@ -146,6 +158,43 @@ def test_the_commands_to_try_next_work(run: Path, tmp_path: Path) -> None:
     assert LAMP in done.stdout
     assert f"inspect {tmp_path / 'output'} sample-0" in inspect
     assert f"curate {tmp_path / 'output'} out/mine/paper curation.preset=paper" in curate
+
+
+def test_the_query_finds_a_folder_with_an_odd_name(run: Path, tmp_path: Path) -> None:
+    odd = run.parent.parent.rename(tmp_path / """it's $HOME `x` "y" """)
+    (query,) = re.findall(r"^   (\S+ -c (?:.|\n     )*)$", plain(show.blocks(odd)), flags=re.M)
+    done = subprocess.run(["bash", "-c", query], capture_output=True, text=True, check=True)
+    assert re.search(r"text .* 2 ", done.stdout)
+
+
+def test_examples_are_of_different_tasks_where_there_are_such() -> None:
+    def statement(number: int, modality: str, task: str, f1: float = 1.0) -> ScoredStatement:
+        return ScoredStatement(f"s{number}", task, "", "Yes.", True, (), modality, f1)
+
+    found = show.examples(
+        [
+            statement(0, "text", "where"),
+            statement(1, "text", "where"),
+            statement(2, "audio", "after"),
+            statement(3, "text", "who", f1=0.5),
+            statement(4, "text", "who"),
+            statement(5, "text", "both"),
+            statement(6, "audio", "after"),
+        ]
+    )
+    assert [item.sample_id for item in found] == ["s0", "s4", "s2", "s6"]
+
+
+@pytest.mark.parametrize("main", [show.main, corpus.main])
+def test_wrong_arguments_are_printed_safely(
+    main: Callable[[list[str]], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["folder", f"more{HOSTILE}"])
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert r"more\x1b[2J" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
 
 
 def test_the_one_run_below_a_folder_is_found(
