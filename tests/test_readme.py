@@ -39,7 +39,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
     """A folder in which the steps of `make demo` were done."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "configs").symlink_to(ROOT / "configs")
-    make_corpus(folder / "out/demo/corpus")
+    make_corpus(folder / "out/demo/corpus", planted=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["ingest", "out/demo/corpus/samples.jsonl", "out/demo/input"]) == 0
@@ -56,8 +56,8 @@ def test_commands_run(
     for line in commands("omnitrace"):
         assert main(line[1:]) == 0, line
     shown = capsys.readouterr().out
-    assert "14 samples: 14 ok, 0 errors" in shown
-    assert "yellow" in shown
+    assert "32 samples: 32 ok, 0 errors" in shown
+    assert "The triangle is white." in shown
 
 
 def test_python_runs(
@@ -71,6 +71,10 @@ def test_python_runs(
         exec(compile(body, "README.md", "exec"), names)
     shown = capsys.readouterr().out
     assert "There is a red circle on the left." in shown
+    assert re.findall(r"^' (tunnel|hotel)' 0\.\d\d .* brought the (\w+)", shown, flags=re.M) == [
+        ("tunnel", "shovel"),
+        ("hotel", "plate"),
+    ]
 
 
 def test_make_targets_and_named_files_exist() -> None:
