@@ -37,16 +37,27 @@
             └── LeaseLost              another driver took over the run
 
 A sample error carries a stable `code`; tools group error rows by it. A message says what was wrong,
-the value found, and the remedy.
+the value found, and the remedy. Values come from samples, so `str(error)`, which Python also prints
+in a traceback, is safe for a terminal; `error.message` is the text as it was raised.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from omnitrace_core.printable import printable_message
+
 
 class OmniTraceError(Exception):
     """Base of every error that OmniTrace raises on purpose."""
+
+    @property
+    def message(self) -> str:
+        """The message as it was raised: it may hold control characters; error rows keep it."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return printable_message(self.message)
 
 
 class SampleError(OmniTraceError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import textwrap
+import traceback
 from typing import Any
 
 # Tab and newline have a separate set, because `printable(text, lines=True)` keeps them.
@@ -46,6 +47,15 @@ def printable_message(text: object) -> str:
     So a newline inside a file name or a sample's id cannot start a line that looks like ours.
     """
     return _UNINDENTED.sub("\n  ", printable(text, lines=True))
+
+
+def printable_traceback(error: BaseException) -> str:
+    """The traceback of an exception, safe to print and indented as a whole.
+
+    A log record with `exc_info` is only safe with `PrintableFormatter`, which a script may lack.
+    """
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return textwrap.indent(printable(text, lines=True), "  ")
 
 
 def json_printable(text: str) -> str:

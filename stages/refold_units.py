@@ -95,7 +95,7 @@ class UnitRefolder:
             try:
                 media[index] = self._decode(sample, info)
             except SampleError as error:
-                raise type(error)(f"part {index}: {error}") from error
+                raise type(error)(f"part {index}: {error.message}") from error
         return self._reader.find_speech(sample, media)
 
     def _decode(self, sample: Sample, info: Mapping[str, Any]) -> DecodedMedia:

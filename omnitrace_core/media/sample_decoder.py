@@ -56,7 +56,7 @@ class SampleDecoder:
             try:
                 decoded[index] = self.decode_part(part)
             except SampleError as error:
-                raise type(error)(f"part {index}: {error}") from error
+                raise type(error)(f"part {index}: {error.message}") from error
             except MemoryError as error:
                 raise MediaMemory(
                     f"part {index}: {media_name(part)}: does not fit in memory; lower media.max_*"

@@ -54,7 +54,7 @@ def check_row(row: SampleRow, misfits: Sequence[str] = ()) -> None:
     try:
         _check_sample(row)
     except InvalidSample as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error.message}") from None
 
 
 def _check_sample(row: SampleRow) -> None:

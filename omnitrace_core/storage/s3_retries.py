@@ -19,6 +19,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
+from omnitrace_core.printable import printable
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -111,7 +112,8 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
                 raise StoreUnavailable(
                     _unavailable_message(address, n_failed, spent_s, error)
                 ) from error
-            _log.debug("%s: %r; try %d starts in %.1f s", address, error, n_failed + 1, wait_s)
+            shown = printable(address)
+            _log.debug("%s: %r; try %d starts in %.1f s", shown, error, n_failed + 1, wait_s)
         await asyncio.sleep(wait_s)
 
 

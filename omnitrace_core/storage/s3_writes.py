@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, BinaryIO
 
 from omnitrace_core.errors import StoreUnavailable
+from omnitrace_core.printable import printable
 from omnitrace_core.storage.conditions import Condition
 from omnitrace_core.storage.s3_retries import error_code
 
@@ -121,7 +122,7 @@ class ObjectWrite:
             return  # completed or aborted before
         except OSError as error:
             # Only logged: the caller raises the error that made the upload fail.
-            _log.warning("an upload that failed could not be aborted: %s", error)
+            _log.warning("an upload that failed could not be aborted: %s", printable(error))
 
     def _is_conflict(self, error: OSError) -> bool:
         """Whether the condition failed, or the upload to complete no longer exists."""

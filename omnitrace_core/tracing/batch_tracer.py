@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from omnitrace_core.backends.caches import can_keep_prompt
 from omnitrace_core.errors import BackendError, ConfigError, FatalError, SampleError
 from omnitrace_core.options import DecodeOptions, ModelOptions, TraceOptions
+from omnitrace_core.printable import printable_message
 from omnitrace_core.records import Message, Part, ReadySample, Sample, SourceUnit, TokenTrace
 from omnitrace_core.tracing.batching import TraceInput, batches
 from omnitrace_core.tracing.failures import as_sample_error, free_memory, is_broken_device
@@ -231,7 +232,8 @@ class BatchTracer:
             first = batch[0].encoded
             if len(batch) == 1 or is_broken_device(error):
                 return [as_sample_error(first.ready, first.n_prompt, error)]
-            log.warning("a batch of %d failed (%s); tracing its halves", len(batch), error)
+            cause = printable_message(error)
+            log.warning("a batch of %d failed (%s); tracing its halves", len(batch), cause)
         free_memory()
         half = len(batch) // 2
         return [*self._trace_or_halve(batch[:half]), *self._trace_or_halve(batch[half:])]

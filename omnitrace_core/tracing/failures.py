@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from omnitrace_core.errors import DeviceBroken, OutOfMemory, SampleError, TraceError
+from omnitrace_core.printable import printable_traceback
 from omnitrace_core.records import ReadySample
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> Samp
         return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
     if is_broken_device(error):
         raise DeviceBroken(f"{where}: the device is broken ({error})") from error
-    log.exception("%s failed", where)
+    log.error("%s failed\n%s", where, printable_traceback(error))
     return TraceError(f"{where}: {type(error).__name__}: {error}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from omnitrace_core.errors import FatalError, SampleError
+from omnitrace_core.errors import FatalError, OmniTraceError, SampleError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -41,9 +41,10 @@ def guarded(stage: str, row_key: str, work: Callable[[], T]) -> T | RowError:
         return as_row_error(stage, error)
     except Exception as error:  # the row guard is the only place that catches everything
         log.exception("%s: unexpected error in stage %s", row_key, stage)
-        return RowError(stage, INTERNAL, f"{type(error).__name__}: {error}")
+        message = error.message if isinstance(error, OmniTraceError) else error
+        return RowError(stage, INTERNAL, f"{type(error).__name__}: {message}")
 
 
 def as_row_error(stage: str, error: SampleError) -> RowError:
     """The RowError of a sample error that was returned instead of raised."""
-    return RowError(stage, error.code, str(error))
+    return RowError(stage, error.code, error.message)

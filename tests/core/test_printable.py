@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 
 import pytest
 
+from omnitrace_core import MediaMissing, OmniTraceError, StoreCredentials, StoreUnavailable
 from omnitrace_core.printable import (
     PrintableFormatter,
     json_printable,
     printable,
     printable_message,
 )
+from omnitrace_core.tracing.failures import as_sample_error
+from tests.core.ready_samples import ready
 
 # Clear the screen, set the title, C1's own escape, delete, a bidirectional override, a separator of
 # lines, a lone surrogate, a tag.
@@ -69,6 +74,49 @@ def test_records_and_their_tracebacks_are_safe() -> None:
     assert first == printable(HOSTILE)
     assert any("second" in line for line in others)
     assert all(line.startswith("  ") and line.isprintable() for line in others)
+
+
+@pytest.mark.parametrize(
+    "error_class", [OmniTraceError, MediaMissing, StoreUnavailable, StoreCredentials]
+)
+def test_errors_are_safe_to_print_and_keep_their_message(
+    error_class: type[OmniTraceError],
+) -> None:
+    raw = f"no/{HOSTILE}.png: no such file\nrun r1: done"
+    error = error_class(raw)
+    assert str(error) == printable_message(raw) == printable_message(str(error))
+    assert error.message == raw
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), copied.message) == (error_class, raw)
+    harmless = "part 0: \u732b.png: no such file; give a path\n  with two lines"
+    assert str(error_class(harmless)) == error_class(harmless).message == harmless
+    assert str(error_class()) == error_class().message == ""
+
+
+def test_an_uncaught_error_is_safe_on_a_terminal() -> None:
+    code = "from omnitrace_core import MediaMissing; raise MediaMissing('no/\\x1b[31m\\n.png')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert rb"no/\x1b[31m" in done.stderr
+    assert b"\x1b" not in done.stderr
+
+
+def test_a_failed_sample_is_logged_safely_without_logging_set_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = ready(["Hello."])
+    hostile = replace(made, sample=replace(made.sample, sample_id=HOSTILE))
+    try:
+        raise ValueError(f"bad kernel\n{HOSTILE}")
+    except ValueError as error:
+        found = as_sample_error(hostile, 3, error)
+    assert found.code == "trace_error"
+    (record,) = caplog.records
+    first, *others = logging.Formatter("%(message)s").format(record).split("\n")
+    assert first.endswith("(3 prompt tokens) failed")
+    assert "Traceback" in others[0]
+    assert all(line.isprintable() for line in (first, *others))
+    assert all(line.startswith("  ") for line in others)
 
 
 @pytest.mark.parametrize("module", ["stages", "stages.guards.row_guard"])

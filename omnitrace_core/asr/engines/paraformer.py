@@ -24,6 +24,7 @@ from omnitrace_core.asr.engines.words import copy_punctuation, estimate_times
 from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import AsrOptions
+from omnitrace_core.printable import printable_message
 from omnitrace_core.records import Float32, Part, SpeechSegment, Word
 from omnitrace_core.runtime.process_state import preserve_process_state
 
@@ -219,7 +220,8 @@ def _load_one(key: str, value: str, device: str, threads: int, **settings: Any) 
                 "config.yaml, model.pt and the files they name"
             ) from error
     if "miss key" in printed.getvalue():
-        log.warning("%s=%r: model.pt lacks weights:\n%s", key, value, printed.getvalue())
+        missing = printable_message(printed.getvalue())
+        log.warning("%s=%r: model.pt lacks weights:\n  %s", key, value, missing)
     return loaded
 
 

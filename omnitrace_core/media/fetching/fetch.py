@@ -188,8 +188,10 @@ def _store_errors(part: Part) -> Iterator[None]:
             f"{name}: the store refuses access ({error}); check its credentials"
         ) from error
     except StoreUnavailable as error:
-        raise MediaUnavailable(f"{name}: {error}") from error
+        raise MediaUnavailable(f"{name}: {error.message}") from error
     except ConfigError as error:
-        raise MediaMissing(f"{name}: this is not a valid address of an object ({error})") from error
+        raise MediaMissing(
+            f"{name}: this is not a valid address of an object ({error.message})"
+        ) from error
     except OSError as error:
         raise MediaError(f"{name}: the store could not be read: {error}") from error

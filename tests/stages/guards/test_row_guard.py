@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from omnitrace_core.errors import ConfigError, MediaMissing
+from omnitrace_core.errors import ConfigError, InternalError, MediaMissing
 from stages.guards.row_guard import RowError, guarded
 
 
@@ -19,6 +19,14 @@ def test_value_passes_through() -> None:
 def test_sample_error_keeps_its_code() -> None:
     error = guarded("decode_media", "row", lambda: _raise(MediaMissing("no x.png")))
     assert error == RowError("decode_media", "media_missing", "no x.png")
+
+
+@pytest.mark.parametrize("message", ["part 0: no/\x1b[31m.png", "two\nlines", "a\ttab"])
+def test_messages_are_recorded_as_they_were_raised(message: str) -> None:
+    error = guarded("decode_media", "row", lambda: _raise(MediaMissing(message)))
+    assert error == RowError("decode_media", "media_missing", message)
+    error = guarded("decode_media", "row", lambda: _raise(InternalError(message)))
+    assert error == RowError("decode_media", "internal", f"InternalError: {message}")
 
 
 def test_unexpected_error_is_recorded_and_logged(caplog: pytest.LogCaptureFixture) -> None:
