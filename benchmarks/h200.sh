@@ -4,6 +4,9 @@
 #
 #   benchmarks/h200.sh            PYTHON=... for another interpreter, OUT=... for another folder
 #
+# It needs no .venv: any python3 with torch for CUDA and the packages that benchmarks/h200_needs.py names will
+# do. It lists what is missing and ends with 2; docs/where-to-go-on.md says how to bring that along.
+#
 # Arguments go to benchmarks.full_size: `--size tiny --device cpu --dtype float32` runs it on any machine.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +15,7 @@ out=${OUT:-benchmarks/out/h200}
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 began=$SECONDS
+"$python" benchmarks/h200_needs.py || exit 2
 if [ $# -eq 0 ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "benchmarks/h200.sh: $python sees no CUDA device; run it on a machine with a GPU" >&2
     exit 2

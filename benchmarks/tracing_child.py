@@ -129,13 +129,23 @@ class Runner:
         ours = self._rows_of(prompt, responses, "attgrads")[steps]
         return self._result((), (scaled,), peak, references.compare(wanted, ours))
 
-    def generate(self, prompt: Prompt, tokens: int, output_attentions: bool = False) -> Any:
-        """Generate exactly `tokens` tokens per prompt; return the model's output."""
+    def generate(
+        self,
+        prompt: Prompt,
+        tokens: int,
+        output_attentions: bool = False,
+        past_key_values: Any = None,
+    ) -> Any:
+        """Generate exactly `tokens` tokens per prompt; return the model's output.
+
+        past_key_values: a cache that already holds the first positions of the prompts.
+        """
         output = self.model.generate(
             **prompt.inputs,
             max_new_tokens=tokens,
             return_dict_in_generate=True,
             output_attentions=output_attentions,
+            past_key_values=past_key_values,
         )
         found = output.sequences.shape[1] - prompt.length
         if found != tokens:

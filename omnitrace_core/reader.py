@@ -26,7 +26,7 @@ from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOp
 from omnitrace_core.records import Part, ReadySample, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.samples.sample_input import SampleInput, parse_input
 from omnitrace_core.text.language import Language, load_language
-from omnitrace_core.text.sentences import TextSpan, text_units
+from omnitrace_core.text.sentences import TextSpan, text_units, whole_text
 from omnitrace_core.units.cut import SpeechByPart, build_units
 from omnitrace_core.units.extents import Extent, extent_of
 
@@ -182,7 +182,10 @@ class SampleReader:
         return load_language(self.options.spans.pipeline)
 
     def _split_text(self, text: str) -> list[TextSpan]:
-        return text_units(text, self._language, self.options.units.text)
+        # Whole parts are cut without spaCy.
+        if self.options.units.text == "part":
+            return whole_text(text)
+        return text_units(text, self._language)
 
 
 def _sounds(

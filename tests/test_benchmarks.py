@@ -17,7 +17,7 @@ import torch
 from benchmarks import compare_runs, full_size, media, parsing, precision, speech, texts, tracing
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Mode, Result, Settings, job_from_json, job_to_json
-from benchmarks.tracing_child import measure
+from benchmarks.tracing_child import Runner, measure
 from benchmarks.tracing_references import spread
 from benchmarks.tracing_report import Report
 
@@ -211,6 +211,60 @@ def test_a_full_size_run_whose_time_is_over_keeps_its_results(tmp_path: Path) ->
     full_size.main([*place, "--prompts", "96", "200", "--batches", "1", "--seconds", "0"])
     found = json.loads(output.read_text())["results"]
     assert [(row["prompt"], row["signals"]) for row in found] == [(96, [])]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_full_size_program_decodes_the_same_tokens_from_slices_of_the_prompt(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(full_size, "_SLICE_TOKENS", 40 * batch)
+    runner = Runner(Case("traced", 96, batch, PAPER), SETTINGS)
+    prompt = runner.prompt(96)
+    wanted = runner.generate(prompt, 5).sequences
+    measured, output = full_size.measure_plain(runner, prompt, 1.0)
+    assert output.sequences.tolist() == wanted.tolist()
+    assert measured.seconds == pytest.approx(measured.prefill_s + 5 * measured.step_s)
+
+
+def test_a_full_size_run_goes_on_after_a_failure_and_ends_with_a_broken_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "found.json"
+    place = ["--size", "tiny", "--device", "cpu", "--dtype", "float32", "--output", str(output)]
+    shape = ["--prompts", "96", "--batches", "1", "--tokens", "4", "--repeats", "1"]
+
+    def fail(self: Runner, prompt: object, output: object, signals: tuple[str, ...]) -> None:
+        if signals == ("attraw",):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(Runner, "trace", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        full_size.main([*shape, *place])
+    assert "skipped: RuntimeError: cuBLAS: CUBLAS_STATUS_ALLOC_FAILED" in capsys.readouterr().out
+    content = json.loads(output.read_text())
+    names = [row["signals"] for row in content["results"]]
+    assert names == [[], *map(list, full_size.SETS[: full_size.SETS.index(("attraw",))])]
+    assert content["device"]["copy_bytes_per_s"] > 0
+    assert content["device"]["decoder_bytes"] > 0
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_the_gpu_script_names_missing_and_old_packages(tmp_path: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("raise ImportError")
+    old = tmp_path / "transformers-5.17.0.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Name: transformers\nVersion: 5.17.0\n")
+    script = Path(full_size.__file__).with_name("h200.sh")
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(tmp_path),
+        "OUT": str(tmp_path / "out"),
+    }
+    done = subprocess.run([script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "lacks pydantic, transformers>=5.23 (it has 5.17.0)" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

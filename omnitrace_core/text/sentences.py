@@ -53,15 +53,16 @@ class TextSpan:
     kind: Literal["sentence", "option", "text_part"]
 
 
-def text_units(
-    text: str, language: Language, level: Literal["sentence", "part"] = "sentence"
-) -> list[TextSpan]:
+def whole_text(text: str) -> list[TextSpan]:
+    """The whole of an input text as one unit; a text of white space only has no units."""
+    return [TextSpan(start, end, "text_part") for start, end in trim(text, 0, len(text))]
+
+
+def text_units(text: str, language: Language) -> list[TextSpan]:
     """The units of an input text: answer options, and sentences around them.
 
-    level: `part` makes one unit of the whole text. A text of white space only has no units.
+    A text of white space only has no units.
     """
-    if level == "part":
-        return [TextSpan(start, end, "text_part") for start, end in trim(text, 0, len(text))]
     if not text.strip():
         return []
     starts = language.analyse(text).sentence_starts

@@ -69,16 +69,17 @@ def ready(
     return reader.make_ready(sample, media, {})
 
 
-def one_of_each() -> dict[str, ReadySample]:
+def one_of_each(units: UnitOptions | None = None) -> dict[str, ReadySample]:
     """Text, image, audio, video, video without sound, and all four in one sample."""
-    return {
-        "text": ready(["The lamp is red. It stands in the hall.", "Where is the lamp?"]),
-        "image": ready([image(1), "What is this?", image(2, 28, 56)]),
-        "audio": ready([sound(3, 2.013), "What was said? And by whom?"]),
-        "video": ready(["Watch this.", video(4), "What happened?"]),
-        "silent": ready([video(5, with_sound=False), "What moved?"]),
-        "mixed": ready(["All.", image(6), sound(7, 1.5), video(8), "Tell me. Everything."]),
+    parts: dict[str, list[str | DecodedMedia]] = {
+        "text": ["The lamp is red. It stands in the hall.", "Where is the lamp?"],
+        "image": [image(1), "What is this?", image(2, 28, 56)],
+        "audio": [sound(3, 2.013), "What was said? And by whom?"],
+        "video": ["Watch this.", video(4), "What happened?"],
+        "silent": [video(5, with_sound=False), "What moved?"],
+        "mixed": ["All.", image(6), sound(7, 1.5), video(8), "Tell me. Everything."],
     }
+    return {name: ready(content, units=units) for name, content in parts.items()}
 
 
 def image_with_grid(rows: int, columns: int, height: int = 112, width: int = 168) -> ReadySample:

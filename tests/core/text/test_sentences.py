@@ -12,7 +12,13 @@ import spacy
 
 from omnitrace_core.text.analysis import TextAnalysis, analyse_by_rule
 from omnitrace_core.text.language import Language
-from omnitrace_core.text.sentences import TextSpan, find_options, split_sentences, text_units
+from omnitrace_core.text.sentences import (
+    TextSpan,
+    find_options,
+    split_sentences,
+    text_units,
+    whole_text,
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +143,8 @@ def test_options_and_sentences_of_one_text(language: Language) -> None:
 
 
 def test_whole_part_is_one_unit(language: Language) -> None:
-    assert text_units("  One. Two.\n(A) x (B) y\n", language, "part") == [
-        TextSpan(2, 23, "text_part")
-    ]
-    assert text_units(" \n", language, "part") == []
+    assert whole_text("  One. Two.\n(A) x (B) y\n") == [TextSpan(2, 23, "text_part")]
+    assert whole_text(" \n") == []
 
 
 def test_every_character_is_in_one_unit(language: Language) -> None:
