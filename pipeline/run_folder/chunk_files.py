@@ -14,6 +14,7 @@ from pipeline.planning.plan import Chunk
 from pipeline.plurals import counted
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import row_key
+from stages.arrow.columns import combined
 from stages.arrow.table_schema import CHUNK_FILE
 
 CHUNK_FILES = "_parts"
@@ -82,7 +83,7 @@ def check_chunk_rows(records: pa.Table, shard: str, first_row: int, n_rows: int)
     Raises:
         RunError: a row is missing, is there twice, belongs to another chunk, or has no status.
     """
-    sample = records.column("sample").combine_chunks()
+    sample = combined(records.column("sample"))
     expected = [row_key(shard, first_row + index) for index in range(n_rows)]
     found = sample.field("row_key").to_pylist()
     if found != expected:

@@ -14,6 +14,7 @@ from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, c
 from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.storage.folder import ABSENT, Folder
 from stages.arrow.chunk import sample_structs
+from stages.arrow.columns import combined
 from stages.arrow.table_schema import CHUNK_FILE
 
 EPOCH_KEY = b"omnitrace.epoch"  # in a chunk file's metadata: epoch of the driver it was made for
@@ -90,7 +91,7 @@ def commit_chunk(
 
 
 def _summary(records: pa.Table) -> dict[str, object]:
-    sample = records.column("sample").combine_chunks()
+    sample = combined(records.column("sample"))
     n_tokens = pc.sum(sample.field("n_generated_tokens")).as_py() or 0
     trace_s = pc.sum(pc.struct_field(sample.field("timings"), "trace_s")).as_py() or 0.0
     return {"n_error": count_by_status(records)["error"], "n_tokens": n_tokens, "trace_s": trace_s}

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.planning.plan import shard_label
 from pipeline.storage.folder import Folder
+from stages.arrow.columns import combined
 from stages.arrow.table_schema import TABLES
 
 ROW_GROUP_BYTES = 64 * 1024**2
@@ -102,15 +103,15 @@ def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterato
 def rows_of_table(records: pa.Table, table: str) -> pa.Table:
     """The rows of a published table in records of the schema CHUNK_FILE."""
     if table == "samples":
-        rows = records.column("sample").combine_chunks()
+        rows = combined(records.column("sample"))
     else:
-        rows = records.column(table).combine_chunks().flatten()
+        rows = combined(records.column(table)).flatten()
     return pa.Table.from_struct_array(rows).cast(TABLES[table])
 
 
 def _count_errors(records: pa.Table) -> Counter[tuple[str, str]]:
     """Number of error rows by stage and code."""
-    sample = records.column("sample").combine_chunks()
+    sample = combined(records.column("sample"))
     columns = [sample.field(name).to_pylist() for name in ("status", "error_stage", "error_code")]
     return Counter(
         (stage, code) for status, stage, code in zip(*columns, strict=True) if status == "error"

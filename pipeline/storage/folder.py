@@ -1,4 +1,10 @@
-"""Folders on any file system that fsspec knows, with atomic and conditional writes."""
+"""Folders on any file system that fsspec knows, with atomic and conditional writes.
+
+Three tokens say whether a file is still the same. identity: what a listing shows of it without
+reading it (ETag, or size and time); part of a plan. version: the identity, or ABSENT; the condition
+of `writing`. tag: of exactly the content that was read; the condition of `swap`. On S3 all three
+are the ETag.
+"""
 
 from __future__ import annotations
 
