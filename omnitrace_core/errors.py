@@ -6,6 +6,7 @@
     │   │   ├── MissingSampleId    missing_sample_id
     │   │   ├── DuplicateSampleId  duplicate_sample_id
     │   │   └── UnknownPartType    unknown_part_type
+    │   ├── InputDamaged           input_damaged
     │   ├── MediaError             media_error
     │   │   ├── MediaMissing       media_missing
     │   │   ├── MediaDenied        media_denied
@@ -22,6 +23,8 @@
     │   │   ├── ResponseEmpty      response_empty
     │   │   └── OutOfMemory        out_of_memory
     │   └── Quarantined            quarantined
+    ├── DamagedFile            a Parquet file, or a row group of it, cannot be decoded: its reader
+    │                          raises or records another error, which names the file
     ├── InternalError          a bug of ours in another process: recorded with the code internal
     └── FatalError             this process or run cannot continue: re-raised, never recorded
         ├── ConfigError            a setting is wrong (exit code 2, before any work)
@@ -88,6 +91,12 @@ class UnknownPartType(InvalidSample):
     """A part's type is not text, image, audio or video."""
 
     code = "unknown_part_type"
+
+
+class InputDamaged(SampleError):
+    """The row group of the input that holds the sample cannot be decoded."""
+
+    code = "input_damaged"
 
 
 class MediaError(SampleError):
@@ -184,6 +193,10 @@ class Quarantined(SampleError):
     """Processes died repeatedly while they worked on this sample alone."""
 
     code = "quarantined"
+
+
+class DamagedFile(OmniTraceError):
+    """A Parquet file, or a row group of it, cannot be decoded; the message says why."""
 
 
 class InternalError(OmniTraceError):

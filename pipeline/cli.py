@@ -1,6 +1,7 @@
 """The `omnitrace` command: one table of verbs, each loaded when it is called.
 
-Exit codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete.
+Exit codes: 0 done, 1 crash, 2 usage, config or input schema (before any work), 4 incomplete, or
+damaged samples in the input of `validate`.
 """
 
 from __future__ import annotations
@@ -182,16 +183,31 @@ def _break_lease_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _validate_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    parser.add_argument(
+        "--quick", action="store_true", help="do not read the samples, only their ids"
+    )
+
+
 def _validate(arguments: Arguments) -> int:
-    from pipeline.commands.summary import plan_text
+    from pipeline.commands.summary import damage_text, plan_text
+    from pipeline.commands.validate import read_samples_of
     from pipeline.config import load_config
     from pipeline.driver.plan_run import check_writable, plan_run
     from pipeline.planning.identified_run import identify_run
+    from pipeline.run_folder.verdict import ExitCode
 
-    planned = plan_run(identify_run(load_config(arguments.config, arguments.overrides)))
+    identified = identify_run(load_config(arguments.config, arguments.overrides))
+    planned = plan_run(identified)
     check_writable(planned.identity.output)
-    print_text(f"{printable(arguments.config)} is valid\n{plan_text(planned)}")
-    return 0
+    damaged = [] if arguments.quick else read_samples_of(identified.listing)
+    state = "is valid, but its input is damaged" if damaged else "is valid"
+    print_text(f"{printable(arguments.config)} {state}\n{plan_text(planned)}")
+    if damaged:
+        print_text(damage_text(damaged))
+        return ExitCode.INCOMPLETE
+    return ExitCode.DONE
 
 
 def _run(arguments: Arguments) -> int:
@@ -293,7 +309,7 @@ def _inspect(arguments: Arguments) -> int:
 
 VERBS: tuple[Verb, ...] = (
     Verb("ingest", "Turn samples into Parquet shards.", _ingest_arguments, _ingest),
-    Verb("validate", "Check a config, its model and its input.", _config_arguments, _validate),
+    Verb("validate", "Check a config, its model and its input.", _validate_arguments, _validate),
     Verb("run", "Trace a corpus on Ray.", _run_arguments, _run),
     Verb("curate", "Curate a run again, without its model.", _curate_arguments, _curate),
     Verb("trace", "Trace a small JSON file, without Ray.", _trace_arguments, _trace),

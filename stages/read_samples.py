@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections.abc import Mapping
+from typing import TypeAlias
 
-from omnitrace_core.errors import DuplicateSampleId, RunError
+import pyarrow as pa
+
+from omnitrace_core.addresses import shown_address
+from omnitrace_core.errors import (
+    DamagedFile,
+    DuplicateSampleId,
+    InputDamaged,
+    RunError,
+    SampleError,
+)
 from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.chunk import error_fields, row_key, with_rows
 from stages.arrow.input_columns import cast_to_sample_structs
+from stages.arrow.parquet_reader import ParquetReader, RowGroup
 from stages.arrow.python_values import python_values
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.state_schema import STATE
@@ -18,33 +28,33 @@ from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "read"
 _CHANGED = "it changed while the run was reading it; start the run again"
+_RESTORE = "restore the file, or write it again, and start the run again"
+
+# SAMPLE structs, and the errors of those that cannot be samples, by index.
+Rows: TypeAlias = tuple[pa.StructArray, Mapping[int, SampleError]]
 
 
 def read_samples(plan: pa.Table) -> pa.Table:
     """A one-row CHUNK_PLAN table to the chunk it plans, as STATE rows.
 
-    A row becomes an error row if it is not a valid sample, has no `sample_id`, or has the
-    `sample_id` of an earlier row. Later stages build samples from the other rows unchecked.
+    A row becomes an error row if it is not a valid sample, has no `sample_id`, has the `sample_id`
+    of an earlier row, or lies in a row group that cannot be decoded. Later stages build samples
+    from the other rows unchecked.
 
     Raises:
-        RunError: the shard has changed since it was planned.
+        RunError: the shard has changed since it was planned, or its footer can no longer be read.
         StoreUnavailable: the object store does not respond.
     """
     chunk = plan.to_pylist()[0]
-    samples, misfits = cast_to_sample_structs(
-        _read_rows(chunk["uri"], chunk["first_row"], chunk["n_rows"])
-    )
-    # Checked after reading, so that the rows that were read are those of the planned shard.
-    if chunk["identity"] is not None and identity_at(chunk["uri"]) != chunk["identity"]:
-        raise RunError(f"{chunk['uri']} is not the file that was planned: {_CHANGED}")
+    planned = range(chunk["first_row"], chunk["first_row"] + chunk["n_rows"])
+    samples, broken = _read_planned(chunk["uri"], chunk["identity"], planned)
     repeats = {item["row"]: item["first_row_key"] for item in chunk["duplicates"]}
     row_keys, errors = [], []
-    for index, sample in enumerate(python_values(samples)):
-        row = chunk["first_row"] + index
+    for index, (row, sample) in enumerate(zip(planned, python_values(samples), strict=True)):
         row_keys.append(row_key(chunk["shard"], row))
         error = (
-            as_row_error(STAGE, misfits[index])
-            if index in misfits
+            as_row_error(STAGE, broken[index])
+            if index in broken
             else _check(sample, row_keys[-1], repeats.get(row))
         )
         errors.append(error and error_fields(error))
@@ -77,22 +87,60 @@ def _check(sample: SampleRow, key: str, first_row_key: str | None) -> RowError |
     return guarded(STAGE, key, lambda: check_row(sample))
 
 
-def _read_rows(uri: str, first_row: int, n_rows: int) -> pa.Table:
-    """Rows [first_row, first_row + n_rows) of a shard, from the row groups that hold them."""
-    with open_file(uri) as file, pq.ParquetFile(file) as shard:
-        wanted, start, skipped = [], 0, 0
-        for group in range(shard.num_row_groups):
-            end = start + shard.metadata.row_group(group).num_rows
-            if end <= first_row:
-                skipped = end
-            elif start < first_row + n_rows:
-                wanted.append(group)
-            start = end
-        if start < first_row + n_rows:
+def _read_planned(uri: str, identity: str | None, rows: range) -> Rows:
+    """Rows of a shard. Raises: RunError: it is not the planned shard, or its footer is damaged."""
+    damage = None
+    try:
+        found = _read_rows(uri, rows)
+    except DamagedFile as error:
+        damage = error
+    # Checked after reading, so that the rows that were read are those of the planned shard.
+    if identity is not None and identity_at(uri) != identity:
+        raise RunError(f"{uri} is not the file that was planned: {_CHANGED}")
+    if damage is not None:
+        raise RunError(f"{uri} can no longer be read: {damage.message}; {_RESTORE}") from damage
+    return found
+
+
+def _read_rows(uri: str, rows: range) -> Rows:
+    """Rows of a shard, from the row groups that hold them.
+
+    Raises: DamagedFile: the footer cannot be read.
+    """
+    with open_file(uri) as file, ParquetReader(file) as shard:
+        if shard.n_rows < rows.stop:
             raise RunError(
-                f"{uri} has {start} rows and not the {first_row + n_rows} of the plan: {_CHANGED}"
+                f"{uri} has {shard.n_rows} rows and not the {rows.stop} of the plan: {_CHANGED}"
             )
-        columns = [name for name in shard.schema_arrow.names if name in SAMPLE.names]
-        rows = shard.read_row_groups(wanted, columns=columns, use_threads=False)
-    # `take`, because a slice would keep the whole row group in memory.
-    return rows.take(pa.array(range(first_row - skipped, first_row - skipped + n_rows)))
+        columns = [name for name in shard.schema.names if name in SAMPLE.names]
+        tables: list[pa.Table] = []
+        damaged: dict[int, SampleError] = {}
+        for group in shard.groups:
+            wanted = range(max(rows.start, group.first_row), min(rows.stop, group.end))
+            if not wanted:
+                continue
+            try:
+                table = shard.read(group, columns)
+            except DamagedFile as error:
+                # Only whole row groups count: where one column is damaged, a row has no complete
+                # sample, and a damaged page may shift its column's rows against the others.
+                table = _ids_of(shard, group)
+                where = f"{shown_address(uri)}, {group}"
+                reason = InputDamaged(f"{where} cannot be decoded: {error.message}; {_RESTORE}")
+                damaged.update((row - rows.start, reason) for row in wanted)
+            if len(wanted) < group.n_rows:
+                # `take`, because a slice would keep the whole row group in memory.
+                table = table.take(pa.array([row - group.first_row for row in wanted]))
+            tables.append(table)
+    # Columns that the table of a damaged row group lacks become null.
+    promote = "default" if damaged else "none"
+    samples, misfits = cast_to_sample_structs(pa.concat_tables(tables, promote_options=promote))
+    return samples, {**misfits, **damaged}
+
+
+def _ids_of(shard: ParquetReader, group: RowGroup) -> pa.Table:
+    """The sample_ids of a row group; null if they cannot be decoded."""
+    try:
+        return shard.read(group, ["sample_id"])
+    except DamagedFile:
+        return pa.table({"sample_id": pa.nulls(group.n_rows)})

@@ -168,5 +168,12 @@ def _write(target: Folder, name: str, rows: list[SampleRow]) -> None:
     schema = SAMPLE.with_metadata({"schema_version": str(SCHEMA_VERSION)})
     table = pa.Table.from_pylist(rows, schema=schema)
     with target.writing(name) as path:
-        pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            row_group_size=ROW_GROUP_ROWS,
+            # A changed bit in a text or in media would otherwise be read as another value.
+            write_page_checksum=True,
+        )
     _log.info("%s: %d rows", target.url(name), len(rows))

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from omnitrace_core.errors import ConfigError, InputSchemaError, StoreUnavailable
+from omnitrace_core.errors import ConfigError, DamagedFile, InputSchemaError, StoreUnavailable
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.storage.files import connect
 from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
+from stages.arrow.parquet_reader import ParquetReader
 
 _BATCH_ROWS = 64
 
@@ -144,12 +145,26 @@ def _short(kind: pa.DataType) -> str:
 
 
 def _parquet_records(file: InputFile) -> Iterator[ParsedRecord]:
-    with file.fs.open(file.path) as handle, pq.ParquetFile(handle) as parquet:
-        index = 0
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
-            for row in batch.to_pylist():
-                yield ParsedRecord(row, f"{file.url}, row {index}")
-                index += 1
+    with file.fs.open(file.path) as handle:
+        try:
+            yield from _records_of(ParquetReader(handle), file.url)
+        except DamagedFile as exc:
+            raise InputSchemaError(
+                f"{file.url} cannot be decoded: {exc.message}; restore the file, or leave it out"
+            ) from exc
+
+
+def _records_of(parquet: ParquetReader, url: str) -> Iterator[ParsedRecord]:
+    """Raises: DamagedFile, with the row group in its message."""
+    for group in parquet.groups:
+        index = group.first_row
+        try:
+            for batch in parquet.batches(group, None, _BATCH_ROWS):
+                for row in batch.to_pylist():
+                    yield ParsedRecord(row, f"{url}, row {index}")
+                    index += 1
+        except DamagedFile as exc:
+            raise DamagedFile(f"{group}: {exc.message}") from exc
 
 
 def _jsonl_records(file: InputFile) -> Iterator[ParsedRecord]:

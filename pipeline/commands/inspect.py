@@ -6,15 +6,16 @@ import textwrap
 from collections.abc import Iterator
 from typing import TypeAlias, cast
 
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from omnitrace_core.addresses import shown_address
-from omnitrace_core.errors import ConfigError
+from omnitrace_core.errors import ConfigError, DamagedFile, RunError
 from omnitrace_core.printable import printable
 from pipeline.commands.terminal import Block, Table
 from pipeline.plurals import counted
 from pipeline.storage.folder import Folder
+from stages.arrow.parquet_reader import ParquetReader
 
 Record: TypeAlias = dict[str, object]  # a Parquet row as pyarrow gives it
 _MAX_CHARS = 160  # of a text that is shortened
@@ -27,6 +28,7 @@ def inspect_sample(run_folder: str, sample_id: str) -> list[Block]:
 
     Raises:
         ConfigError: there is no run, or no such sample in it.
+        RunError: a published file is damaged.
     """
     folder = Folder(run_folder)
     files = [name for name in folder.tree(".parquet") if _table_of(name) == "samples"]
@@ -67,9 +69,15 @@ def _rows(folder: Folder, name: str, column: str, value: str) -> list[Record]:
     """Rows of a published file with this value; none of a table that the run does not keep."""
     if not folder.exists(name):
         return []
-    # Not read_table with a filter: its I/O threads can outlive main and abort the process at exit.
-    with folder.open(name) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(use_threads=False)
+    try:
+        with folder.open(name) as file, ParquetReader(file) as parquet:
+            found = [parquet.read(group) for group in parquet.groups]
+            table = pa.concat_tables([parquet.schema.empty_table(), *found])
+    except DamagedFile as error:
+        raise RunError(
+            f"{folder.url(name)} cannot be decoded: {error.message}; restore it, or delete it and "
+            "its manifest in _manifests/ and run again"
+        ) from error
     matching = table.filter(pc.equal(table.column(column), value))
     rows: list[Record] = matching.to_pylist(maps_as_pydicts="strict")
     return rows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
+from omnitrace_core.addresses import shown_address
 from omnitrace_core.printable import printable_message
 from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
+from pipeline.planning.input_damage import ShardDamage
 from pipeline.plurals import counted
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.planned_run import PlannedRun
@@ -16,6 +18,8 @@ from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
 from stages.records.table_columns import kept_tables
 from stages.settings_change import SettingsChange
+
+_MAX_SHOWN = 20  # damaged row groups
 
 
 def config_text(config: RunConfig) -> str:
@@ -40,11 +44,38 @@ def plan_text(planned: PlannedRun) -> str:
     ]
     if repeats:
         lines.append(f"note    error rows for {counted(repeats, 'repeat')} of an earlier sample_id")
+    unread = [item.group for shard in plan.shards for item in shard.unread_ids]
+    if unread:
+        n_rows = sum(group.n_rows for group in unread)
+        lines.append(
+            f"note    error rows for {counted(n_rows, 'sample')} in "
+            f"{counted(len(unread), 'row group')} whose sample_ids cannot be decoded; repeats of "
+            "these ids are not found"
+        )
     if removed:
         lines.append(
             f"note    deletes the published files of {counted(len(removed), 'shard')} "
             "that left the input"
         )
+    return _text(lines)
+
+
+def damage_text(damaged: Sequence[ShardDamage]) -> str:
+    """The row groups of the input that cannot be decoded, and how many rows are lost."""
+    found = [(shard.uri, item) for shard in damaged for item in shard.groups]
+    n_rows = sum(item.group.n_rows for _, item in found)
+    lines = [
+        f"damage  {counted(n_rows, 'sample')} in {counted(len(found), 'row group')} of "
+        f"{counted(len(damaged), 'shard')} cannot be decoded; a run makes error rows of them. "
+        "Restore these files, or write them again:"
+    ]
+    lines += [
+        f"        {shown_address(uri)}, {item.group}, {counted(item.group.n_rows, 'sample')} lost: "
+        f"{item.reason}"
+        for uri, item in found[:_MAX_SHOWN]
+    ]
+    if len(found) > _MAX_SHOWN:
+        lines.append(f"        and {counted(len(found) - _MAX_SHOWN, 'more row group')}")
     return _text(lines)
 
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from omnitrace_core.errors import InputSchemaError, StoreCredentials, StoreUnavailable
+from omnitrace_core.errors import (
+    DamagedFile,
+    InputSchemaError,
+    StoreCredentials,
+    StoreUnavailable,
+)
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
+from pipeline.plurals import counted
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.chunk import row_key
 from stages.arrow.input_columns import schema_problems
+from stages.arrow.parquet_reader import DamagedGroup, ParquetReader
+
+log = logging.getLogger(__name__)
 
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
 SCAN_THREADS = 8
+_MAX_SHOWN = 5  # damaged row groups of a shard, in the log
 # A place in the input is one integer: the shard's number, then 40 bits for the row.
 _ROW_BITS = 40
 _ROW_MASK = (1 << _ROW_BITS) - 1
@@ -38,7 +48,8 @@ class ShardScan:
 
     name: its path within the input; it does not change when other shards are added or removed.
     duplicates: the rows whose sample_id is that of an earlier row of the input, in order. Missing
-    ids are not compared.
+    ids are not compared. unread_ids: row groups whose sample_ids cannot be decoded; repeats of them
+    are not found.
     """
 
     name: str
@@ -46,6 +57,7 @@ class ShardScan:
     identity: str
     n_rows: int
     duplicates: tuple[Duplicate, ...] = ()
+    unread_ids: tuple[DamagedGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +117,47 @@ def _is_hidden(name: str) -> bool:
 def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedIds) -> ShardScan:
     uri = folder.url(name)
     try:
-        with folder.open(name) as file, pq.ParquetFile(file) as shard:
-            if problems := schema_problems(shard.schema_arrow):
+        with folder.open(name) as file, ParquetReader(file) as shard:
+            if problems := schema_problems(shard.schema):
                 raise InputSchemaError(
                     f"{uri} cannot be read as samples: {'; '.join(problems)}; {REMEDY}"
                 )
-            first_row = 0
-            for batch in shard.iter_batches(columns=["sample_id"], use_threads=False):
-                add_ids(batch.column(0), number, first_row, ids)
-                first_row += len(batch)
+            unread = tuple(_add_all_ids(shard, number, ids))
+            n_rows = shard.n_rows
     except (StoreUnavailable, StoreCredentials):
         raise
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, DamagedFile) as error:
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error
-    return ShardScan(name, uri, identity, first_row)
+    if unread:
+        log.warning(
+            "%s: sample_ids that cannot be decoded, so that repeats of them are not found: %s; "
+            "`omnitrace validate` lists all that is damaged",
+            uri,
+            _named(unread),
+        )
+    return ShardScan(name, uri, identity, n_rows, unread_ids=unread)
+
+
+def _add_all_ids(shard: ParquetReader, number: int, ids: RepeatedIds) -> Iterator[DamagedGroup]:
+    """Add a shard's sample_ids; yields the row groups in which they cannot be decoded."""
+    for group in shard.groups:
+        try:
+            column = shard.read(group, ["sample_id"]).column(0)
+        except DamagedFile as error:
+            yield DamagedGroup(group, error.message)
+            continue
+        first_row = group.first_row
+        for chunk in column.chunks:
+            add_ids(chunk, number, first_row, ids)
+            first_row += len(chunk)
+
+
+def _named(damaged: Sequence[DamagedGroup]) -> str:
+    shown = [str(item) for item in damaged[:_MAX_SHOWN]]
+    left = len(damaged) - len(shown)
+    return "; ".join(shown) + (f" and {counted(left, 'other')}" if left else "")
 
 
 def add_ids(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.planning.input_shards import Duplicate, ShardScan
+from stages.arrow.parquet_reader import DamagedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Shard:
     """An input shard in the plan.
 
     number: in the names of its published files, shard-NNNNN. name: its path within the input.
-    identity: of its file. key: hash of all that its records depend on.
+    identity: of its file. key: hash of all that its records depend on. unread_ids: row groups
+    whose sample_ids cannot be decoded.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Shard:
     n_rows: int
     key: str
     duplicates: tuple[Duplicate, ...]
+    unread_ids: tuple[DamagedGroup, ...] = ()
 
     @property
     def label(self) -> str:
@@ -145,6 +148,7 @@ def make_plan(
             scan.n_rows,
             key,
             scan.duplicates,
+            scan.unread_ids,
         )
         shards.append(shard)
     return Plan(tuple(shards), fingerprint, chunk_samples)

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from omnitrace_core.errors import RunError
+from omnitrace_core.errors import DamagedFile, RunError
 from pipeline.plurals import counted
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.table_files import table_name
 from pipeline.storage.folder import Folder
+from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.stored_chunk import StoredChunk, as_rows, no_rows
 
 # Limit for a batch of several chunks: larger ones take more memory and are no faster.
@@ -21,6 +22,7 @@ _BATCH_BYTES = 8 * 1024**2
 # Limits for one read: larger ones are slower, because their memory has to be allocated.
 _READ_ROWS = 1024
 _READ_BYTES = 4 * 1024**2
+_AGAIN = "restore it, or delete it and its manifest in _manifests/ and run again"
 
 
 def read_shard(
@@ -37,7 +39,8 @@ def read_shard(
     8 MiB.
 
     Raises:
-        RunError: a file that the manifest names is missing, or the files do not fit together.
+        RunError: a file that the manifest names is missing or damaged, or the files do not fit
+            together.
     """
     with ExitStack() as stack:
         cursors = {}
@@ -63,30 +66,47 @@ def read_shard(
 
 
 @contextmanager
-def _opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
+def _opened(folder: Folder, name: str) -> Iterator[ParquetReader]:
     try:
         file = folder.open(name)
     except FileNotFoundError as error:
         raise RunError(
             f"{folder.url(name)} is missing, though its manifest names it; run again"
         ) from error
-    with file, pq.ParquetFile(file) as table:
-        yield table
+    with file:
+        try:
+            table = ParquetReader(file)
+        except DamagedFile as error:
+            raise RunError(
+                f"{folder.url(name)} cannot be decoded: {error.message}; {_AGAIN}"
+            ) from error
+        with table:
+            yield table
 
 
 class _Cursor:
     """Reads the rows of a published file in order, a few at a time."""
 
-    def __init__(self, file: pq.ParquetFile, url: str, wanted: Sequence[str]) -> None:
-        names = [name for name in file.schema_arrow.names if name in wanted]
+    def __init__(self, file: ParquetReader, url: str, wanted: Sequence[str]) -> None:
+        names = [name for name in file.schema.names if name in wanted]
         self._url = url
         self.n_bytes = _uncompressed(file.metadata, set(names))
-        fitting = _READ_BYTES * file.metadata.num_rows // max(self.n_bytes, 1)
+        fitting = _READ_BYTES * file.n_rows // max(self.n_bytes, 1)
         batch_size = max(1, min(_READ_ROWS, fitting))
-        # Without threads: Arrow's I/O threads can outlive main and abort the process at exit.
-        self._batches = file.iter_batches(batch_size, columns=names, use_threads=False)
-        self._empty = file.schema_arrow.empty_table().select(names)
+        self._batches = self._read(file, names, batch_size)
+        self._empty = file.schema.empty_table().select(names)
         self._buffer = self._empty  # rows that were read and not returned yet
+
+    def _read(
+        self, file: ParquetReader, names: Sequence[str], batch_size: int
+    ) -> Iterator[pa.RecordBatch]:
+        for group in file.groups:
+            try:
+                yield from file.batches(group, names, batch_size)
+            except DamagedFile as error:
+                raise RunError(
+                    f"{self._url}, {group} cannot be decoded: {error.message}; {_AGAIN}"
+                ) from error
 
     def next_rows(self, n_rows: int) -> pa.Table:
         """The next `n_rows` rows. Raises: RunError if the file has fewer."""

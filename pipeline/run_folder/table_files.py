@@ -119,14 +119,14 @@ def _count_errors(records: pa.Table) -> Counter[tuple[str, str]]:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Compression and encodings of a published table, as options of `pq.ParquetWriter`.
+    """Compression, encodings and checksums of a published table, for `pq.ParquetWriter`.
 
     Float columns have no dictionary: masses hardly repeat, and looking for repeats takes longer
     than writing them.
     """
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     repeating = [name for name, kind in leaves if not pa.types.is_float32(kind)]
-    return {"compression": "zstd", "use_dictionary": repeating}
+    return {"compression": "zstd", "use_dictionary": repeating, "write_page_checksum": True}
 
 
 def _leaves(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:

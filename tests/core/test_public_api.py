@@ -60,10 +60,12 @@ RECORDS = {
 ERRORS = {
     "BackendError",
     "ConfigError",
+    "DamagedFile",
     "DecoderError",
     "DeviceBroken",
     "DuplicateSampleId",
     "FatalError",
+    "InputDamaged",
     "InputSchemaError",
     "InternalError",
     "InvalidSample",

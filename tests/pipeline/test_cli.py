@@ -13,6 +13,7 @@ import pytest
 from omnitrace_core.printable import PrintableFormatter
 from pipeline.cli import main
 from tests.pipeline.made_runs import write_input
+from tests.stages.damaged_files import damage, full_row, write_groups
 
 HEAVY = (
     "ray",
@@ -92,6 +93,28 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "run.yaml is valid" in printed
     assert "reads   3 samples" in printed
     assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == []
+
+
+def test_validate_reports_damaged_samples(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = write_groups(tmp_path / "input" / "b.parquet", [full_row(str(i)) for i in range(6)], 2)
+    damage(shard, "sample_id", 0)
+    damage(shard, "messages", 2)
+    assert main(["validate", config]) == 4
+    printed = capsys.readouterr().out
+    assert "run.yaml is valid, but its input is damaged" in printed
+    assert "reads   9 samples in 2 shards" in printed
+    assert "damage  4 samples in 2 row groups of 1 shard cannot be decoded" in printed
+    assert f"{shard}, row group 0 (rows 0 to 1), 2 samples lost: " in printed
+    assert f"{shard}, row group 2 (rows 4 to 5), 2 samples lost: " in printed
+    # What the scan finds is said without reading the samples, too.
+    found = "note    error rows for 2 samples in 1 row group whose sample_ids cannot be decoded"
+    for command in (["validate", "--quick", config], ["run", config, "--dry-run"]):
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        assert found in printed
+        assert "damage " not in printed
 
 
 @pytest.mark.parametrize("verb", ["validate", "run"])

@@ -13,15 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omnitrace_core.errors import ConfigError, InputSchemaError, InvalidSample, MissingSampleId
+from omnitrace_core.errors import (
+    ConfigError,
+    DamagedFile,
+    InputSchemaError,
+    InvalidSample,
+    MissingSampleId,
+)
 from omnitrace_core.samples.fitting import SAMPLE_SHAPE, Shape
 from omnitrace_core.samples.forms import normalise
 from omnitrace_core.samples.parse import parse_any, to_sample
 from pipeline.commands import ingest as ingest_module
 from pipeline.commands.ingest import ingest
+from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.table_schema import SCHEMA_VERSION
 from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
+from tests.stages.damaged_files import column_chunks, overwrite
 
 
 @pytest.fixture
@@ -191,6 +199,20 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         50,
     ]
     assert pq.read_metadata(tmp_path / "a" / "shard-00000.parquet").num_row_groups == 3
+
+
+def test_one_changed_bit_of_inline_media_is_found(tmp_path: Path) -> None:
+    (tmp_path / "i.png").write_bytes(b"the bytes of a picture")
+    source = write_jsonl(tmp_path / "in.jsonl", *(question(i, image="i.png") for i in range(70)))
+    (shard,) = map(Path, ingest(source, str(tmp_path / "out"), inline_media=True).shards)
+    leaf = "messages.list.element.content.list.element.data"
+    (chunk,) = column_chunks(shard, leaf, 1)
+    place = shard.read_bytes().index(b"a picture", chunk.start)
+    overwrite(shard, place, b"A picture")
+    with shard.open("rb") as file, ParquetReader(file) as reader:
+        assert len(reader.read(reader.groups[0])) == 64
+        with pytest.raises(DamagedFile, match="CRC checksum"):
+            reader.read(reader.groups[1])
 
 
 def test_existing_shards_are_kept_unless_overwritten(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from omnitrace_core.samples.parse import to_sample
 from pipeline.commands import json_records
 from pipeline.commands.ingest import ingest
 from tests.pipeline.commands.input_samples import ids, question, read, write_jsonl
+from tests.stages.damaged_files import damage, full_row, write_groups
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,15 @@ def test_a_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
     with pytest.raises(InputSchemaError, match=r"a\.parquet: cannot be read as parquet"):
         ingest(str(tmp_path), str(tmp_path / "out"))
+
+
+def test_damaged_row_group_of_a_source_is_named(tmp_path: Path) -> None:
+    source = write_groups(tmp_path / "a.parquet", [full_row(str(i)) for i in range(6)], 2)
+    damage(source, "messages", 1)
+    match = r"a\.parquet cannot be decoded: row group 1 \(rows 2 to 3\): .*; restore the file"
+    with pytest.raises(InputSchemaError, match=match):
+        ingest(str(source), str(tmp_path / "out"))
+    assert list((tmp_path / "out").glob("*")) == []
 
 
 def test_directories_globs_and_links(tmp_path: Path) -> None:
