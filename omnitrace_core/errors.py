@@ -202,6 +202,8 @@ class DamagedFile(OmniTraceError):
 class InternalError(OmniTraceError):
     """An unexpected exception in another process; the message holds its traceback."""
 
+    code: ClassVar[str] = "internal"
+
 
 class FatalError(OmniTraceError):
     """The process or the run cannot continue."""
@@ -249,3 +251,10 @@ class LeaseHeld(RunError):
 
 class LeaseLost(RunError):
     """Another driver took over the run; this one must not commit."""
+
+
+def sample_error_codes() -> tuple[str, ...]:
+    """All codes of error rows that this package records, sorted."""
+    kinds = [kind for kind in globals().values() if isinstance(kind, type)]
+    codes = {kind.code for kind in kinds if issubclass(kind, SampleError)}
+    return tuple(sorted(codes | {InternalError.code}))

@@ -211,7 +211,12 @@ def _validate(arguments: Arguments) -> int:
 
 
 def _run(arguments: Arguments) -> int:
-    from pipeline.commands.summary import config_text, plan_text, verdict_blocks
+    from pipeline.commands.summary import (
+        config_text,
+        nothing_to_do_text,
+        plan_text,
+        verdict_blocks,
+    )
     from pipeline.config import load_config
     from pipeline.driver.finished_run import finished_verdict
     from pipeline.driver.plan_run import plan_run
@@ -224,7 +229,7 @@ def _run(arguments: Arguments) -> int:
     identified = identify_run(load_config(arguments.config, overrides))
     verdict = None if arguments.dry_run else finished_verdict(identified)
     if verdict is not None:
-        print_text("this run is finished: nothing to do")
+        print_text(nothing_to_do_text(identified.config))
     else:
         planned = plan_run(identified)
         if arguments.dry_run:

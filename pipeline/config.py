@@ -10,14 +10,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from omnitrace_core.errors import ConfigError
+from omnitrace_core.errors import ConfigError, sample_error_codes
 from omnitrace_core.options import (
     SPEECH_MODELS,
     AsrOptions,
@@ -93,6 +93,27 @@ class RunOptions(Options):
         description="Seconds without a renewal of the lease after which another driver may take "
         "the run over.",
     )
+    retry: Literal["none", "errors"] | tuple[str, ...] = Field(
+        "none",
+        description="Error rows that are published and are to be traced once more: none, errors "
+        "(all whose outcome can change), or a list of error codes.",
+    )
+
+    @field_validator("retry", mode="before")
+    @classmethod
+    def _known_codes(cls, retry: object) -> object:
+        if retry in ("none", "errors"):
+            return retry
+        codes = [retry] if isinstance(retry, str) else retry
+        if not isinstance(codes, list | tuple) or not codes:
+            raise ValueError("give none, errors, or a list of error codes")
+        known = sample_error_codes()
+        if unknown := [code for code in codes if code not in known]:
+            raise ValueError(
+                f"unknown: {unknown}; give none, errors, or a list of these error codes: "
+                f"{', '.join(known)}"
+            )
+        return tuple(sorted(set(codes)))
 
 
 class RayOptions(Options):

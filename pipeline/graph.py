@@ -160,6 +160,7 @@ def plan_row(chunk: Chunk) -> pa.Table:
         "uri": chunk.uri,
         "first_row": chunk.first_row,
         "n_rows": chunk.n_rows,
+        "rows": chunk.rows,
         "identity": chunk.identity,
         "duplicates": [asdict(item) for item in chunk.duplicates],
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -46,7 +47,7 @@ def read_samples(plan: pa.Table) -> pa.Table:
         StoreUnavailable: the object store does not respond.
     """
     chunk = plan.to_pylist()[0]
-    planned = range(chunk["first_row"], chunk["first_row"] + chunk["n_rows"])
+    planned = chunk["rows"] or range(chunk["first_row"], chunk["first_row"] + chunk["n_rows"])
     samples, broken = _read_planned(chunk["uri"], chunk["identity"], planned)
     repeats = {item["row"]: item["first_row_key"] for item in chunk["duplicates"]}
     row_keys, errors = [], []
@@ -68,10 +69,10 @@ def read_samples(plan: pa.Table) -> pa.Table:
         for field in STATE
         if field.name not in columns
     }
-    rows = pa.StructArray.from_arrays(
+    states = pa.StructArray.from_arrays(
         [{**columns, **empty}[name] for name in STATE.names], fields=list(STATE)
     )
-    return with_rows(plan, rows)
+    return with_rows(plan, states)
 
 
 def _check(sample: SampleRow, key: str, first_row_key: str | None) -> RowError | None:
@@ -87,8 +88,12 @@ def _check(sample: SampleRow, key: str, first_row_key: str | None) -> RowError |
     return guarded(STAGE, key, lambda: check_row(sample))
 
 
-def _read_planned(uri: str, identity: str | None, rows: range) -> Rows:
-    """Rows of a shard. Raises: RunError: it is not the planned shard, or its footer is damaged."""
+def _read_planned(uri: str, identity: str | None, rows: Sequence[int]) -> Rows:
+    """Rows of a shard. rows: their numbers, in order.
+
+    Raises:
+        RunError: it is not the planned shard, or its footer is damaged.
+    """
     damage = None
     try:
         found = _read_rows(uri, rows)
@@ -102,21 +107,23 @@ def _read_planned(uri: str, identity: str | None, rows: range) -> Rows:
     return found
 
 
-def _read_rows(uri: str, rows: range) -> Rows:
+def _read_rows(uri: str, rows: Sequence[int]) -> Rows:
     """Rows of a shard, from the row groups that hold them.
 
     Raises: DamagedFile: the footer cannot be read.
     """
     with open_file(uri) as file, ParquetReader(file) as shard:
-        if shard.n_rows < rows.stop:
+        if shard.n_rows <= rows[-1]:
             raise RunError(
-                f"{uri} has {shard.n_rows} rows and not the {rows.stop} of the plan: {_CHANGED}"
+                f"{uri} has {shard.n_rows} rows and not the {rows[-1] + 1} of the plan: {_CHANGED}"
             )
         columns = [name for name in shard.schema.names if name in SAMPLE.names]
         tables: list[pa.Table] = []
         damaged: dict[int, SampleError] = {}
+        end = 0  # of the rows of earlier groups
         for group in shard.groups:
-            wanted = range(max(rows.start, group.first_row), min(rows.stop, group.end))
+            start, end = end, bisect_left(rows, group.end, end)
+            wanted = rows[start:end]
             if not wanted:
                 continue
             try:
@@ -127,7 +134,7 @@ def _read_rows(uri: str, rows: range) -> Rows:
                 table = _ids_of(shard, group)
                 where = f"{shown_address(uri)}, {group}"
                 reason = InputDamaged(f"{where} cannot be decoded: {error.message}; {_RESTORE}")
-                damaged.update((row - rows.start, reason) for row in wanted)
+                damaged.update((index, reason) for index in range(start, end))
             if len(wanted) < group.n_rows:
                 # `take`, because a slice would keep the whole row group in memory.
                 table = table.take(pa.array([row - group.first_row for row in wanted]))

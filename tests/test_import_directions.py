@@ -203,6 +203,15 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
         "pipeline.planning",
     },
+    "pipeline.retrying": {
+        "omnitrace_core base modules",
+        "stages.arrow",
+        "pipeline.plurals",
+        "pipeline.storage",
+        "pipeline.config",
+        "pipeline.planning",
+        "pipeline.run_folder",
+    },
     "pipeline.graph": {
         "omnitrace_core base modules",
         "stages.arrow",
@@ -230,6 +239,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",
+        "pipeline.retrying",
         "pipeline.graph",
     },
     "pipeline.recuration": {
@@ -262,6 +272,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",
+        "pipeline.retrying",
         "pipeline.recuration",
     },
     "pipeline.cli": {

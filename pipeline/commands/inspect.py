@@ -40,8 +40,12 @@ def inspect_sample(run_folder: str, sample_id: str) -> list[Block]:
     blocks: list[Block] = []
     for name in files:
         for sample in _rows(folder, name, "sample_id", sample_id):
+            # While a retry replaces the files of a shard, spans/ may be newer than samples/.
+            tables = ("spans", "heatmaps") if sample["status"] == "ok" else ()
             spans, heatmaps = (
                 _rows(folder, _sibling(name, table), "row_key", str(sample["row_key"]))
+                if table in tables
+                else []
                 for table in ("spans", "heatmaps")
             )
             if blocks:

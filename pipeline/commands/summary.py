@@ -13,6 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.planning.input_damage import ShardDamage
 from pipeline.plurals import counted
 from pipeline.recuration.plan import Recuration
+from pipeline.retrying.state import Retry, chosen_rows, next_retry, rows_left_out
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
@@ -25,6 +26,12 @@ _MAX_SHOWN = 20  # damaged row groups
 def config_text(config: RunConfig) -> str:
     """The resolved config as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip()
+
+
+def nothing_to_do_text(config: RunConfig) -> str:
+    """What to say of a finished run."""
+    text = "this run is finished: nothing to do"
+    return text if config.run.retry == "none" else f"{text}; run.retry chooses none of its rows"
 
 
 def plan_text(planned: PlannedRun) -> str:
@@ -57,6 +64,14 @@ def plan_text(planned: PlannedRun) -> str:
             f"note    deletes the published files of {counted(len(removed), 'shard')} "
             "that left the input"
         )
+    if retry := next_retry(planned):
+        lines[4:4] = _retry_lines(planned, retry)
+    replaced = sum(manifest.replacement is not None for manifest in planned.manifests.values())
+    if replaced:
+        lines.append(
+            f"note    first replaces the files of {counted(replaced, 'shard')}, as a driver that "
+            "ended in between had begun to"
+        )
     return _text(lines)
 
 
@@ -77,6 +92,26 @@ def damage_text(damaged: Sequence[ShardDamage]) -> str:
     if len(found) > _MAX_SHOWN:
         lines.append(f"        and {counted(len(found) - _MAX_SHOWN, 'more row group')}")
     return _text(lines)
+
+
+def _retry_lines(planned: PlannedRun, retry: Retry) -> list[str]:
+    chosen, left_out = chosen_rows(planned, retry), rows_left_out(planned, retry)
+    lines = [
+        f"retries {counted(chosen.total(), 'published error row')} "
+        f"(retry {retry.number} of this run){_by_code(chosen)}"
+    ]
+    if left_out:
+        lines.append(
+            f"        not {counted(left_out.total(), 'row')} whose input decides on the error"
+            f"{_by_code(left_out)}"
+        )
+    return lines
+
+
+def _by_code(counts: Mapping[str, int]) -> str:
+    """Such as `: internal 2, media_missing 3`."""
+    shown = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+    return f": {shown}" if shown else ""
 
 
 def recuration_text(recuration: Recuration) -> str:
@@ -117,6 +152,7 @@ def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
                 f"{counted(verdict.n_rows, 'sample')}: {verdict.n_ok} ok, "
                 f"{counted(verdict.n_error, 'error')}; {counted(verdict.n_spans, 'span')}; "
                 f"{_published(verdict.n_published, verdict.n_shards)}",
+                *_retried(verdict),
             ]
         )
     ]
@@ -128,6 +164,17 @@ def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
         columns = ("table", "files", "rows")
         blocks += ["", Table(columns, rows, right=frozenset(columns[1:]))]
     return [*blocks, "", _text([f"written to {folder.root}"])]
+
+
+def _retried(verdict: Verdict) -> list[str]:
+    """What the last retry did, if there was one."""
+    if not verdict.retry:
+        return []
+    choice = f" ({', '.join(verdict.retry_of)})" if verdict.retry_of else ""
+    return [
+        f"retry {verdict.retry}{choice}: {counted(verdict.n_retried, 'error row')} done again, "
+        f"{verdict.n_mended} of them ok now"
+    ]
 
 
 def _published(number: int, total: int) -> str:

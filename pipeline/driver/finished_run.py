@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from pipeline.planning.identified_run import IdentifiedRun
+from pipeline.retrying.choice import retry_choice
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.verdict import Verdict, exit_code_and_reason, read_verdict
 from pipeline.storage.folder import Folder
@@ -12,6 +13,8 @@ from pipeline.storage.folder import Folder
 
 def finished_verdict(run: IdentifiedRun) -> Verdict | None:
     """The run's verdict, if the run is finished and its input is still the same; else None.
+
+    None too if `run.retry` chooses some of its error rows.
 
     Costs one read of verdict.json and one listing of the manifests. The exit code follows
     `run.max_error_fraction` of the present config, which may differ from that of the earlier run.
@@ -24,6 +27,9 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
     if verdict is None or not verdict.finished or verdict.inputs != run.inputs_digest:
         return None
     if len(folder.names(MANIFESTS, suffix=".json")) != verdict.n_shards:
+        return None
+    choice = retry_choice(run.config.run)
+    if choice is not None and choice.of(verdict.by_code):
         return None
     limit = run.config.run.max_error_fraction
     exit_code, reason = exit_code_and_reason(True, verdict.n_error, verdict.n_rows, limit)

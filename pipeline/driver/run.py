@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from omnitrace_core.errors import LeaseLost
 from pipeline.driver.error_watch import ErrorWatch, count_committed_errors
@@ -16,13 +17,18 @@ from pipeline.driver.run_description import describe_run
 from pipeline.driver.schedule import Schedule
 from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.planning.identity import record_run_date
+from pipeline.planning.plan import Chunk, Shard
 from pipeline.plurals import counted
+from pipeline.retrying.choice import Retry
+from pipeline.retrying.replace_files import STAGED, finish_replacement
+from pipeline.retrying.state import next_retry, rows_of_retry, shards_to_retry
+from pipeline.retrying.work import RetriedShards
 from pipeline.run_folder.attempt_log import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
-from pipeline.run_folder.commit import ExecuteChunks
+from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.lease_file import Claim
-from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
 from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
@@ -44,6 +50,9 @@ def run(
 ) -> Verdict:
     """Process what is left of the run, and return the verdict; does nothing if it is finished.
 
+    With `run.retry`, it then traces the chosen error rows once more, and is finished when that is
+    done.
+
     execute: processes a window of chunks; by default the graph on Ray. take_lease: take the run
     over at once, even if another driver works on it. In the main thread, SIGTERM ends the run as
     Ctrl-C does.
@@ -54,7 +63,7 @@ def run(
         LeaseLost: another driver took the run over.
         RunError: a stage failed, or rows were lost; what was committed stays and is not redone.
     """
-    if is_finished(planned):
+    if is_finished(planned) and not shards_to_retry(planned, next_retry(planned)):
         return make_verdict(planned)
     check_writable(planned.identity.output)
     with (
@@ -64,11 +73,12 @@ def run(
         ExitStack() as resources,
         hold_lease(planned.folder, planned.config.run.lease_s, take_over=take_lease) as lease,
     ):
-        planned = _with_present_manifests(planned)
+        planned = _with_present_manifests(planned, lease)
         verdict_file = VerdictFile(planned.folder, lease.epoch)
-        if is_finished(planned):
+        retry = next_retry(planned)
+        if is_finished(planned) and not shards_to_retry(planned, retry):
             return make_verdict(planned)
-        return _drive(_Driver(planned, lease, verdict_file, resources), execute)
+        return _drive(_Driver(planned, lease, verdict_file, resources, retry), execute)
 
 
 def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
@@ -87,11 +97,21 @@ def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
         raise
 
 
-def _with_present_manifests(planned: PlannedRun) -> PlannedRun:
-    """The planned run with what other drivers published since it was planned."""
-    manifests = invalidate_missing_files(
-        planned.folder, read_manifests(planned.folder, with_chunks=False)
-    )
+def _with_present_manifests(planned: PlannedRun, lease: Lease) -> PlannedRun:
+    """The planned run with what other drivers published since it was planned.
+
+    If a driver died while it replaced a shard's files, they are replaced now.
+    """
+    manifests = read_manifests(planned.folder, with_chunks=False)
+    for name, manifest in list(manifests.items()):
+        if manifest.replacement:
+            number = manifest.number
+            whole = finish_replacement(planned.folder, number, lease.epoch, lease.confirm)
+            if whole is None:
+                del manifests[name]
+            else:
+                manifests[name] = replace(whole, chunk_keys=[])
+    manifests = invalidate_missing_files(planned.folder, manifests)
     numbers = {name: manifest.number for name, manifest in manifests.items()}
     return replace(planned, manifests=manifests, plan=planned.plan.with_published_numbers(numbers))
 
@@ -100,13 +120,15 @@ def _with_present_manifests(planned: PlannedRun) -> PlannedRun:
 class _Driver:
     """The steps of a run, while this process holds its lease.
 
-    resources: closed at the end of the run: Ray, and the executions on it.
+    resources: closed at the end of the run: Ray, and the executions on it. retry: what is done
+    again when every shard is published.
     """
 
     planned: PlannedRun
     lease: Lease
     verdict_file: VerdictFile
     resources: ExitStack
+    retry: Retry | None = None
 
     def begin(self) -> None:
         """Write to the run's folder that the run is going on, and delete stale files."""
@@ -115,54 +137,97 @@ class _Driver:
         if planned.config.run.date is None:
             record_run_date(planned.identity)
         lease.confirm()
+        if self.retry is not None:
+            self.verdict_file.retry = self.retry.number
+            self.verdict_file.retry_of = self.retry.choice.names
         self.verdict_file.write(unfinished_verdict(make_verdict(planned)))
         description = json.dumps(describe_run(planned), indent=1).encode()
         planned.folder.replace(RUN_JSON, description, lease.confirm)
         self._delete_stale_files()
 
     def work(self, execute: ExecuteChunks | None) -> StopReason | None:
-        """Process the chunks that are left; returns why it ended early, if it did."""
+        """Process the chunks that are left, then the retry; returns why it ended early, if so."""
         planned, plan = self.planned, self.planned.plan
         left = [shard for shard in plan.shards if not planned.is_published(shard)]
         committed = committed_chunks(planned.folder)
+        errors = self._error_watch()
+        # A retry does the rows again whose errors ended an earlier driver.
+        if self.verdict_file.stopped_early and self.retry is None:
+            count_committed_errors(errors, planned.folder, plan, left, committed)
+        n_retry_chunks, n_retry_rows = self._size_of_retry()
+        n_chunks = sum(plan.n_chunks_of(shard) for shard in left) + n_retry_chunks
+        n_rows = sum(shard.n_rows for shard in left) + n_retry_rows
+        with closing(Progress(n_chunks, n_rows, planned.config.model.replicas)) as progress:
+            execute = execute or self._on_ray(progress)
+            schedule = Schedule(plan, left, committed, progress.skip)
+            stopped = self._work_by_windows(execute, schedule, errors, progress, self._publish)
+            if stopped is not None or self.retry is None:
+                return stopped
+            more_chunks, more_rows = self._size_of_retry()
+            progress.skip(n_retry_chunks - more_chunks, n_retry_rows - more_rows)
+            shards = shards_to_retry(planned, self.retry)
+            retried = RetriedShards(planned, self.retry, shards)
+            schedule = Schedule(retried, shards, committed, progress.skip)
+            publish = partial(retried.publish, confirm=self.lease.confirm, epoch=self.lease.epoch)
+            return self._work_by_windows(execute, schedule, self._error_watch(), progress, publish)
+
+    def _error_watch(self) -> ErrorWatch:
+        """Counts what is published; not the rows that the retry does again."""
+        planned = self.planned
         published = [
-            planned.manifests[shard.name] for shard in plan.shards if planned.is_published(shard)
+            planned.manifests[shard.name]
+            for shard in planned.plan.shards
+            if planned.is_published(shard)
         ]
         errors = ErrorWatch(planned.config.run, published)
-        if self.verdict_file.stopped_early:
-            count_committed_errors(errors, planned.folder, plan, left, committed)
-        n_chunks = sum(plan.n_chunks_of(shard) for shard in left)
-        n_rows = sum(shard.n_rows for shard in left)
-        with closing(Progress(n_chunks, n_rows, planned.config.model.replicas)) as progress:
-            schedule = Schedule(plan, left, committed, progress.skip)
-            return self._work_by_windows(execute, schedule, errors, progress)
+        _, n_rows = self._size_of_retry()
+        errors.count(-n_rows, -n_rows)
+        return errors
+
+    def _size_of_retry(self) -> tuple[int, int]:
+        """Chunks and rows of published shards that are left for the retry."""
+        rows = rows_of_retry(self.planned, self.retry).values()
+        return sum(-(-count // self.planned.plan.chunk_samples) for count in rows), sum(rows)
 
     def _work_by_windows(
         self,
-        execute: ExecuteChunks | None,
+        execute: ExecuteChunks,
         schedule: Schedule,
         errors: ErrorWatch,
         progress: Progress,
+        publish: Callable[[Shard], Manifest],
     ) -> StopReason | None:
         while True:
             window = schedule.next_window(self.planned.config.run.window_chunks)
-            self._publish_complete(schedule)
+            self._publish_complete(schedule, publish)
             if not window:
                 return None
             if reason := errors.stop_reason():
                 return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
-            if execute is None:
-                # Ray starts only when there is work for it.
-                self.resources.enter_context(_ray(self.planned, progress))
-                execute = _graph(self.planned, self.lease.claim)
             for chunk in self.resources.enter_context(closing(execute(window))):
                 self.lease.check()
                 progress.update(chunk)
                 schedule.count_committed(chunk.shard)
-                self._publish_complete(schedule)
+                self._publish_complete(schedule, publish)
                 errors.count(chunk.n_rows, chunk.n_error)
                 if reason := errors.stop_reason():
                     return StopReason(ExitCode.INCOMPLETE, reason, too_many_errors=True)
+
+    def _on_ray(self, progress: Progress) -> ExecuteChunks:
+        """The graph on Ray, which starts only when there is work for it.
+
+        It starts before the execution of the first window begins, and so is shut down after that
+        has ended.
+        """
+        started: list[ExecuteChunks] = []
+
+        def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+            if not started:
+                self.resources.enter_context(_ray(self.planned, progress))
+                started.append(_graph(self.planned, self.lease.claim))
+            return started[0](chunks)
+
+        return execute
 
     def end(self, stopped: StopReason | None) -> Verdict:
         """Write and return the verdict; if the run is finished, first delete its leftover files.
@@ -171,34 +236,43 @@ class _Driver:
         process that received SIGTERM may have only seconds left.
         """
         planned = self.planned
-        verdict = make_verdict(planned)
+        verdict = self._verdict(stopped)
         if verdict.finished:
             planned.manifests.update(invalidate_missing_files(planned.folder, planned.manifests))
             self._delete_stale_files()
-            verdict = make_verdict(planned)
+            verdict = self._verdict(stopped)
         if verdict.finished:
             # Chunk files of other plans (changed shards, another chunk size), and all attempts.
-            for leftover in (CHUNK_FILES, ATTEMPTS):
+            staged = [STAGED] if self.verdict_file.retry else []
+            for leftover in (CHUNK_FILES, ATTEMPTS, *staged):
                 self.lease.confirm()
                 planned.folder.delete_folder(leftover)
-        else:
-            verdict = make_verdict(planned, stopped or self._missing_chunks())
         self.lease.confirm()
         return self.verdict_file.write(verdict)
 
-    def _publish_complete(self, schedule: Schedule) -> None:
-        planned = self.planned
+    def _verdict(self, stopped: StopReason | None) -> Verdict:
+        """The verdict as of now; not finished while rows are left for the retry."""
+        verdict = make_verdict(self.planned)
+        if verdict.finished and not shards_to_retry(self.planned, self.retry):
+            return verdict
+        stopped = stopped or self._missing_chunks()
+        return unfinished_verdict(make_verdict(self.planned, stopped), stopped)
+
+    def _publish_complete(self, schedule: Schedule, publish: Callable[[Shard], Manifest]) -> None:
         for shard in schedule.pop_complete():
-            manifest = publish_shard(
-                planned.folder,
-                planned.plan,
-                shard,
-                kept_tables(planned.config.trace),
-                confirm=self.lease.confirm,
-                epoch=self.lease.epoch,
-                republish=shard.name in planned.manifests,
-            )
-            planned.manifests[shard.name] = replace(manifest, chunk_keys=[])
+            self.planned.manifests[shard.name] = replace(publish(shard), chunk_keys=[])
+
+    def _publish(self, shard: Shard) -> Manifest:
+        planned = self.planned
+        return publish_shard(
+            planned.folder,
+            planned.plan,
+            shard,
+            kept_tables(planned.config.trace),
+            confirm=self.lease.confirm,
+            epoch=self.lease.epoch,
+            republish=shard.name in planned.manifests,
+        )
 
     def _delete_stale_files(self) -> None:
         """Delete files that do not belong to the plan; only then can the run be finished."""
@@ -211,6 +285,7 @@ class _Driver:
     def _missing_chunks(self) -> StopReason | None:
         """The reason of a run that is incomplete though nothing stopped it: chunks were lost."""
         n_missing = sum(not self.planned.is_published(shard) for shard in self.planned.plan.shards)
+        n_missing += len(shards_to_retry(self.planned, self.retry))
         if not n_missing:
             return None
         return StopReason(

@@ -8,23 +8,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
+from typing import Protocol
 
-from pipeline.planning.plan import Chunk, Plan, Shard
+from pipeline.planning.plan import Chunk, Shard
 
 Skip = Callable[[int, int], None]
 
 
-class Schedule:
-    """Hands out the chunks that are not committed, in the order of the plan.
+class Work(Protocol):
+    """The chunks to do of each shard; `Plan` is the work of a whole run."""
 
-    shards: those that are not published. committed: keys of the chunks that are committed already.
+    def chunks(self, shard: Shard) -> Iterator[Chunk]: ...
+    def n_chunks_of(self, shard: Shard) -> int: ...
+
+
+class Schedule:
+    """Hands out the chunks that are not committed, in the order of the shards.
+
+    shards: those that are to be done. committed: keys of the chunks that are committed already.
     skip: called with the number of chunks and of rows that need not be done.
     """
 
     def __init__(
-        self, plan: Plan, shards: Sequence[Shard], committed: Collection[str], skip: Skip
+        self, work: Work, shards: Sequence[Shard], committed: Collection[str], skip: Skip
     ) -> None:
-        self._plan, self._committed, self._skip = plan, committed, skip
+        self._work, self._committed, self._skip = work, committed, skip
         self._chunks = self._pending(shards)
         self._in_progress: dict[str, Shard] = {}
         self._n_left: dict[str, int] = {}
@@ -55,7 +63,7 @@ class Schedule:
             # Chunks are generated twice, since a list of a large shard's chunks would be large.
             done = [chunk.n_rows for chunk in self._chunks_of(shard, committed=True)]
             self._skip(len(done), sum(done))
-            n_left = self._plan.n_chunks_of(shard) - len(done)
+            n_left = self._work.n_chunks_of(shard) - len(done)
             self._in_progress[shard.name], self._n_left[shard.name] = shard, n_left
             if not n_left:
                 self._finish(shard.name)
@@ -64,8 +72,8 @@ class Schedule:
 
     def _chunks_of(self, shard: Shard, *, committed: bool) -> Iterator[Chunk]:
         if not self._committed:
-            return iter(()) if committed else self._plan.chunks(shard)
-        chunks = self._plan.chunks(shard)
+            return iter(()) if committed else self._work.chunks(shard)
+        chunks = self._work.chunks(shard)
         return (chunk for chunk in chunks if (chunk.key in self._committed) == committed)
 
     def _finish(self, shard: str) -> None:

@@ -21,7 +21,8 @@ class Chunk:
     """Rows [first_row, first_row + n_rows) of a shard: the unit of work and of commit.
 
     key: hash of all that its records depend on. identity: of the shard's file when it was planned.
-    duplicates: those of its rows that repeat a sample_id.
+    duplicates: those of its rows that repeat a sample_id. rows: the numbers of its rows, in order,
+    if they are error rows that are done again; then first_row is the first of them.
     """
 
     key: str
@@ -31,6 +32,12 @@ class Chunk:
     n_rows: int
     identity: str
     duplicates: tuple[Duplicate, ...]
+    rows: tuple[int, ...] | None = None
+
+    @property
+    def row_numbers(self) -> Sequence[int]:
+        """The numbers of its rows within the shard, in order."""
+        return self.rows or range(self.first_row, self.first_row + self.n_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,25 @@ class Plan:
                 _as_pairs(duplicates),
             )
             yield Chunk(key, shard.name, shard.uri, first_row, n_rows, shard.identity, duplicates)
+
+    def retry_chunks(self, shard: Shard, rows: Sequence[int], retry: int) -> Iterator[Chunk]:
+        """These rows of the shard in chunks of their own. retry: number of the retry.
+
+        Each retry gives other keys, so that it does not find the chunk files of an earlier one.
+        """
+        repeats = {item.row: item for item in shard.duplicates}
+        for start in range(0, len(rows), self.chunk_samples):
+            taken = tuple(rows[start : start + self.chunk_samples])
+            yield Chunk(
+                key=_hash("retry", shard.key, retry, taken),
+                shard=shard.name,
+                uri=shard.uri,
+                first_row=taken[0],
+                n_rows=len(taken),
+                identity=shard.identity,
+                duplicates=tuple(repeats[row] for row in taken if row in repeats),
+                rows=taken,
+            )
 
 
 def digest_inputs(identities: Mapping[str, str], fingerprint: str, chunk_samples: int) -> str:

@@ -101,12 +101,17 @@ def _plan(run: StoredRun, fingerprint: str) -> Plan:
             uri=manifest.uri,
             identity=manifest.identity,
             n_rows=manifest.n_rows,
-            key=_hash("curate", manifest.key, fingerprint, SCHEMA_VERSION),
+            key=_hash("curate", *_content(manifest), fingerprint, SCHEMA_VERSION),
             duplicates=(),
         )
         for _, manifest in sorted(run.manifests.items())
     )
     return Plan(shards, fingerprint, run.config.run.chunk_samples)
+
+
+def _content(manifest: Manifest) -> list[object]:
+    """Identifies what is published of a shard: a retry of its error rows keeps the key."""
+    return [manifest.key, manifest.retry] if manifest.retry else [manifest.key]
 
 
 def _config(run: StoredRun, dest: str, overrides: Sequence[str]) -> RunConfig:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
+from omnitrace_core.errors import RunError
 from omnitrace_core.media_rules import MediaRules
 from pipeline.planning.plan import Shard
 from pipeline.recuration.plan import Recuration
 from pipeline.run_folder.chunk_files import check_chunk_rows, count_by_status
 from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.lease_file import Claim, check_claim
-from pipeline.run_folder.manifests import Manifest
+from pipeline.run_folder.manifests import Manifest, manifest_name, read_manifest
 from pipeline.run_folder.publish import Confirm, write_shard_manifest
 from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
@@ -73,6 +74,8 @@ def _recurate(
         file = table_name(name, shard.number)
         run.folder.copy(file, folder, confirm)
         n_rows[name] = source.files[file]
+    if copied:
+        _check_unchanged(run, source)
     return write_shard_manifest(
         folder,
         shard,
@@ -111,13 +114,28 @@ def _write(
             for start in range(0, len(records), chunk_samples):
                 chunk = records.slice(start, chunk_samples)
                 n_expected = min(chunk_samples, len(records) - start)
-                check_chunk_rows(chunk, shard.name, first_row, n_expected)
+                rows = range(first_row, first_row + n_expected)
+                check_chunk_rows(chunk, shard.name, rows)
                 writer.add(chunk)
                 first_row += len(chunk)
                 n_error = count_by_status(chunk)["error"]
                 on_chunk_done(CommittedChunk(next(keys), shard.name, len(chunk), n_error))
+        _check_unchanged(run, source)
         confirm()
     return writer
+
+
+def _check_unchanged(run: StoredRun, source: Manifest) -> None:
+    """Check that the files that were read are those of the manifest, and not replaced meanwhile.
+
+    Raises:
+        RunError: the run published the shard again.
+    """
+    if read_manifest(run.folder, source.number) != source:
+        raise RunError(
+            f"{run.folder.url(manifest_name(source.number))} changed while its shard was read: the "
+            "run publishes it again; run the same command when the run is finished"
+        )
 
 
 def _report_nothing(chunk: CommittedChunk) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -46,7 +46,7 @@ def read_chunk_file(folder: Folder, chunk: Chunk) -> pa.Table:
         records = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         records.validate()
     records = records.cast(CHUNK_FILE)
-    check_chunk_rows(records, chunk.shard, chunk.first_row, chunk.n_rows)
+    check_chunk_rows(records, chunk.shard, chunk.row_numbers)
     return records
 
 
@@ -75,21 +75,21 @@ def _reporting_damage(folder: Folder, chunk: Chunk) -> Iterator[None]:
         ) from error
 
 
-def check_chunk_rows(records: pa.Table, shard: str, first_row: int, n_rows: int) -> None:
+def check_chunk_rows(records: pa.Table, shard: str, rows: Sequence[int]) -> None:
     """Check that each row of a chunk is there exactly once, and is ok or error.
 
-    records: in the schema CHUNK_FILE.
+    records: in the schema CHUNK_FILE. rows: the numbers of the chunk's rows, in order.
 
     Raises:
         RunError: a row is missing, is there twice, belongs to another chunk, or has no status.
     """
     sample = combined(records.column("sample"))
-    expected = [row_key(shard, first_row + index) for index in range(n_rows)]
+    expected = [row_key(shard, row) for row in rows]
     found = sample.field("row_key").to_pylist()
     if found != expected:
         lost, added = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
         raise RunError(
-            f"{shard}, rows {first_row} to {first_row + n_rows}: "
+            f"{shard}, rows {rows[0]} to {rows[-1] + 1}: "
             f"{counted(sum(lost.values()), 'row')} lost "
             f"{list(lost)[:3]}, {sum(added.values())} not planned {list(added)[:3]}"
         )

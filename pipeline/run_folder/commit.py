@@ -70,9 +70,11 @@ def commit_chunk(
         RunError: a row of the chunk is missing, or a row of another chunk is there.
         LeaseLost: the run has another driver by now.
     """
-    chunk = table.select(["chunk_key", "shard", "first_row", "n_rows"]).to_pylist()[0]
+    names = ["chunk_key", "shard", "first_row", "n_rows", "rows"]
+    chunk = table.select(names).to_pylist()[0]
+    rows = chunk["rows"] or range(chunk["first_row"], chunk["first_row"] + chunk["n_rows"])
     records = pa.Table.from_struct_array(sample_structs(table)).cast(CHUNK_FILE)
-    check_chunk_rows(records, chunk["shard"], chunk["first_row"], chunk["n_rows"])
+    check_chunk_rows(records, chunk["shard"], rows)
     if claim is not None:
         check_claim(folder, claim)
         metadata = {**(records.schema.metadata or {}), EPOCH_KEY: str(claim.epoch)}

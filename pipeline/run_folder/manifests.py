@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any
 
 from omnitrace_core.errors import RunError
 from pipeline.planning.plan import shard_label
@@ -22,7 +23,9 @@ class Manifest:
     key: the plan's `Shard.key`; empty if the published files are not valid any more. by_code,
     by_stage: number of error rows of each code and of each stage. files: number of rows of each
     published file. chunk_samples: rows of each chunk but the last, which may be shorter; 0 if
-    unknown. epoch: of the driver that published it; 0 if there was no lease.
+    unknown. epoch: of the driver that published it; 0 if there was no lease. retry: number of the
+    last retry of its error rows; n_retried, n_mended: rows that it did again, and of these the ok
+    ones. replacement: set while the files are being replaced; `key` is empty then.
     """
 
     number: int
@@ -42,6 +45,24 @@ class Manifest:
     schema_version: int
     chunk_samples: int = 0
     epoch: int = 0
+    retry: int = 0
+    n_retried: int = 0
+    n_mended: int = 0
+    replacement: Replacement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """New files of a shard, complete in the run's folder, that are to replace the published ones.
+
+    manifest: of the new files. staged_by: epoch in the names of the staged files. key: of the
+    manifest of the old files. versions: of the published files before any was replaced, by name.
+    """
+
+    manifest: Manifest
+    staged_by: int
+    key: str
+    versions: dict[str, str]
 
 
 def manifest_name(number: int) -> str:
@@ -89,11 +110,8 @@ def read_manifest(folder: Folder, number: int) -> Manifest | None:
 
 
 def _read(folder: Folder, name: str) -> Manifest | None:
-    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
-    known = {field.name for field in fields(Manifest)}
     try:
-        content = json.loads(folder.read(name))
-        return Manifest(**{key: content[key] for key in known & content.keys() | needed})
+        return _parse(json.loads(folder.read(name)))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -101,3 +119,15 @@ def _read(folder: Folder, name: str) -> Manifest | None:
             f"{folder.url(name)} is not a manifest ({error}); delete it and run again: "
             "its shard will be done again"
         ) from error
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    """Raises: KeyError, TypeError."""
+    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
+    known = {field.name for field in fields(Manifest)}
+    values = {key: content[key] for key in known & content.keys() | needed}
+    if replacement := values.get("replacement"):
+        values["replacement"] = Replacement(
+            **{**replacement, "manifest": _parse(replacement["manifest"])}
+        )
+    return Manifest(**values)

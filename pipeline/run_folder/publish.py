@@ -68,8 +68,8 @@ def _invalidate_manifest(folder: Folder, shard: Shard, confirm: Confirm) -> None
     old and new ones, and would be valid for a plan with the old input.
     """
     manifest = read_manifest(folder, shard.number)
-    if manifest is not None and manifest.key:
-        write_manifest(folder, replace(manifest, key=""), confirm)
+    if manifest is not None and (manifest.key or manifest.replacement):
+        write_manifest(folder, replace(manifest, key="", replacement=None), confirm)
 
 
 def _publish(
@@ -123,11 +123,7 @@ def write_shard_manifest(
         if folder.version(name) != ABSENT:
             confirm()
             folder.delete(name)
-    by_code: Counter[str] = Counter()
-    by_stage: Counter[str] = Counter()
-    for (stage, code), count in errors.items():
-        by_code[code] += count
-        by_stage[stage] += count
+    by_code, by_stage = errors_by_code_and_stage(errors)
     manifest = Manifest(
         number=shard.number,
         shard=shard.name,
@@ -136,11 +132,11 @@ def write_shard_manifest(
         key=shard.key,
         fingerprint=fingerprint,
         n_rows=n_rows["samples"],
-        n_ok=n_rows["samples"] - by_code.total(),
-        n_error=by_code.total(),
+        n_ok=n_rows["samples"] - sum(by_code.values()),
+        n_error=sum(by_code.values()),
         n_spans=n_rows["spans"],
-        by_code=dict(by_code),
-        by_stage=dict(by_stage),
+        by_code=by_code,
+        by_stage=by_stage,
         chunk_keys=list(chunk_keys),
         files={table_name(table, shard.number): count for table, count in n_rows.items()},
         schema_version=SCHEMA_VERSION,
@@ -149,3 +145,15 @@ def write_shard_manifest(
     )
     write_manifest(folder, manifest, confirm)
     return manifest
+
+
+def errors_by_code_and_stage(
+    errors: Mapping[tuple[str, str], int],
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Number of error rows by code, and by stage. errors: by stage and code."""
+    by_code: Counter[str] = Counter()
+    by_stage: Counter[str] = Counter()
+    for (stage, code), count in errors.items():
+        by_code[code] += count
+        by_stage[stage] += count
+    return dict(by_code), dict(by_stage)

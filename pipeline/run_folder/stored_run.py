@@ -69,7 +69,8 @@ def find_run(path: str) -> StoredRun:
         rules=rules,
         # A manifest without a key is not valid: its shard is being published again.
         manifests={k: m for k, m in manifests.items() if m.key and m.fingerprint == fingerprint},
-        finished=finished_plan_digest(folder) is not None,
+        finished=finished_plan_digest(folder) is not None
+        and not any(manifest.replacement for manifest in manifests.values()),
     )
 
 

@@ -46,7 +46,7 @@ def read_shard(
         cursors = {}
         for name, wanted in columns.items():
             address = table_name(name, manifest.number)
-            file = stack.enter_context(_opened(folder, address))
+            file = stack.enter_context(opened_table(folder, address))
             cursors[name] = _Cursor(file, folder.url(address), wanted)
         n_bytes = sum(cursor.n_bytes for cursor in cursors.values())
         fitting = min(max_samples, _BATCH_BYTES * manifest.n_rows // max(n_bytes, 1))
@@ -66,7 +66,8 @@ def read_shard(
 
 
 @contextmanager
-def _opened(folder: Folder, name: str) -> Iterator[ParquetReader]:
+def opened_table(folder: Folder, name: str) -> Iterator[ParquetReader]:
+    """A published file. Raises: RunError if it is missing or its footer is damaged."""
     try:
         file = folder.open(name)
     except FileNotFoundError as error:
@@ -84,6 +85,19 @@ def _opened(folder: Folder, name: str) -> Iterator[ParquetReader]:
             yield table
 
 
+def table_batches(
+    file: ParquetReader, url: str, columns: Sequence[str], batch_size: int = _READ_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Columns of a published file. url: of the file. Raises: RunError if it is damaged."""
+    for group in file.groups:
+        try:
+            yield from file.batches(group, columns, batch_size)
+        except DamagedFile as error:
+            raise RunError(
+                f"{url}, {group} cannot be decoded: {error.message}; {_AGAIN}"
+            ) from error
+
+
 class _Cursor:
     """Reads the rows of a published file in order, a few at a time."""
 
@@ -93,20 +107,9 @@ class _Cursor:
         self.n_bytes = _uncompressed(file.metadata, set(names))
         fitting = _READ_BYTES * file.n_rows // max(self.n_bytes, 1)
         batch_size = max(1, min(_READ_ROWS, fitting))
-        self._batches = self._read(file, names, batch_size)
+        self._batches = table_batches(file, url, names, batch_size)
         self._empty = file.schema.empty_table().select(names)
         self._buffer = self._empty  # rows that were read and not returned yet
-
-    def _read(
-        self, file: ParquetReader, names: Sequence[str], batch_size: int
-    ) -> Iterator[pa.RecordBatch]:
-        for group in file.groups:
-            try:
-                yield from file.batches(group, names, batch_size)
-            except DamagedFile as error:
-                raise RunError(
-                    f"{self._url}, {group} cannot be decoded: {error.message}; {_AGAIN}"
-                ) from error
 
     def next_rows(self, n_rows: int) -> pa.Table:
         """The next `n_rows` rows. Raises: RunError if the file has fewer."""

@@ -7,7 +7,7 @@ records lay in memory. So curating a run again with the same settings gives the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,23 @@ class ShardWriter:
 
 
 @contextmanager
-def writing_shard(folder: Folder, number: int, tables: Sequence[str]) -> Iterator[ShardWriter]:
+def writing_shard(
+    folder: Folder,
+    number: int,
+    tables: Sequence[str],
+    file_name: Callable[[str, int], str] = table_name,
+) -> Iterator[ShardWriter]:
     """Write a shard's files in `tables`; they appear, samples/ first, when the block ends.
 
     All files are complete before the first one appears. Each replaces only the version that was
-    there when the block began. If the block raises, none appears.
+    there when the block began. If the block raises, none appears. file_name: of a table and number.
 
     Raises:
         FileExistsError: somebody else changed one of them meanwhile.
     """
     with ExitStack() as files:
         # Opened in reverse order: an ExitStack closes last what was opened first.
-        names = {name: table_name(name, number) for name in reversed(tables)}
+        names = {name: file_name(name, number) for name in reversed(tables)}
         paths = {
             name: files.enter_context(folder.writing(file, if_version=folder.version(file)))
             for name, file in names.items()

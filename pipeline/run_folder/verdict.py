@@ -65,7 +65,9 @@ class Verdict:
     null while the run is going on. n_rows, n_ok, n_error, n_spans: of published shards. by_code,
     by_stage: error rows of each code and of each stage. inputs: digest of the listed input and the
     settings. tables: number of files and rows of each table. stopped_early: this driver or an
-    earlier one ended because of too many errors. epoch: of the driver that wrote it.
+    earlier one ended because of too many errors. retry, retry_of: number and choice of the last
+    retry; it is done if the run is finished. n_retried, n_mended: rows that it did again, and of
+    these the ok ones. epoch: of the driver that wrote it.
     """
 
     run_id: str
@@ -84,6 +86,10 @@ class Verdict:
     inputs: str = ""
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
     stopped_early: bool = False
+    retry: int = 0
+    retry_of: list[str] = field(default_factory=list, compare=False)
+    n_retried: int = 0
+    n_mended: int = 0
     epoch: int = field(default=0, compare=False)
 
 
@@ -129,6 +135,8 @@ def make_verdict(run: RunState, stopped: StopReason | None = None) -> Verdict:
         )
     limit = run.config.run.max_error_fraction
     exit_code, reason = exit_code_and_reason(finished, n_error, n_rows, limit, stopped)
+    retry = max((item.retry for item in final), default=0)
+    retried = [item for item in final if item.retry == retry]
     return Verdict(
         run_id=run.run_id,
         plan=plan.digest,
@@ -146,6 +154,9 @@ def make_verdict(run: RunState, stopped: StopReason | None = None) -> Verdict:
         inputs=plan.inputs_digest,
         tables=_tables(final),
         stopped_early=stopped is not None and stopped.too_many_errors,
+        retry=retry,
+        n_retried=sum(item.n_retried for item in retried),
+        n_mended=sum(item.n_mended for item in retried),
     )
 
 
@@ -201,21 +212,31 @@ class VerdictFile:
 
     stopped_early: an earlier driver ended because of too many errors. It stays in the verdict until
     the run is finished, since the next driver may end before it counts as many errors itself.
+    retry, retry_of: the last retry, which stays in the verdict unless the driver begins another
+    one and sets them.
     """
 
     def __init__(self, folder: Folder, epoch: int) -> None:
         self._folder, self._epoch = folder, epoch
         self._version = folder.version(VERDICT)
-        self.stopped_early = bool((read_verdict(folder) or {}).get("stopped_early"))
+        stored = read_verdict(folder) or {}
+        self.stopped_early = bool(stored.get("stopped_early"))
+        self.retry = int(stored.get("retry") or 0)
+        self.retry_of = [str(name) for name in stored.get("retry_of") or ()]
 
     def write(self, verdict: Verdict) -> Verdict:
-        """Replace the file; returns what was written, with `epoch` and `stopped_early` filled in.
+        """Replace the file; returns what was written, with what only this object knows filled in.
 
         Raises:
             LeaseLost: a later driver has written it.
         """
         stopped_early = not verdict.finished and (verdict.stopped_early or self.stopped_early)
-        verdict = replace(verdict, epoch=self._epoch, stopped_early=stopped_early)
+        verdict = replace(
+            verdict, epoch=self._epoch, stopped_early=stopped_early, retry_of=self.retry_of
+        )
+        if self.retry > verdict.retry:
+            # No shard is published with the rows of this retry.
+            verdict = replace(verdict, retry=self.retry, n_retried=0, n_mended=0)
         try:
             self._write(verdict)
         except FileExistsError as error:

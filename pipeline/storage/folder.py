@@ -205,15 +205,18 @@ class Folder:
                 if is_last:
                     raise
 
-    def copy(self, name: str, to: Folder, confirm: Callable[[], None] | None = None) -> None:
-        """Copy a file to the same name in another folder.
+    def copy(
+        self, name: str, to: Folder, confirm: Callable[[], None] | None = None, as_name: str = ""
+    ) -> None:
+        """Copy a file to another folder, or to another name.
 
         confirm: raises if we may not write; called after the download. If given, the copy replaces
-        only the version that was there before.
+        only the version that was there before. as_name: by default the same name.
 
         Raises: FileNotFoundError, FileExistsError.
         """
-        with to.writing(name, if_version=to.version(name) if confirm else None) as copy:
+        as_name = as_name or name
+        with to.writing(as_name, if_version=to.version(as_name) if confirm else None) as copy:
             self._store.download(self._path(name), copy)
             if confirm:
                 confirm()

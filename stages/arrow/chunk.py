@@ -180,7 +180,8 @@ def sample_structs(table: pa.Table) -> pa.StructArray:
 def with_rows(table: pa.Table, rows: pa.StructArray) -> pa.Table:
     """The same chunk with these samples, of any struct type."""
     samples = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
-    columns = [table.column(name) for name in ("chunk_key", "shard", "first_row", "n_rows")]
+    names = ("chunk_key", "shard", "first_row", "n_rows", "rows")
+    columns = [table.column(name) for name in names]
     return pa.table([*columns, samples], schema=chunk_schema(rows.type))
 
 

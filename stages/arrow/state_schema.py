@@ -17,6 +17,7 @@ CHUNK_PLAN = pa.schema(
         ("uri", pa.string()),
         ("first_row", pa.int64()),
         ("n_rows", pa.int64()),
+        ("rows", pa.list_(pa.int64())),  # row numbers; null: n_rows rows from first_row on
         ("identity", pa.string()),  # of the shard's file when it was planned
         (
             "duplicates",
@@ -168,6 +169,7 @@ def chunk_schema(sample_type: pa.DataType) -> pa.Schema:
             ("shard", pa.string()),
             ("first_row", pa.int64()),
             ("n_rows", pa.int64()),
+            ("rows", pa.list_(pa.int64())),
             ("samples", pa.list_(sample_type)),
         ]
     )

@@ -16,7 +16,14 @@ from omnitrace_core.records import Segmentation, Span
 from stages.arrow.columns import IntArray, combined, struct_array, take
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.state_schema import ERROR, FOLD, STATE, TRACE
-from stages.arrow.table_schema import HEATMAPS_ROW, SAMPLES_ROW, SPANS_ROW, TRACES_ROW
+from stages.arrow.table_schema import (
+    CHUNK_FILE,
+    HEATMAPS_ROW,
+    RECORD,
+    SAMPLES_ROW,
+    SPANS_ROW,
+    TRACES_ROW,
+)
 
 _ROWS: Mapping[str, pa.StructType] = {
     "samples": SAMPLES_ROW,
@@ -124,6 +131,20 @@ class StoredChunk:
         }
         rows = struct_array(TRACE, columns, len(first))
         return pa.StructArray.from_arrays(rows.flatten(), fields=list(TRACE), mask=first.is_null())
+
+    def records(self) -> pa.Table:
+        """The samples as they are stored, in the schema CHUNK_FILE.
+
+        Raises:
+            RunError: the tables do not fit together.
+        """
+        columns: dict[str, pa.Array] = {"sample": self.samples}
+        for name in ("spans", "traces", "heatmaps"):
+            rows = getattr(self, name)
+            bounds = pa.array(self.bounds(rows), pa.int32())
+            columns[name] = pa.ListArray.from_arrays(bounds, rows, type=RECORD.field(name).type)
+        arrays = [columns[name] for name in CHUNK_FILE.names]
+        return pa.Table.from_arrays(arrays, schema=CHUNK_FILE)
 
     def segmentations(self) -> list[Segmentation | None]:
         """How each response was cut into spans; None for a sample without a trace."""

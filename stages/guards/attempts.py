@@ -105,7 +105,8 @@ class Attempt:
             raise Quarantined(
                 f"{row_key}: the process that worked on it died {self.number - 1} times, and on "
                 "this sample alone as often as is allowed; look for it in Ray's logs (where memory "
-                "ran out, lower run.chunk_samples); to retry the sample, run with another run.id"
+                "ran out, lower run.chunk_samples); to try the sample again, run with "
+                "run.retry=[quarantined]"
             )
         self._record.current = row_key
         self._save(self._record)

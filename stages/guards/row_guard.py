@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from omnitrace_core.errors import FatalError, OmniTraceError, SampleError
+from omnitrace_core.errors import FatalError, InternalError, OmniTraceError, SampleError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-INTERNAL = "internal"
+INTERNAL = InternalError.code
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,21 @@ class Worker:
     """Processes chunks one after another; `done` has the keys of the processed chunks.
 
     response: of each sample and text of each span, to tell the records of runs apart. claim: of the
-    driver that the worker works for; None checks no lease.
+    driver that the worker works for; None checks no lease. failing: error code of each sample_id
+    that fails when it is traced.
     """
 
-    def __init__(self, folder: Folder, response: str = "", claim: Claim | None = None) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        response: str = "",
+        claim: Claim | None = None,
+        failing: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.response = response
         self.claim = claim
+        self.failing = failing or {}
         self.done: list[str] = []
 
     def __call__(self, chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
@@ -93,6 +101,9 @@ class Worker:
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
         error, sample_id = row["error"], row["sample"]["sample_id"] or ""
+        if error is None and sample_id in self.failing:
+            message = f"{self.response}: {sample_id} fails"
+            error = {"stage": "trace", "code": self.failing[sample_id], "message": message}
         shared = {
             "row_key": row["row_key"],
             "sample_id": sample_id,
@@ -105,6 +116,7 @@ class Worker:
             "error_stage": error["stage"] if error else "",
             "error_code": error["code"] if error else "",
             "message": error["message"] if error else "",
+            "attempts": 1,
             "notes": [],
         }
         if error:

@@ -84,6 +84,10 @@ def test_overrides_are_yaml(config_file: str) -> None:
         ("run.chunk_samples=0", r"run\.chunk_samples=0: .*greater than or equal to 1"),
         ("run.max_error_fraction=2", r"run\.max_error_fraction=2: "),
         ("run.id=a/b", r"run\.id='a/b'"),
+        ("run.retry=[media_missing,lost]", r"\['lost'\]; give none, errors, or .* internal, inv"),
+        ("run.retry=all", r"run\.retry='all': .*\['all'\]; give none, errors, or a list of these"),
+        ("run.retry=[]", r"run\.retry=\[\]: .*give none, errors, or a list of error codes"),
+        ("run.retry=1", r"run\.retry=1: .*give none, errors, or a list of error codes"),
         ("trace.signals=[]", r"trace\.signals is empty"),
         ("model=tiny", r"model='tiny'"),
         ("model.path.name=x", r"override model\.path\.name: path is a value, not a section"),
@@ -102,6 +106,22 @@ def test_missing_section_is_named(tmp_path: Path) -> None:
     path.write_text("input: {path: in}\noutput: {path: out}\n")
     with pytest.raises(ConfigError, match=r"model: missing"):
         load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "retry"),
+    [
+        ("none", "none"),
+        ("errors", "errors"),
+        ("quarantined", ("quarantined",)),
+        ("[out_of_memory, internal, internal]", ("internal", "out_of_memory")),
+    ],
+)
+def test_retry_is_not_in_the_fingerprint(config_file: str, value: str, retry: object) -> None:
+    config = load_config(config_file, [f"run.retry={value}"])
+    assert config.run.retry == retry
+    assert fingerprint(config, "model") == fingerprint(load_config(config_file), "model")
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "\x00"])

@@ -43,14 +43,21 @@ def write_shard(path: Path, rows: Sequence[Row], row_group_size: int | None = No
     return path
 
 
-def plan_of(path: Path, n_rows: int, first_row: int = 0, **duplicates: str) -> pa.Table:
-    """A planned chunk; duplicates: first row key by `row_<number>`."""
+def plan_of(
+    path: Path,
+    n_rows: int,
+    first_row: int = 0,
+    rows: Sequence[int] | None = None,
+    **duplicates: str,
+) -> pa.Table:
+    """A planned chunk. rows: of single rows; duplicates: first row key by `row_<number>`."""
     row = {
         "chunk_key": "key",
         "shard": path.name,
         "uri": str(path),
         "first_row": first_row,
         "n_rows": n_rows,
+        "rows": rows,
         "identity": None,
         "duplicates": [
             {"row": int(name.removeprefix("row_")), "first_row_key": key}

@@ -34,6 +34,18 @@ def test_every_row_comes_once_with_its_key(tmp_path: Path) -> None:
         assert codes_of(chunk) == [None] * n
 
 
+@pytest.mark.parametrize("numbers", [[0], [3], [1, 2], [0, 2, 3, 9], list(range(10))])
+def test_single_rows_are_read_from_their_row_groups(tmp_path: Path, numbers: list[int]) -> None:
+    shard = write_shard(tmp_path / "a.parquet", [text_row(f"s{i}") for i in range(10)], 3)
+    plan = plan_of(shard, len(numbers), numbers[0], numbers, row_3="a.parquet:0")
+    chunk = read_samples(plan)
+    assert chunk.column("rows").to_pylist() == [numbers]
+    rows = state_rows(chunk)
+    assert [row.row_key for row in rows] == [f"a.parquet:{number}" for number in numbers]
+    assert [row.sample_id for row in rows] == [f"s{number}" for number in numbers]
+    assert codes_of(chunk) == ["duplicate_sample_id" if n == 3 else None for n in numbers]
+
+
 def test_missing_and_repeated_ids_are_errors(tmp_path: Path) -> None:
     rows = [text_row("a"), text_row(None), text_row(""), text_row("a"), text_row("b")]
     shard = write_shard(tmp_path / "s.parquet", rows)

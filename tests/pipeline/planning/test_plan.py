@@ -45,6 +45,24 @@ def test_keys_change_with_what_they_depend_on(tmp_path: Path) -> None:
     assert not {c.key for c in touched.chunks(touched.shards[0])} & keys
 
 
+def test_chunks_of_a_retry_hold_its_rows_and_have_keys_of_their_own(tmp_path: Path) -> None:
+    write_input(tmp_path, a=["1", "2", "1", "3", "3"])
+    plan = _plan(tmp_path)
+    (shard,) = plan.shards
+    first, second = plan.retry_chunks(shard, [0, 2, 4], 1)
+    assert (first.rows, first.first_row, first.n_rows) == ((0, 2), 0, 2)
+    assert (second.rows, second.first_row, second.n_rows) == ((4,), 4, 1)
+    assert [list(chunk.row_numbers) for chunk in plan.chunks(shard)] == [[0, 1], [2, 3], [4]]
+    assert [[item.row for item in chunk.duplicates] for chunk in (first, second)] == [[2], [4]]
+    chunks = [
+        *plan.chunks(shard),
+        *(first, second),
+        *plan.retry_chunks(shard, [0, 2, 4], 2),
+        *plan.retry_chunks(shard, [0, 1, 4], 1),
+    ]
+    assert len({chunk.key for chunk in chunks}) == len(chunks) - 1  # (4,) of retry 1, twice
+
+
 def test_another_chunk_size_keeps_finished_shards(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1", "2", "3"])
     assert _plan(tmp_path, 2).shards == _plan(tmp_path, 3).shards

@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from omnitrace_core.errors import RunError
 from pipeline.commands.summary import recuration_text
@@ -20,8 +21,10 @@ from pipeline.recuration.plan import Recuration, plan_recuration
 from pipeline.recuration.recurate_run import run_recuration
 from pipeline.run_folder.manifests import read_manifests, write_manifest
 from pipeline.run_folder.planned_run import PlannedRun
+from pipeline.run_folder.stored_shard import read_shard
 from pipeline.run_folder.verdict import ExitCode, is_finished
 from pipeline.storage.folder import Folder
+from stages.arrow.stored_chunk import StoredChunk
 from tests.pipeline.made_runs import config_for, planned_run, rows
 from tests.pipeline.traced_runs import stages_of, traced_run, write_corpus
 
@@ -361,3 +364,54 @@ def test_mixed_files_of_two_shards_are_an_error(
     shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
     with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ does not have"):
         run_recuration(copied(), workers=1)
+
+
+def _retried(planned: PlannedRun, folder: Path, trace: dict[str, Any]) -> PlannedRun:
+    """The run after a retry for which the missing picture has appeared."""
+    Image.new("RGB", (90, 60), "blue").save(folder / "none.png")
+    retried = planned_run(config_for(folder, trace=trace, run={"retry": "errors"}))
+    assert retried.folder.root == planned.folder.root
+    assert run(retried, stages_of(retried)).n_mended == 1
+    return retried
+
+
+def test_retried_shard_is_like_one_that_never_failed_and_is_curated_again(tmp_path: Path) -> None:
+    trace = {**BOTH, "store": "positions", "heatmaps": True}
+    planned = traced_run(tmp_path, trace=trace)
+    done = _again(planned, tmp_path / "dest")
+    assert is_finished(done)
+    n_spans = len(rows(done.folder, "spans"))
+    retried = _retried(planned, tmp_path, trace)
+    whole = planned_run(config_for(tmp_path, trace=trace, output={"path": str(tmp_path / "whole")}))
+    run(whole, stages_of(whole))
+    for table in ("spans", "traces", "heatmaps"):
+        assert _bytes(retried.folder, table) == _bytes(whole.folder, table)
+    for old, new in zip(
+        rows(whole.folder, "samples"), rows(retried.folder, "samples"), strict=True
+    ):
+        assert _without(old, "timings", "attempts") == _without(new, "timings", "attempts")
+        assert new["attempts"] == old["attempts"] + (new["sample_id"] == "missing")
+    again = plan_recuration(planned.folder.root, str(tmp_path / "dest"))
+    assert not is_finished(again)
+    assert sum(again.is_published(shard) for shard in again.plan.shards) == 2
+    run_recuration(again, workers=1)
+    assert len(rows(again.folder, "spans")) > n_spans
+    assert _bytes(again.folder, "spans") == _bytes(retried.folder, "spans")
+
+
+def test_shard_that_a_retry_replaces_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = traced_run(tmp_path, trace=BOTH)
+    before = plan_recuration(planned.folder.root, str(tmp_path / "dest"))
+
+    def read_and_retry(*arguments: Any) -> Iterator[StoredChunk]:
+        for number, batch in enumerate(read_shard(*arguments)):
+            yield batch
+            if number == 0 and not (tmp_path / "none.png").exists():
+                _retried(planned, tmp_path, BOTH)
+
+    monkeypatch.setattr("pipeline.recuration.shard.read_shard", read_and_retry)
+    with pytest.raises(RunError, match=r"shard-0000\d\.json changed while its shard was read"):
+        run_recuration(before, workers=1)
+    assert _again(planned, tmp_path / "dest").run.manifests["b.parquet"].retry == 1

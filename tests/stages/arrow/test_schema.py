@@ -68,7 +68,14 @@ def test_rows_over_positions_may_exceed_two_billion_values() -> None:
 
 
 def test_chunk_is_one_row_with_its_expected_count() -> None:
-    assert chunk_schema(STATE).names == ["chunk_key", "shard", "first_row", "n_rows", "samples"]
+    assert chunk_schema(STATE).names == [
+        "chunk_key",
+        "shard",
+        "first_row",
+        "n_rows",
+        "rows",
+        "samples",
+    ]
 
 
 def test_stages_import_neither_ray_nor_the_pipeline_nor_a_model() -> None:

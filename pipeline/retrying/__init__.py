@@ -1,0 +1,1 @@
+"""`run.retry`: trace published error rows again, and publish their shards again."""
