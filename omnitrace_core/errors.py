@@ -32,7 +32,8 @@
         ├── InputSchemaError       the input is not samples (exit code 2, before any work)
         ├── UnknownName            a name is not in our tables; the message lists the valid names
         ├── BackendError           the model cannot be loaded or is not what the backend expects
-        ├── DecoderError           the process that decodes media does not start
+        ├── NodeFault              this machine lacks something that a sample needs (disk, handles)
+        │   └── DecoderError           the process that decodes media does not start
         ├── DeviceBroken           the model's device can no longer be used by this process
         ├── StoreUnavailable       object storage did not answer, after all retries
         └── RunError               the pipeline broke a guarantee (rows lost, files that differ)
@@ -229,7 +230,18 @@ class BackendError(FatalError):
     """The model cannot be loaded, or is not what its backend expects."""
 
 
-class DecoderError(FatalError):
+class NodeFault(FatalError, OSError):
+    """The machine lacks something, for example disk space or file handles; another may have it.
+
+    node: Ray's id of the machine. chunk: key of the chunk in work. Both are empty until a stage
+    fills them in.
+    """
+
+    node: str = ""
+    chunk: str = ""
+
+
+class DecoderError(NodeFault):
     """The process that decodes media does not start."""
 
 

@@ -19,6 +19,7 @@ from stages.arrow import codec
 from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
 from stages.guards.attempts import Attempt, AttemptCounter, AttemptLog, CountedLoad
 from stages.guards.deadline import deadline
+from stages.guards.node_guard import naming_node_faults
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "chunk_audio"
@@ -69,7 +70,9 @@ class ChunkSpeech:
             # Now, so that the first sample neither pays for it nor is blamed for its failure.
             self._reader.load()
             load_language_without_torch(options.spans.pipeline)
+        self._refusal = load.refusal
 
+    @naming_node_faults(STAGE)
     def __call__(self, table: pa.Table) -> pa.Table:
         """Fill `speech`, `units`, `notes` and `speech_s` of a chunk.
 

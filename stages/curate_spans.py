@@ -11,6 +11,7 @@ from omnitrace_core.records import Segmentation
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
 from stages.arrow.chunk import StateRow, sample_structs, views, with_rows
+from stages.guards.node_guard import naming_node_faults
 from stages.records.assemble import Provenance, assemble
 from stages.records.curator import Curator
 
@@ -48,6 +49,7 @@ class CurateSpans:
         self._trace = options.trace
         self._provenance = provenance
 
+    @naming_node_faults(STAGE)
     def __call__(self, table: pa.Table) -> pa.Table:
         """A chunk of STATE rows to a chunk of RECORD rows, one for each sample."""
         rows = sample_structs(table)

@@ -22,6 +22,7 @@ from stages.arrow.chunk import (
 )
 from stages.arrow.state_schema import STATE
 from stages.guards.attempts import Attempt, AttemptCounter, AttemptLog
+from stages.guards.node_guard import naming_node_faults
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "decode_media"
@@ -40,6 +41,7 @@ class DecodeMedia:
         self._attempts = attempts
         self._reader = SampleReader(options, isolate=True)
 
+    @naming_node_faults(STAGE)
     def __call__(self, table: pa.Table) -> pa.Table:
         """Fill `media`, `media_info` and `decode_s` of a chunk, and drop its inline media bytes."""
         rows = [row for row in state_rows(table) if not row.failed]

@@ -25,6 +25,7 @@ from stages.arrow.parquet_reader import ParquetReader, RowGroup
 from stages.arrow.python_values import python_values
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.state_schema import STATE
+from stages.guards.node_guard import naming_node_faults
 from stages.guards.row_guard import RowError, as_row_error, guarded
 
 STAGE = "read"
@@ -35,6 +36,7 @@ _RESTORE = "restore the file, or write it again, and start the run again"
 Rows: TypeAlias = tuple[pa.StructArray, Mapping[int, SampleError]]
 
 
+@naming_node_faults(STAGE)
 def read_samples(plan: pa.Table) -> pa.Table:
     """A one-row CHUNK_PLAN table to the chunk it plans, as STATE rows.
 
@@ -45,6 +47,7 @@ def read_samples(plan: pa.Table) -> pa.Table:
     Raises:
         RunError: the shard has changed since it was planned, or its footer can no longer be read.
         StoreUnavailable: the object store does not respond.
+        NodeFault: this machine lacks file handles or the like.
     """
     chunk = plan.to_pylist()[0]
     planned = chunk["rows"] or range(chunk["first_row"], chunk["first_row"] + chunk["n_rows"])

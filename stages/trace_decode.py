@@ -22,6 +22,7 @@ from stages.arrow.chunk import Fields, StateRow, state_rows, with_results
 from stages.arrow.state_schema import STATE
 from stages.guards.attempts import Attempt, AttemptCounter, AttemptLog, CountedLoad
 from stages.guards.deadline import deadline
+from stages.guards.node_guard import naming_node_faults
 from stages.guards.row_guard import RowError, as_row_error, guarded
 from stages.guards.shared_lock import SharedLock
 
@@ -110,8 +111,10 @@ class TraceDecode:
             # A broken device ends the run here, before its failures are counted as deaths caused by
             # samples.
             self._tracer.warm_up()
-        self._traced_by = asdict(self._tracer.traced_by)
+            self._traced_by = asdict(self._tracer.traced_by)
+        self._refusal = counted.refusal
 
+    @naming_node_faults(STAGE)
     def __call__(self, table: pa.Table) -> pa.Table:
         """Fill `trace`, `traced_by`, the times and `attempts` of a chunk; drop decoded media."""
         if self._refusal:

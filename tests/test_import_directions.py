@@ -31,22 +31,25 @@ BASE_MODULES = (
 
 ALLOWED: dict[str, set[str]] = {
     "omnitrace_core base modules": set(),
-    "omnitrace_core.runtime": set(),
-    "omnitrace_core.storage": {"omnitrace_core base modules"},
+    "omnitrace_core.runtime": {"omnitrace_core base modules"},
+    "omnitrace_core.storage": {"omnitrace_core base modules", "omnitrace_core.runtime"},
     "omnitrace_core.samples": {"omnitrace_core base modules"},
     "omnitrace_core.media.progress": set(),
     "omnitrace_core.media.isolation": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.media.progress",
     },
     "omnitrace_core.media.fetching": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.storage",
         "omnitrace_core.media.progress",
     },
     "omnitrace_core.media.containers": {"omnitrace_core base modules"},
     "omnitrace_core.media": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.samples",
         "omnitrace_core.media.progress",
         "omnitrace_core.media.isolation",
@@ -85,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "omnitrace_core.tracing": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.units",
         "omnitrace_core.reader",
         "omnitrace_core.backends",
@@ -111,7 +115,7 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.release",
     },
     "omnitrace_core.signals": {"omnitrace_core.tracing.signals"},
-    "stages.guards": {"omnitrace_core base modules"},
+    "stages.guards": {"omnitrace_core base modules", "omnitrace_core.runtime"},
     "stages.arrow": {
         "omnitrace_core base modules",
         "omnitrace_core.samples",
@@ -135,6 +139,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages.curate_spans": {
         "omnitrace_core base modules",
         "omnitrace_core.text",
+        "stages.guards",
         "stages.arrow",
         "stages.records",
     },
@@ -180,6 +185,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline.storage": {"omnitrace_core base modules", "omnitrace_core.storage"},
     "pipeline.counters": {"stages.arrow"},
     "pipeline.plurals": set(),
+    "pipeline.node_tries": {"omnitrace_core base modules"},
     "pipeline.config": {
         "omnitrace_core base modules",
         "omnitrace_core.reader",
@@ -197,6 +203,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pipeline.run_folder": {
         "omnitrace_core base modules",
+        "stages.guards",
         "stages.arrow",
         "pipeline.plurals",
         "pipeline.storage",
@@ -222,6 +229,7 @@ ALLOWED: dict[str, set[str]] = {
         "stages.decode_media",
         "stages.trace_decode",
         "pipeline.counters",
+        "pipeline.node_tries",
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",
@@ -258,6 +266,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pipeline.commands": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.storage",
         "omnitrace_core.samples",
         "omnitrace_core.asr",

@@ -12,6 +12,7 @@ from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 
 
 class SampleDecoder:
@@ -47,6 +48,7 @@ class SampleDecoder:
             MediaMemory: a part does not fit in memory.
             SampleError: as `decode_part`; the message names the part by index and address.
             InternalError, DecoderError: as `decode_part`.
+            NodeFault: this machine lacks disk space, file handles or the like.
         """
         decoded: dict[int, DecodedMedia] = {}
         n_bytes = 0
@@ -56,6 +58,7 @@ class SampleDecoder:
             try:
                 decoded[index] = self.decode_part(part)
             except SampleError as error:
+                raise_if_node_fault(error)
                 raise type(error)(f"part {index}: {error.message}") from error
             except MemoryError as error:
                 raise MediaMemory(

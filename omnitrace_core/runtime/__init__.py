@@ -1,1 +1,1 @@
-"""Adapt torch and transformers to this machine: device, precision, torchvision."""
+"""This machine: its device and precision for torch and transformers, and what it may lack."""

@@ -20,6 +20,7 @@ from botocore.parsers import ResponseParserError
 
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
 from omnitrace_core.printable import printable
+from omnitrace_core.runtime.node_faults import check_handles, raise_if_node_fault
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -85,6 +86,7 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
 
     Raises:
         StoreUnavailable: no response after the last try.
+        NodeFault: this process has no file handle for a connection.
         StoreCredentials: there are no credentials, or the store does not accept them.
         ConfigError: the request is invalid: a bad endpoint, or an impossible bucket name.
         OSError: any other error response, as `request` raises it.
@@ -96,6 +98,7 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
         except _NO_CREDENTIALS as error:
             raise StoreCredentials(f"{address}: {error}; {_CREDENTIALS}") from error
         except Exception as error:
+            raise_if_node_fault(error)
             if error_code(error) in _REFUSED:
                 raise StoreCredentials(
                     f"{address}: the store does not accept the credentials "
@@ -109,6 +112,7 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
             wait_s = limits.wait_s(n_failed)
             spent_s = time.monotonic() - started_s
             if n_failed >= limits.tries or spent_s + wait_s > limits.total_s:
+                check_handles()
                 raise StoreUnavailable(
                     _unavailable_message(address, n_failed, spent_s, error)
                 ) from error

@@ -7,6 +7,7 @@ import logging
 from omnitrace_core.errors import DeviceBroken, OutOfMemory, SampleError, TraceError
 from omnitrace_core.printable import printable_traceback
 from omnitrace_core.records import ReadySample
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,12 @@ def as_sample_error(ready: ReadySample, n_prompt: int, error: Exception) -> Samp
 
     Raises:
         DeviceBroken: the exception shows that the device is broken.
+        NodeFault: it shows that the machine lacks something.
     """
     where = f"sample {ready.sample.sample_id!r} ({n_prompt} prompt tokens)"
     if _is_out_of_memory(error):
         return OutOfMemory(f"{where} does not fit the device even alone; shorten it")
+    raise_if_node_fault(error)
     if is_broken_device(error):
         raise DeviceBroken(f"{where}: the device is broken ({error})") from error
     log.error("%s failed\n%s", where, printable_traceback(error))

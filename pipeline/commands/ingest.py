@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnitrace_core.errors import ConfigError, InputSchemaError
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import normalise, rejected_row
 from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import shorten
@@ -154,6 +155,7 @@ def _embed_media(row: SampleRow) -> None:
             with open(path, "rb") as handle:
                 part["data"] = handle.read()
         except OSError as exc:
+            raise_if_node_fault(exc)
             _log.warning("%s is kept as an address, because it cannot be read: %s", path, exc)
         else:
             part["uri"] = None

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from omnitrace_core.errors import ConfigError, DamagedFile, InputSchemaError, StoreUnavailable
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.storage.files import connect
 from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
@@ -50,6 +51,7 @@ class InputFile:
         except StoreUnavailable:
             raise
         except (OSError, pa.ArrowException) as exc:
+            raise_if_node_fault(exc)
             raise InputSchemaError(
                 f"{self.url}: cannot be read as {suffix} ({exc}); check it and its permissions"
             ) from exc

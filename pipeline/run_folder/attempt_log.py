@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.run_folder.lease_file import Claim, check_claim
+from pipeline.run_folder.output_disk import output_errors
 from pipeline.storage.folder import Folder
 
 ATTEMPTS = "_attempts"
@@ -13,6 +14,7 @@ ATTEMPTS = "_attempts"
 @dataclass(frozen=True, slots=True)
 class StoredAttemptLog:
     """Implements `stages.guards.attempts.AttemptLog`. claim: of the driver the worker works for.
+    restart: how often that driver had started its graph again.
 
     Each call checks the claim, so that a worker of an earlier driver cannot change the counts of
     the present one. Raises: LeaseLost.
@@ -20,6 +22,7 @@ class StoredAttemptLog:
 
     folder: Folder
     claim: Claim
+    restart: int = 0
 
     @property
     def epoch(self) -> int:
@@ -47,7 +50,8 @@ class StoredAttemptLog:
     def write(self, name: str, content: bytes) -> None:
         """Replace the content of this name."""
         check_claim(self.folder, self.claim)
-        self.folder.write(f"{ATTEMPTS}/{name}", content)
+        with output_errors(self.folder):
+            self.folder.write(f"{ATTEMPTS}/{name}", content)
 
     def delete(self, name: str) -> None:
         """Delete the content of this name."""

@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder.chunk_files import check_chunk_rows, chunk_file_name, count_by_status
 from pipeline.run_folder.lease_file import Claim, check_claim
+from pipeline.run_folder.output_disk import output_errors
 from pipeline.storage.folder import ABSENT, Folder
 from stages.arrow.chunk import sample_structs
 from stages.arrow.columns import combined
 from stages.arrow.table_schema import CHUNK_FILE
+from stages.guards.node_guard import naming_node_faults
 
 EPOCH_KEY = b"omnitrace.epoch"  # in a chunk file's metadata: epoch of the driver it was made for
 
@@ -51,6 +53,7 @@ class CommittedChunk:
 ExecuteChunks = Callable[[Sequence[Chunk]], Generator[CommittedChunk, None, None]]
 
 
+@naming_node_faults("commit")
 def commit_chunk(
     table: pa.Table,
     folder: Folder,
@@ -69,6 +72,7 @@ def commit_chunk(
     Raises:
         RunError: a row of the chunk is missing, or a row of another chunk is there.
         LeaseLost: the run has another driver by now.
+        NodeFault: this machine has no space for the file to upload, or no file handles.
     """
     names = ["chunk_key", "shard", "first_row", "n_rows", "rows"]
     chunk = table.select(names).to_pylist()[0]
@@ -81,6 +85,7 @@ def commit_chunk(
         records = records.replace_schema_metadata(metadata)
     try:
         with (
+            output_errors(folder),
             folder.writing(chunk_file_name(chunk["chunk_key"]), if_version=ABSENT) as path,
             pa.ipc.new_file(str(path), records.schema) as file,
         ):

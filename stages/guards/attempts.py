@@ -6,7 +6,8 @@ first records which; a sample that has killed two processes then becomes an erro
 endless loop.
 
 A process that dies together with its driver may have died of that (a machine went down) and not of
-the sample: such a death counts half.
+the sample: such a death counts half. One that its own driver ended, to start again on other
+machines after a node fault, does not count: neither as a death nor as an attempt.
 
 Loading a model is counted too: Ray restarts a worker that dies while it loads, without a limit.
 """
@@ -21,7 +22,8 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Protocol
 
-from omnitrace_core.errors import BackendError, Quarantined
+from omnitrace_core.errors import BackendError, FatalError, Quarantined
+from omnitrace_core.runtime.node_faults import as_node_fault, is_node_fault
 
 FIRST_ONE_BY_ONE = 3  # the first attempt that works sample by sample
 MAX_DEATHS = 2.0  # of one sample
@@ -36,6 +38,11 @@ class AttemptLog(Protocol):
     @property
     def epoch(self) -> int:
         """The epoch of the driver this process works for."""
+        ...
+
+    @property
+    def restart(self) -> int:
+        """How often that driver had started its graph again when it started this process."""
         ...
 
     @property
@@ -60,7 +67,7 @@ class AttemptLog(Protocol):
 class AttemptRecord:
     """The attempts at a chunk that is not finished.
 
-    epoch: of the driver of the last attempt. number: attempts so far, the present one included.
+    epoch, restart: of the last attempt. number: attempts so far, the present one included.
     current: row key of the sample in work, when a chunk is done sample by sample. deaths: by row
     key, a half for each death in which the driver died too.
     """
@@ -69,6 +76,7 @@ class AttemptRecord:
     number: int = 0
     current: str | None = None
     deaths: dict[str, float] = field(default_factory=dict)
+    restart: int = 0
 
 
 class Attempt:
@@ -135,13 +143,16 @@ class AttemptCounter:
             else:
                 store.write(name, json.dumps(asdict(record)).encode())
 
-        record = _parse(store.read(name)) or AttemptRecord(store.epoch)
+        record = _parse(store.read(name)) or AttemptRecord(store.epoch, restart=store.restart)
+        same_driver = record.epoch == store.epoch
+        if same_driver and record.restart != store.restart:
+            record.number -= 1
+        elif record.current is not None:
+            weight = 1.0 if same_driver else 0.5
+            record.deaths[record.current] = record.deaths.get(record.current, 0.0) + weight
         if record.number:
             log.warning("%s: attempt %d (%s)", chunk_key, record.number + 1, self._stage)
-        if record.current is not None:
-            weight = 1.0 if record.epoch == store.epoch else 0.5
-            record.deaths[record.current] = record.deaths.get(record.current, 0.0) + weight
-        record.epoch, record.current = store.epoch, None
+        record.epoch, record.restart, record.current = store.epoch, store.restart, None
         record.number += 1
         return Attempt(record, save)
 
@@ -149,14 +160,15 @@ class AttemptCounter:
 class CountedLoad:
     """A block in which a worker loads its models, counted before it begins.
 
-    refusal: set if the process died in this block too often; then do not enter it, and raise it at
+    refusal: set if the process died in this block too often; then do not enter it. It is set, too,
+    if the block failed because of the machine; that error is not raised by the block. Raise it at
     the first chunk. (If an actor's constructor raised it, Ray would start another actor.)
 
     Raises: OSError of the storage; LeaseLost.
     """
 
     def __init__(self, what: str, log: AttemptLog | None) -> None:
-        self.refusal: BackendError | None = None
+        self.refusal: FatalError | None = None
         self._attempt = AttemptCounter("load", log).begin("" if log is None else log.worker)
         if self._attempt.number > MAX_LOADS:
             self.refusal = BackendError(
@@ -173,10 +185,14 @@ class CountedLoad:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         # An error of the block matters more than one of the storage.
         with nullcontext() if error is None else suppress(Exception):
             self._attempt.finish()
+        if error is None or not is_node_fault(error):
+            return False
+        self.refusal = as_node_fault(error)
+        return True
 
 
 def _parse(content: bytes | None) -> AttemptRecord | None:

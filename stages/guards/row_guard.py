@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from omnitrace_core.errors import FatalError, InternalError, OmniTraceError, SampleError
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,20 +32,27 @@ def guarded(stage: str, row_key: str, work: Callable[[], T]) -> T | RowError:
     its traceback and recorded with the code `internal`, so that one sample cannot end the run.
 
     Raises:
+        NodeFault: the machine is the cause, whatever error reports it.
         FatalError: this process or run cannot go on; no sample is the cause.
     """
     try:
         return work()
     except FatalError:
         raise
-    except SampleError as error:
-        return as_row_error(stage, error)
     except Exception as error:  # the row guard is the only place that catches everything
+        if isinstance(error, SampleError):
+            return as_row_error(stage, error)
+        raise_if_node_fault(error)
         log.exception("%s: unexpected error in stage %s", row_key, stage)
         message = error.message if isinstance(error, OmniTraceError) else error
         return RowError(stage, INTERNAL, f"{type(error).__name__}: {message}")
 
 
 def as_row_error(stage: str, error: SampleError) -> RowError:
-    """The RowError of a sample error that was returned instead of raised."""
+    """The RowError of a sample error.
+
+    Raises:
+        NodeFault: the machine is the cause of the error.
+    """
+    raise_if_node_fault(error)
     return RowError(stage, error.code, error.message)

@@ -82,6 +82,7 @@ ERRORS = {
     "MediaTooLarge",
     "MediaUnavailable",
     "MissingSampleId",
+    "NodeFault",
     "OmniTraceError",
     "OutOfMemory",
     "Quarantined",

@@ -23,6 +23,7 @@ from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError, SpeechError, SpeechUnavailable
 from omnitrace_core.options import AsrOptions
 from omnitrace_core.records import Float32, Part, SpeechSegment, Word
+from omnitrace_core.runtime.node_faults import as_node_fault, is_node_fault
 
 KEY_VARIABLE = "ELEVENLABS_API_KEY"
 _DEFAULT_MODEL = "scribe_v2"
@@ -107,6 +108,9 @@ class Scribe:
             try:
                 return request()
             except httpx.TransportError as error:
+                if is_node_fault(error):
+                    # `from None`, as below.
+                    raise as_node_fault(error) from None
                 problem = type(error).__name__
             except ApiError as error:
                 status = error.status_code or 0

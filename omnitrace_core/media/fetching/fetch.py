@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from omnitrace_core.addresses import is_web, media_name
 from omnitrace_core.errors import (
@@ -29,6 +29,7 @@ from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
+from omnitrace_core.runtime.node_faults import temporary_files
 from omnitrace_core.storage.files import connect
 
 if TYPE_CHECKING:
@@ -119,11 +120,30 @@ def _temporary_file() -> Iterator[tuple[Path, BinaryIO]]:
     when this process is killed.
     """
     if DESCRIPTORS.is_dir():
-        with tempfile.TemporaryFile(prefix="omnitrace-") as file:
-            yield DESCRIPTORS / str(file.fileno()), cast(BinaryIO, file)
+        with temporary_files():
+            file = tempfile.TemporaryFile(prefix="omnitrace-")  # noqa: SIM115 - closed below
+        with file:
+            yield DESCRIPTORS / str(file.fileno()), cast(BinaryIO, _Target(file))
     else:
-        with tempfile.NamedTemporaryFile(prefix="omnitrace-") as named:
-            yield Path(named.name), cast(BinaryIO, named.file)
+        with temporary_files():
+            named = tempfile.NamedTemporaryFile(prefix="omnitrace-")  # noqa: SIM115 - closed below
+        with named:
+            yield Path(named.name), cast(BinaryIO, _Target(named.file))
+
+
+class _Target:
+    """A temporary file to write to: its errors are the machine's, and not the sample's."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, block: bytes) -> int:
+        with temporary_files():
+            return self._file.write(block)
+
+    def flush(self) -> None:
+        with temporary_files():
+            self._file.flush()
 
 
 def sha256_of(media: bytes | Path) -> str:

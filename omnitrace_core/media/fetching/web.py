@@ -40,6 +40,7 @@ from omnitrace_core.media.fetching.web_connection import (
 )
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
+from omnitrace_core.runtime.node_faults import check_handles, raise_if_node_fault
 from omnitrace_core.web_access import (
     IpAddress,
     WebTarget,
@@ -139,6 +140,7 @@ class WebReader:
         except TimeoutError as error:
             raise self._timeout(name) from error
         except OSError as error:
+            check_handles()
             raise MediaError(
                 f"{name}: the host name {host!r} cannot be resolved ({_reason(error)}); check its "
                 "spelling and this machine's DNS"
@@ -161,6 +163,7 @@ class WebReader:
             try:
                 return self.dial(address, min(_CONNECT_TIMEOUT_S, deadline.left_s()))
             except OSError as error:
+                raise_if_node_fault(error)
                 failures.append(f"{address}: {_reason(error)}")
         try:
             deadline.left_s()

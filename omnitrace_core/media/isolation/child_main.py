@@ -8,6 +8,7 @@ needs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from omnitrace_core.media.isolation.protocol import (
     send,
 )
 from omnitrace_core.media.progress.heartbeat import set_listener
+from omnitrace_core.runtime.node_faults import as_node_fault, node_fault_in
 
 DecodeFunction = Callable[..., DecodedMedia]
 
@@ -64,11 +66,18 @@ def _packed_reply(decode: DecodeFunction, request: object) -> list[memoryview]:
             os.chdir(request.folder)
         media = decode(request.part, request.options, request.rules, want_sound=request.want_sound)
         return pack(Reply(ReplyKind.MEDIA, media=media))
-    except OmniTraceError as error:
-        return pack(Reply(ReplyKind.ERROR, error=error))
     except MemoryError:
         return pack(Reply(ReplyKind.OUT_OF_MEMORY))
-    except Exception:  # noqa: BLE001  (the parent raises it as an InternalError)
+    except Exception as error:  # noqa: BLE001  (the parent raises it as an InternalError)
+        fault = node_fault_in(error)
+        if isinstance(fault, OSError) and fault.errno == errno.ENOMEM:
+            # Most likely the ceiling of this process, which `media.decode_memory_mib` sets.
+            return pack(Reply(ReplyKind.OUT_OF_MEMORY))
+        if fault is not None:
+            # Here, because the causes of an error stay behind when it is sent.
+            return pack(Reply(ReplyKind.ERROR, error=as_node_fault(fault)))
+        if isinstance(error, OmniTraceError):
+            return pack(Reply(ReplyKind.ERROR, error=error))
         end = traceback.format_exc()[-_MAX_TRACEBACK_CHARS:].strip()
         return pack(Reply(ReplyKind.UNEXPECTED, traceback=end))
 

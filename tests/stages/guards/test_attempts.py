@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from omnitrace_core.errors import BackendError, Quarantined
+from omnitrace_core.errors import BackendError, NodeFault, Quarantined
 from stages.guards.attempts import MAX_LOADS, Attempt, AttemptCounter, CountedLoad
 from tests.stages.memory_log import MemoryLog
 
@@ -85,6 +87,29 @@ def test_deaths_with_the_driver_count_half() -> None:
     attempt = begin(log.at(7))
     with pytest.raises(Quarantined):
         attempt.announce("b")
+
+
+def test_processes_that_the_driver_ends_for_a_restart_do_not_count() -> None:
+    log = MemoryLog()
+    for _ in range(3):
+        die_at(log, "b")
+    for _ in range(10):
+        log = log.restarted()
+        die_at(log, "b")
+    attempt = begin(log.restarted())
+    assert attempt.number == 3
+    attempt.announce("b")
+
+
+def test_machine_that_cannot_load_a_model_is_reported_at_the_first_chunk() -> None:
+    log = MemoryLog()
+    loading = CountedLoad("a model", log)
+    with loading:
+        raise BackendError("the model's files cannot be read") from OSError(errno.EMFILE, "x")
+    assert isinstance(loading.refusal, NodeFault)
+    assert log.kept == {}
+    with pytest.raises(BackendError), CountedLoad("a model", log):
+        raise BackendError("no such model")
 
 
 def test_loads_that_kill_their_worker_are_bounded() -> None:
