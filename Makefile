@@ -30,10 +30,12 @@ test-fast: setup
 # All that docs/guarantees.md names, five times over; `make faults ROUNDS=1` does it once.
 ROUNDS ?= 5
 FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
+	tests/core/media/isolation/test_node_faults.py \
 	tests/core/media/isolation/test_child_cleanup.py \
 	tests/pipeline/test_bad_media.py \
 	tests/pipeline/test_faults_driver.py \
 	tests/pipeline/test_faults_workers.py \
+	tests/pipeline/test_node_faults.py \
 	tests/pipeline/storage/test_conditional_writes.py \
 	tests/pipeline/storage/test_store_faults.py \
 	tests/pipeline/run_folder/test_lease.py \
@@ -46,6 +48,7 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/driver/test_run_lease.py \
 	tests/pipeline/test_s3_run.py \
 	tests/stages/guards/test_attempts.py \
+	tests/stages/guards/test_node_guard.py \
 	tests/stages/test_chunk_speech.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py

@@ -19,10 +19,11 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError, RayTaskError
 
 from omnitrace_core import __version__
-from omnitrace_core.errors import LeaseLost, RunError
+from omnitrace_core.errors import LeaseLost, NodeFault, RunError
 from omnitrace_core.options import ModelOptions
 from pipeline.config import with_absolute_paths
 from pipeline.counters import add_chunk_to_counters
+from pipeline.node_tries import NodeTries
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder.attempt_log import StoredAttemptLog
 from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks, commit_chunk
@@ -37,18 +38,23 @@ from stages.records.assemble import Provenance
 from stages.trace_decode import TraceDecode, TraceDecodeOptions
 
 _MIN_IO_TASKS = 2
+_NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 Rows = Generator[dict[str, Any], None, None]
 
 
-def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> Dataset:
+def build_graph(
+    chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim, tries: NodeTries
+) -> Dataset:
     """The Ray Data graph over a window of chunks; each row of its result is a committed chunk.
 
     Longer than other functions on purpose: the whole chain of stages can be read on one page.
 
     claim: of the driver; workers check it before they begin a chunk and before they commit it.
+    tries: of this driver; machines that had faults are avoided.
     """
     config = with_absolute_paths(planned.config)
     resources = config.ray
+    elsewhere = away_from(tries.nodes)
     reading = config.reading_options(planned.rules)
 
     # One block per chunk. read_parquet would put small shards into one block, which keeps one GPU
@@ -63,12 +69,13 @@ def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> D
         batch_format="pyarrow",
         num_cpus=resources.io_cpus,
         compute=_tasks(resources.decode_actors, len(chunks)),
+        **elsewhere,
     )
 
     # 1:1. Actors, because each keeps a child process that decodes; actor and child take turns on
     # one core. Ray gives the chunks of a lost actor to another one, without limit: a stage that a
     # sample can kill counts its own attempts.
-    attempts = StoredAttemptLog(planned.folder, claim)
+    attempts = StoredAttemptLog(planned.folder, claim, tries.n_restarts)
     decoded = samples.map_batches(
         DecodeMedia,
         fn_constructor_args=(reading, attempts),
@@ -76,6 +83,7 @@ def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> D
         batch_format="pyarrow",
         num_cpus=resources.decode_cpus,
         compute=ActorPoolStrategy(size=resources.decode_actors),
+        **elsewhere,
     )
 
     # 1:1. Actors, because the speech engine and the sentence pipeline are loaded once. GPUs only if
@@ -88,6 +96,7 @@ def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> D
         num_cpus=resources.audio_cpus,
         num_gpus=resources.audio_gpus,
         compute=ActorPoolStrategy(size=resources.audio_actors),
+        **elsewhere,
     )
 
     # 1:1. One model per replica, which reserves whole GPUs, so that Ray never puts two models on
@@ -110,6 +119,7 @@ def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> D
             max_concurrent_calls_per_actor=2,
             enable_true_multi_threading=True,
         ),
+        **elsewhere,
     )
 
     # 1:1. Actors, because the part-of-speech pipeline is loaded once.
@@ -123,6 +133,7 @@ def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> D
         batch_format="pyarrow",
         num_cpus=resources.curate_cpus,
         compute=ActorPoolStrategy(size=resources.curate_actors),
+        **elsewhere,
     )
 
     # 1:1. The commit: one atomic write per chunk, after which the chunk is final. A retried task
@@ -138,6 +149,7 @@ def build_graph(chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim) -> D
         batch_format="pyarrow",
         num_cpus=resources.io_cpus,
         compute=_tasks(config.model.replicas, len(chunks)),
+        **elsewhere,
     )
 
 
@@ -167,26 +179,63 @@ def plan_row(chunk: Chunk) -> pa.Table:
     return pa.Table.from_pylist([row], schema=CHUNK_PLAN)
 
 
-def executor(planned: PlannedRun, claim: Claim) -> ExecuteChunks:
+def away_from(nodes: Sequence[str]) -> dict[str, Any]:
+    """Options of Ray that keep tasks and actors off these nodes as long as others have room."""
+    if not nodes:
+        return {}
+    if not any(node["Alive"] and node["NodeID"] not in nodes for node in ray.nodes()):
+        return {}
+    listed = ", ".join(nodes)
+    return {
+        "label_selector": {_NODE_LABEL: f"!in({listed})"},
+        "fallback_strategy": [{"label_selector": {_NODE_LABEL: f"in({listed})"}}],
+    }
+
+
+def executor(planned: PlannedRun, claim: Claim, tries: NodeTries | None = None) -> ExecuteChunks:
     """A function that runs the graph over a window of chunks and yields each committed one.
 
-    It raises LeaseLost if a worker found that another driver holds the lease, and RunError if a
-    stage failed.
+    It starts the graph again after a node fault. It raises LeaseLost if a worker found that another
+    driver holds the lease, and RunError if a stage failed, or at the third node fault.
+
+    tries: by default, those of production.
     """
+    tries = tries or NodeTries()
 
     def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-        dataset = build_graph(chunks, planned, claim)
-        try:
-            # Closed explicitly, because a dataset without references keeps running for a while.
-            with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:
-                for row in rows:
-                    yield CommittedChunk(**row)
-        except RayError as error:
-            if isinstance(error, RayTaskError) and isinstance(error.cause, LeaseLost):
-                raise LeaseLost(_first_line(error.cause)) from error
-            raise RunError(f"a stage failed: {root_cause(error)}") from error
+        left = {chunk.key: chunk for chunk in chunks}
+        while True:
+            try:
+                graph = _run_graph(list(left.values()), planned, claim, tries)
+                with closing(graph) as committed:
+                    for chunk in committed:
+                        del left[chunk.chunk_key]
+                        tries.committed(chunk.chunk_key)
+                        yield chunk
+                return
+            except NodeFault as fault:
+                tries.failed(fault)
 
     return execute
+
+
+def _run_graph(
+    chunks: Sequence[Chunk], planned: PlannedRun, claim: Claim, tries: NodeTries
+) -> Generator[CommittedChunk, None, None]:
+    """Run the graph once. Raises: LeaseLost, NodeFault, RunError."""
+    dataset = build_graph(chunks, planned, claim, tries)
+    try:
+        # Closed explicitly, because a dataset without references keeps running for a while.
+        with closing(cast(Rows, iter(dataset.iter_rows()))) as rows:
+            for row in rows:
+                yield CommittedChunk(**row)
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(cause, LeaseLost):
+            raise LeaseLost(_first_line(cause)) from error
+        if isinstance(cause, NodeFault):
+            raise _without_advice(cause) from error
+        raise RunError(f"a stage failed: {root_cause(error)}") from error
 
 
 def root_cause(error: RayError) -> str:
@@ -200,3 +249,10 @@ def root_cause(error: RayError) -> str:
 def _first_line(error: BaseException) -> str:
     """The message of an error, without the advice that Ray Data appends."""
     return next(iter(str(error).strip().splitlines()), "")
+
+
+def _without_advice(fault: NodeFault) -> NodeFault:
+    """A node fault as the stage raised it."""
+    plain = NodeFault(_first_line(fault))
+    plain.node, plain.chunk = fault.node, fault.chunk
+    return plain

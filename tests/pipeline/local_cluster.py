@@ -1,8 +1,9 @@
 """A Ray cluster on this machine, in a separate process, whose nodes can be added and killed.
 
 `python local_cluster.py N` starts a head of N CPUs and prints `{"address": ...}`. Then it reads
-lines: `add N` starts a node of N CPUs and prints `{"raylet": process id}`; `kill ID` ends such a
-raylet as `kill -9` does, and prints it again. It lives until its standard input is closed.
+lines: `add N {...}` starts a node of N CPUs, with these variables in its environment, and prints
+`{"raylet": process id}`; `kill ID` ends such a raylet as `kill -9` does, and prints it again. It
+lives until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ class LocalCluster:
     process: subprocess.Popen[str]
     address: str
 
-    def add_node(self, n_cpus: float) -> psutil.Process:
-        """Start a node; returns its raylet, whose children are the node's workers."""
-        return psutil.Process(_ask(self.process, f"add {n_cpus}")["raylet"])
+    def add_node(self, n_cpus: float, **env: str) -> psutil.Process:
+        """Start a node; returns its raylet, whose children are the node's workers.
+
+        env: what the node's environment has besides the cluster's.
+        """
+        return psutil.Process(_ask(self.process, f"add {n_cpus} {json.dumps(env)}")["raylet"])
 
     def kill_node(self, raylet: psutil.Process) -> None:
         """kill -9 of its raylet; the workers end when they see that it is gone."""
@@ -81,9 +85,10 @@ def main() -> None:
     raylets = {}
     print(json.dumps({"address": cluster.address}), flush=True)
     for line in sys.stdin:
-        verb, number = line.split()
+        verb, number, *more = line.split(maxsplit=2)
         if verb == "add":
-            (info,) = cluster.add_node(num_cpus=float(number)).all_processes["raylet"]
+            node = cluster.add_node(num_cpus=float(number), env_vars=json.loads(more[0]))
+            (info,) = node.all_processes["raylet"]
             raylets[info.process.pid] = info.process
             pid = info.process.pid
         else:

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.pipeline.drivers import (
     query,
     wait_until,
 )
+from tests.small_disk import grow, small_disk
 from tests.stages.chunks import Row, text_row, write_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -127,12 +127,7 @@ def test_driver_that_is_suspended_past_its_lease(case: Case) -> None:
 
 def test_full_disk(case: Case) -> None:
     """A real file system of 160 KB, which grows afterwards."""
-    output = case.folder / "output"
-    output.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(output)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a small file system")
-    try:
+    with small_disk(case.folder / "output", "160k") as output:
         assert case.finish() == 1, case.log()
         assert "No space left on device" in case.output()
         # A worker that was ended with the run may leave a temporary file of its attempts.
@@ -140,13 +135,10 @@ def test_full_disk(case: Case) -> None:
             path for path in output.rglob("*.partial") if path.parent.name != "_attempts"
         ]
         assert not partial_files
-        grow = ["mount", "-o", "remount,size=64m", str(output)]
-        subprocess.run(grow, check=True)
+        grow(output, "64m")
         assert case.finish() == 0, case.log()
         assert_complete(case)
         assert not list(output.rglob("*.partial"))
-    finally:
-        subprocess.run(["umount", str(output)], check=True)
 
 
 def test_input_and_settings_that_change_between_two_runs(case: Case) -> None:
