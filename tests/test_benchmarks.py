@@ -21,6 +21,8 @@ from benchmarks.tracing_child import Runner, measure
 from benchmarks.tracing_references import spread
 from benchmarks.tracing_report import Report
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(
     size="tiny",
     device="cpu",
@@ -152,7 +154,6 @@ def test_bfloat16_rows_are_within_one_percent_of_the_weights_own(tiny_model: str
         assert narrow < (0.03 if name in ("attgrads", "attodds", "attboth") else 0.01), name
 
 
-@pytest.mark.slow
 def test_media_are_measured_beside_the_bare_libraries(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ from omnitrace_core.text.spans import Segmenter
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from omnitrace_core.tracing.folding import fold_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tracer() -> BatchTracer:

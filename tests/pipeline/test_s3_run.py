@@ -58,6 +58,7 @@ def _on_s3(folder: Path, s3_folder: str, **sections: Any) -> Any:
     return config_for(folder, **paths, **sections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_on_a_bad_network_gives_the_same_records(
     seed: int, folder: Path, s3_folder: str, proxy: Proxy
@@ -81,6 +82,7 @@ def test_a_run_on_a_bad_network_gives_the_same_records(
     assert planned.folder.names("_parts") == []
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_storage_is_continued(
     folder: Path, s3_folder: str, proxy: Proxy
 ) -> None:

@@ -90,6 +90,7 @@ def test_media_are_decoded_once_and_files_are_dropped(tmp_path: Path) -> None:
     assert sound.media[0].duration_s == 2.0  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_only_the_sample_fails_when_its_decoder_hangs_or_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

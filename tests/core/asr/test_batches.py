@@ -60,6 +60,7 @@ class TestParaformer:
         pytest.importorskip("funasr", reason="needs the extra paraformer")
         pytest.importorskip("kaldi_native_fbank", reason="needs the extra paraformer")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("own_times", [True, False])
     @pytest.mark.parametrize("batch_s", [8.0, 1000.0])
     def test_same_segments_as_one_by_one(

@@ -184,6 +184,7 @@ def test_a_batch_gives_the_same_analyses_as_one_by_one() -> None:
     assert together.analyse(ENGLISH) is together.analyse(ENGLISH), "it is cached"
 
 
+@pytest.mark.slow
 def test_a_batch_makes_no_text_be_analysed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     language = Language("builtin", load_language("builtin").nlp)
     texts = [f"Sentence {number} is here. " * 300 for number in range(150)]

@@ -57,6 +57,7 @@ def _count_steps(
     return steps
 
 
+@pytest.mark.slow
 def test_crash_at_any_step_and_rerun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         whole = folder / "whole"
@@ -97,6 +98,7 @@ def test_crash_while_a_changed_shard_replaces_its_files(
     assert_complete(planned)
 
 
+@pytest.mark.slow
 def test_input_that_changes_and_changes_back_is_done_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

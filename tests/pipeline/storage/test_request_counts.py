@@ -10,6 +10,7 @@ from pipeline.storage.folder import Folder
 from tests.pipeline.storage.faulty_proxy import Proxy
 
 
+@pytest.mark.slow
 def test_listings_need_one_request_per_thousand_files(
     s3_folder: str, proxy: Proxy, s3_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

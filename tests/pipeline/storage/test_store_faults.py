@@ -18,6 +18,8 @@ from omnitrace_core.storage.files import open_file, s3_files
 from pipeline.storage.folder import ABSENT, Folder
 from tests.pipeline.storage.faulty_proxy import FAULTS, Fault, Proxy, Rule
 
+pytestmark = pytest.mark.slow
+
 _BIG = bytes(range(256)) * (11 << 8)  # 704 KiB: one request
 _LONG = bytes(range(256)) * (21 << 10)  # 5.25 MiB: an upload in two parts, as S3 takes no smaller
 

@@ -24,6 +24,8 @@ from training.tiny.train import Plan, Training
 from training.world import lexicon
 from training.world.tasks import TASK_NAMES, make_sample
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:

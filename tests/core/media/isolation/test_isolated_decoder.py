@@ -38,6 +38,8 @@ from tests.core.media.isolation.decoding_children import (
 )
 from tests.core.media_files import audio_bytes, beep, write_clip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
