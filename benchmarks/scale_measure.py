@@ -21,6 +21,8 @@ from pipeline.storage.store import Store
 # calls `writing`, for example) do not count again.
 _KINDS = {
     "listing": "list",
+    "sizes": "list",
+    "files_below": "list",
     "info": "head",
     "version": "head",
     "open": "get",
@@ -31,7 +33,6 @@ _KINDS = {
     "create": "put",
     "swap": "put",
     "delete": "delete",
-    "delete_folder": "delete",
 }
 _PER_LISTING = _PER_DELETE = 1000  # names in one request, on S3
 

@@ -210,6 +210,14 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
         "pipeline.planning",
     },
+    "pipeline.run_folder.checks": {
+        "omnitrace_core base modules",
+        "stages.arrow",
+        "pipeline.plurals",
+        "pipeline.storage",
+        "pipeline.planning",
+        "pipeline.run_folder",
+    },
     "pipeline.retrying": {
         "omnitrace_core base modules",
         "stages.arrow",
@@ -247,6 +255,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",
+        "pipeline.run_folder.checks",
         "pipeline.retrying",
         "pipeline.graph",
     },
@@ -262,6 +271,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline.config",
         "pipeline.planning",
         "pipeline.run_folder",
+        "pipeline.run_folder.checks",
         "pipeline.driver",
     },
     "pipeline.commands": {

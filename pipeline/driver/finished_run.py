@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.retrying.choice import retry_choice
-from pipeline.run_folder.manifests import MANIFESTS
+from pipeline.run_folder.published_files import list_published
 from pipeline.run_folder.verdict import Verdict, exit_code_and_reason, read_verdict
 from pipeline.storage.folder import Folder
 
@@ -16,8 +16,9 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
 
     None too if `run.retry` chooses some of its error rows.
 
-    Costs one read of verdict.json and one listing of the manifests. The exit code follows
-    `run.max_error_fraction` of the present config, which may differ from that of the earlier run.
+    Costs one read of verdict.json, and a listing of the manifests and of each table: files that
+    were deleted or replaced since are noticed. The exit code follows `run.max_error_fraction` of
+    the present config, which may differ from that of the earlier run.
 
     Raises:
         RunError: verdict.json is not JSON.
@@ -26,7 +27,7 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
     verdict = _stored_verdict(folder)
     if verdict is None or not verdict.finished or verdict.inputs != run.inputs_digest:
         return None
-    if len(folder.names(MANIFESTS, suffix=".json")) != verdict.n_shards:
+    if verdict.files != list_published(folder).digest:
         return None
     choice = retry_choice(run.config.run)
     if choice is not None and choice.of(verdict.by_code):

@@ -13,6 +13,7 @@ from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.planning.input_shards import scan_input
 from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
+from pipeline.run_folder.checks.linked_folders import check_subfolders
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.storage.folder import Folder, absolute_path
@@ -28,6 +29,7 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
     """
     config, identity = run.config, run.identity
     _check_places(config)
+    check_subfolders(identity.folder)
     _check_device(config)
     rules = _check_loadable(config)
     scans = scan_input(run.listing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from omnitrace_core.errors import LeaseLost
 from pipeline.driver.error_watch import ErrorWatch, count_committed_errors
 from pipeline.driver.failure import record_failure
 from pipeline.driver.plan_run import check_writable
+from pipeline.driver.present_input import changed_input, input_is_unchanged, with_present_input
 from pipeline.driver.progress import Progress
 from pipeline.driver.run_description import describe_run
 from pipeline.driver.schedule import Schedule
@@ -24,6 +26,11 @@ from pipeline.retrying.replace_files import STAGED, finish_replacement
 from pipeline.retrying.state import next_retry, rows_of_retry, shards_to_retry
 from pipeline.retrying.work import RetriedShards
 from pipeline.run_folder.attempt_log import ATTEMPTS
+from pipeline.run_folder.checks.damaged_shards import invalidate_damaged_shards
+from pipeline.run_folder.checks.final_check import check_published
+from pipeline.run_folder.checks.linked_folders import check_subfolders
+from pipeline.run_folder.checks.retired_numbers import RetiredNumbers
+from pipeline.run_folder.checks.stale_files import delete_stale_files
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
 from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks
 from pipeline.run_folder.lease import Lease, hold_lease
@@ -31,7 +38,6 @@ from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
-from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
 from pipeline.run_folder.stored_run import RUN_JSON
 from pipeline.run_folder.verdict import (
     ExitCode,
@@ -43,6 +49,8 @@ from pipeline.run_folder.verdict import (
     unfinished_verdict,
 )
 from stages.records.table_columns import kept_tables
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -59,13 +67,16 @@ def run(
 
     Raises:
         ConfigError: the output cannot be written, or Ray cannot be joined or started.
+        InputSchemaError: the input changed since it was planned, and cannot be used any more.
         LeaseHeld: another driver works on the run, and is alive.
         LeaseLost: another driver took the run over.
         RunError: a stage failed, or rows were lost; what was committed stays and is not redone.
     """
-    if is_finished(planned) and not shards_to_retry(planned, next_retry(planned)):
+    nothing_left = is_finished(planned) and not shards_to_retry(planned, next_retry(planned))
+    if nothing_left and input_is_unchanged(planned):
         return make_verdict(planned)
     check_writable(planned.identity.output)
+    check_subfolders(planned.folder)
     with (
         stopping_on_signals(),
         # Outside the lease, so that Ray shuts down after the verdict is written and the lease is
@@ -73,12 +84,14 @@ def run(
         ExitStack() as resources,
         hold_lease(planned.folder, planned.config.run.lease_s, take_over=take_lease) as lease,
     ):
-        planned = _with_present_manifests(planned, lease)
+        retired = RetiredNumbers(planned.folder, lease.epoch, lease.confirm)
+        planned = _with_present_manifests(with_present_input(planned), lease, retired)
         verdict_file = VerdictFile(planned.folder, lease.epoch)
         retry = next_retry(planned)
         if is_finished(planned) and not shards_to_retry(planned, retry):
             return make_verdict(planned)
-        return _drive(_Driver(planned, lease, verdict_file, resources, retry), execute)
+        driver = _Driver(planned, lease, verdict_file, resources, retired, retry)
+        return _drive(driver, execute)
 
 
 def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
@@ -97,12 +110,19 @@ def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
         raise
 
 
-def _with_present_manifests(planned: PlannedRun, lease: Lease) -> PlannedRun:
+def _with_present_manifests(
+    planned: PlannedRun, lease: Lease, retired: RetiredNumbers
+) -> PlannedRun:
     """The planned run with what other drivers published since it was planned.
 
-    If a driver died while it replaced a shard's files, they are replaced now.
+    A manifest with a retired number does not count: its files may be deleted at any moment. If a
+    driver died while it replaced a shard's files, they are replaced now.
     """
-    manifests = read_manifests(planned.folder, with_chunks=False)
+    manifests = {
+        name: manifest
+        for name, manifest in read_manifests(planned.folder, with_chunks=False).items()
+        if manifest.number not in retired.numbers
+    }
     for name, manifest in list(manifests.items()):
         if manifest.replacement:
             number = manifest.number
@@ -111,9 +131,10 @@ def _with_present_manifests(planned: PlannedRun, lease: Lease) -> PlannedRun:
                 del manifests[name]
             else:
                 manifests[name] = replace(whole, chunk_keys=[])
-    manifests = invalidate_missing_files(planned.folder, manifests)
+    manifests = invalidate_damaged_shards(planned.folder, manifests, lease.confirm)
     numbers = {name: manifest.number for name, manifest in manifests.items()}
-    return replace(planned, manifests=manifests, plan=planned.plan.with_published_numbers(numbers))
+    plan = planned.plan.with_published_numbers(numbers, retired.numbers)
+    return replace(planned, manifests=manifests, plan=plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +149,7 @@ class _Driver:
     lease: Lease
     verdict_file: VerdictFile
     resources: ExitStack
+    retired: RetiredNumbers
     retry: Retry | None = None
 
     def begin(self) -> None:
@@ -232,35 +254,37 @@ class _Driver:
     def end(self, stopped: StopReason | None) -> Verdict:
         """Write and return the verdict; if the run is finished, first delete its leftover files.
 
-        Published files are checked only if the run looks finished: that takes a while, and a
-        process that received SIGTERM may have only seconds left.
+        It is finished if the input is the one that was planned, and if what is published of it is
+        whole and all that there is. That is checked only if all shards are published: it takes a
+        while, and a process that received SIGTERM may have only seconds left.
         """
-        planned = self.planned
-        verdict = self._verdict(stopped)
-        if verdict.finished:
-            planned.manifests.update(invalidate_missing_files(planned.folder, planned.manifests))
+        planned, files = self.planned, ""
+        problem = self._missing_chunks() or changed_input(planned)
+        if problem is None:
             self._delete_stale_files()
-            verdict = self._verdict(stopped)
-        if verdict.finished:
             # Chunk files of other plans (changed shards, another chunk size), and all attempts.
             staged = [STAGED] if self.verdict_file.retry else []
             for leftover in (CHUNK_FILES, ATTEMPTS, *staged):
-                self.lease.confirm()
-                planned.folder.delete_folder(leftover)
+                planned.folder.delete_folder(leftover, self.lease.confirm)
+            check = check_published(planned)
+            problem, files = check.problem, check.files
+        if problem is None:
+            verdict = replace(make_verdict(planned), files=files)
+        else:
+            stopped = stopped or problem
+            verdict = unfinished_verdict(make_verdict(planned, stopped), stopped)
         self.lease.confirm()
         return self.verdict_file.write(verdict)
 
-    def _verdict(self, stopped: StopReason | None) -> Verdict:
-        """The verdict as of now; not finished while rows are left for the retry."""
-        verdict = make_verdict(self.planned)
-        if verdict.finished and not shards_to_retry(self.planned, self.retry):
-            return verdict
-        stopped = stopped or self._missing_chunks()
-        return unfinished_verdict(make_verdict(self.planned, stopped), stopped)
-
     def _publish_complete(self, schedule: Schedule, publish: Callable[[Shard], Manifest]) -> None:
         for shard in schedule.pop_complete():
-            self.planned.manifests[shard.name] = replace(publish(shard), chunk_keys=[])
+            try:
+                manifest = publish(shard)
+            except FileNotFoundError as error:
+                # Somebody deleted a chunk file after its commit; the next run does it again.
+                log.warning("%s is not published: %s", shard.name, error)
+            else:
+                self.planned.manifests[shard.name] = replace(manifest, chunk_keys=[])
 
     def _publish(self, shard: Shard) -> Manifest:
         planned = self.planned
@@ -278,7 +302,7 @@ class _Driver:
         """Delete files that do not belong to the plan; only then can the run be finished."""
         planned = self.planned
         for name in delete_stale_files(
-            planned.folder, planned.manifests, planned.plan, self.lease.confirm
+            planned.folder, planned.manifests, planned.plan, self.lease.confirm, self.retired
         ):
             del planned.manifests[name]
 
@@ -290,8 +314,8 @@ class _Driver:
             return None
         return StopReason(
             ExitCode.INCOMPLETE,
-            f"chunks of {counted(n_missing, 'shard')} did not come back from the graph; "
-            "run the same command again to finish the missing work",
+            f"chunks of {counted(n_missing, 'shard')} did not come back from the graph, or their "
+            "files were deleted; run the same command again to finish the missing work",
         )
 
 

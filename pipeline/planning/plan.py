@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from pipeline.planning.input_shards import Duplicate, ShardScan
@@ -97,12 +97,15 @@ class Plan:
         identities = {shard.name: shard.identity for shard in self.shards}
         return digest_inputs(identities, self.fingerprint, self.chunk_samples)
 
-    def with_published_numbers(self, published: Mapping[str, int]) -> Plan:
+    def with_published_numbers(
+        self, published: Mapping[str, int], retired: Set[int] = frozenset()
+    ) -> Plan:
         """The same plan, with the numbers under which its shards were published meanwhile.
 
-        published: number of each shard name that has a manifest.
+        published: number of each shard name that has a manifest. retired: numbers that no shard
+        gets.
         """
-        numbers = assign_numbers([shard.name for shard in self.shards], published)
+        numbers = assign_numbers([shard.name for shard in self.shards], published, retired)
         shards = [replace(shard, number=numbers[shard.name]) for shard in self.shards]
         return replace(self, shards=tuple(shards))
 
@@ -180,14 +183,18 @@ def make_plan(
     return Plan(tuple(shards), fingerprint, chunk_samples)
 
 
-def assign_numbers(names: Sequence[str], published: Mapping[str, int]) -> dict[str, int]:
+def assign_numbers(
+    names: Sequence[str], published: Mapping[str, int], retired: Set[int] = frozenset()
+) -> dict[str, int]:
     """Number the shards: each keeps the number it was published under, others get free numbers.
 
     For an unchanged input the numbers follow the sorted names, however much of it is published.
-    When shards are added or removed, the others keep their numbers and so their files.
+    When shards are added or removed, the others keep their numbers and so their files. A number
+    that was published or retired is never free, even if its shard has left the input: its files
+    are deleted, perhaps late (decision 034).
     """
     kept = {name: published[name] for name in names if name in published}
-    taken = set(kept.values())
+    taken = {*published.values(), *retired}
     free = (number for number in range(len(names) + len(taken)) if number not in taken)
     return {name: kept[name] if name in kept else next(free) for name in sorted(names)}
 
@@ -195,6 +202,13 @@ def assign_numbers(names: Sequence[str], published: Mapping[str, int]) -> dict[s
 def shard_label(number: int) -> str:
     """Name of the published files of a shard, without extension."""
     return f"shard-{number:05d}"
+
+
+def number_of_label(label: str) -> int | None:
+    """The number of a shard's label; None if it is not the label of any shard."""
+    digits = label.removeprefix("shard-")
+    is_label = digits.isascii() and digits.isdigit() and shard_label(int(digits)) == label
+    return int(digits) if is_label else None
 
 
 def _n_duplicates_before(shard: Shard, row: int) -> int:

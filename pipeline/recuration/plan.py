@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from omnitrace_core.errors import ConfigError
+from omnitrace_core.errors import ConfigError, RunError
 from omnitrace_core.options import CurationOptions
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.planning.plan import Plan, Shard
@@ -82,6 +82,45 @@ def plan_recuration(run_path: str, dest: str, overrides: Sequence[str] = ()) -> 
     if not is_finished(recuration):
         check_tools(recuration.change)
     return recuration
+
+
+def with_present_source(recuration: Recuration) -> Recuration:
+    """The recuration of the source run as it is now; the same one if that did not change.
+
+    For a process that has just taken the lease of the destination: since it planned, another one
+    may have curated what the run has published meanwhile.
+
+    Raises:
+        ConfigError: there is no such run any more.
+        RunError: the run has other settings by now.
+    """
+    run = find_run(recuration.run.folder.root)
+    if run.settings != recuration.run.settings or run.fingerprint != recuration.run.fingerprint:
+        raise RunError(
+            f"{run.folder.root} was run again with other settings since this command read it; "
+            "run the same command again"
+        )
+    if source_is_unchanged(recuration, run):
+        return recuration
+    return replace(recuration, run=run, plan=_plan(run, recuration.plan.fingerprint))
+
+
+def source_is_unchanged(recuration: Recuration, now: StoredRun | None = None) -> bool:
+    """Whether the source run has published nothing since it was planned, and is as finished.
+
+    now: the run as it is now; by default it is read. Costs a read of each of its manifests.
+
+    Raises:
+        ConfigError: there is no such run any more.
+    """
+    run = recuration.run
+    now = now or find_run(run.folder.root)
+    return (now.manifests, now.finished, now.fingerprint, now.settings) == (
+        run.manifests,
+        run.finished,
+        run.fingerprint,
+        run.settings,
+    )
 
 
 def _fingerprint(run: StoredRun, changed: Changed) -> str:

@@ -13,12 +13,16 @@ from pipeline.driver.plan_run import check_writable
 from pipeline.driver.progress import Progress
 from pipeline.driver.run_description import installed_versions, utc_now
 from pipeline.driver.stop_signals import stopping_on_signals
-from pipeline.recuration.plan import Recuration
+from pipeline.recuration.plan import Recuration, source_is_unchanged, with_present_source
 from pipeline.recuration.shard import recurate_shard
 from pipeline.recuration.worker_processes import recurate_in_processes
+from pipeline.run_folder.checks.damaged_shards import invalidate_damaged_shards
+from pipeline.run_folder.checks.final_check import check_published
+from pipeline.run_folder.checks.linked_folders import check_subfolders
+from pipeline.run_folder.checks.stale_files import delete_stale_files
 from pipeline.run_folder.lease import Lease, hold_lease
-from pipeline.run_folder.manifests import manifest_name, read_manifests
-from pipeline.run_folder.stale_files import delete_stale_files, invalidate_missing_files
+from pipeline.run_folder.manifests import read_manifests
+from pipeline.run_folder.publish import invalidate_manifest
 from pipeline.run_folder.stored_run import RUN_JSON
 from pipeline.run_folder.verdict import (
     ExitCode,
@@ -46,13 +50,17 @@ def run_recuration(
         LeaseLost: another process took it over.
         RunError: the run cannot be read back, or rows were lost; what was published stays.
     """
-    if is_finished(recuration):
+    if is_finished(recuration) and source_is_unchanged(recuration):
         return _verdict(recuration)
     folder = recuration.folder
     check_writable(folder, "DEST ")
+    check_subfolders(folder)
     lease_s = recuration.config.run.lease_s
     with stopping_on_signals(), hold_lease(folder, lease_s, take_over=take_lease) as lease:
-        recuration.manifests.update(invalidate_missing_files(folder, read_manifests(folder)))
+        recuration = with_present_source(recuration)
+        manifests = invalidate_damaged_shards(folder, read_manifests(folder), lease.confirm)
+        recuration.manifests.clear()
+        recuration.manifests.update(manifests)
         return _drive(recuration, lease, workers or os.cpu_count() or 1)
 
 
@@ -72,11 +80,28 @@ def _drive(recuration: Recuration, lease: Lease, workers: int) -> Verdict:
     except Exception as error:
         record_failure(recuration, lease, verdict_file, error)
         raise
-    verdict = _verdict(recuration, stopped)
-    if verdict.finished:
-        _delete_stale_files(recuration, lease)
+    verdict = _end(recuration, lease, stopped)
     lease.confirm()
     return verdict_file.write(verdict)
+
+
+def _end(recuration: Recuration, lease: Lease, stopped: StopReason | None) -> Verdict:
+    """The verdict; finished only if the run is as planned and DEST holds its shards alone."""
+    verdict = _verdict(recuration, stopped)
+    if not verdict.finished:
+        return verdict
+    if not source_is_unchanged(recuration):
+        root = recuration.run.folder.root
+        reason = f"{root} changed while it was curated; run the same command again"
+        problem: StopReason | None = StopReason(ExitCode.INCOMPLETE, reason)
+        files = ""
+    else:
+        _delete_stale_files(recuration, lease)
+        check = check_published(recuration)
+        problem, files = check.problem, check.files
+    if problem is None:
+        return replace(verdict, files=files)
+    return unfinished_verdict(make_verdict(recuration, problem), problem)
 
 
 def _begin(recuration: Recuration, lease: Lease, verdict_file: VerdictFile) -> None:
@@ -85,12 +110,12 @@ def _begin(recuration: Recuration, lease: Lease, verdict_file: VerdictFile) -> N
     description = json.dumps(describe_recuration(recuration), indent=1).encode()
     folder.replace(RUN_JSON, description, lease.confirm)
     verdict_file.write(unfinished_verdict(_verdict(recuration)))
-    # Manifests of other settings are deleted before any file is replaced: otherwise a crash could
-    # leave files of these settings beside a manifest of the others.
+    # Manifests of other settings are invalidated before any file is replaced: otherwise a crash
+    # could leave files of these settings beside a manifest of the others. They are not deleted: a
+    # late deletion could delete the manifest that another process has written meanwhile.
     for shard in recuration.plan.shards:
         if shard.name in manifests and not recuration.is_published(shard):
-            lease.confirm()
-            folder.delete(manifest_name(manifests.pop(shard.name).number))
+            invalidate_manifest(folder, manifests[shard.name].number, lease.confirm)
     _delete_stale_files(recuration, lease)
 
 

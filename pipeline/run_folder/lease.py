@@ -29,6 +29,7 @@ from pipeline.run_folder.lease_file import (
     this_process,
 )
 from pipeline.storage.folder import Folder
+from pipeline.storage.locks import LockTimeout
 
 _POLL_S = 0.5
 _RENEWALS = 3  # within one time to live
@@ -52,10 +53,15 @@ def hold_lease(folder: Folder, ttl_s: float, *, take_over: bool = False) -> Iter
     take_over: take it even from a holder that is alive.
 
     Raises:
-        LeaseHeld: another process holds it, and is alive.
+        LeaseHeld: another process holds it, and is alive; or it is suspended while it holds the
+            lock of the lease file.
         RunError: the lease file cannot be read.
     """
-    lease = acquire_lease(folder, ttl_s, take_over=take_over)
+    try:
+        lease = acquire_lease(folder, ttl_s, take_over=take_over)
+    except LockTimeout as error:
+        # It would have been taken now, but a process is suspended while it writes the lease file.
+        raise LeaseHeld(str(error)) from error
     lease.start()
     try:
         yield lease

@@ -52,7 +52,7 @@ def publish_shard(
         FileExistsError: others keep writing the shard's files, though the run is ours.
     """
     if republish:
-        _invalidate_manifest(folder, shard, confirm)
+        invalidate_manifest(folder, shard.number, confirm)
     try:
         return _publish(folder, plan, shard, tables, confirm, epoch)
     except FileExistsError:
@@ -61,13 +61,13 @@ def publish_shard(
         return _publish(folder, plan, shard, tables, confirm, epoch)
 
 
-def _invalidate_manifest(folder: Folder, shard: Shard, confirm: Confirm) -> None:
+def invalidate_manifest(folder: Folder, number: int, confirm: Confirm) -> None:
     """Empty the key in a shard's manifest; its number stays in use.
 
     Otherwise, if this driver died while it replaced the files, the old manifest would name a mix of
     old and new ones, and would be valid for a plan with the old input.
     """
-    manifest = read_manifest(folder, shard.number)
+    manifest = read_manifest(folder, number)
     if manifest is not None and (manifest.key or manifest.replacement):
         write_manifest(folder, replace(manifest, key="", replacement=None), confirm)
 

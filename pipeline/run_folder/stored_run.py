@@ -9,7 +9,7 @@ from omnitrace_core.errors import ConfigError
 from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig, Tree, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
-from pipeline.run_folder.verdict import finished_plan_digest
+from pipeline.run_folder.verdict import n_finished_shards
 from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import SCHEMA_VERSION
 
@@ -58,7 +58,12 @@ def find_run(path: str) -> StoredRun:
             "install the one that made the run, or a newer one"
         )
     run_id, run_date, fingerprint = names
-    manifests = read_manifests(folder)
+    # A manifest without a key is not valid: its shard is being published again.
+    manifests = {
+        name: manifest
+        for name, manifest in read_manifests(folder).items()
+        if manifest.key and manifest.fingerprint == fingerprint
+    }
     return StoredRun(
         folder=folder,
         run_id=run_id,
@@ -67,10 +72,9 @@ def find_run(path: str) -> StoredRun:
         config=make_config(settings, (), where),
         settings=settings,
         rules=rules,
-        # A manifest without a key is not valid: its shard is being published again.
-        manifests={k: m for k, m in manifests.items() if m.key and m.fingerprint == fingerprint},
-        finished=finished_plan_digest(folder) is not None
-        and not any(manifest.replacement for manifest in manifests.values()),
+        manifests=manifests,
+        # Manifests may have been removed since.
+        finished=n_finished_shards(folder) == len(manifests),
     )
 
 

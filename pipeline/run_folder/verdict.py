@@ -19,6 +19,7 @@ from omnitrace_core.errors import (
 )
 from pipeline.planning.plan import Plan, Shard
 from pipeline.run_folder.manifests import Manifest
+from pipeline.run_folder.published_files import list_published
 from pipeline.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Verdict:
     settings. tables: number of files and rows of each table. stopped_early: this driver or an
     earlier one ended because of too many errors. retry, retry_of: number and choice of the last
     retry; it is done if the run is finished. n_retried, n_mended: rows that it did again, and of
-    these the ok ones. epoch: of the driver that wrote it.
+    these the ok ones. files: digest of the names and sizes of all published files, if the run is
+    finished. epoch: of the driver that wrote it.
     """
 
     run_id: str
@@ -90,6 +92,7 @@ class Verdict:
     retry_of: list[str] = field(default_factory=list, compare=False)
     n_retried: int = 0
     n_mended: int = 0
+    files: str = field(default="", compare=False)
     epoch: int = field(default=0, compare=False)
 
 
@@ -110,9 +113,15 @@ class RunState(Protocol):
 
 
 def is_finished(run: RunState) -> bool:
-    """Whether every shard of the plan is published, and the verdict calls this plan finished."""
-    published = all(run.is_published(shard) for shard in run.plan.shards)
-    return published and finished_plan_digest(run.folder) == run.plan.digest
+    """Whether the verdict calls this plan finished, and what is published is still the same."""
+    if not all(run.is_published(shard) for shard in run.plan.shards):
+        return False
+    verdict = read_verdict(run.folder) or {}
+    return (
+        bool(verdict.get("finished"))
+        and verdict.get("plan") == run.plan.digest
+        and verdict.get("files") == list_published(run.folder).digest
+    )
 
 
 def make_verdict(run: RunState, stopped: StopReason | None = None) -> Verdict:
@@ -269,7 +278,7 @@ def read_verdict(folder: Folder) -> dict[str, Any] | None:
     return verdict
 
 
-def finished_plan_digest(folder: Folder) -> str | None:
-    """Digest of the plan that the run has finished; None if it has not finished one."""
+def n_finished_shards(folder: Folder) -> int | None:
+    """Number of shards of the run; None if it is not finished."""
     verdict = read_verdict(folder)
-    return str(verdict["plan"]) if verdict is not None and verdict.get("finished") else None
+    return int(verdict["n_shards"]) if verdict is not None and verdict.get("finished") else None

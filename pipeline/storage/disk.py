@@ -1,17 +1,15 @@
-"""Temporary names, locks, links and flushes of files on a disk of this machine."""
+"""Temporary names, links and flushes of files on a disk of this machine."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pipeline.storage.locks import file_lock
+
 PARTIAL = ".partial"
-_LOCK = ".lock"
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -20,34 +18,28 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}{PARTIAL}")
 
 
+def new_partial(target: Path) -> Path:
+    """Create the `partial_path` of a file, empty, and its folder if there is none.
+
+    From then on, nobody who deletes empty folders can delete the folder.
+    """
+    for tries_left in (2, 1, 0):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_path(target)
+        try:
+            partial.touch()
+            break
+        except FileNotFoundError:
+            # The folder was deleted between the two steps.
+            if not tries_left:
+                raise
+    return partial
+
+
 def delete_partials(target: Path) -> None:
     """Delete the partial files of writers of this file that were killed or came too late."""
     for partial in target.parent.glob(f".{target.name}.*{PARTIAL}"):
         partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def file_lock(target: Path) -> Iterator[None]:
-    """Lock the hidden lock file beside a file; the system unlocks it when the holder dies."""
-    with target.with_name(f".{target.name}{_LOCK}").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def folder_lock(target: Path) -> Iterator[None]:
-    """Lock the folder of a file, which leaves no lock file behind."""
-    handle = os.open(target.parent, os.O_RDONLY)
-    try:
-        with ExitStack() as stack:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError:
-                # Some network file systems lock only files that are open for writing.
-                stack.enter_context(file_lock(target))
-            yield
-    finally:
-        os.close(handle)
 
 
 def links_to_ancestor(link: str) -> bool:

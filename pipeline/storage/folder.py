@@ -27,6 +27,7 @@ from pipeline.storage.store import ABSENT, Store, VersionConflict
 
 __all__ = ["ABSENT", "PARTIAL", "Folder", "absolute_path"]
 
+_DELETE_BATCH = 1000  # files in one request, on S3
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -87,6 +88,11 @@ class Folder:
         """As `names`, each with its `identity`; S3: one request per 1,000 files."""
         found = self._store.listing(self._path(folder), deep=False)
         return {name: identity for name, identity in found.items() if name.endswith(suffix)}
+
+    def sizes(self, folder: str = "", suffix: str = "") -> dict[str, int]:
+        """As `names`, each with its bytes; S3: one request per 1,000 files."""
+        found = self._store.sizes(self._path(folder))
+        return {name: size for name, size in sorted(found.items()) if name.endswith(suffix)}
 
     def tree(self, suffix: str) -> list[str]:
         """Sorted names of all files in the folder and below it that end with `suffix`."""
@@ -229,9 +235,21 @@ class Folder:
         """Delete files; files that do not exist are ignored. S3: 1,000 per request."""
         self._store.delete([self._path(name) for name in names])
 
-    def delete_folder(self, name: str) -> None:
-        """Delete a folder and its content; a folder that does not exist is ignored."""
-        self._store.delete_folder(self._path(name))
+    def delete_folder(self, name: str, confirm: Callable[[], None] = lambda: None) -> None:
+        """Delete the files that are in a folder now, and the folder if no file is added meanwhile.
+
+        confirm: raises if we may not delete; called after the listing, and then before each
+        thousand files. So a process that is suspended after it deletes only files that were there
+        before.
+        """
+        path = self._path(name)
+        files = self._store.files_below(path)
+        confirm()
+        for start in range(0, len(files), _DELETE_BATCH):
+            if start:
+                confirm()
+            self._store.delete(files[start : start + _DELETE_BATCH])
+        self._store.delete_empty_folders(path)
 
 
 def absolute_path(path: str) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.storage import disk
+from pipeline.storage.locks import file_lock, folder_lock
 from pipeline.storage.store import ABSENT, Entry, Store, VersionConflict, content_tag
-
-_DELETE_TRIES = 3
 
 
 class LocalStore(Store):
@@ -23,8 +22,7 @@ class LocalStore(Store):
     def writing(self, path: str, if_version: str | None) -> Iterator[Path]:
         """A temporary file in the same folder, then an atomic rename."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = disk.partial_path(target)
+        partial = disk.new_partial(target)
         try:
             yield partial
             disk.flush(partial)
@@ -33,10 +31,15 @@ class LocalStore(Store):
             elif if_version == ABSENT:
                 self._rename_if_absent(partial, target)
             else:
-                with disk.folder_lock(target):
+                with folder_lock(target):
                     if self.version(path) != if_version:
                         raise VersionConflict(path)
                     os.replace(partial, target)
+        except FileNotFoundError as error:
+            if not if_version or partial.exists() or str(error.filename) != str(partial):
+                raise
+            # Another driver has deleted the partial file as that of a killed writer.
+            raise VersionConflict(path) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -66,7 +69,10 @@ class LocalStore(Store):
     def swap(
         self, path: str, content: bytes, tag: str, within_s: float | None = None
     ) -> str | None:
-        """As `Store.swap`, but under a lock that every writer who swaps this file takes."""
+        """As `Store.swap`, but under a lock that every writer who swaps this file takes.
+
+        within_s: limit for the wait for the lock.
+        """
         target = Path(path)
         if not target.parent.is_dir():
             return None
@@ -76,7 +82,7 @@ class LocalStore(Store):
             # writer waits for a slow disk, or for a process that is suspended meanwhile.
             partial.write_bytes(content)
             disk.flush(partial)
-            with disk.file_lock(target):
+            with file_lock(target, within_s):
                 if self.read_tagged(path)[1] != tag:
                     return None
                 os.replace(partial, target)
@@ -135,10 +141,19 @@ class LocalStore(Store):
         """Copy a file within the kernel. Raises: FileNotFoundError."""
         shutil.copyfile(path, copy)
 
-    def delete_folder(self, path: str) -> None:
-        """Delete a folder, even if others write or delete files in it at the same time."""
-        for _ in range(_DELETE_TRIES):
-            shutil.rmtree(path, ignore_errors=True)
-            if not os.path.lexists(path):
-                return
-        shutil.rmtree(path)
+    def files_below(self, path: str) -> list[str]:
+        """As `Store.files_below`; links inside the folder are not followed, but listed."""
+        found = []
+        for place, folders, files in os.walk(path):
+            links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+            found += [os.path.join(place, name) for name in (*files, *links)]
+        return sorted(found)
+
+    def delete_empty_folders(self, path: str) -> None:
+        """Delete the folders below a path and the folder itself, as far as they are empty.
+
+        A folder that is a link, or gets a file at this moment, stays.
+        """
+        for place, _, _ in os.walk(path, topdown=False):
+            with suppress(OSError):
+                os.rmdir(place)

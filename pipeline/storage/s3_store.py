@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnitrace_core.storage.conditions import Condition, if_absent, if_tag
-from omnitrace_core.storage.files import identity_of
-from pipeline.storage.store import ABSENT, Store, VersionConflict
+from pipeline.storage.store import ABSENT, Entry, Store, VersionConflict
 
 
 class S3Store(Store):
@@ -20,13 +19,13 @@ class S3Store(Store):
         tag: str | None = self.fs.tag_of(path)
         return ABSENT if tag is None else tag
 
-    def listing(self, path: str, deep: bool) -> dict[str, str]:
-        """As `Store.listing`; one request per 1,000 files."""
+    def entries(self, path: str, deep: bool) -> dict[str, Entry]:
+        """As `Store.entries`; one request per 1,000 files."""
         try:
-            found = self.fs.list_objects(path, deep)
+            found: dict[str, Entry] = self.fs.list_objects(path, deep)
         except FileNotFoundError:  # the bucket
             return {}
-        return {name: identity_of(info) for name, info in found.items()}
+        return found
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises: FileNotFoundError."""
@@ -59,7 +58,3 @@ class S3Store(Store):
     def delete(self, paths: Sequence[str]) -> None:
         """Delete files, 1,000 per request."""
         self.fs.delete_all(paths)
-
-    def delete_folder(self, path: str) -> None:
-        """Delete all files below a folder."""
-        self.fs.delete_all([f"{path}/{name}" for name in self.fs.list_objects(path, True)])

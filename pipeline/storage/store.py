@@ -44,6 +44,14 @@ class Store:
 
     def listing(self, path: str, deep: bool) -> dict[str, str]:
         """Identity of each file in a folder (deep: also below it), by its name in the folder."""
+        return {name: identity_of(entry) for name, entry in self.entries(path, deep).items()}
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of each file directly in a folder, by its name."""
+        return {name: int(entry["size"]) for name, entry in self.entries(path, False).items()}
+
+    def entries(self, path: str, deep: bool) -> dict[str, Entry]:
+        """The files in a folder (deep: also below it), by their names in the folder."""
         try:
             if deep:
                 entries = list(self.fs.find(path, detail=True).values())
@@ -53,7 +61,7 @@ class Store:
             return {}
         prefix = f"{path.rstrip('/')}/"
         return {
-            str(entry["name"]).removeprefix(prefix): identity_of(entry)
+            str(entry["name"]).removeprefix(prefix): entry
             for entry in self._files(entries, deep)
             if str(entry["name"]).startswith(prefix)
         }
@@ -132,12 +140,12 @@ class Store:
             except FileNotFoundError:
                 continue
 
-    def delete_folder(self, path: str) -> None:
-        """Delete a folder and its content; a folder that does not exist is ignored."""
-        try:
-            self.fs.rm(path, recursive=True)
-        except FileNotFoundError:
-            return
+    def files_below(self, path: str) -> list[str]:
+        """Paths of all files in a folder and below it; none if there is no such folder."""
+        return [f"{path}/{name}" for name in self.listing(path, deep=True)]
+
+    def delete_empty_folders(self, path: str) -> None:
+        """Delete a folder and those below it if they are empty; no effect without folders."""
 
 
 def content_tag(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""A finished run is recognised by two listings and its verdict."""
+"""A finished run is recognised by listings and its verdict."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipeline.planning.input_shards import list_input
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
+from stages.arrow.table_schema import TABLES
 from tests.pipeline.made_runs import (
     DAY,
     Worker,
@@ -33,7 +34,7 @@ def _finished_verdict(config: RunConfig) -> Verdict | None:
     return finished_verdict(identify_run(config, lambda: DAY))
 
 
-def test_finished_run_is_recognised_by_two_listings(
+def test_finished_run_is_recognised_by_listings_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_for(folder, run={"max_error_fraction": 0.5})
@@ -43,21 +44,22 @@ def test_finished_run_is_recognised_by_two_listings(
     listed: list[str] = []
     read: list[str] = []
     monkeypatch.setattr(Folder, "open", lambda *_: pytest.fail("a shard was opened"))
-    real_listing, real_read = Folder.listing, Folder.read
+    real_sizes, real_read = Folder.sizes, Folder.read
 
-    def counted_listing(folder: Folder, *args: Any, **kwargs: Any) -> dict[str, str]:
-        listed.append(folder.root)
-        return real_listing(folder, *args, **kwargs)
+    def counted_sizes(folder: Folder, *args: Any, **kwargs: Any) -> dict[str, int]:
+        listed.append(args[0])
+        return real_sizes(folder, *args, **kwargs)
 
     def counted_read(folder: Folder, name: str) -> bytes:
         read.append(name)
         return real_read(folder, name)
 
-    monkeypatch.setattr(Folder, "listing", counted_listing)
+    monkeypatch.setattr(Folder, "sizes", counted_sizes)
+    monkeypatch.setattr(Folder, "listing", lambda *_: pytest.fail("listed twice"))
     monkeypatch.setattr(Folder, "read", counted_read)
     found = _finished_verdict(config)
     assert found == verdict
-    assert len(listed) == 1
+    assert listed == ["_manifests", *TABLES]
     assert read == [f"_runs/{planned.run_id}.json", "verdict.json"]
     strict = _finished_verdict(config_for(folder, run={"max_error_fraction": 0.1}))
     assert strict is not None
@@ -122,7 +124,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield found
 
 
-def test_input_is_listed_and_model_hashed_once_per_command(
+def test_model_is_hashed_once_per_command_and_input_listed_no_more_than_needed(
     folder: Path,
     tiny_model: str,
     costs: list[str],
@@ -140,10 +142,14 @@ def test_input_is_listed_and_model_hashed_once_per_command(
         return run(planned, Worker(planned.folder), take_lease=take_lease)
 
     monkeypatch.setattr("pipeline.driver.run.run", without_ray)
-    for expected in ("0 of 3 shards published already", "this run is finished: nothing to do"):
+    for expected, n_listings in (
+        # A run that works lists the input again when it has the lease, and at its end.
+        ("0 of 3 shards published already", 3),
+        ("this run is finished: nothing to do", 1),
+    ):
         assert main(["run", str(config)]) == 0
         assert expected in capsys.readouterr().out
-        assert costs == ["list", "hash"]
+        assert sorted(costs) == ["hash", *["list"] * n_listings]
         costs.clear()
     for command in (["validate", str(config)], ["run", str(config), "--dry-run"]):
         assert main(command) == 0

@@ -239,7 +239,7 @@ def test_files_that_vanish_during_a_run_make_it_incomplete(folder: Path) -> None
 
     verdict = run(planned, vanishing)
     assert (verdict.exit_code, verdict.finished) == (ExitCode.INCOMPLETE, False)
-    assert "chunks of 1 shard did not come back" in verdict.reason
+    assert "of 1 shard (a.parquet) were removed" in verdict.reason
     assert run(planned_run(config_for(folder)), Worker(planned.folder)).exit_code == 0
     assert_complete(planned)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.planning.input_shards import list_input, scan_input
-from pipeline.planning.plan import Plan, assign_numbers, make_plan
+from pipeline.planning.plan import Plan, assign_numbers, make_plan, number_of_label, shard_label
 from tests.pipeline.made_runs import write_input
 
 
@@ -96,8 +96,17 @@ def test_numbers_when_shards_are_added_and_removed() -> None:
         "a": 3,
         "d": 4,
     }
-    # c is removed: its number is free for a new shard.
-    assert assign_numbers(["a", "b", "e"], published) == {"b": 0, "e": 2, "a": 1}
+    # c is removed: its number is not free, now and when it is retired.
+    assert assign_numbers(["a", "b", "e"], published) == {"b": 0, "e": 2, "a": 3}
+    del published["c"]
+    assert assign_numbers(["a", "b", "e"], published, {1}) == {"b": 0, "e": 2, "a": 3}
+
+
+def test_label_of_a_shard_has_its_number() -> None:
+    for number in (0, 7, 99_999, 100_000):
+        assert number_of_label(shard_label(number)) == number
+    for other in ("shard-7", "shard-", "shard-0000x", "mine", "shard-000007", "shard--0001"):
+        assert number_of_label(other) is None, other
 
 
 def test_digests_of_different_plans_differ(tmp_path: Path) -> None:

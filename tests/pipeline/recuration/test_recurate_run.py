@@ -66,7 +66,8 @@ def test_same_settings_give_the_same_bytes(source: PlannedRun, tmp_path: Path) -
 
 def test_destination_has_the_files_of_a_run(source: PlannedRun, tmp_path: Path) -> None:
     done = _again(source, tmp_path / "dest", "curation.pools=per_modality")
-    names = [name for name in source.folder.tree("") if not name.startswith("_runs")]
+    # The numbers are those of the source, which retires them.
+    names = [name for name in source.folder.tree("") if name != "_retired.json"]
     assert done.folder.tree("") == names
     manifests, before = read_manifests(done.folder), read_manifests(source.folder)
     for name, manifest in manifests.items():
@@ -237,7 +238,7 @@ def test_crash_while_other_settings_replace_the_earlier_result(
         with pytest.raises(OSError, match="disk full"):
             run_recuration(other, workers=1)
     # A file of the other settings is left, but no manifest declares it final.
-    assert first.folder.names("_manifests") == []
+    assert {manifest.key for manifest in read_manifests(first.folder).values()} == {""}
     assert _bytes(_again(source, tmp_path / "dest").folder, "spans") == spans
 
 
@@ -271,7 +272,7 @@ def test_worker_processes_give_the_same_result(source: PlannedRun, tmp_path: Pat
     planned = plan_recuration(source.folder.root, str(tmp_path / "dest"))
     assert run_recuration(planned, workers=2).exit_code == 0
     assert _bytes(planned.folder, "spans") == _bytes(source.folder, "spans")
-    assert read_manifests(planned.folder) == planned.manifests
+    assert read_manifests(planned.folder, with_chunks=False) == planned.manifests
 
 
 def test_object_store_gives_the_same_output(source: PlannedRun, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The last check of a run: what the plan published is there, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pipeline.plurals import counted
+from pipeline.run_folder.checks.damaged_shards import invalidate_incomplete
+from pipeline.run_folder.manifests import manifest_name, read_manifests
+from pipeline.run_folder.published_files import PublishedFiles, list_published
+from pipeline.run_folder.verdict import ExitCode, RunState, StopReason
+
+_SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True, slots=True)
+class FinalCheck:
+    """problem: why the run is not whole, None if it is. files: digest of its published files."""
+
+    problem: StopReason | None
+    files: str
+
+
+def check_published(run: RunState) -> FinalCheck:
+    """Compare what lies in the run's folder with what its driver published.
+
+    Each shard needs a manifest of its present key under its number, whose files are all there, and
+    the tables must hold no other file. Manifests that were removed, and files that others added,
+    are not put right here: the next run does their shards again, or deletes them.
+
+    `run.manifests` become those of the folder. Costs a read of each manifest, and a listing of them
+    and of each table.
+    """
+    manifests = read_manifests(run.folder, with_chunks=False)
+    found = list_published(run.folder)
+    run.manifests.clear()
+    run.manifests.update(invalidate_incomplete(manifests, found.tables))
+    return FinalCheck(_problem(run, found), found.digest)
+
+
+def _problem(run: RunState, found: PublishedFiles) -> StopReason | None:
+    shards = run.plan.shards
+    lost = [
+        shard.name
+        for shard in shards
+        if not run.is_published(shard) or run.manifests[shard.name].number != shard.number
+    ]
+    if lost:
+        return StopReason(
+            ExitCode.INCOMPLETE,
+            f"published files or manifests of {counted(len(lost), 'shard')} ({_first(lost)}) were "
+            "removed, replaced or added while the run worked; the same command does them again",
+        )
+    ours = {name for shard in shards for name in run.manifests[shard.name].files}
+    ours |= {manifest_name(shard.number) for shard in shards}
+    if strange := (found.tables.keys() | found.manifests.keys()) - ours:
+        return StopReason(
+            ExitCode.INCOMPLETE,
+            f"{counted(len(strange), 'file')} that this run did not publish appeared in its folder "
+            f"({_first(strange)}); the same command deletes them",
+        )
+    return None
+
+
+def _first(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
