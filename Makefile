@@ -46,6 +46,19 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/driver/test_ends.py \
 	tests/pipeline/driver/test_changed_inputs.py \
 	tests/pipeline/driver/test_run_lease.py \
+	tests/pipeline/driver/test_damaged_input.py \
+	tests/pipeline/driver/test_present_input.py \
+	tests/pipeline/driver/test_schedules.py \
+	tests/pipeline/recuration/test_changed_source.py \
+	tests/pipeline/run_folder/checks/test_final_check.py \
+	tests/pipeline/run_folder/checks/test_linked_folders.py \
+	tests/pipeline/run_folder/test_stored_shard.py \
+	tests/pipeline/storage/test_locks.py \
+	tests/pipeline/retrying/test_retry.py \
+	tests/pipeline/retrying/test_retry_run.py \
+	tests/pipeline/commands/test_ingest.py \
+	tests/pipeline/test_cli.py \
+	tests/core/runtime/test_node_faults.py \
 	tests/pipeline/test_s3_run.py \
 	tests/stages/guards/test_attempts.py \
 	tests/stages/guards/test_node_guard.py \
