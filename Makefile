@@ -60,6 +60,12 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/test_cli.py \
 	tests/core/runtime/test_node_faults.py \
 	tests/pipeline/test_s3_run.py \
+	tests/pipeline/test_absurd_settings.py \
+	tests/pipeline/test_settings_yaml.py \
+	tests/pipeline/planning/test_shard_names.py \
+	tests/pipeline/commands/test_input_names.py \
+	tests/stages/arrow/test_input_columns.py \
+	tests/stages/arrow/test_plain_types.py \
 	tests/stages/guards/test_attempts.py \
 	tests/stages/guards/test_node_guard.py \
 	tests/stages/test_chunk_speech.py \

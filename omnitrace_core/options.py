@@ -5,25 +5,19 @@ Descriptions say "paper" where a default comes from the OmniTrace paper.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
+from omnitrace_core.base_options import Device, Gpus
+from omnitrace_core.base_options import Options as Options
 from omnitrace_core.web_access import host_pattern
 
-
-class Options(BaseModel):
-    """Base of all settings: frozen; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+DAY_S = 86_400
+_PIXELS = 10**10  # of a square of 100,000 by 100,000
+_MIB = 2**20  # MiB in a TiB
+_GridSide = Annotated[int, Field(ge=1, le=256)]
 
 
 class ModelOptions(Options):
@@ -36,15 +30,18 @@ class ModelOptions(Options):
         "auto",
         description="Dtype of the weights; auto: the checkpoint's on a GPU, float32 on a CPU.",
     )
-    device: str = Field("auto", description="cpu, cuda, cuda:0; auto uses a GPU if there is one.")
+    device: Device = Field(
+        "auto", description="cpu, cuda, cuda:0; auto uses a GPU if there is one."
+    )
     attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
         "sdpa", description="Attention used in generation; traces do not depend on it."
     )
-    replicas: int = Field(1, ge=1, description="Model replicas (trace actors).")
-    gpus_per_replica: float = Field(0, ge=0, description="GPUs of each replica; 0 runs on the CPU.")
+    replicas: int = Field(1, ge=1, le=100_000, description="Model replicas (trace actors).")
+    gpus_per_replica: Gpus = Field(0, description="GPUs of each replica; 0 runs on the CPU.")
     batch_tokens: int = Field(
         16_384,
         ge=1,
+        le=10**9,
         description="Token budget of one batch: samples x (longest prompt + longest response).",
     )
 
@@ -53,13 +50,16 @@ class DecodeOptions(Options):
     """How responses are generated."""
 
     max_new_tokens: int = Field(
-        256, ge=1, description="Largest number of generated tokens (paper: 256)."
+        256, ge=1, le=10**6, description="Largest number of generated tokens (paper: 256)."
     )
     do_sample: bool = Field(False, description="Sample instead of greedy decoding.")
-    seed: int = Field(0, ge=0, description="Seed for sampling; recorded in the output.")
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="Seed for sampling; recorded in the output."
+    )
     no_repeat_ngram_size: int = Field(
         0,
         ge=0,
+        le=10**6,
         description="Length of n-grams that may not repeat response or prompt; 0 is off.",
     )
     cache: Literal["dynamic", "static"] = Field(
@@ -91,6 +91,7 @@ class TraceOptions(Options):
     rows_mib: int = Field(
         128,
         ge=1,
+        le=_MIB,
         description="Largest memory of attention rows held at once in the replay, in MiB.",
     )
     heatmaps: bool = Field(
@@ -124,7 +125,7 @@ class UnitOptions(Options):
 
     text: Literal["sentence", "part"] = Field("sentence", description="Unit of text parts.")
     image: Literal["whole", "grid"] = Field("whole", description="Unit of images.")
-    grid: tuple[PositiveInt, PositiveInt] = Field(
+    grid: tuple[_GridSide, _GridSide] = Field(
         (3, 3),
         description="Rows and columns of units.image=grid; cells are larger than image tokens.",
     )
@@ -132,7 +133,7 @@ class UnitOptions(Options):
         "bins", description="Fixed time bins, or the speech chunks found by asr.engine."
     )
     bin_s: float = Field(
-        1.0, gt=0, description="Seconds per time bin (paper and its release: 1 s)."
+        1.0, ge=0.001, le=DAY_S, description="Seconds per time bin (paper and its release: 1 s)."
     )
     instructions: Literal["exclude", "include"] = Field(
         "exclude", description="Whether instruction text can be a source."
@@ -180,10 +181,13 @@ class CurationOptions(Options):
         0.10, ge=0, le=1, description="Run of votes that keeps a unit below p_min."
     )
     alpha: float = Field(0.8, ge=0, le=1, description="Weight of share versus run in the score.")
-    gamma: float = Field(2.0, ge=0, description="Exponent of a token's confidence in its vote.")
+    gamma: float = Field(
+        2.0, ge=0, le=1000, description="Exponent of a token's confidence in its vote."
+    )
     min_confidence: float = Field(
         0.0,
         ge=0,
+        le=10**9,
         description="Spans below it are marked unsupported; calibrate it per model and signal.",
     )
     pos_weighting: bool = Field(True, description="Weight votes by part of speech.")
@@ -214,29 +218,47 @@ class MediaOptions(Options):
     web_timeout_s: float = Field(
         120.0,
         gt=0,
-        le=86_400,
+        le=DAY_S,
         description="Time limit in seconds for one web file, redirects and download together.",
     )
-    max_bytes: int = Field(2 * 1024**3, ge=1, description="Largest media file in bytes.")
+    max_bytes: int = Field(2 * 1024**3, ge=1, le=2**50, description="Largest media file in bytes.")
     max_image_pixels: int = Field(
-        178_956_970, ge=1, description="Largest image and largest video frame, in pixels."
+        178_956_970,
+        ge=1,
+        le=_PIXELS,
+        description="Largest image and largest video frame, in pixels.",
     )
-    max_audio_s: float = Field(3_600.0, gt=0, description="Longest audio in seconds.")
-    max_video_s: float = Field(3_600.0, gt=0, description="Longest video in seconds.")
-    max_frames: int = Field(768, ge=2, description="Largest number of sampled frames of one video.")
+    max_audio_s: float = Field(
+        3_600.0, gt=0, le=365 * DAY_S, description="Longest audio in seconds."
+    )
+    max_video_s: float = Field(
+        3_600.0, gt=0, le=365 * DAY_S, description="Longest video in seconds."
+    )
+    max_frames: int = Field(
+        768, ge=2, le=10**6, description="Largest number of sampled frames of one video."
+    )
     max_decoded_mib: int = Field(
         512,
         ge=1,
+        le=_MIB,
         description="Largest size in MiB of all decoded media of one sample, at the size that the "
         "model gets: 3 bytes per pixel of images and frames, 4 per audio sample. Options of parts, "
         "such as min_pixels, cannot exceed it.",
     )
     image_max_pixels: int | None = Field(
-        None, ge=784, description="Larger images are scaled down to this; None: the model's limit."
+        None,
+        ge=784,
+        le=_PIXELS,
+        description="Larger images are scaled down to this; None: the model's limit.",
     )
-    video_fps: float = Field(2.0, gt=0, description="Sampled frames per second (paper: 2).")
+    video_fps: float = Field(
+        2.0, ge=0.001, le=1000, description="Sampled frames per second (paper: 2)."
+    )
     video_total_pixels: int = Field(
-        4_200_000, ge=1, description="Pixel budget of all sampled frames of a video (paper)."
+        4_200_000,
+        ge=1,
+        le=10**6 * _PIXELS,
+        description="Pixel budget of all sampled frames of a video (paper).",
     )
     video_sound: bool = Field(True, description="Use the sound tracks of videos.")
     isolate: bool | None = Field(
@@ -246,12 +268,14 @@ class MediaOptions(Options):
     decode_timeout_s: float = Field(
         600.0,
         gt=0,
+        le=DAY_S,
         description="Longest time in seconds without progress (a frame, a block of a download) "
         "before the decoding process is killed; needs isolate.",
     )
     decode_memory_mib: int = Field(
         4096,
         ge=256,
+        le=_MIB,
         description="Memory limit of the decoding process in MiB; needs isolate (and Linux).",
     )
 
@@ -292,13 +316,16 @@ class AsrOptions(Options):
         description="whisper, scribe: spoken language, such as en; null detects it. paraformer: "
         "only null, because the model determines it.",
     )
-    device: str = Field(
+    device: Device = Field(
         "cpu",
         description="paraformer, whisper, embedding: cpu, cuda, cuda:0; auto uses a GPU if any.",
     )
-    threads: int = Field(1, ge=1, description="Torch threads of a local engine.")
+    threads: int = Field(1, ge=1, le=1024, description="Torch threads of a local engine.")
     batch_s: float = Field(
-        60.0, gt=0, description="Largest batch of a local engine, in seconds of padded speech."
+        60.0,
+        gt=0,
+        le=DAY_S,
+        description="Largest batch of a local engine, in seconds of padded speech.",
     )
     chunking: Literal["auto", "join", "none"] = Field(
         "auto",
@@ -310,12 +337,18 @@ class AsrOptions(Options):
         description="Sentence embedding model that decides where chunks end (paper: bge-m3); null "
         "uses pauses and punctuation.",
     )
-    min_chunk_s: float = Field(5.0, ge=0, description="Shorter chunks are extended (paper: 5 s).")
-    max_chunk_s: float = Field(60.0, gt=0, description="Longest speech chunk (paper: 60 s).")
+    min_chunk_s: float = Field(
+        5.0, ge=0, le=DAY_S, description="Shorter chunks are extended (paper: 5 s)."
+    )
+    max_chunk_s: float = Field(
+        60.0, gt=0, le=DAY_S, description="Longest speech chunk (paper: 60 s)."
+    )
     base_url: str | None = Field(
         None, description="scribe: address of another server; null uses that of ElevenLabs."
     )
-    timeout_s: float = Field(240.0, gt=0, description="scribe: longest wait for one response.")
+    timeout_s: float = Field(
+        240.0, gt=0, le=DAY_S, description="scribe: longest wait for one response."
+    )
     retries: int = Field(
         3, ge=0, le=10, description="scribe: further tries when the service is busy or fails."
     )

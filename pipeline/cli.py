@@ -7,6 +7,7 @@ damaged samples in the input of `validate`.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import traceback
@@ -18,6 +19,7 @@ from omnitrace_core.errors import OmniTraceError
 from omnitrace_core.printable import PrintableFormatter, printable
 from pipeline.commands.terminal import (
     SafeParser,
+    count,
     print_blocks,
     print_error,
     print_text,
@@ -126,7 +128,7 @@ def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dest", help="folder for the shards")
     parser.add_argument("--media-root", help="folder that relative media paths start from")
     parser.add_argument(
-        "--shard-rows", type=int, default=1024, help="samples per shard (default: 1024)"
+        "--shard-rows", type=count, default=1024, help="samples per shard (default: 1024)"
     )
     parser.add_argument(
         "--inline-media", action="store_true", help="embed the bytes of local media files"
@@ -151,6 +153,8 @@ def _ingest(arguments: Arguments) -> int:
     )
     for shard in report.shards:
         print_text(f"  {printable(shard)}")
+    for kind in report.left_out:
+        print_text(f"does not read {printable(kind)}")
     return 0
 
 
@@ -202,8 +206,9 @@ def _validate(arguments: Arguments) -> int:
     planned = plan_run(identified)
     check_writable(planned.identity.output)
     damaged = [] if arguments.quick else read_samples_of(identified.listing)
+    plan = plan_text(planned, identified.listing.left_out)
     state = "is valid, but its input is damaged" if damaged else "is valid"
-    print_text(f"{printable(arguments.config)} {state}\n{plan_text(planned)}")
+    print_text(f"{printable(arguments.config)} {state}\n{plan}")
     if damaged:
         print_text(damage_text(damaged))
         return ExitCode.INCOMPLETE
@@ -225,17 +230,19 @@ def _run(arguments: Arguments) -> int:
 
     overrides = arguments.overrides
     if arguments.address is not None:
-        overrides = [*overrides, f"ray.address={arguments.address}"]
+        # As JSON, so that YAML reads it as a text, an empty one too.
+        overrides = [*overrides, f"ray.address={json.dumps(arguments.address)}"]
     identified = identify_run(load_config(arguments.config, overrides))
     verdict = None if arguments.dry_run else finished_verdict(identified)
     if verdict is not None:
         print_text(nothing_to_do_text(identified.config))
     else:
         planned = plan_run(identified)
+        plan = plan_text(planned, identified.listing.left_out)
         if arguments.dry_run:
-            print_text(f"{config_text(planned.config)}\n\n{plan_text(planned)}")
+            print_text(f"{config_text(planned.config)}\n\n{plan}")
             return 0
-        print_text(plan_text(planned))
+        print_text(plan)
         verdict = run(planned, take_lease=arguments.break_lease)
     print_blocks(verdict_blocks(identified.identity.folder, verdict))
     return int(verdict.exit_code or 0)
@@ -252,7 +259,7 @@ def _curate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=count,
         metavar="N",
         help="worker processes (default: one per CPU, at most one per shard)",
     )
@@ -260,13 +267,6 @@ def _curate_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print the settings and their changes; do nothing"
     )
     _break_lease_argument(parser)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _curate(arguments: Arguments) -> int:

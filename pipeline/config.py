@@ -8,38 +8,40 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from omnitrace_core.base_options import Gpus, Options
 from omnitrace_core.errors import ConfigError, sample_error_codes
 from omnitrace_core.options import (
+    DAY_S,
     SPEECH_MODELS,
     AsrOptions,
     CurationOptions,
     DecodeOptions,
     MediaOptions,
     ModelOptions,
-    Options,
     SpanOptions,
     TraceOptions,
     UnitOptions,
 )
+from omnitrace_core.samples.values import shorten
 from omnitrace_core.tracing.signals import HEADS
 from omnitrace_core.tracing.signals.head_weights import head_weights_identity
-from pipeline.storage.folder import absolute_path
+from pipeline.settings_yaml import Tree, apply_override, read_tree
+from pipeline.storage.addresses import absolute_path, address_problem
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from omnitrace_core.media_rules import MediaRules
     from omnitrace_core.reader import ReadingOptions
 
-Tree: TypeAlias = dict[str, object]
+MAX_RUN_ID_CHARS = 128  # it becomes part of file names, which have at most 255 bytes
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Location(Options):
@@ -51,9 +53,9 @@ class Location(Options):
 
     @field_validator("path")
     @classmethod
-    def _no_credentials(cls, path: str) -> str:
-        if "://" in path and "@" in urlsplit(path).netloc:
-            raise ValueError("a path must not hold credentials; set them in the environment")
+    def _can_be_read(cls, path: str) -> str:
+        if problem := address_problem(path):
+            raise ValueError(problem)
         return path
 
 
@@ -63,6 +65,7 @@ class RunOptions(Options):
     id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=MAX_RUN_ID_CHARS,
         coerce_numbers_to_str=True,
         description="Id of the run; null: a hash of the input location and of all settings that "
         "affect records.",
@@ -79,17 +82,22 @@ class RunOptions(Options):
     window_chunks: int = Field(
         2000,
         ge=1,
+        le=10**6,
         description="Chunks per execution of the graph; bounds the memory of the driver.",
     )
     max_error_fraction: float = Field(
         0.5, ge=0, le=1, description="Exit code 4 if a larger fraction of the rows are errors."
     )
     min_rows_to_stop: int = Field(
-        1000, ge=1, description="Number of rows after which too many errors end the run early."
+        1000,
+        ge=1,
+        le=10**12,
+        description="Number of rows after which too many errors end the run early.",
     )
     lease_s: float = Field(
         60,
         ge=1,
+        le=DAY_S,
         description="Seconds without a renewal of the lease after which another driver may take "
         "the run over.",
     )
@@ -110,10 +118,31 @@ class RunOptions(Options):
         known = sample_error_codes()
         if unknown := [code for code in codes if code not in known]:
             raise ValueError(
-                f"unknown: {unknown}; give none, errors, or a list of these error codes: "
+                f"unknown: {shorten(unknown)}; give none, errors, or a list of these error codes: "
                 f"{', '.join(known)}"
             )
         return tuple(sorted(set(codes)))
+
+    @field_validator("id", mode="before")
+    @classmethod
+    def _as_written(cls, run_id: object) -> object:
+        # 1.10 would become the id 1.1.
+        if isinstance(run_id, float):
+            raise ValueError("a number with a fraction; quote it, such as run.id='\"1.10\"'")
+        return run_id
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _calendar_date(cls, date: object) -> object:
+        # pydantic takes numbers, also in texts, for seconds since 1970.
+        is_date = isinstance(date, datetime.date) and not isinstance(date, datetime.datetime)
+        if date is None or is_date or (isinstance(date, str) and _DATE.fullmatch(date)):
+            return date
+        raise ValueError("not a date of the form YYYY-MM-DD")
+
+
+_Actors = Annotated[int, Field(ge=1, le=100_000)]
+_Cpus = Annotated[float, Field(ge=0.0001, le=4096)]  # Ray counts in steps of 0.0001
 
 
 class RayOptions(Options):
@@ -123,31 +152,33 @@ class RayOptions(Options):
         None, description="Ray cluster to join: auto or HOST:PORT; null starts a local one."
     )
     quiet: bool = Field(True, description="Hide Ray's own logs and progress bars.")
-    decode_actors: int = Field(1, ge=1, description="Actors that decode media.")
-    decode_cpus: float = Field(0.25, gt=0, description="CPUs per decoding actor.")
-    audio_actors: int = Field(1, ge=1, description="Actors that find speech and cut units.")
-    audio_cpus: float = Field(0.25, gt=0, description="CPUs per audio actor.")
-    audio_gpus: float = Field(
-        0, ge=0, description="GPUs per audio actor, for a speech model with asr.device=cuda."
+    decode_actors: _Actors = Field(1, description="Actors that decode media.")
+    decode_cpus: _Cpus = Field(0.25, description="CPUs per decoding actor.")
+    audio_actors: _Actors = Field(1, description="Actors that find speech and cut units.")
+    audio_cpus: _Cpus = Field(0.25, description="CPUs per audio actor.")
+    audio_gpus: Gpus = Field(
+        0, description="GPUs per audio actor, for a speech model with asr.device=cuda."
     )
     audio_timeout_s: float | None = Field(
         None,
         gt=0,
+        le=DAY_S,
         description="Seconds that a speech engine may take for one batch of sounds: up to 256 MiB "
         "of a chunk (from the third attempt on: of one sample). After that its process is ended "
         "and the attempt counts as a death; null: no limit.",
     )
-    trace_cpus: float = Field(1, gt=0, description="CPUs per model replica (torch threads).")
+    trace_cpus: _Cpus = Field(1, description="CPUs per model replica (torch threads).")
     trace_timeout_s: float | None = Field(
         None,
         gt=0,
+        le=DAY_S,
         description="Seconds that making the inputs of a chunk may take, and again seconds that "
         "the model may take for it (from the third attempt on: for one sample). After that its "
         "process is ended and the attempt counts as a death; null: no limit.",
     )
-    curate_actors: int = Field(1, ge=1, description="Actors that cut spans and curate sources.")
-    curate_cpus: float = Field(0.25, gt=0, description="CPUs per curating actor.")
-    io_cpus: float = Field(0.1, gt=0, description="CPUs per task that reads or commits a chunk.")
+    curate_actors: _Actors = Field(1, description="Actors that cut spans and curate sources.")
+    curate_cpus: _Cpus = Field(0.25, description="CPUs per curating actor.")
+    io_cpus: _Cpus = Field(0.1, description="CPUs per task that reads or commits a chunk.")
 
 
 class RunConfig(Options):
@@ -179,7 +210,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file cannot be read or is not YAML, or a key or value is not valid.
     """
-    return make_config(_read_yaml(path), overrides, path)
+    return make_config(read_tree(path), overrides, path)
 
 
 def make_config(tree: Tree, overrides: Sequence[str], where: str) -> RunConfig:
@@ -192,50 +223,18 @@ def make_config(tree: Tree, overrides: Sequence[str], where: str) -> RunConfig:
     """
     tree = copy.deepcopy(tree)
     for override in overrides:
-        _apply(tree, override)
+        apply_override(tree, override)
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise ConfigError(f"{where} is not a valid configuration:\n{problems}") from error
-
-
-def _read_yaml(path: str) -> Tree:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config {path} cannot be read: {error}") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must be a mapping of sections such as input, output and model")
-    return tree
-
-
-def _apply(tree: Tree, override: str) -> None:
-    """Set one dotted key in the tree. Raises: ConfigError."""
-    key, equals, text = override.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not last:
+    if config.trace.head_files:
         raise ConfigError(
-            f"override {override!r} is not of the form key=value, such as trace.signals=[attmean]"
+            f"{where} is not a valid configuration:\n  trace.head_files: set by the pipeline; "
+            "name each file in trace.signals, such as heads:FILE"
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {key}: {text!r} is not valid YAML: {error}") from error
-    node = tree
-    for section in sections:
-        child = node.get(section)
-        # A section that is missing or empty in the file: create it to hold the key.
-        if child is None:
-            child = node[section] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(f"override {key}: {section} is a value, not a section")
-        node = child
-    node[last] = value
+    return config
 
 
 def _explain(problem: ErrorDetails) -> str:
@@ -248,7 +247,14 @@ def _explain(problem: ErrorDetails) -> str:
         return f"{key}: unknown key; {hint}valid: {', '.join(valid)}"
     if problem["type"] == "missing":
         return f"{key}: missing; it has no default"
-    return f"{key}={problem['input']!r}: {problem['msg']}"
+    return f"{key}={_shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(value: object) -> str:
+    """A value on one short line, without the user part of an address, which may be a secret."""
+    if isinstance(value, str):
+        value = re.sub("(://)[^/]*@", r"\1…@", value)
+    return shorten(value)
 
 
 def _valid_keys(section: Sequence[int | str]) -> list[str]:
@@ -306,7 +312,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """
     model = config.model.model_copy(update={"path": _absolute(config.model.path)})
     spans = config.spans.model_copy(update={"pipeline": _absolute(config.spans.pipeline)})
-    roots = tuple(os.path.abspath(root) for root in config.media.roots)
+    roots = tuple(os.path.abspath(os.path.expanduser(root)) for root in config.media.roots)
     media = config.media.model_copy(update={"roots": roots})
     trace = config.trace.model_copy(update={"head_files": _head_files(config)})
     speech_models = {key: _absolute_or_none(getattr(config.asr, key)) for key in SPEECH_MODELS}

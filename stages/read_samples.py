@@ -22,6 +22,7 @@ from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.chunk import error_fields, row_key, with_rows
 from stages.arrow.input_columns import cast_to_sample_structs
 from stages.arrow.parquet_reader import ParquetReader, RowGroup
+from stages.arrow.plain_types import plain_table
 from stages.arrow.python_values import python_values
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.state_schema import STATE
@@ -130,7 +131,8 @@ def _read_rows(uri: str, rows: Sequence[int]) -> Rows:
             if not wanted:
                 continue
             try:
-                table = shard.read(group, columns)
+                # Plain, because Arrow cannot take rows of views.
+                table = plain_table(shard.read(group, columns))
             except DamagedFile as error:
                 # Only whole row groups count: where one column is damaged, a row has no complete
                 # sample, and a damaged page may shift its column's rows against the others.
@@ -151,6 +153,6 @@ def _read_rows(uri: str, rows: Sequence[int]) -> Rows:
 def _ids_of(shard: ParquetReader, group: RowGroup) -> pa.Table:
     """The sample_ids of a row group; null if they cannot be decoded."""
     try:
-        return shard.read(group, ["sample_id"])
+        return plain_table(shard.read(group, ["sample_id"]))
     except DamagedFile:
         return pa.table({"sample_id": pa.nulls(group.n_rows)})

@@ -7,6 +7,7 @@ are retried and how often; other stores retry as their fsspec package does.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 
 _READ_AHEAD_BYTES = 1024**2
 S3_SCHEMES = frozenset({"s3", "s3a"})
+_SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*)://")
+_CHAIN = re.compile("[A-Za-z0-9_+.-]+::.*://", re.DOTALL)
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a URL in lower case; empty for a path, which may hold `://` further on."""
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else ""
+
+
+def is_chain(url: str) -> bool:
+    """Whether fsspec reads this as several file systems, such as `simplecache::s3://b/x`."""
+    return _CHAIN.match(url) is not None
 
 
 def connect(url: str) -> tuple[AbstractFileSystem, str]:
@@ -31,10 +45,16 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
         ImportError: the package that reads this kind of address is not installed.
         ValueError: fsspec does not know this kind of address.
     """
-    if url.partition("://")[0].lower() in S3_SCHEMES:
+    scheme = scheme_of(url)
+    if scheme in S3_SCHEMES:
         return s3_files(), url.partition("://")[2].rstrip("/")
     import fsspec
 
+    if scheme in ("", "file") and not is_chain(url):
+        # Not by `url_to_fs`, which reads `::` in a path as a chain of file systems.
+        path = url.partition("://")[2] if scheme else url
+        options = {"use_listings_cache": False, "skip_instance_cache": True}
+        return fsspec.filesystem("file", **options), os.path.abspath(path)
     fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     return fs, str(path)
 

@@ -41,6 +41,12 @@ class RetryingS3(S3FileSystem):
         }
         super().__init__(config_kwargs=config, **kwargs)
 
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Bucket and key; `?versionId=` is part of the key, as every `?` is."""
+        place, mark, rest = path.partition("?versionId=")
+        bucket, key, version = super().split_path(place)
+        return bucket, key + mark + rest, version
+
     async def _call_s3(self, method: str, *more: Any, **kwargs: Any) -> Any:
         address = _address(kwargs)
 

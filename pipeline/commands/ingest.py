@@ -23,12 +23,14 @@ from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import InputFile, find_files
 from pipeline.commands.json_records import ParsedRecord
-from pipeline.storage.folder import Folder, absolute_path
+from pipeline.storage.addresses import absolute_path
+from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 _log = logging.getLogger(__name__)
 
+MAX_SHARD_ROWS = 10**6
 # A shard with this much inline media is closed early, because it has to fit in memory.
 MAX_SHARD_BYTES = 256 * 1024**2
 # Small row groups, so that a run can read a chunk of rows without the media of the other rows.
@@ -37,11 +39,15 @@ ROW_GROUP_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest wrote. shards: their paths or URLs, in order."""
+    """What an ingest read and wrote.
+
+    shards: their paths or URLs, in order. left_out: says what lies in SOURCE and was not read.
+    """
 
     files_read: int
     rows: int
     shards: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def ingest(
@@ -69,11 +75,12 @@ def ingest(
     Raises:
         InputSchemaError: the input cannot be read as records, or has none; no shard is kept.
         ConfigError: `dest` has shards already, is a file, or holds the input; or `shard_rows` is
-            below 1.
+            not from 1 to MAX_SHARD_ROWS.
     """
-    if shard_rows < 1:
-        raise ConfigError(f"shard_rows is {shard_rows}; give a number of rows above 0")
-    files = find_files(source)
+    if not 1 <= shard_rows <= MAX_SHARD_ROWS:
+        raise ConfigError(f"shard_rows is {shard_rows}; give from 1 to {MAX_SHARD_ROWS:,} rows")
+    found = find_files(source)
+    files = found.files
     target = Folder(dest)
     old_shards = _present_shards(target, files, overwrite)
     root = None if media_root is None else absolute_path(media_root)
@@ -93,7 +100,8 @@ def ingest(
         raise
     if not n_rows:
         raise InputSchemaError(f"{source}: {len(files)} file(s) without a single record")
-    return IngestReport(len(files), n_rows, tuple(map(target.url, written)))
+    shards = tuple(map(target.url, written))
+    return IngestReport(len(files), n_rows, shards, found.left_out)
 
 
 def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool) -> list[str]:
@@ -106,7 +114,10 @@ def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool)
             f"{target.root} has {len(present)} shard(s) already, such as {present[0]}; "
             "give another folder, or --overwrite to replace them"
         )
-    if {file.url for file in files}.intersection(map(target.url, present)):
+    # Links are followed, so that no shard is deleted that is read by another name.
+    read = {os.path.realpath(file.url) if target.is_local else file.url for file in files}
+    replaced = (target.url(name) for name in present)
+    if any((os.path.realpath(url) if target.is_local else url) in read for url in replaced):
         raise ConfigError(f"{target.root} holds the input; write the shards to another folder")
     return present
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import fsspec
@@ -16,14 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from omnitrace_core.base_options import is_utf8
 from omnitrace_core.errors import ConfigError, DamagedFile, InputSchemaError, StoreUnavailable
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.storage.files import connect
 from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
+from pipeline.plurals import counted
+from pipeline.storage.addresses import absolute_path
+from stages.arrow.input_columns import misspelled
 from stages.arrow.parquet_reader import ParquetReader
+from stages.arrow.plain_types import plain_table, plain_type
+from stages.arrow.sample_schema import SAMPLE
 
 _BATCH_ROWS = 64
+_READ = "read"
+_REFERENCE_KEYS = ("prompt", "question", "answer")  # of the paper's release
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +65,42 @@ class InputFile:
             ) from exc
 
 
-def find_files(source: str) -> list[InputFile]:
-    """The input files of a file path, directory, fsspec URL or glob, sorted by path.
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The input files, sorted by path. left_out: says what else was found and is not read."""
+
+    files: list[InputFile]
+    left_out: tuple[str, ...] = ()
+
+
+def find_files(source: str) -> FoundFiles:
+    """The input files of a file path, directory, fsspec URL or glob.
 
     A directory gives the .json, .jsonl and .parquet files directly in it, except hidden ones. The
     columns of Parquet files are checked here, before any record is read.
 
     Raises:
-        InputSchemaError: there is no such file, none of a readable kind, or a Parquet file without
-            the columns of a sample.
-        ConfigError: the protocol of the URL is unknown.
+        InputSchemaError: there is no such file, none of a readable kind, one whose name is not
+            UTF-8, or a Parquet file without the columns of a sample.
+        ConfigError: the address cannot be read as one.
     """
-    fs, path = _connect(source)
+    fs, path = _connect(absolute_path(source))
+    is_folder = False
     if fs.isfile(path):
-        found = {path: {"type": "file"}}
-    elif fs.isdir(path):
-        listing = {str(info["name"]): info for info in fs.ls(path, detail=True)}
-        found = {p: info for p, info in listing.items() if not p.rpartition("/")[2].startswith(".")}
+        entries = {path: "file"}
+    elif is_folder := fs.isdir(path):
+        entries = {str(info["name"]): str(info["type"]) for info in fs.ls(path, detail=True)}
     else:
-        found = fs.glob(path, detail=True)
-    # Not `type == "file"`: links, as in hub caches, have the type "link".
-    kept = sorted(
-        p for p, info in found.items() if info["type"] != "directory" and _suffix(p) in _READERS
+        entries = {str(p): str(info["type"]) for p, info in fs.glob(path, detail=True).items()}
+    kinds = _by_kind(entries, hides=is_folder)
+    kept = kinds.pop(_READ)
+    left_out = tuple(
+        f"{counted(len(paths), kind)}, such as {paths[0].rpartition('/')[2]}"
+        for kind, paths in kinds.items()
+        if paths
     )
     if not kept:
-        others = f"only {len(found)} entries of other kinds" if found else "nothing"
+        others = f"only {', '.join(left_out)}" if left_out else "nothing"
         raise InputSchemaError(
             f"{source}: found {others}; give a .json, .jsonl or .parquet file, a directory with "
             "such files, or a glob such as 'data/**/*.parquet'"
@@ -89,13 +108,34 @@ def find_files(source: str) -> list[InputFile]:
     local = isinstance(fs, LocalFileSystem)
     files = [InputFile(fs, p, p if local else fs.unstrip_protocol(p)) for p in kept]
     for file in files:
+        if not is_utf8(file.url):
+            raise InputSchemaError(f"{file.url!r}: its name is not UTF-8; rename it")
         if _suffix(file.path) == "parquet":
             _check_columns(file)
-    return files
+    return FoundFiles(files, left_out)
+
+
+def _by_kind(entries: Mapping[str, str], hides: bool) -> dict[str, list[str]]:
+    """The paths to read, and those to leave out by their kind.
+
+    entries: type of each path. hides: leave hidden files out; a file or glob names them itself.
+    """
+    kinds: dict[str, list[str]] = {_READ: [], "hidden file": [], "folder": [], "other file": []}
+    for path, kind in sorted(entries.items()):
+        # Not `type != "file"`: links, as in hub caches, have the type "link".
+        if kind == "directory":
+            kinds["folder"].append(path)
+        elif _suffix(path) not in _READERS:
+            kinds["other file"].append(path)
+        elif hides and path.rpartition("/")[2].startswith("."):
+            kinds["hidden file"].append(path)
+        else:
+            kinds[_READ].append(path)
+    return kinds
 
 
 def _suffix(path: str) -> str:
-    return path.rpartition(".")[2]
+    return path.rpartition(".")[2].lower()
 
 
 def _connect(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -120,7 +160,9 @@ def _check_columns(file: InputFile) -> None:
             schema = pq.read_schema(handle)
     except (OSError, pa.ArrowException) as exc:
         raise InputSchemaError(f"{file.url}: cannot be read as parquet ({exc})") from exc
-    fields = {field.name: field.type for field in schema}
+    if problems := list(_name_problems(schema.names)):
+        raise InputSchemaError(f"{file.url}: {'; '.join(problems)}")
+    fields = {field.name: plain_type(field.type) for field in schema}
     has_content = any(_is_content(name, kind) for name, kind in fields.items())
     if not has_content or not any(name in fields for name in ID_KEYS):
         columns = ", ".join(f"{name}: {_short(kind)}" for name, kind in fields.items())
@@ -131,10 +173,17 @@ def _check_columns(file: InputFile) -> None:
         )
 
 
+def _name_problems(names: Sequence[str]) -> Iterator[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"column {name} is there {names.count(name)} times; keep one of them"
+    known = [name for name in (*SAMPLE.names, *_REFERENCE_KEYS) if name not in names]
+    for spelled, name in misspelled(names, known):
+        yield f"column {spelled!r} is not {name}: names are in lower case; rename or drop it"
+
+
 def _is_content(name: str, kind: pa.DataType) -> bool:
     """Whether a column of this name and type can hold messages or a question."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    is_list = any(check(kind) for check in lists)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if name == "messages":
         return is_list and bool(pa.types.is_struct(kind.value_type))
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_struct)
@@ -162,7 +211,7 @@ def _records_of(parquet: ParquetReader, url: str) -> Iterator[ParsedRecord]:
         index = group.first_row
         try:
             for batch in parquet.batches(group, None, _BATCH_ROWS):
-                for row in batch.to_pylist():
+                for row in plain_table(pa.Table.from_batches([batch])).to_pylist():
                     yield ParsedRecord(row, f"{url}, row {index}")
                     index += 1
         except DamagedFile as exc:

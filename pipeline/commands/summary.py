@@ -34,8 +34,8 @@ def nothing_to_do_text(config: RunConfig) -> str:
     return text if config.run.retry == "none" else f"{text}; run.retry chooses none of its rows"
 
 
-def plan_text(planned: PlannedRun) -> str:
-    """What the run will read, do and write."""
+def plan_text(planned: PlannedRun, left_out: Sequence[str] = ()) -> str:
+    """What the run will read, do and write. left_out: of the input, as its listing says it."""
     plan, identity = planned.plan, planned.identity
     done = sum(planned.is_published(shard) for shard in plan.shards)
     repeats = sum(len(shard.duplicates) for shard in plan.shards)
@@ -49,6 +49,7 @@ def plan_text(planned: PlannedRun) -> str:
         f"{counted(plan.chunk_samples, 'sample')}; {_published(done, len(plan.shards))} already",
         f"writes  {identity.folder.root}",
     ]
+    lines += [f"note    does not read {kind}" for kind in left_out]
     if repeats:
         lines.append(f"note    error rows for {counted(repeats, 'repeat')} of an earlier sample_id")
     unread = [item.group for shard in plan.shards for item in shard.unread_ids]

@@ -22,6 +22,7 @@ from omnitrace_core.printable import printable, printable_message
 WIDTH = 100  # characters of a table that is plain text
 _GAP = "  "
 _MIN_WIDTH = 8
+_MAX_COUNT = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class SafeParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message to stderr, and end with exit code 2."""
         super().error(printable_message(message))
+
+
+def count(text: str) -> int:
+    """A number of things, given as an argument. Raises: ArgumentTypeError, ValueError."""
+    number = int(text)
+    if not 1 <= number <= _MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is not from 1 to {_MAX_COUNT:,}")
+    return number
 
 
 def print_text(text: str, stream: TextIO | None = None) -> None:

@@ -19,7 +19,7 @@ from omnitrace_core.samples.parse import parse_any, with_default_id
 from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import find_files
 from pipeline.commands.json_records import ParsedRecord
-from pipeline.commands.terminal import print_error, print_text
+from pipeline.commands.terminal import count, print_error, print_text
 from pipeline.config import RunConfig, make_config
 from pipeline.plurals import counted
 from pipeline.run_folder.verdict import ExitCode
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", default="attmean", help="signal, such as attmean, attraw, attgrads"
     )
     parser.add_argument("--output_path", default="output.json", help=".json or .jsonl; - prints")
-    parser.add_argument("--limit", type=int, help="trace only the first N samples")
+    parser.add_argument("--limit", type=count, help="trace only the first N samples")
     parser.add_argument(
         "--use_asr_for_audio",
         action="store_true",
@@ -87,7 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     source, overrides = _source(arguments)
     if arguments.model is None and arguments.model_name is None:
         raise ConfigError("trace needs a model: --model PATH (a directory or hub id)")
-    inputs = [(file.folder, record) for file in find_files(source) for record in file.records()]
+    found = find_files(source)
+    for kind in found.left_out:
+        print_error(f"does not read {kind}")
+    inputs = [(file.folder, record) for file in found.files for record in file.records()]
     config = _config(arguments, overrides)
     _check_output(arguments.output_path)
     records = trace_records(_tracer(arguments, config), inputs[: arguments.limit])

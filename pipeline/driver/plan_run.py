@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from omnitrace_core.asr import SpeechChunker, engine_factory, load_engine
 from omnitrace_core.backends import decoder_shape, media_rules
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
@@ -16,7 +18,11 @@ from pipeline.planning.plan import make_plan
 from pipeline.run_folder.checks.linked_folders import check_subfolders
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
-from pipeline.storage.folder import Folder, absolute_path
+from pipeline.storage.addresses import absolute_path, address_problem, is_url
+from pipeline.storage.folder import Folder
+
+# Characters of the longest name in a run's folder: a partial file in a table's folder.
+_LONGEST_NAME = 120
 
 
 def plan_run(run: IdentifiedRun) -> PlannedRun:
@@ -28,7 +34,7 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
         RunError: a manifest of an earlier run with this id cannot be read.
     """
     config, identity = run.config, run.identity
-    _check_places(config)
+    _check_places(config, identity.folder)
     check_subfolders(identity.folder)
     _check_device(config)
     rules = _check_loadable(config)
@@ -39,14 +45,20 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
     return PlannedRun(config, identity, plan, manifests, rules)
 
 
-def _check_places(config: RunConfig) -> None:
+def _check_places(config: RunConfig, run_folder: Folder) -> None:
     """Check that the output is a folder outside the input. Raises: ConfigError."""
     source, dest = absolute_path(config.input.path), absolute_path(config.output.path)
-    if f"{dest}/".startswith(f"{source}/"):
+    # Links are followed: a link may lead from outside into the input.
+    pairs = [(source, dest)]
+    if not is_url(source) and not is_url(dest):
+        pairs.append((os.path.realpath(source), os.path.realpath(dest)))
+    if any(f"{below}/".startswith(f"{above.rstrip('/')}/") for above, below in pairs):
         raise ConfigError(
             f"output.path={dest!r} lies inside input.path={source!r}, so that the next run would "
             "read this output as samples; give another folder"
         )
+    if problem := address_problem(f"{run_folder.root}/{'x' * _LONGEST_NAME}"):
+        raise ConfigError(f"output.path={dest!r}: the run's files would have {problem}")
     if Folder(dest).is_file():
         raise ConfigError(f"output.path={dest!r} is a file; give a folder")
 

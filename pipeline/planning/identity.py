@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from omnitrace_core.errors import RunError
 from pipeline.config import RunConfig, fingerprint
 from pipeline.planning.model_files import model_identity, speech_identity
-from pipeline.storage.folder import Folder, absolute_path
+from pipeline.storage.addresses import absolute_path
+from pipeline.storage.folder import Folder
 
 Today = Callable[[], datetime.date]
 
@@ -82,7 +83,7 @@ def _recorded_date(output: Folder, run_id: str) -> datetime.date | None:
         return None
     try:
         return datetime.date.fromisoformat(json.loads(content)["run_date"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
             f"{output.url(_record(run_id))} does not say on which date the run began ({error}); "
             "set run.date to its folder's date, or delete the file to begin a new run"

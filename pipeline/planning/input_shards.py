@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,13 @@ from omnitrace_core.errors import (
 )
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.plurals import counted
+from pipeline.storage.addresses import name_problem
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.chunk import row_key
 from stages.arrow.input_columns import schema_problems
 from stages.arrow.parquet_reader import DamagedGroup, ParquetReader
+from stages.arrow.plain_types import plain
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +67,12 @@ class InputListing:
     """The shards of the input, none of which is opened.
 
     folder: of the input. shards: identity of each shard by its name, in the order of the names.
+    left_out: says what else lies in the folder and is not read, a line per kind.
     """
 
     folder: Folder
     shards: dict[str, str]
+    left_out: tuple[str, ...] = ()
 
 
 def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[ShardScan]:
@@ -95,19 +99,39 @@ def list_input(path: str) -> InputListing:
     """List the shards of the input. In an object store: one request per 1,000 files.
 
     Raises:
-        InputSchemaError: there is no such file or folder, or it holds no shard.
+        InputSchemaError: there is no such file or folder, it holds no shard, or the name of one
+            cannot be read or published.
     """
     folder = Folder(path)
     if folder.is_file():
         parent, _, name = folder.root.rpartition("/")
-        folder = Folder(parent)
+        folder = Folder(parent or "/")
         return InputListing(folder, {name: folder.identity(name)})
-    found = folder.tree_listing(".parquet")
-    shards = {name: found[name] for name in sorted(found) if not _is_hidden(name)}
+    found = folder.tree_listing("")
+    named = sorted(name for name in found if name.lower().endswith(".parquet"))
+    shards = {name: found[name] for name in named if not _is_hidden(name)}
+    for name in shards:
+        if problem := name_problem(folder.root, name):
+            raise InputSchemaError(f"{folder.url(name)!r}: {problem}")
+    left_out = tuple(_left_out(found, named))
     if not shards:
         state = "holds no .parquet shard" if folder.exists() else "does not exist"
+        state += "".join(f", but {kind}" for kind in left_out)
         raise InputSchemaError(f"input.path={path!r} {state}; {REMEDY}")
-    return InputListing(folder, shards)
+    return InputListing(folder, shards, left_out)
+
+
+def _left_out(found: Iterable[str], named: Sequence[str]) -> Iterator[str]:
+    """What is not read. found: all names of files; named: those that end as shards do."""
+    hidden = [name for name in named if _is_hidden(name)]
+    if hidden:
+        yield (
+            f"{counted(len(hidden), 'hidden shard')} (a name begins with _ or .), such as "
+            f"{hidden[0]}"
+        )
+    others = sorted({name for name in found if not _is_hidden(name)}.difference(named))
+    if others:
+        yield f"{counted(len(others), 'file')} without .parquet, such as {others[0]}"
 
 
 def _is_hidden(name: str) -> bool:
@@ -173,6 +197,7 @@ def add_ids(column: pa.Array, shard: int, first_row: int, ids: RepeatedIds) -> N
 
 def _texts(column: pa.Array) -> list[str | None]:
     """A column's texts; None for one that is not UTF-8, whose row becomes an error row later."""
+    column = plain(column)
     try:
         texts: list[str | None] = column.cast(pa.string()).to_pylist()
     except (UnicodeDecodeError, pa.ArrowInvalid):

@@ -13,7 +13,8 @@ from omnitrace_core.text.language import load_language_without_torch
 from pipeline.config import RunConfig
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
-from pipeline.storage.folder import Folder, absolute_path
+from pipeline.storage.addresses import absolute_path, is_url
+from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import TABLES
 from stages.settings_change import SettingsChange
 
@@ -50,7 +51,7 @@ def check_places(run_path: str, run: StoredRun, dest: str) -> None:
 
 def _real(path: str) -> str:
     path = absolute_path(path)
-    return path if "://" in path else os.path.realpath(path)
+    return path if is_url(path) else os.path.realpath(path)
 
 
 def check_dest(run: StoredRun, dest: Folder) -> None:
@@ -69,7 +70,7 @@ def check_dest(run: StoredRun, dest: Folder) -> None:
                 f"DEST {dest.root!r} holds tables without a run.json; give an empty folder"
             ) from None
         return
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{dest.url(RUN_JSON)} is not JSON ({error}); delete the folder or give another"
         ) from error

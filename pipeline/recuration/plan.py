@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from omnitrace_core.errors import ConfigError, RunError
 from omnitrace_core.options import CurationOptions
-from pipeline.config import RunConfig, Tree, make_config
+from pipeline.config import RunConfig, make_config
 from pipeline.planning.plan import Plan, Shard
 from pipeline.recuration.change_checks import (
     ERROR_LIMIT,
@@ -23,7 +23,9 @@ from pipeline.recuration.change_checks import (
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.stored_run import StoredRun, find_run
 from pipeline.run_folder.verdict import is_finished
-from pipeline.storage.folder import Folder, absolute_path
+from pipeline.settings_yaml import Tree
+from pipeline.storage.addresses import absolute_path
+from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import SCHEMA_VERSION
 from stages.settings_change import CurationSettings, SettingsChange
 

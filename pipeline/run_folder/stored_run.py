@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.media_rules import MediaRules
-from pipeline.config import RunConfig, Tree, make_config
+from pipeline.config import RunConfig, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.verdict import n_finished_shards
+from pipeline.settings_yaml import Tree
 from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import SCHEMA_VERSION
 
@@ -50,7 +51,7 @@ def find_run(path: str) -> StoredRun:
         version, settings = int(content["schema_version"]), dict(content["config"])
         names = [str(content[key]) for key in ("run_id", "run_date", "fingerprint")]
         rules = MediaRules(**content["media_rules"]) if content.get("media_rules") else None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where} does not hold the settings of a run ({error!r})") from error
     if version > SCHEMA_VERSION:
         raise ConfigError(

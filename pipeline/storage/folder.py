@@ -9,7 +9,6 @@ are the ETag.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,7 +18,8 @@ from typing import IO
 from fsspec.implementations.local import LocalFileSystem
 
 from omnitrace_core.errors import ConfigError
-from omnitrace_core.storage.files import S3_SCHEMES, connect, identity_of
+from omnitrace_core.storage.files import connect, identity_of
+from pipeline.storage.addresses import absolute_path, is_on_s3
 from pipeline.storage.disk import PARTIAL
 from pipeline.storage.local_store import LocalStore
 from pipeline.storage.s3_store import S3Store
@@ -252,12 +252,6 @@ class Folder:
         self._store.delete_empty_folders(path)
 
 
-def absolute_path(path: str) -> str:
-    """Normalize a path or URL: local paths become absolute, a slash at the end is removed."""
-    path = path.removeprefix("file://")
-    return (path if "://" in path else os.path.abspath(path)).rstrip("/") or "/"
-
-
 def open_store(root: str) -> tuple[Store, str]:
     """The store of an address, and the path in it.
 
@@ -266,7 +260,7 @@ def open_store(root: str) -> tuple[Store, str]:
         ValueError: there is no such kind of address.
     """
     fs, path = connect(root)
-    if root.partition("://")[0].lower() in S3_SCHEMES:
+    if is_on_s3(root):
         return S3Store(fs), path
     kind = LocalStore if isinstance(fs, LocalFileSystem) else Store
-    return kind(fs), path.rstrip("/")
+    return kind(fs), path.rstrip("/") or path[:1]

@@ -12,7 +12,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from omnitrace_core.errors import ConfigError
-from pipeline.storage.folder import Folder, absolute_path
+from pipeline.storage.addresses import absolute_path
+from pipeline.storage.folder import Folder
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
