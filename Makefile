@@ -8,7 +8,7 @@ DEMO := out/demo
 # OpenMP threads of one would starve the others.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-fast faults check format setup clean
+.PHONY: demo test test-fast faults storm nightly check format setup clean
 
 demo: setup
 	rm -rf $(DEMO)
@@ -28,7 +28,6 @@ test-fast: setup
 	$(PYTEST) -m "not ray and not slow"
 
 # All that docs/guarantees.md names, five times over; `make faults ROUNDS=1` does it once.
-ROUNDS ?= 5
 FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/core/media/isolation/test_node_faults.py \
 	tests/core/media/isolation/test_child_cleanup.py \
@@ -66,13 +65,25 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/commands/test_input_names.py \
 	tests/stages/arrow/test_input_columns.py \
 	tests/stages/arrow/test_plain_types.py \
+	tests/pipeline/storm/test_storm.py \
 	tests/stages/guards/test_attempts.py \
 	tests/stages/guards/test_node_guard.py \
 	tests/stages/test_chunk_speech.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py
 faults: setup
-	for round in $$(seq $(ROUNDS)); do $(PYTEST) $(FAULTS) || exit 1; done
+	for round in $$(seq $(or $(ROUNDS),5)); do $(PYTEST) $(FAULTS) || exit 1; done
+
+# Drivers killed, stopped and doubled while input and output change; tests/pipeline/storm/__main__.py
+# says what is checked. `make storm ROUNDS=20 SEED=1 STORE=s3` plays a shorter one.
+STORM := $(BIN)/python -m tests.pipeline.storm
+storm: setup
+	$(STORM) --rounds $(or $(ROUNDS),200) --store $(or $(STORE),local) $(if $(SEED),--seed $(SEED))
+
+# What takes too long for `make test`.
+nightly: setup
+	$(STORM) --rounds 200
+	$(STORM) --rounds 50 --store s3
 
 check: setup
 	$(BIN)/ruff format --check .
