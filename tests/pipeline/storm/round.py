@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.verdict import VERDICT
-from pipeline.storage.folder import Folder
+from pipeline.storage.folder import PARTIAL, Folder
 from tests.pipeline.storm.checks import (
     TABLES,
     Problem,
@@ -217,19 +217,11 @@ class _Round:
 
     def _remove(self, event: Event) -> bool:
         what = event.kind.removeprefix("remove ")
-        names = {
-            "manifests": self._output.tree(".json"),
-            "published": self._output.tree(".parquet"),
-            "parts": self._output.tree(".arrow"),
-            "verdict": self._output.names(suffix=VERDICT),
-        }[what]
-        if what == "manifests":
-            names = [name for name in names if name.startswith(f"{MANIFESTS}/")]
-        elif what == "parts":
-            names = [name for name in names if name.startswith(f"{CHUNK_FILES}/")]
-        elif what == "published" and event.pick % 3:
-            table = TABLES[event.pick % len(TABLES)]
-            names = [name for name in names if name.startswith(f"{table}/")]
+        tables = TABLES if event.pick % 5 == 0 else [TABLES[event.pick // 5 % len(TABLES)]]
+        places = {"manifests": [MANIFESTS], "parts": [CHUNK_FILES], "verdict": [VERDICT]}
+        wanted = places.get(what, tables)
+        names = [name for name in self._output.tree("") if name.partition("/")[0] in wanted]
+        names = [name for name in names if not name.endswith(PARTIAL)]
         if not names:
             return False
         if event.pick % 2:
