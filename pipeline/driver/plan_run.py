@@ -58,7 +58,7 @@ def _check_places(config: RunConfig, run_folder: Folder) -> None:
             "read this output as samples; give another folder"
         )
     if problem := address_problem(f"{run_folder.root}/{'x' * _LONGEST_NAME}"):
-        raise ConfigError(f"output.path={dest!r}: the run's files would have {problem}")
+        raise ConfigError(f"output.path={dest!r} is too long for the run's files: {problem}")
     if Folder(dest).is_file():
         raise ConfigError(f"output.path={dest!r} is a file; give a folder")
 

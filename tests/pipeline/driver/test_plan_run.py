@@ -11,7 +11,7 @@ from omnitrace_core.errors import ConfigError
 from pipeline.config import RunConfig
 from pipeline.driver.plan_run import plan_run
 from pipeline.planning.identified_run import identify_run
-from tests.pipeline.made_runs import write_input
+from tests.pipeline.made_runs import config_for, write_input
 
 
 def config_of(folder: Path, model: Path) -> RunConfig:
@@ -60,3 +60,19 @@ def test_broken_config_is_named(tmp_path: Path, model: Path) -> None:
     (model / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="is not JSON"):
         plan_run(identify_run(config_of(tmp_path, model)))
+
+
+def test_output_inside_the_input_through_a_link(tmp_path: Path) -> None:
+    config = config_for(tmp_path, output={"path": str(tmp_path / "link" / "out")})
+    write_input(tmp_path / "input", a=["1"])
+    (tmp_path / "link").symlink_to(tmp_path / "input")
+    with pytest.raises(ConfigError, match=r"output\.path=.* lies inside input\.path="):
+        plan_run(identify_run(config))
+
+
+def test_output_whose_files_would_have_too_long_names(tmp_path: Path) -> None:
+    deep = "/".join(["x" * 195] * 20)
+    config = config_for(tmp_path, output={"path": f"{tmp_path}/{deep}"})
+    write_input(tmp_path / "input", a=["1"])
+    with pytest.raises(ConfigError, match=r"output\.path=.* is too long for the run's files"):
+        plan_run(identify_run(config))
