@@ -21,6 +21,7 @@ from omnitrace_core.asr import (
 from omnitrace_core.decoded_media import DecodedAudio, DecodedMedia, DecodedVideo
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.media import SampleDecoder
+from omnitrace_core.media.progress.media_times import MediaTimes, collecting_times
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
 from omnitrace_core.records import Part, ReadySample, Sample, SourceUnit, SpeechChunk
@@ -95,6 +96,12 @@ class SampleReader:
     def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
         """Decoded media by part index. Raises: MediaError."""
         return self._decoder.decode_parts(sample.parts)
+
+    def decode_timed(self, sample: Sample) -> tuple[dict[int, DecodedMedia], MediaTimes]:
+        """As `decode`, and how long fetching and decoding took. Raises: MediaError."""
+        with collecting_times() as times:
+            media = self.decode(sample)
+        return media, times
 
     def decode_part(self, part: Part) -> DecodedMedia:
         """One media part, in this process or in a child. Raises: MediaError."""

@@ -25,7 +25,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "omnitrace_generated_tokens": ("Tokens of traced responses.", ("device",)),
     "omnitrace_trace_seconds": ("Generating and replaying, by the clock.", ("device",)),
     "omnitrace_replay_seconds": ("Of these, replaying.", ("device",)),
-    "omnitrace_decode_seconds": ("Fetching and decoding media.", ()),
+    "omnitrace_decode_seconds": ("Decoding media.", ()),
+    "omnitrace_fetch_seconds": ("Fetching media from files, stores and the web.", ()),
     "omnitrace_speech_seconds": ("Finding speech and cutting units.", ()),
     "omnitrace_curate_seconds": ("Cutting spans and curating sources.", ()),
     "omnitrace_retries": ("Attempts at tracing a row beyond its first.", ()),
@@ -64,7 +65,7 @@ def counts(table: pa.Table) -> Iterator[Count]:
         ("omnitrace_replay_seconds", pc.struct_field(timings, "replay_s")),
     ):
         yield from _by_device(name, devices, column)
-    for stage in ("decode", "speech", "curate"):
+    for stage in ("fetch", "decode", "speech", "curate"):
         seconds = pc.sum(pc.struct_field(timings, f"{stage}_s")).as_py()
         yield from _unless_zero(f"omnitrace_{stage}_seconds", (), seconds)
     retries = pc.max_element_wise(pc.subtract(sample.field("attempts"), 1), 0)

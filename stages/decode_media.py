@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import pyarrow as pa
@@ -43,7 +42,7 @@ class DecodeMedia:
 
     @naming_node_faults(STAGE)
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Fill `media`, `media_info` and `decode_s` of a chunk, and drop its inline media bytes."""
+        """Fill a chunk's media, their infos and times, and drop its inline media bytes."""
         rows = [row for row in state_rows(table) if not row.failed]
         # Text alone cannot kill the process.
         log = self._attempts if has_media(sample_structs(table).field("sample")) else None
@@ -52,7 +51,7 @@ class DecodeMedia:
         decoded = with_results(
             table,
             [results.get(index) for index in range(len(sample_structs(table)))],
-            fields=("media", "media_info", "decode_s"),
+            fields=("media", "media_info", "decode_s", "fetch_s"),
         )
         without_files = self._without_files(decoded)
         attempt.finish()
@@ -66,13 +65,13 @@ class DecodeMedia:
         return guarded(STAGE, row.row_key, partial(self._fields, row))
 
     def _fields(self, row: StateRow) -> Fields:
-        started = time.perf_counter()
         sample = row.sample
-        media = self._reader.decode(sample)
+        media, times = self._reader.decode_timed(sample)
         return {
             "media": media_codec.encode_media(media),
             "media_info": media_codec.media_info(sample.parts, media, self._reader.options.rules),
-            "decode_s": time.perf_counter() - started,
+            "decode_s": times.decode_s,
+            "fetch_s": times.fetch_s,
         }
 
     def _without_files(self, decoded: pa.Table) -> pa.Table:

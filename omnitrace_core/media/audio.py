@@ -25,6 +25,7 @@ from omnitrace_core.media.containers.sniff import (
 from omnitrace_core.media.containers.splice import Splice
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
 from omnitrace_core.media.progress.heartbeat import report_progress
+from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
@@ -117,7 +118,8 @@ def _read_file(
     file: BinaryIO, kind: Kind | None, part: Part, options: MediaOptions, rules: MediaRules
 ) -> _Sound:
     """Decode a file with libsndfile."""
-    import soundfile
+    with importing():
+        import soundfile
 
     name = media_name(part)
     source = _source_of(file, kind)

@@ -17,6 +17,7 @@ from omnitrace_core.decoded_media import DecodedImage
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.containers.sniff import HEAD_BYTES, check_kind
 from omnitrace_core.media.fetching.fetch import read_media, sha256_of
+from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sizes import check_decoded, image_size
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
@@ -105,7 +106,8 @@ def _stretch(grey: NDArray[np.float32] | NDArray[np.int32]) -> NDArray[np.uint8]
 
 
 def _formats() -> list[str]:
-    Image.init()
+    with importing():
+        Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 

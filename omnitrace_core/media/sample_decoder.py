@@ -9,6 +9,7 @@ from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedi
 from omnitrace_core.errors import MediaMemory, MediaTooLarge, SampleError
 from omnitrace_core.media.decode import decode_part
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
+from omnitrace_core.media.progress.media_times import decoding
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -38,7 +39,8 @@ class SampleDecoder:
         """
         if self._isolated is not None:
             return self._isolated.decode_part(part)
-        return decode_part(part, self._options, self._rules)
+        with decoding():
+            return decode_part(part, self._options, self._rules)
 
     def decode_parts(self, parts: Sequence[Part]) -> dict[int, DecodedMedia]:
         """The decoded media of one sample's parts, by part index; text parts have no entry.

@@ -12,6 +12,7 @@ from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedAudio, DecodedVideo
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.progress.heartbeat import report_progress
+from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sizes import check_decoded
 from omnitrace_core.media.waveform import SAMPLE_BYTES, to_model_rate
 from omnitrace_core.media_rules import MediaRules
@@ -144,7 +145,8 @@ def read_native(path: Path, name: str, remedy: str) -> Track | None:
 
 
 def _open_track(path: Path, rate: int, mono: bool, name: str, remedy: str) -> AudioReader | None:
-    import decord
+    with importing():
+        import decord
 
     # FFmpeg would write its own account of broken files to stderr; our errors carry the cause.
     decord.logging.set_level(decord.logging.QUIET)

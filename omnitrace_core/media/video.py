@@ -30,6 +30,7 @@ from omnitrace_core.media.containers.sniff import (
 )
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
 from omnitrace_core.media.progress.heartbeat import report_progress
+from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sampling import TIME_SLACK_S, count_frames, frames_between, spread_frames
 from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media.track import read_track, too_long
@@ -155,7 +156,8 @@ def _decode_frames(
 
 
 def _open_video(path: Path, name: str) -> VideoReader:
-    import decord
+    with importing():
+        import decord
 
     # FFmpeg would write its own account of broken files to stderr; our errors carry the cause.
     decord.logging.set_level(decord.logging.QUIET)
@@ -254,7 +256,8 @@ def _frames_in_turn(
 @contextmanager
 def decord_errors(name: str) -> Iterator[None]:
     """Errors of decord as ours."""
-    import decord
+    with importing():
+        import decord
 
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty
+from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.records import Float32
 
 SAMPLE_BYTES = 4
@@ -51,10 +52,14 @@ def to_model_rate(
     if float(np.abs(mono).max()) > 1:
         notes.append("audio above full scale clipped")
     if rate != model_rate:
-        import librosa
+        with importing():
+            import librosa
+            import soxr  # noqa: F401  (librosa imports it at the first call)
+
+            resample = librosa.resample  # imported at the first access
 
         # Round down: times computed from the waveform must not lie after the end of the file.
         n_samples = max(1, mono.size * model_rate // rate)
-        mono = librosa.resample(mono, orig_sr=rate, target_sr=model_rate, res_type="soxr_hq")
+        mono = resample(mono, orig_sr=rate, target_sr=model_rate, res_type="soxr_hq")
         mono = mono[:n_samples]
     return np.clip(mono, -1.0, 1.0).astype(np.float32)

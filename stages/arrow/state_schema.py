@@ -157,6 +157,7 @@ STATE = pa.struct(
         ("trace_s", pa.float64()),
         ("replay_s", pa.float64()),
         ("attempts", pa.int32()),  # at tracing the sample's chunk, the last one included
+        ("fetch_s", pa.float64()),
     ]
 )
 

@@ -31,7 +31,7 @@ _ROWS: Mapping[str, pa.StructType] = {
     "traces": TRACES_ROW,
     "heatmaps": HEATMAPS_ROW,
 }
-_TIMINGS = ("decode_s", "speech_s", "trace_s", "replay_s")
+_TIMINGS = ("fetch_s", "decode_s", "speech_s", "trace_s", "replay_s")
 
 
 def as_rows(table: pa.Table, name: str) -> pa.StructArray:

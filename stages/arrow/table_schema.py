@@ -20,11 +20,14 @@ _DICT = pa.dictionary(pa.int32(), pa.string())
 
 TIMINGS = pa.struct(
     [
+        # Of the sample's media, one after another; without the start of the decoding process.
         ("decode_s", pa.float64()),
         ("speech_s", pa.float64()),
         ("trace_s", pa.float64()),  # the chunk's wall time shared evenly among its traced samples
         ("replay_s", pa.float64()),  # of it, what tracing added to generating
         ("curate_s", pa.float64()),
+        # Reading media from files, stores and the web. A local video is read while it is decoded.
+        ("fetch_s", pa.float64()),
     ]
 )
 

@@ -109,6 +109,5 @@ def _segmentation_notes(result: SampleResult) -> tuple[str, ...]:
 def _timings(rows: pa.StructArray, results: Sequence[SampleResult]) -> pa.StructArray:
     curate_s = [item.curate_s if isinstance(item, CuratedSample) else None for item in results]
     other_s = [rows.field(name) for name in ("decode_s", "speech_s", "trace_s", "replay_s")]
-    return pa.StructArray.from_arrays(
-        [*other_s, pa.array(curate_s, pa.float64())], fields=list(TIMINGS)
-    )
+    timings = [*other_s, pa.array(curate_s, pa.float64()), rows.field("fetch_s")]
+    return pa.StructArray.from_arrays(timings, fields=list(TIMINGS))

@@ -23,6 +23,7 @@ from omnitrace_core.records import Sample
 from stages.arrow.chunk import INLINE_URI, state_rows
 from stages.chunk_speech import ChunkSpeech
 from stages.decode_media import DecodeMedia
+from tests.core.media.isolation.decoding_children import CLOCKED
 from tests.stages.chunks import Killed, Row, codes_of, error_of, errors_of, read_chunk, user
 from tests.stages.made_traces import samples_of
 from tests.stages.memory_log import MemoryLog
@@ -156,8 +157,22 @@ def test_media_are_the_same_without_a_child(tmp_path: Path) -> None:
     stages = [DecodeMedia(_reading(MediaOptions(isolate=isolate))) for isolate in (True, False)]
     isolated, plain = (samples_of(stage(chunk)) for stage in stages)
     for with_child, without_child in zip(isolated, plain, strict=True):
-        with_child.pop("decode_s"), without_child.pop("decode_s")
+        for name in ("decode_s", "fetch_s"):
+            with_child.pop(name), without_child.pop(name)
         assert with_child == without_child
+
+
+def test_times_are_of_decoding_and_fetching_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock of the child, where its start took hundreds of seconds."""
+    monkeypatch.setattr(IsolatedDecoder.__init__, "__defaults__", (CLOCKED,))
+    image = {"type": "image", "data": _png()}
+    text = {"type": "text", "text": "What is it?"}
+    rows = [{"sample_id": str(n), "messages": [user(*[image] * n, text)]} for n in range(3)]
+    decoded = samples_of(DecodeMedia(_reading())(read_chunk(tmp_path, rows)))
+    assert [row["decode_s"] for row in decoded] == [0, 2, 4]
+    assert [row["fetch_s"] for row in decoded] == [0, 30, 60]
 
 
 def test_units_are_cut_and_speech_is_found_where_configured(tmp_path: Path) -> None:

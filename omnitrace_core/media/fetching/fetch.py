@@ -27,6 +27,7 @@ from omnitrace_core.errors import (
 from omnitrace_core.media.fetching.local import DESCRIPTORS, check_size, open_local, path_of
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.media.progress.heartbeat import report_progress
+from omnitrace_core.media.progress.media_times import fetching
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from omnitrace_core.runtime.node_faults import temporary_files
@@ -46,6 +47,7 @@ _OBJECT_STORES = frozenset(
 _BLOCK_BYTES = 1 << 20
 
 
+@fetching()
 def read_media(part: Part, options: MediaOptions) -> bytes:
     """The bytes of a part's media.
 
@@ -95,6 +97,7 @@ def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
         yield path
 
 
+@fetching()
 def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
     """Copy media that are not a local file into `target`."""
     if part.data is not None:

@@ -29,6 +29,7 @@ from omnitrace_core.media.isolation.protocol import (
 )
 from omnitrace_core.media.progress.heartbeat import set_listener
 from omnitrace_core.runtime.node_faults import as_node_fault, node_fault_in
+from omnitrace_core.media.progress.media_times import collecting_times, decoding
 
 DecodeFunction = Callable[..., DecodedMedia]
 
@@ -64,8 +65,10 @@ def _packed_reply(decode: DecodeFunction, request: object) -> list[memoryview]:
             raise TypeError(f"not a request: {request!r:.200}")
         if request.folder != os.getcwd():
             os.chdir(request.folder)
-        media = decode(request.part, request.options, request.rules, want_sound=request.want_sound)
-        return pack(Reply(ReplyKind.MEDIA, media=media))
+        part, options, rules = request.part, request.options, request.rules
+        with collecting_times() as times, decoding():
+            media = decode(part, options, rules, want_sound=request.want_sound)
+        return pack(Reply(ReplyKind.MEDIA, media=media, times=times))
     except MemoryError:
         return pack(Reply(ReplyKind.OUT_OF_MEMORY))
     except Exception as error:  # noqa: BLE001  (the parent raises it as an InternalError)

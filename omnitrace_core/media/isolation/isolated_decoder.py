@@ -15,6 +15,7 @@ from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import InternalError, MediaCrashed, MediaMemory
 from omnitrace_core.media.isolation.child_process import DecoderProcess
 from omnitrace_core.media.isolation.protocol import DecodeRequest, Reply
+from omnitrace_core.media.progress.media_times import add_times
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -79,6 +80,7 @@ class IsolatedDecoder:
                 if not was_used:
                     raise
                 reply = self._send(request, name)
+        add_times(reply.times)
         return _media_of(reply, name)
 
     def close(self) -> None:

@@ -12,13 +12,14 @@ import pickle
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 
 from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import OmniTraceError
+from omnitrace_core.media.progress.media_times import MediaTimes
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -51,12 +52,16 @@ class ReplyKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the child sends; every request gets one reply that is neither READY nor PROGRESS."""
+    """What the child sends; every request gets one reply that is neither READY nor PROGRESS.
+
+    times: of fetching and decoding `media`, as the child measured them.
+    """
 
     kind: ReplyKind
     media: DecodedMedia | None = None
     error: OmniTraceError | None = None
     traceback: str = ""
+    times: MediaTimes = field(default_factory=MediaTimes)
 
 
 def pack(message: DecodeRequest | Reply) -> list[memoryview]:

@@ -16,6 +16,7 @@ from tests.core.media_files import image_bytes
 
 MODULE = "tests.core.media.isolation.misbehaving_decoder"
 MISBEHAVING = f"{MODULE}:decode"
+CLOCKED = "tests.core.media.isolation.clocked_decoder:decode"
 RULES = MediaRules()
 PHOTO = image_bytes(Image.effect_noise((112, 84), 50).convert("RGB"))
 

@@ -24,10 +24,12 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
+from omnitrace_core.media.progress.media_times import MediaTimes, collecting_times
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Message, Part, Sample
 from tests.core.media.isolation.decoding_children import (
+    CLOCKED,
     MISBEHAVING,
     MODULE,
     PHOTO,
@@ -264,3 +266,12 @@ def test_errors_of_a_sample_name_the_part() -> None:
     with pytest.raises(type(isolated.value)) as plain:
         SampleReader(ReadingOptions(RULES)).decode(Sample("s", (Message("user", parts),)))
     assert str(plain.value) == str(isolated.value)
+
+
+def test_times_are_those_of_the_child() -> None:
+    """Its start, its imports and the wait for it are in no time."""
+    with IsolatedDecoder(MediaOptions(), RULES, CLOCKED) as isolated:
+        for _ in range(2):
+            with collecting_times() as times:
+                do(isolated, "anything")
+            assert times == MediaTimes(decode_s=2, fetch_s=30)
