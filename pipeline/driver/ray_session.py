@@ -13,7 +13,9 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
-from omnitrace_core.errors import ConfigError, RunError
+from omnitrace_core.errors import ConfigError
+from pipeline.cluster.loss_watch import RECONNECT_VARIABLE
+from pipeline.cluster.start_local import start_local
 from pipeline.config import RunConfig
 from pipeline.driver.ray_address import address_to_join, check_answers
 from pipeline.driver.stop_signals import restoring_handlers
@@ -48,6 +50,8 @@ def _start(config: RunConfig) -> None:
     if quiet:
         # Ray's C++ code prints its errors on our stderr; those that matter are raised here as well.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Time for our own watch to notice a loss, before Ray ends this process without a word.
+    os.environ.setdefault(RECONNECT_VARIABLE, "120")
     options: dict[str, Any] = {
         "log_to_driver": not quiet,
         "logging_level": logging.ERROR if quiet else logging.INFO,
@@ -69,15 +73,9 @@ def _start_local(n_cpus: int, options: Mapping[str, Any]) -> None:
     # CPUs are only counted, not enforced: a small machine may offer more than it has.
     n_cpus = max(os.cpu_count() or 1, n_cpus)
     # Without "local", Ray would join the cluster of RAY_ADDRESS or an earlier head on this machine.
-    try:
-        ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
-    # Ray waits 30 s for its own node, and then raises a plain Exception.
-    except Exception as error:
-        raise RunError(
-            f"the local Ray of this run did not start: {error}; is the machine too busy or out of "
-            "memory, or is its temporary folder (RAY_TMPDIR) unusable? Run again, or start Ray "
-            "with `ray start --head` and set ray.address=auto"
-        ) from error
+    start_local(
+        lambda: ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
+    )
 
 
 def same_packages() -> Callable[[], None]:
