@@ -157,9 +157,16 @@ def verdict_blocks(folder: Folder, verdict: Verdict) -> list[Block]:
             ]
         )
     ]
-    for name, counts in (("error code", verdict.by_code), ("stage", verdict.by_stage)):
+    blocks += _totals_lines(verdict)
+    totals = verdict.totals
+    for name, counted_rows, counts in (
+        ("error code", "errors", verdict.by_code),
+        ("stage", "errors", verdict.by_stage),
+        ("outcome", "spans", totals.spans_by_outcome),
+        ("first source", "spans", totals.spans_by_modality),
+    ):
         if counts:
-            blocks += ["", _count_table(name, counts)]
+            blocks += ["", _count_table(name, counted_rows, counts)]
     if verdict.tables:
         rows = [(name, str(n["files"]), str(n["rows"])) for name, n in verdict.tables.items()]
         columns = ("table", "files", "rows")
@@ -182,9 +189,28 @@ def _published(number: int, total: int) -> str:
     return f"{number} of {counted(total, 'shard')} published"
 
 
-def _count_table(name: str, counts: Mapping[str, int]) -> Table:
+def _totals_lines(verdict: Verdict) -> list[Block]:
+    """How long the run took, and what its models did."""
+    times, totals, lines = verdict.times, verdict.totals, []
+    if times.started_at:
+        lines.append(f"{times.wall_s:.1f} s by the clock, of {counted(times.n_drivers, 'driver')}")
+    if totals.model_s:
+        lines.append(
+            f"{totals.model_s:.1f} s of models: {totals.n_prompt_tokens} tokens of prompts, "
+            f"{counted(totals.n_generated_tokens, 'generated token')}"
+        )
+    if verdict.n_shards_with_totals < verdict.n_published:
+        lines.append(
+            f"note: an older version published {verdict.n_published - verdict.n_shards_with_totals}"
+            f" of {counted(verdict.n_published, 'shard')}, whose tokens, seconds, outcomes and "
+            "sources are not counted"
+        )
+    return [_text(lines)] if lines else []
+
+
+def _count_table(name: str, counted_rows: str, counts: Mapping[str, int]) -> Table:
     rows = [(key, str(count)) for key, count in counts.items()]
-    return Table((name, "errors"), rows, right=frozenset({"errors"}))
+    return Table((name, counted_rows), rows, right=frozenset({counted_rows}))
 
 
 def _text(lines: Iterable[str]) -> str:

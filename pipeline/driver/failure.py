@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
 from pipeline.run_folder.lease import Lease
+from pipeline.run_folder.stored_run import record_totals
 from pipeline.run_folder.verdict import (
     ExitCode,
     RunState,
@@ -28,13 +29,25 @@ def record_failure(
             their failure is a crash and not an error in the config.
     """
     code = ExitCode.CRASH if isinstance(error, StoreCredentials) else exit_code_of(error)
-    # A store that fails here may be the cause of `error`, which the caller raises.
-    with suppress(OSError):
-        if _still_held(lease):
-            stopped = StopReason(code, str(error))
-            verdict_file.write(unfinished_verdict(make_verdict(run), stopped))
+    record_stop(run, lease, verdict_file, StopReason(code, str(error)))
     if code != exit_code_of(error):
         raise RunError(str(error)) from error
+
+
+def record_stop(
+    run: RunState, lease: Lease, verdict_file: VerdictFile, stopped: StopReason
+) -> None:
+    """Write why a run ended early into its verdict, if this driver still holds the run.
+
+    Raises:
+        LeaseLost: another driver has the run.
+    """
+    # A store that fails here may be the cause of the end, which the caller reports.
+    with suppress(OSError):
+        if _still_held(lease):
+            verdict = verdict_file.completed(unfinished_verdict(make_verdict(run), stopped))
+            record_totals(run.folder, verdict, lease.confirm)
+            verdict_file.write(verdict)
 
 
 def _still_held(lease: Lease) -> bool:

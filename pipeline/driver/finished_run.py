@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.retrying.choice import retry_choice
 from pipeline.run_folder.published_files import list_published
-from pipeline.run_folder.verdict import Verdict, exit_code_and_reason, read_verdict
+from pipeline.run_folder.verdict import Verdict, exit_code_and_reason, read_verdict, verdict_of
 from pipeline.storage.folder import Folder
 
 
@@ -39,6 +39,5 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
 
 def _stored_verdict(folder: Folder) -> Verdict | None:
     content = read_verdict(folder)
-    known = {field.name for field in fields(Verdict)}
     # A verdict of an older version lacks fields, and is not trusted.
-    return Verdict(**content) if content is not None and content.keys() == known else None
+    return verdict_of(content) if content is not None else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from omnitrace_core.errors import LeaseLost
+from omnitrace_core.errors import LeaseLost, RunError
+from pipeline.cluster.loss_watch import RayLoss
 from pipeline.driver.error_watch import ErrorWatch, count_committed_errors
-from pipeline.driver.failure import record_failure
+from pipeline.driver.failure import record_failure, record_stop
 from pipeline.driver.plan_run import check_writable
 from pipeline.driver.present_input import changed_input, input_is_unchanged, with_present_input
 from pipeline.driver.progress import Progress
@@ -38,7 +39,7 @@ from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
-from pipeline.run_folder.stored_run import RUN_JSON
+from pipeline.run_folder.stored_run import RUN_JSON, record_totals
 from pipeline.run_folder.verdict import (
     ExitCode,
     StopReason,
@@ -47,6 +48,7 @@ from pipeline.run_folder.verdict import (
     is_finished,
     make_verdict,
     unfinished_verdict,
+    with_stored_times,
 )
 from stages.records.table_columns import kept_tables
 
@@ -74,7 +76,7 @@ def run(
     """
     nothing_left = is_finished(planned) and not shards_to_retry(planned, next_retry(planned))
     if nothing_left and input_is_unchanged(planned):
-        return make_verdict(planned)
+        return with_stored_times(make_verdict(planned), planned.folder)
     check_writable(planned.identity.output)
     check_subfolders(planned.folder)
     with (
@@ -86,26 +88,34 @@ def run(
     ):
         retired = RetiredNumbers(planned.folder, lease.epoch, lease.confirm)
         planned = _with_present_manifests(with_present_input(planned), lease, retired)
-        verdict_file = VerdictFile(planned.folder, lease.epoch)
+        verdict_file = VerdictFile(planned.folder, lease.epoch, lease.predecessor)
         retry = next_retry(planned)
         if is_finished(planned) and not shards_to_retry(planned, retry):
-            return make_verdict(planned)
+            return with_stored_times(make_verdict(planned), planned.folder)
         driver = _Driver(planned, lease, verdict_file, resources, retired, retry)
         return _drive(driver, execute)
 
 
 def _drive(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
     try:
-        driver.begin()
-        return driver.end(driver.work(execute))
+        return _drive_to_the_end(driver, execute)
     except KeyboardInterrupt as interrupt:
         cause = f"stopped by {interrupt.args[0]}" if interrupt.args else "interrupted"
-        reason = f"{cause}; the same command continues the run"
+        # The watch of Ray interrupts this thread too.
+        reason = driver.loss.reason or f"{cause}; the same command continues the run"
         return driver.end(StopReason(ExitCode.INCOMPLETE, reason))
+
+
+def _drive_to_the_end(driver: _Driver, execute: ExecuteChunks | None) -> Verdict:
+    try:
+        driver.begin()
+        return driver.end(driver.work(execute))
     except LeaseLost:
         # Another driver has the folder, and writes the verdict.
         raise
     except Exception as error:
+        if driver.loss.found():
+            return driver.end(StopReason(ExitCode.INCOMPLETE, driver.loss.reason))
         record_failure(driver.planned, driver.lease, driver.verdict_file, error)
         raise
 
@@ -142,7 +152,7 @@ class _Driver:
     """The steps of a run, while this process holds its lease.
 
     resources: closed at the end of the run: Ray, and the executions on it. retry: what is done
-    again when every shard is published.
+    again when every shard is published. loss: of Ray.
     """
 
     planned: PlannedRun
@@ -151,6 +161,7 @@ class _Driver:
     resources: ExitStack
     retired: RetiredNumbers
     retry: Retry | None = None
+    loss: RayLoss = field(default_factory=RayLoss)
 
     def begin(self) -> None:
         """Write to the run's folder that the run is going on, and delete stale files."""
@@ -245,7 +256,7 @@ class _Driver:
 
         def execute(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
             if not started:
-                self.resources.enter_context(_ray(self.planned, progress))
+                self.resources.enter_context(self._ray(progress))
                 started.append(_graph(self.planned, self.lease.claim))
             return started[0](chunks)
 
@@ -273,8 +284,34 @@ class _Driver:
         else:
             stopped = stopped or problem
             verdict = unfinished_verdict(make_verdict(planned, stopped), stopped)
+        verdict = self.verdict_file.completed(verdict)
+        record_totals(planned.folder, verdict, self.lease.confirm)
         self.lease.confirm()
-        return self.verdict_file.write(verdict)
+        verdict = self.verdict_file.write(verdict)
+        self.loss.ended(verdict.exit_code)
+        return verdict
+
+    def end_at_loss(self) -> None:
+        """Write the verdict and release the lease in another thread: the main one hangs in Ray."""
+        stopped = StopReason(ExitCode.INCOMPLETE, self.loss.reason)
+        # Then another driver has the run, or its files are damaged; this process ends anyway.
+        with suppress(LeaseLost, RunError):
+            record_stop(self.planned, self.lease, self.verdict_file, stopped)
+        self.lease.release()
+
+    @contextmanager
+    def _ray(self, progress: Progress) -> Iterator[None]:
+        from pipeline.driver.capacity_watch import reporting_capacity
+        from pipeline.driver.ray_session import ray_session
+
+        config = self.planned.config
+        with (
+            self.loss.guarding(),
+            ray_session(config),
+            self.loss.watching(self.end_at_loss),
+            reporting_capacity(config, progress),
+        ):
+            yield
 
     def _publish_complete(self, schedule: Schedule, publish: Callable[[Shard], Manifest]) -> None:
         for shard in schedule.pop_complete():
@@ -323,12 +360,3 @@ def _graph(planned: PlannedRun, claim: Claim) -> ExecuteChunks:
     from pipeline.graph import executor
 
     return executor(planned, claim)
-
-
-@contextmanager
-def _ray(planned: PlannedRun, progress: Progress) -> Iterator[None]:
-    from pipeline.driver.capacity_watch import reporting_capacity
-    from pipeline.driver.ray_session import ray_session
-
-    with ray_session(planned.config), reporting_capacity(planned.config, progress):
-        yield

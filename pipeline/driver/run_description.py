@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from omnitrace_core import __version__
 from pipeline.run_folder.planned_run import PlannedRun
+from pipeline.totals.run_times import utc_now
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 # Other versions of these may change the records.
@@ -34,11 +34,6 @@ def describe_run(planned: PlannedRun) -> dict[str, object]:
         "media_rules": asdict(planned.rules),
         "versions": installed_versions(),
     }
-
-
-def utc_now() -> str:
-    """The time in UTC, ISO 8601 with seconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def installed_versions() -> dict[str, str]:

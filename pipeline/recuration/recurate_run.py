@@ -11,7 +11,7 @@ from omnitrace_core.errors import LeaseLost
 from pipeline.driver.failure import record_failure
 from pipeline.driver.plan_run import check_writable
 from pipeline.driver.progress import Progress
-from pipeline.driver.run_description import installed_versions, utc_now
+from pipeline.driver.run_description import installed_versions
 from pipeline.driver.stop_signals import stopping_on_signals
 from pipeline.recuration.plan import Recuration, source_is_unchanged, with_present_source
 from pipeline.recuration.shard import recurate_shard
@@ -23,7 +23,7 @@ from pipeline.run_folder.checks.stale_files import delete_stale_files
 from pipeline.run_folder.lease import Lease, hold_lease
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.publish import invalidate_manifest
-from pipeline.run_folder.stored_run import RUN_JSON
+from pipeline.run_folder.stored_run import RUN_JSON, record_totals
 from pipeline.run_folder.verdict import (
     ExitCode,
     StopReason,
@@ -32,7 +32,9 @@ from pipeline.run_folder.verdict import (
     is_finished,
     make_verdict,
     unfinished_verdict,
+    with_stored_times,
 )
+from pipeline.totals.run_times import utc_now
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 
@@ -51,7 +53,7 @@ def run_recuration(
         RunError: the run cannot be read back, or rows were lost; what was published stays.
     """
     if is_finished(recuration) and source_is_unchanged(recuration):
-        return _verdict(recuration)
+        return with_stored_times(_verdict(recuration), recuration.folder)
     folder = recuration.folder
     check_writable(folder, "DEST ")
     check_subfolders(folder)
@@ -65,7 +67,8 @@ def run_recuration(
 
 
 def _drive(recuration: Recuration, lease: Lease, workers: int) -> Verdict:
-    stopped, verdict_file = None, VerdictFile(recuration.folder, lease.epoch)
+    stopped = None
+    verdict_file = VerdictFile(recuration.folder, lease.epoch, lease.predecessor)
     try:
         _begin(recuration, lease, verdict_file)
         _work(recuration, lease, workers)
@@ -80,7 +83,8 @@ def _drive(recuration: Recuration, lease: Lease, workers: int) -> Verdict:
     except Exception as error:
         record_failure(recuration, lease, verdict_file, error)
         raise
-    verdict = _end(recuration, lease, stopped)
+    verdict = verdict_file.completed(_end(recuration, lease, stopped))
+    record_totals(recuration.folder, verdict, lease.confirm)
     lease.confirm()
     return verdict_file.write(verdict)
 

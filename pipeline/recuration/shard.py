@@ -81,6 +81,7 @@ def _recurate(
         shard,
         {name: n_rows[name] for name in tables},
         writer.errors,
+        totals=writer.totals,
         fingerprint=recuration.plan.fingerprint,
         chunk_samples=chunk_samples_of(run, source),
         chunk_keys=source.chunk_keys,

@@ -105,6 +105,7 @@ def publish_retried_shard(
         retry=retry.number,
         n_retried=len(errors.rows),
         n_mended=new_rows.n_ok,
+        totals=files.totals,
     )
     replace_files(folder, old, manifest, confirm)
     confirm()

@@ -106,7 +106,7 @@ def acquire_lease(
             if (new_tag := folder.swap(LEASE, us.as_bytes(), tag)) is not None:
                 if not holder.released:
                     log.warning("took the lease of %s over from %s", folder.root, holder)
-                return Lease(folder, us, new_tag, now, clock)
+                return Lease(folder, us, new_tag, now, clock, predecessor=holder)
             continue
         if watched is None:
             log.warning(
@@ -144,6 +144,7 @@ class Lease:
 
     tag: of the lease file as we wrote it (None: not known yet). renewed: the time by `clock` just
     before the last renewal; a watching driver counts our silence from then on or from later.
+    predecessor: the holder before us, if its lease file was there.
     """
 
     def __init__(
@@ -153,7 +154,9 @@ class Lease:
         tag: str | None,
         renewed: float,
         clock: Callable[[], float] = boot_clock,
+        predecessor: LeaseHolder | None = None,
     ) -> None:
+        self.predecessor = predecessor
         self._folder, self._holder, self._clock = folder, holder, clock
         self._tag, self._renewed = tag, renewed
         self._loss_reason = ""

@@ -11,6 +11,7 @@ from omnitrace_core.errors import RunError
 from pipeline.planning.plan import shard_label
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
+from pipeline.totals.shard_totals import Totals, totals_from_json
 
 MANIFESTS = "_manifests"
 _READ_THREADS = 16
@@ -25,7 +26,8 @@ class Manifest:
     published file. chunk_samples: rows of each chunk but the last, which may be shorter; 0 if
     unknown. epoch: of the driver that published it; 0 if there was no lease. retry: number of the
     last retry of its error rows; n_retried, n_mended: rows that it did again, and of these the ok
-    ones. replacement: set while the files are being replaced; `key` is empty then.
+    ones. replacement: set while the files are being replaced; `key` is empty then. totals: of the
+    shard's records; None if an older version published it.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Manifest:
     n_retried: int = 0
     n_mended: int = 0
     replacement: Replacement | None = None
+    totals: Totals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +133,4 @@ def _parse(content: dict[str, Any]) -> Manifest:
         values["replacement"] = Replacement(
             **{**replacement, "manifest": _parse(replacement["manifest"])}
         )
-    return Manifest(**values)
+    return Manifest(**{**values, "totals": totals_from_json(values.get("totals"))})

@@ -21,6 +21,7 @@ from pipeline.run_folder.manifests import (
 from pipeline.run_folder.table_files import table_name, writing_shard
 from pipeline.storage.folder import ABSENT, Folder
 from pipeline.storage.prefetch import prefetch_map
+from pipeline.totals.shard_totals import Totals
 from stages.arrow.table_schema import SCHEMA_VERSION, TABLES
 
 READ_THREADS = 8
@@ -86,6 +87,7 @@ def _publish(
         shard,
         files.n_rows,
         files.errors,
+        totals=files.totals,
         fingerprint=plan.fingerprint,
         chunk_samples=plan.chunk_samples,
         chunk_keys=keys,
@@ -103,6 +105,7 @@ def write_shard_manifest(
     n_rows: Mapping[str, int],
     errors: Mapping[tuple[str, str], int],
     *,
+    totals: Totals,
     fingerprint: str,
     chunk_samples: int,
     chunk_keys: Sequence[str],
@@ -113,7 +116,7 @@ def write_shard_manifest(
 
     Before that, delete the shard's files in tables that the run does not keep.
 
-    n_rows: by table. errors: number of error rows by stage and code.
+    n_rows: by table. errors: number of error rows by stage and code. totals: of the records.
 
     Raises:
         FileExistsError: somebody else wrote the manifest since `confirm` was called.
@@ -142,6 +145,7 @@ def write_shard_manifest(
         schema_version=SCHEMA_VERSION,
         chunk_samples=chunk_samples,
         epoch=epoch,
+        totals=totals,
     )
     write_manifest(folder, manifest, confirm)
     return manifest

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig, make_config
 from pipeline.run_folder.manifests import Manifest, read_manifests
-from pipeline.run_folder.verdict import n_finished_shards
+from pipeline.run_folder.verdict import Verdict, n_finished_shards
 from pipeline.settings_yaml import Tree
 from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import SCHEMA_VERSION
@@ -77,6 +78,24 @@ def find_run(path: str) -> StoredRun:
         # Manifests may have been removed since.
         finished=n_finished_shards(folder) == len(manifests),
     )
+
+
+def record_totals(folder: Folder, verdict: Verdict, confirm: Callable[[], None]) -> None:
+    """Put the times and totals of a verdict into run.json, if that is written.
+
+    confirm: see `Folder.replace`.
+
+    Raises:
+        FileExistsError: others keep writing the file, though `confirm` does not raise.
+    """
+    try:
+        content = dict(json.loads(folder.read(RUN_JSON)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return
+    names = ("times", "totals", "n_shards_with_totals")
+    stored = asdict(verdict)
+    content |= {name: stored[name] for name in names}
+    folder.replace(RUN_JSON, json.dumps(content, indent=1).encode(), confirm)
 
 
 def _folder_of(path: str) -> Folder:

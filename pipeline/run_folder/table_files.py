@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.planning.plan import shard_label
 from pipeline.storage.folder import Folder
+from pipeline.totals.shard_totals import Totals, added, totals_of
 from stages.arrow.columns import combined
 from stages.arrow.table_schema import TABLES
 
@@ -38,8 +39,8 @@ def table_name(table: str, number: int) -> str:
 class ShardWriter:
     """Writes the files of one shard, to which its chunks are added in order.
 
-    n_rows: by table. errors: number of error rows by stage and code. Both are complete after
-    `finish`.
+    n_rows: by table. errors: number of error rows by stage and code. totals: of all records. They
+    are complete after `finish`.
     """
 
     def __init__(self, writers: dict[str, TableWriter]) -> None:
@@ -47,6 +48,7 @@ class ShardWriter:
         self._chunks: list[pa.Table] = []
         self._buffer_bytes = 0
         self.errors: Counter[tuple[str, str]] = Counter()
+        self.totals = Totals()
 
     @property
     def n_rows(self) -> dict[str, int]:
@@ -70,6 +72,7 @@ class ShardWriter:
             for name, writer in self._writers.items():
                 writer.add(rows_of_table(records, name))
             self.errors.update(_count_errors(records))
+            self.totals = added([self.totals, totals_of(records)])
         self._chunks, self._buffer_bytes = [], 0
 
 

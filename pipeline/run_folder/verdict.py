@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,9 +18,12 @@ from omnitrace_core.errors import (
     UnknownName,
 )
 from pipeline.planning.plan import Plan, Shard
+from pipeline.run_folder.lease_file import LeaseHolder
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.published_files import list_published
 from pipeline.storage.folder import Folder
+from pipeline.totals.run_times import RunClock, RunTimes, times_from_json
+from pipeline.totals.shard_totals import Totals, added, totals_from_json
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -69,7 +72,9 @@ class Verdict:
     earlier one ended because of too many errors. retry, retry_of: number and choice of the last
     retry; it is done if the run is finished. n_retried, n_mended: rows that it did again, and of
     these the ok ones. files: digest of the names and sizes of all published files, if the run is
-    finished. epoch: of the driver that wrote it.
+    finished. epoch: of the driver that wrote it. times: of the run and its drivers. totals: of the
+    `n_shards_with_totals` published shards whose manifests have them; those that an older version
+    published do not.
     """
 
     run_id: str
@@ -94,6 +99,9 @@ class Verdict:
     n_mended: int = 0
     files: str = field(default="", compare=False)
     epoch: int = field(default=0, compare=False)
+    times: RunTimes = field(default_factory=RunTimes, compare=False)
+    totals: Totals = field(default_factory=Totals)
+    n_shards_with_totals: int = 0
 
 
 class RunState(Protocol):
@@ -146,6 +154,7 @@ def make_verdict(run: RunState, stopped: StopReason | None = None) -> Verdict:
     exit_code, reason = exit_code_and_reason(finished, n_error, n_rows, limit, stopped)
     retry = max((item.retry for item in final), default=0)
     retried = [item for item in final if item.retry == retry]
+    totals = [item.totals for item in final if item.totals is not None]
     return Verdict(
         run_id=run.run_id,
         plan=plan.digest,
@@ -166,6 +175,8 @@ def make_verdict(run: RunState, stopped: StopReason | None = None) -> Verdict:
         retry=retry,
         n_retried=sum(item.n_retried for item in retried),
         n_mended=sum(item.n_mended for item in retried),
+        totals=added(totals),
+        n_shards_with_totals=len(totals),
     )
 
 
@@ -223,29 +234,30 @@ class VerdictFile:
     the run is finished, since the next driver may end before it counts as many errors itself.
     retry, retry_of: the last retry, which stays in the verdict unless the driver begins another
     one and sets them.
+
+    predecessor: the holder of the lease before this driver, which may have been killed.
     """
 
-    def __init__(self, folder: Folder, epoch: int) -> None:
+    def __init__(self, folder: Folder, epoch: int, predecessor: LeaseHolder | None = None) -> None:
         self._folder, self._epoch = folder, epoch
         self._version = folder.version(VERDICT)
         stored = read_verdict(folder) or {}
         self.stopped_early = bool(stored.get("stopped_early"))
         self.retry = int(stored.get("retry") or 0)
         self.retry_of = [str(name) for name in stored.get("retry_of") or ()]
+        # The predecessor may have ended before it wrote a verdict; then this one is of another.
+        wrote = predecessor is not None and predecessor.epoch == stored.get("epoch")
+        killed_at = predecessor.renewed_at if predecessor is not None and wrote else None
+        self._clock = RunClock(times_from_json(stored.get("times")), killed_at)
 
     def write(self, verdict: Verdict) -> Verdict:
-        """Replace the file; returns what was written, with what only this object knows filled in.
+        """Replace the file; returns what was written, as `completed` fills it in.
 
         Raises:
             LeaseLost: a later driver has written it.
         """
-        stopped_early = not verdict.finished and (verdict.stopped_early or self.stopped_early)
-        verdict = replace(
-            verdict, epoch=self._epoch, stopped_early=stopped_early, retry_of=self.retry_of
-        )
-        if self.retry > verdict.retry:
-            # No shard is published with the rows of this retry.
-            verdict = replace(verdict, retry=self.retry, n_retried=0, n_mended=0)
+        if not verdict.times.started_at:
+            verdict = self.completed(verdict)
         try:
             self._write(verdict)
         except FileExistsError as error:
@@ -260,6 +272,22 @@ class VerdictFile:
             self._version = self._folder.version(VERDICT)
             self._write(verdict)
         return verdict
+
+    def completed(self, verdict: Verdict) -> Verdict:
+        """The verdict with what only this object knows filled in."""
+        stopped_early = not verdict.finished and (verdict.stopped_early or self.stopped_early)
+        going_on = verdict.exit_code is None
+        times = self._clock.going_on() if going_on else self._clock.ended()
+        if self.retry > verdict.retry:
+            # No shard is published with the rows of this retry.
+            verdict = replace(verdict, retry=self.retry, n_retried=0, n_mended=0)
+        return replace(
+            verdict,
+            epoch=self._epoch,
+            stopped_early=stopped_early,
+            retry_of=self.retry_of,
+            times=times,
+        )
 
     def _write(self, verdict: Verdict) -> None:
         with self._folder.writing(VERDICT, if_version=self._version) as path:
@@ -276,6 +304,20 @@ def read_verdict(folder: Folder) -> dict[str, Any] | None:
     except ValueError as error:
         raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
     return verdict
+
+
+def with_stored_times(verdict: Verdict, folder: Folder) -> Verdict:
+    """The verdict with the times in verdict.json, where this process adds none of its own."""
+    times = times_from_json((read_verdict(folder) or {}).get("times"))
+    return verdict if times is None else replace(verdict, times=times)
+
+
+def verdict_of(content: dict[str, Any]) -> Verdict | None:
+    """The verdict with these fields; None if fields are missing or unknown: another version's."""
+    times, totals = times_from_json(content.get("times")), totals_from_json(content.get("totals"))
+    if content.keys() != {field.name for field in fields(Verdict)} or not times or not totals:
+        return None
+    return Verdict(**{**content, "times": times, "totals": totals})
 
 
 def n_finished_shards(folder: Folder) -> int | None:

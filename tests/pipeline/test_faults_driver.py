@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.pipeline.drivers import (
@@ -92,6 +94,35 @@ def test_driver_that_is_stopped_by_sigterm(case: Case) -> None:
     assert json.loads((case.root / "_lease.json").read_text())["released"] is True
     assert case.finish() == 0, case.log()
     assert_complete(case)
+
+
+@pytest.mark.parametrize(
+    ("program", "lost"), [("gcs_server", "control process"), ("raylet", "raylet")]
+)
+def test_driver_whose_ray_dies(tmp_path: Path, tiny_model: str, program: str, lost: str) -> None:
+    """Ray itself would end the driver after a minute, with code 1 and without a word."""
+    shards = {name: [f"{name}{number}" for number in range(20)] for name in "ab"}
+    case = make_case(tmp_path, tiny_model, shards, run={"chunk_samples": 1})
+    driver = case.start()
+    try:
+        wait_until(case.at_work, driver)
+        (process,) = [
+            child
+            for child in psutil.Process(driver.pid).children(recursive=True)
+            if child.name() == program
+        ]
+        process.kill()
+        assert driver.wait(200) == 4, case.log()
+    finally:
+        kill_group(driver)
+    assert case.root is not None
+    verdict = json.loads((case.root / "verdict.json").read_text())
+    assert (verdict["exit_code"], verdict["finished"]) == (4, False)
+    assert re.search(rf"Ray's .*{lost}.* is gone; the same command continues", verdict["reason"])
+    assert verdict["reason"] in case.output()
+    assert json.loads((case.root / "_lease.json").read_text())["released"] is True
+    assert case.finish() == 0, case.log()
+    assert set(assert_exactly_once(case).values()) == {""}
 
 
 def test_two_drivers_on_one_output(case: Case) -> None:

@@ -28,8 +28,8 @@ from omnitrace_core.media.isolation.protocol import (
     send,
 )
 from omnitrace_core.media.progress.heartbeat import set_listener
-from omnitrace_core.runtime.node_faults import as_node_fault, node_fault_in
 from omnitrace_core.media.progress.media_times import collecting_times, decoding
+from omnitrace_core.runtime.node_faults import as_node_fault, node_fault_in
 
 DecodeFunction = Callable[..., DecodedMedia]
 

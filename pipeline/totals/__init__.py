@@ -1,0 +1,1 @@
+"""What a run adds up to: its records and its times."""

@@ -1,0 +1,83 @@
+"""When a run started and ended, and how long its drivers worked, over kills and resumes."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """Start, end and length of a run, as stored in verdict.json and run.json. Times are in UTC.
+
+    started_at: when the run's first driver took the lease. ended_at: when the last driver wrote
+    this; null while it works, or if it was killed. wall_s: seconds that all drivers worked, one
+    after another, without the time between them; a driver that was killed counts up to the last
+    renewal of its lease. driver_started_at, driver_s: of the driver that wrote this. n_drivers:
+    drivers in wall_s.
+    """
+
+    started_at: str = ""
+    ended_at: str | None = None
+    wall_s: float = 0.0
+    driver_started_at: str = ""
+    driver_s: float = 0.0
+    n_drivers: int = 0
+
+
+def times_from_json(content: object) -> RunTimes | None:
+    """Times as `dataclasses.asdict` stores them; None if they are missing or of another form."""
+    if not isinstance(content, Mapping) or content.keys() != {f.name for f in fields(RunTimes)}:
+        return None
+    return RunTimes(**content)
+
+
+class RunClock:
+    """Measures how long this driver works, and adds the time of the earlier ones.
+
+    earlier: what the last driver stored; None if there was none, or if an older version wrote it.
+    killed_at: when that driver last renewed its lease, in seconds since 1970; None if unknown.
+    """
+
+    def __init__(
+        self,
+        earlier: RunTimes | None,
+        killed_at: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock, self._begun = clock, clock()
+        now = utc_now()
+        times = RunTimes(started_at=now, n_drivers=0) if earlier is None else earlier
+        self._earlier_s = times.wall_s
+        if earlier is not None and earlier.ended_at is None and killed_at is not None:
+            self._earlier_s += _seconds_between(earlier.driver_started_at, killed_at)
+        self._times = replace(times, driver_started_at=now, n_drivers=times.n_drivers + 1)
+
+    def going_on(self) -> RunTimes:
+        """The times to store when this driver begins."""
+        return replace(self._times, ended_at=None, wall_s=round(self._earlier_s, 3), driver_s=0.0)
+
+    def ended(self) -> RunTimes:
+        """The times to store when this driver ends."""
+        driver_s = self._clock() - self._begun
+        return replace(
+            self._times,
+            ended_at=utc_now(),
+            wall_s=round(self._earlier_s + driver_s, 3),
+            driver_s=round(driver_s, 3),
+        )
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601 with seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _seconds_between(started_at: str, ended_s: float) -> float:
+    try:
+        started_s = datetime.datetime.fromisoformat(started_at).timestamp()
+    except ValueError:
+        return 0.0
+    return max(0.0, ended_s - started_s)
