@@ -58,6 +58,7 @@ def test_paper_is_killed_and_resumed_and_then_has_nothing_to_do(
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.nightly
 def test_chunks_pass_through_the_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "graph.json"
     arguments = f"graph --chunks 6 --shards 2 --window 4 --folder {tmp_path} --output {output}"
@@ -92,6 +93,7 @@ def test_ids_are_measured_in_a_separate_process() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.nightly
 def test_throughput_of_all_paths_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,7 @@ def _has_new_chunk_files(output: Folder, before: set[str]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.nightly
 def test_drivers_killed_while_they_write_to_s3(
     tmp_path: Path, s3_folder: str, tiny_model: str
 ) -> None:
