@@ -21,7 +21,7 @@ demo: setup
 PYTEST := $(BIN)/pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist worksteal
 
 test: setup
-	$(PYTEST)
+	$(PYTEST) -m "not nightly"
 
 # Under three minutes: no Ray, nothing slow.
 test-fast: setup
@@ -82,6 +82,7 @@ storm: setup
 
 # What takes too long for `make test`.
 nightly: setup
+	$(PYTEST) -m nightly
 	$(STORM) --rounds 200
 	$(STORM) --rounds 50 --store s3
 
