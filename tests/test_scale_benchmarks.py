@@ -78,7 +78,7 @@ def test_requests_to_s3_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     chunks = figures["by_part"]["chunks"]
     assert chunks["put_object"] >= 8, "an attempt and a chunk file of each of four chunks"
     rerun = figures["rerun"]["requests"]
-    assert rerun["get_object"] <= 2, "only the run's day and its verdict, no manifest, no shard"
+    assert rerun["get_object"] <= 3, "only the run's day, verdict and lease; no manifest, no shard"
     assert rerun["list_objects_v2"] <= 7, "the input, the manifests and the tables"
     assert rerun.keys() <= {"get_object", "list_objects_v2", "head_object"}
     assert "nothing to do, 3 shards" in table

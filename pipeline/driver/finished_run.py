@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.retrying.choice import retry_choice
+from pipeline.run_folder.lease_file import is_held
 from pipeline.run_folder.published_files import list_published
 from pipeline.run_folder.verdict import Verdict, exit_code_and_reason, read_verdict, verdict_of
 from pipeline.storage.folder import Folder
@@ -16,18 +17,21 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
 
     None too if `run.retry` chooses some of its error rows.
 
-    Costs one read of verdict.json, and a listing of the manifests and of each table: files that
-    were deleted or replaced since are noticed. The exit code follows `run.max_error_fraction` of
-    the present config, which may differ from that of the earlier run.
+    None too if a driver holds the lease.
+
+    Costs a read of verdict.json and of the lease, and a listing of the manifests and of each table:
+    files that were deleted or replaced since are noticed. The exit code follows
+    `run.max_error_fraction` of the present config, which may differ from that of the earlier run.
 
     Raises:
-        RunError: verdict.json is not JSON.
+        RunError: verdict.json is not JSON, or the lease file is not a lease.
     """
     folder = run.identity.folder
     verdict = _stored_verdict(folder)
     if verdict is None or not verdict.finished or verdict.inputs != run.inputs_digest:
         return None
-    if verdict.files != list_published(folder).digest:
+    # A driver that has just taken the lease may be about to change what is published.
+    if is_held(folder) or verdict.files != list_published(folder).digest:
         return None
     choice = retry_choice(run.config.run)
     if choice is not None and choice.of(verdict.by_code):

@@ -35,7 +35,7 @@ from pipeline.run_folder.checks.stale_files import delete_stale_files
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
 from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks
 from pipeline.run_folder.lease import Lease, hold_lease
-from pipeline.run_folder.lease_file import Claim
+from pipeline.run_folder.lease_file import Claim, is_held
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
@@ -74,7 +74,9 @@ def run(
         LeaseLost: another driver took the run over.
         RunError: a stage failed, or rows were lost; what was committed stays and is not redone.
     """
-    nothing_left = is_finished(planned) and not shards_to_retry(planned, next_retry(planned))
+    # A driver that has just taken the lease may be about to change what is published.
+    nothing_left = not is_held(planned.folder) and is_finished(planned)
+    nothing_left = nothing_left and not shards_to_retry(planned, next_retry(planned))
     if nothing_left and input_is_unchanged(planned):
         return with_stored_times(make_verdict(planned), planned.folder)
     check_writable(planned.identity.output)

@@ -21,6 +21,7 @@ from pipeline.run_folder.checks.final_check import check_published
 from pipeline.run_folder.checks.linked_folders import check_subfolders
 from pipeline.run_folder.checks.stale_files import delete_stale_files
 from pipeline.run_folder.lease import Lease, hold_lease
+from pipeline.run_folder.lease_file import is_held
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.publish import invalidate_manifest
 from pipeline.run_folder.stored_run import RUN_JSON, record_totals
@@ -52,7 +53,8 @@ def run_recuration(
         LeaseLost: another process took it over.
         RunError: the run cannot be read back, or rows were lost; what was published stays.
     """
-    if is_finished(recuration) and source_is_unchanged(recuration):
+    nothing_left = not is_held(recuration.folder) and is_finished(recuration)
+    if nothing_left and source_is_unchanged(recuration):
         return with_stored_times(_verdict(recuration), recuration.folder)
     folder = recuration.folder
     check_writable(folder, "DEST ")

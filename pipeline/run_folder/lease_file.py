@@ -76,6 +76,12 @@ def read_lease(folder: Folder) -> tuple[LeaseHolder, str] | None:
         ) from error
 
 
+def is_held(folder: Folder) -> bool:
+    """Whether a driver holds the lease, or died while it did. Raises: RunError, as `read_lease`."""
+    found = read_lease(folder)
+    return found is not None and not found[0].released
+
+
 def check_claim(folder: Folder, claim: Claim) -> None:
     """Check that the worker's driver holds the lease; called before a chunk and before its commit.
 

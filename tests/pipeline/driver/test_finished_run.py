@@ -16,6 +16,7 @@ from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.input_shards import list_input
+from pipeline.run_folder.lease import acquire_lease
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
 from pipeline.storage.folder import Folder
@@ -66,7 +67,9 @@ def test_finished_run_is_recognised_by_listings_alone(
     assert (strict.exit_code, strict.n_error) == (4, 2)
 
 
-@pytest.mark.parametrize("change", ["shard", "settings", "manifest", "verdict", "older"])
+@pytest.mark.parametrize(
+    "change", ["shard", "settings", "manifest", "verdict", "older", "lease is held"]
+)
 def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
     config = config_for(folder)
     planned = planned_run(config)
@@ -76,6 +79,9 @@ def test_run_that_is_no_longer_finished(folder: Path, change: str) -> None:
         write_input(folder / "input", d=["9"])
     elif change == "settings":
         config = config_for(folder, run={"chunk_samples": 3})
+    elif change == "lease is held":
+        # By a driver that has not written its first verdict yet, or that died before.
+        acquire_lease(planned.folder, 60)
     elif change == "manifest":
         planned.folder.delete("_manifests/shard-00000.json")
     elif change == "verdict":
