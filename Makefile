@@ -53,6 +53,9 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/run_folder/checks/test_linked_folders.py \
 	tests/pipeline/run_folder/test_stored_shard.py \
 	tests/pipeline/storage/test_locks.py \
+	tests/pipeline/cluster/test_loss_watch.py \
+	tests/pipeline/cluster/test_start_local.py \
+	tests/pipeline/run_folder/test_totals.py \
 	tests/pipeline/retrying/test_retry.py \
 	tests/pipeline/retrying/test_retry_run.py \
 	tests/pipeline/commands/test_ingest.py \
