@@ -202,6 +202,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pipeline.planning": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.backends",
         "stages.arrow",
         "pipeline.plurals",

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import (
     DamagedFile,
     InputSchemaError,
     StoreCredentials,
     StoreUnavailable,
 )
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.plurals import counted
 from pipeline.storage.addresses import name_problem
@@ -151,6 +153,7 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
     except (StoreUnavailable, StoreCredentials):
         raise
     except (OSError, DamagedFile) as error:
+        raise_if_node_fault(error)
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error
@@ -158,7 +161,7 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
         log.warning(
             "%s: sample_ids that cannot be decoded, so that repeats of them are not found: %s; "
             "`omnitrace validate` lists all that is damaged",
-            uri,
+            shown_address(uri),
             _named(unread),
         )
     return ShardScan(name, uri, identity, n_rows, unread_ids=unread)

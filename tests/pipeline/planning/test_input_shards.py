@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omnitrace_core.errors import InputSchemaError
+from omnitrace_core.errors import InputSchemaError, NodeFault
 from pipeline.planning.input_shards import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
@@ -144,6 +145,19 @@ def test_file_in_another_format(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"{}")
     with pytest.raises(InputSchemaError, match=r"a\.parquet is not a readable Parquet file"):
         scan_input(list_input(str(tmp_path)))
+
+
+def test_machine_without_file_handles_blames_no_shard(tmp_path: Path) -> None:
+    write_input(tmp_path, a=["1"])
+    listing = list_input(str(tmp_path))
+    scan_input(listing)  # what is opened once and stays open
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(NodeFault, match=r"Too many open files: .*a\.parquet.*; raise"):
+            scan_input(listing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_file_with_another_schema(tmp_path: Path) -> None:
