@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from tests.stages.chunks import (
     text_row,
     write_shard,
 )
+from tests.stages.damaged_files import damage, full_row
 
 
 def test_every_row_comes_once_with_its_key(tmp_path: Path) -> None:
@@ -161,3 +163,30 @@ def test_our_own_and_wider_types_are_fine() -> None:
         [("sample_id", pa.large_string()), ("messages", pa.large_list(MESSAGE)), ("y", pa.null())]
     )
     assert schema_problems(wider) == []
+
+
+@pytest.mark.parametrize("column", ["sample_id", "messages"])
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string_view(), pa.uuid(), pa.dictionary(pa.int32(), pa.string()), pa.binary()],
+    ids=str,
+)
+def test_damaged_row_groups_with_ids_of_any_type(
+    kind: pa.DataType, column: str, tmp_path: Path
+) -> None:
+    values = [uuid.UUID(int=i) for i in range(6)]
+    table = pa.Table.from_pylist([full_row(str(value)) for value in values], SAMPLE)
+    if kind == pa.uuid():
+        ids = pa.array([value.bytes for value in values], kind)
+    elif pa.types.is_dictionary(kind):
+        ids = table["sample_id"].dictionary_encode()
+    else:
+        ids = table["sample_id"].cast(kind)
+    path = tmp_path / "a.parquet"
+    pq.write_table(table.set_column(0, "sample_id", ids), path, row_group_size=2)
+    damage(path, column, 1)
+    chunk = read_samples(plan_of(path, 5, 1))
+    assert codes_of(chunk) == [None, "input_damaged", "input_damaged", None, None]
+    known = [1, 4, 5] if column == "sample_id" else [1, 2, 3, 4, 5]
+    found = [row["sample"]["sample_id"] for row in chunk.to_pylist()[0]["samples"]]
+    assert [value for value in found if value is not None] == [str(values[i]) for i in known]
