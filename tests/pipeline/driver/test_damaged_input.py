@@ -146,9 +146,13 @@ def test_damage_counts_among_the_errors_that_a_run_allows(tmp_path: Path) -> Non
 def test_shard_that_changed_is_not_called_damaged(tmp_path: Path) -> None:
     shard = _write_input(tmp_path)
     planned = planned_run(_config(tmp_path))
-    damage(shard, "messages", 0)  # which changes its time, too
+
+    def work(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
+        damage(shard, "messages", 0)  # which changes its time, too
+        yield from Worker(planned.folder)(chunks)
+
     with pytest.raises(RunError, match="is not the file that was planned: it changed while"):
-        run(planned, Worker(planned.folder))
+        run(planned, work)
     assert row_keys(planned.folder) == []
 
 
