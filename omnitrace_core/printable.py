@@ -14,6 +14,8 @@ import textwrap
 import traceback
 from typing import Any
 
+from omnitrace_core.addresses import scrub
+
 # Tab and newline have a separate set, because `printable(text, lines=True)` keeps them.
 _LAYOUT = r"\t\n"
 _ACTING = (
@@ -67,11 +69,11 @@ def json_printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records, tracebacks included, as `printable_message` does."""
+    """Formats log records, tracebacks included, as `printable_message` does, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record, ready for the terminal."""
-        return printable_message(super().format(record))
+        return printable_message(scrub(super().format(record)))
 
     def formatException(self, ei: Any) -> str:
         """The traceback, indented as a whole."""

@@ -12,7 +12,7 @@ import uuid
 
 import numpy as np
 
-from omnitrace_core.addresses import is_web, shown_address
+from omnitrace_core.addresses import shown_text
 
 
 def as_list(value: object) -> list[object] | None:
@@ -64,7 +64,7 @@ class _ShortRepr(reprlib.Repr):
         self.maxlevel = 3
 
     def repr_str(self, value: str, level: int) -> str:
-        return super().repr_str(shown_address(value) if is_web(value) else value, level)
+        return super().repr_str(shown_text(value), level)
 
     def repr_bytes(self, value: bytes | memoryview, level: int) -> str:
         return f"<{len(value):,} bytes>"

@@ -15,6 +15,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
+from omnitrace_core.addresses import scrub, shown_address
 from omnitrace_core.errors import StoreCredentials, StoreUnavailable
 from omnitrace_core.storage import s3_retries, s3_writes
 from omnitrace_core.storage.conditions import Condition
@@ -65,12 +66,13 @@ class RetryingS3(S3FileSystem):
         except FileNotFoundError as error:
             known = {"NoSuchBucket": "no such bucket; create it or correct the address"}
             problem = known.get(error_code(error), "no such object")
-            raise FileNotFoundError(f"{address}: {problem}") from error
+            raise FileNotFoundError(f"{shown_address(address)}: {problem}") from error
         except StoreCredentials:
             raise
         except PermissionError as error:
             raise PermissionError(
-                f"{address}: the store refuses access ({error_code(error)}: {error})"
+                f"{shown_address(address)}: the store refuses access "
+                f"({error_code(error)}: {scrub(str(error))})"
             ) from error
 
     call_s3 = sync_wrapper(_call_s3)

@@ -18,6 +18,7 @@ import aiohttp
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
+from omnitrace_core.addresses import scrub, shown_address
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
 from omnitrace_core.printable import printable
 from omnitrace_core.runtime.node_faults import check_handles, raise_if_node_fault
@@ -92,21 +93,22 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
         OSError: any other error response, as `request` raises it.
     """
     limits, started_s, n_failed = RETRIES, time.monotonic(), 0
+    name = shown_address(address)
     while True:
         try:
             return await request()
         except _NO_CREDENTIALS as error:
-            raise StoreCredentials(f"{address}: {error}; {_CREDENTIALS}") from error
+            raise StoreCredentials(f"{name}: {scrub(str(error))}; {_CREDENTIALS}") from error
         except Exception as error:
             raise_if_node_fault(error)
             if error_code(error) in _REFUSED:
                 raise StoreCredentials(
-                    f"{address}: the store does not accept the credentials "
+                    f"{name}: the store does not accept the credentials "
                     f"({error_code(error)}); {_CREDENTIALS}"
                 ) from error
             if not is_transient(error):
                 if isinstance(error, boto.BotoCoreError | ValueError):
-                    raise ConfigError(f"{address}: {error}") from error
+                    raise ConfigError(f"{name}: {scrub(str(error))}") from error
                 raise
             n_failed += 1
             wait_s = limits.wait_s(n_failed)
@@ -114,10 +116,11 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
             if n_failed >= limits.tries or spent_s + wait_s > limits.total_s:
                 check_handles()
                 raise StoreUnavailable(
-                    _unavailable_message(address, n_failed, spent_s, error)
+                    _unavailable_message(name, n_failed, spent_s, error)
                 ) from error
-            shown = printable(address)
-            _log.debug("%s: %r; try %d starts in %.1f s", shown, error, n_failed + 1, wait_s)
+            shown = printable(name)
+            reason = scrub(repr(error))
+            _log.debug("%s: %s; try %d starts in %.1f s", shown, reason, n_failed + 1, wait_s)
         await asyncio.sleep(wait_s)
 
 
@@ -150,10 +153,10 @@ def _response(error: BaseException) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def _unavailable_message(address: str, n_tries: int, spent_s: float, error: Exception) -> str:
-    last = error_code(error) or f"{type(error).__name__}: {error}"
+def _unavailable_message(name: str, n_tries: int, spent_s: float, error: Exception) -> str:
+    last = error_code(error) or f"{type(error).__name__}: {scrub(str(error))}"
     return (
-        f"{address}: object storage did not answer in {n_tries} tries and {spent_s:.0f} s; last "
+        f"{name}: object storage did not answer in {n_tries} tries and {spent_s:.0f} s; last "
         f"error: {last}; check the network and AWS_ENDPOINT_URL, then start again: what was "
         "written is kept"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from omnitrace_core.addresses import scrub
 from omnitrace_core.errors import LeaseLost, RunError, StoreCredentials
 from pipeline.run_folder.lease import Lease
 from pipeline.run_folder.stored_run import record_totals
@@ -29,7 +30,7 @@ def record_failure(
             their failure is a crash and not an error in the config.
     """
     code = ExitCode.CRASH if isinstance(error, StoreCredentials) else exit_code_of(error)
-    record_stop(run, lease, verdict_file, StopReason(code, str(error)))
+    record_stop(run, lease, verdict_file, StopReason(code, scrub(str(error))))
     if code != exit_code_of(error):
         raise RunError(str(error)) from error
 

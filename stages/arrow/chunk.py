@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnitrace_core.addresses import plain_address
 from omnitrace_core.attribution.curation import UnitKinds
 from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.errors import RunError
@@ -250,6 +251,33 @@ def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
     message = _restruct(message, {"role": message.field("role"), "content": stripped})
     fields = {field.name: samples.field(field.name) for field in samples.type}
     return _restruct(samples, {**fields, "messages": _relist(messages, message)})
+
+
+def with_plain_addresses(values: pa.Array) -> pa.Array:
+    """Values of any nested type with each field `uri` cut to its `plain_address`.
+
+    What an address holds besides may be a password or a signature, which nobody should find in a
+    published table.
+    """
+    if pa.types.is_list(values.type):
+        return _relist(values, with_plain_addresses(values.flatten()))
+    if not pa.types.is_struct(values.type):
+        return values
+    columns = {}
+    for field in values.type:
+        column = values.field(field.name)
+        is_address = field.name == "uri" and pa.types.is_string(field.type)
+        columns[field.name] = _plain(column) if is_address else with_plain_addresses(column)
+    return _restruct(values, columns)
+
+
+def _plain(addresses: pa.Array) -> pa.Array:
+    """Most addresses have nothing to cut; they are not converted to Python."""
+    may_be_cut = pc.fill_null(pc.match_substring_regex(addresses, "[?#@]"), False)
+    if not pc.any(may_be_cut).as_py():
+        return addresses
+    cut = [plain_address(address) for address in addresses.filter(may_be_cut).to_pylist()]
+    return pc.replace_with_mask(addresses, may_be_cut, pa.array(cut, addresses.type))
 
 
 def _restruct(like: pa.StructArray, columns: Mapping[str, pa.Array]) -> pa.StructArray:

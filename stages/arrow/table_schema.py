@@ -50,7 +50,8 @@ SAMPLES = _published(
         ("n_prompt_tokens", pa.int32()),
         ("n_generated_tokens", pa.int32()),
         ("units", pa.list_(UNIT)),
-        ("messages", pa.list_(MESSAGE)),  # of the input, without the bytes of inline media
+        # Of the input, without the bytes of inline media; addresses without query and user part.
+        ("messages", pa.list_(MESSAGE)),
         ("media", pa.list_(MEDIA_INFO)),
         ("reference_answer", pa.string()),
         ("options", pa.list_(pa.string())),

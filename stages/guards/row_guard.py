@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from omnitrace_core.addresses import scrub
 from omnitrace_core.errors import FatalError, InternalError, OmniTraceError, SampleError
+from omnitrace_core.printable import printable_traceback
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 
 T = TypeVar("T")
@@ -39,13 +41,14 @@ def guarded(stage: str, row_key: str, work: Callable[[], T]) -> T | RowError:
         return work()
     except FatalError:
         raise
-    except Exception as error:  # the row guard is the only place that catches everything
+    except Exception as error:  # noqa: BLE001 - the only place that catches everything
         if isinstance(error, SampleError):
             return as_row_error(stage, error)
         raise_if_node_fault(error)
-        log.exception("%s: unexpected error in stage %s", row_key, stage)
-        message = error.message if isinstance(error, OmniTraceError) else error
-        return RowError(stage, INTERNAL, f"{type(error).__name__}: {message}")
+        trace = scrub(printable_traceback(error))
+        log.error("%s: unexpected error in stage %s\n%s", row_key, stage, trace)
+        message = error.message if isinstance(error, OmniTraceError) else str(error)
+        return RowError(stage, INTERNAL, f"{type(error).__name__}: {scrub(message)}")
 
 
 def as_row_error(stage: str, error: SampleError) -> RowError:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnitrace_core.options import TraceOptions
+from stages.arrow.chunk import with_plain_addresses
 from stages.arrow.table_schema import RECORD, SAMPLES_ROW, SCHEMA_VERSION, TIMINGS
 from stages.guards.row_guard import RowError
 from stages.records.curator import ChunkCuration, CuratedSample, SampleResult
@@ -60,8 +61,8 @@ def _samples(
         "n_prompt_tokens": pc.struct_field(trace, "n_prompt_tokens"),
         "n_generated_tokens": pc.list_value_length(token_ids),
         "units": rows.field("units"),
-        "messages": input_["messages"],
-        "media": rows.field("media_info"),
+        "messages": with_plain_addresses(input_["messages"]),
+        "media": with_plain_addresses(rows.field("media_info")),
         **{name: input_[name] for name in ("reference_answer", "options", "labels", "metadata")},
         "error_stage": [error.stage if error else "" for error in errors],
         "error_code": [error.code if error else "" for error in errors],
