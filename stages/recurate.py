@@ -15,10 +15,11 @@ from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Segmentation
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.text.spans import Segmenter
-from stages.arrow.chunk import StateRow, error_fields, views
+from stages.arrow.chunk import StateRow, error_fields, views, with_plain_addresses
 from stages.arrow.columns import list_array, replace_fields, take
 from stages.arrow.stored_chunk import StoredChunk
 from stages.arrow.table_schema import CHUNK_FILE, SCHEMA_VERSION
+from stages.full_addresses import FullAddresses
 from stages.guards.row_guard import RowError, guarded
 from stages.records.assemble import as_records, errors_of
 from stages.records.curator import ChunkCuration, CuratedSample, Curator, SampleResult
@@ -32,11 +33,18 @@ STAGE = "curate"
 class Recurate:
     """Repeats the steps after the model for chunks of a published run.
 
-    fingerprint: of the new records. traces: whether they have rows of traces/.
+    fingerprint: of the new records. traces: whether they have rows of traces/. addresses: of the
+    media, which are read again where speech is looked for.
     """
 
     def __init__(
-        self, change: SettingsChange, rules: MediaRules, fingerprint: str, *, traces: bool
+        self,
+        change: SettingsChange,
+        rules: MediaRules,
+        fingerprint: str,
+        *,
+        traces: bool,
+        addresses: FullAddresses,
     ) -> None:
         old, new = change.old, change.new
         self._change = change
@@ -50,7 +58,9 @@ class Recurate:
         options = ReadingOptions(rules, new.media, new.units, new.asr, new.spans)
         reader = SampleReader(options, isolate=True)
         signals = new.trace.signals
-        self._refolder = UnitRefolder(reader, old.units, signals, finds_speech=change.finds_speech)
+        self._refolder = UnitRefolder(
+            reader, old.units, signals, addresses if change.finds_speech else None
+        )
 
     def __call__(self, chunk: StoredChunk) -> pa.Table:
         """The records of the chunk, one for each sample, in the schema of CHUNK_FILE.
@@ -122,6 +132,9 @@ class Recurate:
             "error_code": [error.code if error else "" for error in errors],
             "message": [error.message if error else "" for error in errors],
             "units": rows.field("units"),
+            # Runs of older versions hold complete addresses.
+            "messages": with_plain_addresses(chunk.samples.field("messages")),
+            "media": with_plain_addresses(chunk.samples.field("media")),
             "notes": notes,
             "timings": replace_fields(timings, {"curate_s": curate_s}),
             "fingerprint": pc.if_else(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from omnitrace_core.errors import MediaError, MediaMissing, SampleError, TraceEr
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.positions import Positions
 from omnitrace_core.reader import SampleReader
-from omnitrace_core.records import Float32, Fold, Sample, SourceUnit, SpeechChunk
+from omnitrace_core.records import Float32, Fold, Part, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.tracing.refold import refold
 from omnitrace_core.units.assign import assign_units, empty_unit_notes
 from omnitrace_core.units.cut import SpeechByPart, build_units
 from stages.arrow.chunk import INLINE_URI, StateRow
 from stages.arrow.codec import encode_units
 from stages.arrow.columns import list_array, offsets, replace_fields
+from stages.full_addresses import FullAddresses
 from stages.records.table_columns import folds_of
 
 _CHUNK_KINDS = frozenset({"audio_chunk", "sound_chunk"})
@@ -43,17 +44,21 @@ class RefoldedSample:
 class UnitRefolder:
     """Cuts a stored sample's units with other settings and folds its stored rows into them.
 
-    reader: with the new settings. old: the settings of the stored units. finds_speech: whether
-    speech is looked for again; otherwise it is taken from the stored units.
+    reader: with the new settings. old: the settings of the stored units. addresses: of the media,
+    to look for speech again; None: speech is taken from the stored units.
     """
 
     def __init__(
-        self, reader: SampleReader, old: UnitOptions, signals: Sequence[str], *, finds_speech: bool
+        self,
+        reader: SampleReader,
+        old: UnitOptions,
+        signals: Sequence[str],
+        addresses: FullAddresses | None,
     ) -> None:
         self._reader = reader
         self._old = old
         self._signals = signals
-        self._finds_speech = finds_speech
+        self._addresses = addresses
 
     def refold(self, row: StateRow) -> RefoldedSample:
         """Fold one sample into its new units.
@@ -68,7 +73,9 @@ class UnitRefolder:
             raise TraceError("the positions of this sample were not stored")
         sample, extents = row.sample, row.extents
         stored_speech = _speech_of(row.units)
-        speech = self._find_speech(sample, row) if self._finds_speech else stored_speech
+        speech = stored_speech
+        if self._addresses is not None:
+            speech = self._find_speech(sample, row, self._addresses)
         units, notes = self._reader.cut_units(sample, extents, speech)
         # Only for the notes, which do not depend on the text.
         _, old_notes = build_units(sample, extents, stored_speech, lambda text: [], self._old)
@@ -82,7 +89,7 @@ class UnitRefolder:
             notes=notes + empty_unit_notes(assign_units(prompt, units), units),
         )
 
-    def _find_speech(self, sample: Sample, row: StateRow) -> SpeechByPart:
+    def _find_speech(self, sample: Sample, row: StateRow, addresses: FullAddresses) -> SpeechByPart:
         """The speech in every sound, which is decoded again from its address."""
         media: dict[int, DecodedMedia] = {}
         for info in row.media_info:
@@ -93,18 +100,28 @@ class UnitRefolder:
                 media[index] = _silence(info)
                 continue
             try:
-                media[index] = self._decode(sample, info)
+                media[index] = self._decode(sample.parts[index], info, row.row_key, addresses)
             except SampleError as error:
                 raise type(error)(f"part {index}: {error.message}") from error
         return self._reader.find_speech(sample, media)
 
-    def _decode(self, sample: Sample, info: Mapping[str, Any]) -> DecodedMedia:
-        part = sample.parts[info["part_index"]]
+    def _decode(
+        self, part: Part, info: Mapping[str, Any], row_key: str, addresses: FullAddresses
+    ) -> DecodedMedia:
         if part.uri == INLINE_URI:
             raise MediaMissing(
                 "its sound came inline, and the bytes of inline media are not stored, so no speech "
                 "can be found in it; keep units.audio as it was, or run again"
             )
+        uri, reason = addresses.find(row_key, int(info["part_index"]), part.uri)
+        try:
+            return self._decode_same(replace(part, uri=uri), info)
+        except MediaError as error:
+            if reason is None:
+                raise
+            raise type(error)(f"{error.message}; {reason}") from error
+
+    def _decode_same(self, part: Part, info: Mapping[str, Any]) -> DecodedMedia:
         decoded = self._reader.decode_part(part)
         if decoded.sha256 != info["sha256"]:
             raise MediaError(

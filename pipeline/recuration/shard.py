@@ -19,6 +19,7 @@ from pipeline.run_folder.stored_run import StoredRun
 from pipeline.run_folder.stored_shard import read_shard
 from pipeline.run_folder.table_files import ShardWriter, table_name, writing_shard
 from stages.arrow.table_schema import SCHEMA_VERSION
+from stages.full_addresses import FullAddresses
 from stages.records.table_columns import kept_tables
 from stages.recurate import Recurate
 
@@ -103,7 +104,13 @@ def _write(
     chunk_samples = chunk_samples_of(run, source)
     traces = "traces" in tables
     rules = run.rules or MediaRules()
-    recurate = Recurate(change, rules, recuration.plan.fingerprint, traces=traces)
+    recurate = Recurate(
+        change,
+        rules,
+        recuration.plan.fingerprint,
+        traces=traces,
+        addresses=FullAddresses(source.uri, source.identity),
+    )
     columns = change.columns(traces=traces)
     # Slow work is done chunk by chunk, so that progress is visible and the work can be stopped.
     is_slow = change.cuts_spans or change.cuts_units or change.draws_heatmaps

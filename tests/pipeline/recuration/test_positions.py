@@ -13,8 +13,10 @@ from pipeline.driver.run import run
 from pipeline.recuration.plan import Recuration, plan_recuration
 from pipeline.recuration.recurate_run import run_recuration
 from pipeline.run_folder.planned_run import PlannedRun
+from tests.core.media_files import audio_bytes, beep
 from tests.pipeline.made_runs import config_for, planned_run, rows
 from tests.pipeline.traced_runs import stages_of, traced_run
+from tests.stages.chunks import user, write_shard
 
 KEPT: dict[str, Any] = {"signals": ["attmean", "attraw"], "store": "positions"}
 Row = dict[str, Any]
@@ -134,6 +136,25 @@ def test_sound_is_decoded_again_from_its_address(source: PlannedRun, tmp_path: P
     row = _by_sample(rows(changed.folder, "samples"))["sound"][0]
     assert (row["error_code"], row["error_stage"]) == ("media_error", "curate")
     assert "is not the file that was traced" in row["message"]
+
+
+def test_sound_is_read_again_by_its_complete_address(tmp_path: Path) -> None:
+    """Its name has a query, which the tables do not show."""
+    sound, path = tmp_path / "beep.wav?sig=x", tmp_path / "input" / "a.parquet"
+    sound.write_bytes(audio_bytes(beep(1.0, at=(0.5,)), 16_000))
+    part = {"type": "audio", "uri": f"file://{sound}"}
+    parts = user(part, {"type": "text", "text": "What sounds?"})
+    write_shard(path, [{"sample_id": "sound", "messages": [parts]}])
+    planned = traced_run(tmp_path, trace=KEPT, run={"max_error_fraction": 1})
+    (row,) = rows(planned.folder, "samples")
+    assert row["media"][0]["uri"] == f"file://{tmp_path}/beep.wav"
+    vad = ["units.audio=chunks", "asr.engine=vad"]
+    (row,) = rows(_again(planned, tmp_path / "dest", *vad).folder, "samples")
+    assert (row["status"], row["media"][0]["uri"]) == ("ok", f"file://{tmp_path}/beep.wav")
+    path.unlink()
+    (row,) = rows(_again(planned, tmp_path / "gone", *vad).folder, "samples")
+    assert row["error_code"] == "media_missing"
+    assert f"{path}, which was traced, is gone" in row["message"]
 
 
 def test_heat_maps_from_positions(source: PlannedRun, tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""The complete addresses of a published run's media, which only the input shard holds."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnitrace_core.addresses import plain_address, scrub
+from omnitrace_core.errors import StoreCredentials, StoreUnavailable
+from omnitrace_core.samples.rows import SampleRow
+from omnitrace_core.storage.files import identity_at, open_file
+from stages.arrow.input_columns import cast_to_sample_structs
+from stages.arrow.python_values import python_values
+from stages.arrow.sample_schema import SAMPLE
+
+_REMEDY = (
+    "the run's tables hold addresses without query and user part; put the shard back, or run again"
+)
+
+
+class FullAddresses:
+    """Finds addresses in the shard that was traced; reads one row group at a time.
+
+    uri, identity: of the shard, as the manifest has them.
+    """
+
+    def __init__(self, uri: str, identity: str) -> None:
+        self._uri = uri
+        self._identity = identity
+        self._gone: str | None = None
+        # Addresses by row and part, of rows [start, end).
+        self._start = self._end = 0
+        self._rows: list[list[str]] = []
+
+    def find(self, row_key: str, part_index: int, published: str) -> tuple[str, str | None]:
+        """The complete address of a part, and if there is none, why.
+
+        Then the published address is returned: it is complete if nothing was cut from it, and the
+        media's hash tells whether it is the media that was traced.
+
+        Raises:
+            StoreUnavailable, StoreCredentials: the shard's store does not let us read it.
+        """
+        row = int(row_key.rpartition(":")[2])
+        if self._gone is None and not self._start <= row < self._end:
+            self._load(row)
+        if self._gone is not None:
+            return published, self._gone
+        addresses = self._rows[row - self._start]
+        full = addresses[part_index] if part_index < len(addresses) else ""
+        if plain_address(full) != plain_address(published):
+            return published, f"{self._uri} names other media at row {row}; {_REMEDY}"
+        return full, None
+
+    def _load(self, row: int) -> None:
+        """Read the row group of a row, or note that the shard is not the one that was traced."""
+        try:
+            if identity_at(self._uri) != self._identity:
+                self._gone = f"{self._uri} has changed since it was traced; {_REMEDY}"
+                return
+            self._read_group(row)
+        except (StoreUnavailable, StoreCredentials):
+            raise
+        except FileNotFoundError:
+            self._gone = f"{self._uri}, which was traced, is gone; {_REMEDY}"
+        except (OSError, pa.ArrowException) as error:
+            self._gone = f"{self._uri} cannot be read ({scrub(str(error))}); {_REMEDY}"
+
+    def _read_group(self, row: int) -> None:
+        with open_file(self._uri) as file, pq.ParquetFile(file) as shard:
+            end = 0
+            for group in range(shard.num_row_groups):
+                start, end = end, end + shard.metadata.row_group(group).num_rows
+                if row < end:
+                    break
+            columns = [name for name in shard.schema_arrow.names if name in SAMPLE.names]
+            table = shard.read_row_group(group, columns=columns, use_threads=False)
+        samples, _ = cast_to_sample_structs(table)
+        self._rows = [_addresses(row) for row in python_values(samples)]
+        self._start, self._end = start, end
+
+
+def _addresses(row: SampleRow) -> list[str]:
+    """The address of each part of a row, which may hold anything: only some rows were traced."""
+    messages = [message for message in row["messages"] or () if message]
+    parts = [part for message in messages for part in message["content"] or ()]
+    return [(part and part["uri"]) or "" for part in parts]
