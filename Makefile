@@ -31,6 +31,9 @@ test-fast: setup
 FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/core/media/isolation/test_node_faults.py \
 	tests/core/media/isolation/test_child_cleanup.py \
+	tests/core/access/test_store_rules.py \
+	tests/core/media/fetching/test_gate.py \
+	tests/pipeline/test_secrets.py \
 	tests/pipeline/test_bad_media.py \
 	tests/pipeline/test_faults_driver.py \
 	tests/pipeline/test_faults_workers.py \
@@ -72,6 +75,8 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/stages/guards/test_attempts.py \
 	tests/stages/guards/test_node_guard.py \
 	tests/stages/test_chunk_speech.py \
+	tests/stages/test_full_addresses.py \
+	tests/pipeline/recuration/test_positions.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py
 faults: setup

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from omnitrace_core.access.stores import store_prefix
+from omnitrace_core.access.web import host_pattern
+from omnitrace_core.addresses import shown_address
 from omnitrace_core.base_options import Device, Gpus
 from omnitrace_core.base_options import Options as Options
-from omnitrace_core.web_access import host_pattern
 
 DAY_S = 86_400
 _PIXELS = 10**10  # of a square of 100,000 by 100,000
@@ -210,6 +212,12 @@ class MediaOptions(Options):
     roots: tuple[str, ...] = Field(
         (), description="Folders that local media must lie in; empty allows every local path."
     )
+    allow: tuple[str, ...] | None = Field(
+        None,
+        description="Addresses in stores below which media may be read, such as "
+        "s3://bucket/folder/; [] allows none. null: the bucket or container that the input lies "
+        "on, and what `omnitrace ingest --media-root` wrote into its shards.",
+    )
     web_hosts: tuple[str, ...] = Field(
         (),
         description="Hosts that https media may come from: names, or *.example.com for all hosts "
@@ -279,11 +287,26 @@ class MediaOptions(Options):
         description="Memory limit of the decoding process in MiB; needs isolate (and Linux).",
     )
 
+    @field_validator("allow")
+    @classmethod
+    def _prefixes(cls, entries: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """As `_in_normal_form`."""
+        if entries is None:
+            return None
+        return tuple(sorted({_named_prefix(entry) for entry in entries}))
+
     @field_validator("web_hosts")
     @classmethod
     def _in_normal_form(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         """Make the run's fingerprint independent of spelling and order."""
         return tuple(sorted({host_pattern(host) for host in hosts}))
+
+
+def _named_prefix(entry: str) -> str:
+    try:
+        return store_prefix(entry)
+    except ValueError as error:
+        raise ValueError(f"{shown_address(entry)!r}: {error}") from None
 
 
 # The settings of `asr` that name models.

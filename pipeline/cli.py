@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omnitrace_core import __version__
+from omnitrace_core.addresses import scrub
 from omnitrace_core.errors import OmniTraceError
 from omnitrace_core.printable import PrintableFormatter, printable
 from pipeline.commands.terminal import (
@@ -76,13 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _set_up_logging(verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if verbose:
+        # Ours alone: clients of stores log the headers that they sign and send.
+        for package in ("omnitrace_core", "stages", "pipeline"):
+            logging.getLogger(package).setLevel(logging.DEBUG)
 
 
 def _say_failure(message: str, verbose: bool) -> None:
     if verbose:
-        print_error(traceback.format_exc().rstrip())
-    print_error(f"omnitrace: {message}")
+        print_error(scrub(traceback.format_exc().rstrip()))
+    print_error(f"omnitrace: {scrub(message)}")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
@@ -126,7 +131,10 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="JSON, JSONL or Parquet: a file, a folder, a URL or a glob")
     parser.add_argument("dest", help="folder for the shards")
-    parser.add_argument("--media-root", help="folder that relative media paths start from")
+    parser.add_argument(
+        "--media-root",
+        help="folder or s3://... that relative media paths start at; runs may read media from it",
+    )
     parser.add_argument(
         "--shard-rows", type=count, default=1024, help="samples per shard (default: 1024)"
     )
@@ -155,6 +163,8 @@ def _ingest(arguments: Arguments) -> int:
         print_text(f"  {printable(shard)}")
     for kind in report.left_out:
         print_text(f"does not read {printable(kind)}")
+    for root in report.media_roots:
+        print_text(f"a run may read media from {printable(root)}, which the shards name")
     return 0
 
 
@@ -195,7 +205,7 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _validate(arguments: Arguments) -> int:
-    from pipeline.commands.summary import damage_text, plan_text
+    from pipeline.commands.summary import damage_text, media_warnings, plan_text
     from pipeline.commands.validate import read_samples_of
     from pipeline.config import load_config
     from pipeline.driver.plan_run import check_writable, plan_run
@@ -209,6 +219,8 @@ def _validate(arguments: Arguments) -> int:
     plan = plan_text(planned, identified.listing.left_out)
     state = "is valid, but its input is damaged" if damaged else "is valid"
     print_text(f"{printable(arguments.config)} {state}\n{plan}")
+    for warning in media_warnings(planned.config.media):
+        print_text(f"warning {warning}")
     if damaged:
         print_text(damage_text(damaged))
         return ExitCode.INCOMPLETE

@@ -287,6 +287,9 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
     model_identity: identifies the weights, as `model_files.model_identity` returns it.
     """
     settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
+    if config.media.allow is None:
+        # It came later: configs without it keep their runs.
+        del settings["media"]["allow"]
     content: list[object] = [SCHEMA_VERSION, model_identity, settings]
     # A file of head weights counts by its content, not its path.
     content.extend(head_weights_identity(path) for path in _head_files(config).values())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from omnitrace_core.addresses import plain_address, scrub
-from omnitrace_core.errors import StoreCredentials, StoreUnavailable
+from omnitrace_core.errors import DamagedFile, StoreCredentials, StoreUnavailable
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.input_columns import cast_to_sample_structs
+from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.python_values import python_values
 from stages.arrow.sample_schema import SAMPLE
 
@@ -63,21 +61,17 @@ class FullAddresses:
             raise
         except FileNotFoundError:
             self._gone = f"{self._uri}, which was traced, is gone; {_REMEDY}"
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, DamagedFile) as error:
             self._gone = f"{self._uri} cannot be read ({scrub(str(error))}); {_REMEDY}"
 
     def _read_group(self, row: int) -> None:
-        with open_file(self._uri) as file, pq.ParquetFile(file) as shard:
-            end = 0
-            for group in range(shard.num_row_groups):
-                start, end = end, end + shard.metadata.row_group(group).num_rows
-                if row < end:
-                    break
-            columns = [name for name in shard.schema_arrow.names if name in SAMPLE.names]
-            table = shard.read_row_group(group, columns=columns, use_threads=False)
+        with open_file(self._uri) as file, ParquetReader(file) as shard:
+            group = next(group for group in shard.groups if row < group.end)
+            columns = [name for name in shard.schema.names if name in SAMPLE.names]
+            table = shard.read(group, columns)
         samples, _ = cast_to_sample_structs(table)
         self._rows = [_addresses(row) for row in python_values(samples)]
-        self._start, self._end = start, end
+        self._start, self._end = group.first_row, group.end
 
 
 def _addresses(row: SampleRow) -> list[str]:

@@ -16,6 +16,8 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from omnitrace_core.access.stores import store_of, store_prefix
+from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import normalise, rejected_row
@@ -23,6 +25,7 @@ from omnitrace_core.samples.rows import PartRow, SampleRow
 from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import InputFile, find_files
 from pipeline.commands.json_records import ParsedRecord
+from pipeline.planning.media_stores import media_root_metadata, store_root
 from pipeline.storage.addresses import absolute_path
 from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
@@ -42,12 +45,15 @@ class IngestReport:
     """What an ingest read and wrote.
 
     shards: their paths or URLs, in order. left_out: says what lies in SOURCE and was not read.
+    media_roots: the addresses in stores that relative addresses of media start at. They are in the
+    shards' footers, and a run may read from them.
     """
 
     files_read: int
     rows: int
     shards: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    media_roots: tuple[str, ...] = ()
 
 
 def ingest(
@@ -74,8 +80,8 @@ def ingest(
 
     Raises:
         InputSchemaError: the input cannot be read as records, or has none; no shard is kept.
-        ConfigError: `dest` has shards already, is a file, or holds the input; or `shard_rows` is
-            not from 1 to MAX_SHARD_ROWS.
+        ConfigError: `dest` has shards already, is a file, or holds the input; `shard_rows` is not
+            from 1 to MAX_SHARD_ROWS; or `media_root` is not a valid address.
     """
     if not 1 <= shard_rows <= MAX_SHARD_ROWS:
         raise ConfigError(f"shard_rows is {shard_rows}; give from 1 to {MAX_SHARD_ROWS:,} rows")
@@ -84,6 +90,7 @@ def ingest(
     target = Folder(dest)
     old_shards = _present_shards(target, files, overwrite)
     root = None if media_root is None else absolute_path(media_root)
+    media_roots = _media_roots(files, root)
     n_rows = 0
     written: list[str] = []
     try:
@@ -91,7 +98,7 @@ def ingest(
             while old_shards:
                 target.delete(old_shards.pop())
             name = f"shard-{len(written):05d}.parquet"
-            _write(target, name, rows)
+            _write(target, name, rows, media_roots)
             written.append(name)
             n_rows += len(rows)
     except BaseException:
@@ -101,7 +108,7 @@ def ingest(
     if not n_rows:
         raise InputSchemaError(f"{source}: {len(files)} file(s) without a single record")
     shards = tuple(map(target.url, written))
-    return IngestReport(len(files), n_rows, shards, found.left_out)
+    return IngestReport(len(files), n_rows, shards, found.left_out, tuple(media_roots))
 
 
 def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool) -> list[str]:
@@ -120,6 +127,13 @@ def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool)
     if any((os.path.realpath(url) if target.is_local else url) in read for url in replaced):
         raise ConfigError(f"{target.root} holds the input; write the shards to another folder")
     return present
+
+
+def _media_roots(files: Iterable[InputFile], root: str | None) -> list[str]:
+    """The addresses in stores that relative addresses of media start at. Raises: ConfigError."""
+    if root is not None:
+        return [found for found in [store_root(root)] if found]
+    return sorted({store_prefix(file.folder) for file in files if store_of(file.folder)})
 
 
 def _rows(files: Iterable[InputFile], root: str | None, inline: bool) -> Iterator[SampleRow]:
@@ -167,7 +181,9 @@ def _embed_media(row: SampleRow) -> None:
                 part["data"] = handle.read()
         except OSError as exc:
             raise_if_node_fault(exc)
-            _log.warning("%s is kept as an address, because it cannot be read: %s", path, exc)
+            reason = exc.strerror or type(exc).__name__
+            shown = shown_address(path)
+            _log.warning("%s is kept as an address, because it cannot be read: %s", shown, reason)
         else:
             part["uri"] = None
 
@@ -177,8 +193,9 @@ def _parts(row: SampleRow) -> Iterator[PartRow]:
         yield from filter(None, (message and message["content"]) or ())
 
 
-def _write(target: Folder, name: str, rows: list[SampleRow]) -> None:
-    schema = SAMPLE.with_metadata({"schema_version": str(SCHEMA_VERSION)})
+def _write(target: Folder, name: str, rows: list[SampleRow], media_roots: Iterable[str]) -> None:
+    metadata = {"schema_version": str(SCHEMA_VERSION), **media_root_metadata(media_roots)}
+    schema = SAMPLE.with_metadata(metadata)
     table = pa.Table.from_pylist(rows, schema=schema)
     with target.writing(name) as path:
         pq.write_table(

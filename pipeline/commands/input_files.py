@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from omnitrace_core.access.stores import store_of
 from omnitrace_core.base_options import is_utf8
 from omnitrace_core.errors import ConfigError, DamagedFile, InputSchemaError, StoreUnavailable
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.storage.files import connect
 from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
+from pipeline.planning.media_stores import media_roots_of
 from pipeline.plurals import counted
 from pipeline.storage.addresses import absolute_path
 from stages.arrow.input_columns import misspelled
@@ -46,6 +48,15 @@ class InputFile:
     def folder(self) -> str:
         """The folder that relative addresses in the file start at."""
         return self.url.rpartition("/")[0] or "/"
+
+    def media_roots(self) -> tuple[str, ...]:
+        """The store that the file lies on, and those that a shard of `ingest` names."""
+        own = store_of(self.url)
+        roots = (own,) if own else ()
+        if _suffix(self.path) != "parquet":
+            return roots
+        with self.fs.open(self.path) as handle:
+            return (*roots, *media_roots_of(pq.read_schema(handle), self.url))
 
     def records(self) -> Iterator[ParsedRecord]:
         """The records in order.

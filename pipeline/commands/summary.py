@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import yaml
 
 from omnitrace_core.addresses import shown_address
+from omnitrace_core.options import MediaOptions
 from omnitrace_core.printable import printable_message
 from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
@@ -44,6 +45,7 @@ def plan_text(planned: PlannedRun, left_out: Sequence[str] = ()) -> str:
         f"run     {identity.run_id} of {identity.date} (fingerprint {identity.fingerprint})",
         f"reads   {counted(plan.n_rows, 'sample')} in {counted(len(plan.shards), 'shard')} "
         f"under {planned.config.input.path}",
+        f"media   {_media_places(planned.config.media)}",
         f"model   {planned.config.model.path}",
         f"does    {counted(plan.n_chunks, 'chunk')} of up to "
         f"{counted(plan.chunk_samples, 'sample')}; {_published(done, len(plan.shards))} already",
@@ -113,6 +115,26 @@ def _by_code(counts: Mapping[str, int]) -> str:
     """Such as `: internal 2, media_missing 3`."""
     shown = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
     return f": {shown}" if shown else ""
+
+
+def _media_places(media: MediaOptions) -> str:
+    """Where media may be read from."""
+    places = (
+        ("local", media.roots or ("every path",)),
+        ("stores", media.allow or ("none",)),
+        ("web", media.web_hosts or ("none",)),
+    )
+    return "; ".join(f"{name}: {', '.join(found)}" for name, found in places)
+
+
+def media_warnings(media: MediaOptions) -> list[str]:
+    """What `validate` warns of."""
+    if media.roots:
+        return []
+    return [
+        "media.roots is empty, so that samples may name every local path of the workers; if others "
+        "wrote them, set media.roots to the folders of their media"
+    ]
 
 
 def recuration_text(recuration: Recuration) -> str:

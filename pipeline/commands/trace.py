@@ -21,6 +21,7 @@ from pipeline.commands.input_files import find_files
 from pipeline.commands.json_records import ParsedRecord
 from pipeline.commands.terminal import count, print_error, print_text
 from pipeline.config import RunConfig, make_config
+from pipeline.planning.media_stores import with_allowed_stores
 from pipeline.plurals import counted
 from pipeline.run_folder.verdict import ExitCode
 from stages.guards.row_guard import RowError, guarded
@@ -91,7 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     for kind in found.left_out:
         print_error(f"does not read {kind}")
     inputs = [(file.folder, record) for file in found.files for record in file.records()]
-    config = _config(arguments, overrides)
+    config = with_allowed_stores(
+        _config(arguments, overrides), [root for file in found.files for root in file.media_roots()]
+    )
     _check_output(arguments.output_path)
     records = trace_records(_tracer(arguments, config), inputs[: arguments.limit])
     failed = sum(record["status"] == "error" for record in records)

@@ -18,6 +18,7 @@ from omnitrace_core.errors import (
     StoreUnavailable,
 )
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
+from pipeline.planning.media_stores import media_roots_of
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.plurals import counted
 from pipeline.storage.addresses import name_problem
@@ -53,7 +54,7 @@ class ShardScan:
     name: its path within the input; it does not change when other shards are added or removed.
     duplicates: the rows whose sample_id is that of an earlier row of the input, in order. Missing
     ids are not compared. unread_ids: row groups whose sample_ids cannot be decoded; repeats of them
-    are not found.
+    are not found. media_roots: the stores that `ingest` wrote into its footer.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ShardScan:
     n_rows: int
     duplicates: tuple[Duplicate, ...] = ()
     unread_ids: tuple[DamagedGroup, ...] = ()
+    media_roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
                 raise InputSchemaError(
                     f"{uri} cannot be read as samples: {'; '.join(problems)}; {REMEDY}"
                 )
+            media_roots = media_roots_of(shard.schema, uri)
             unread = tuple(_add_all_ids(shard, number, ids))
             n_rows = shard.n_rows
     except (StoreUnavailable, StoreCredentials):
@@ -164,7 +167,7 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
             shown_address(uri),
             _named(unread),
         )
-    return ShardScan(name, uri, identity, n_rows, unread_ids=unread)
+    return ShardScan(name, uri, identity, n_rows, unread_ids=unread, media_roots=media_roots)
 
 
 def _add_all_ids(shard: ParquetReader, number: int, ids: RepeatedIds) -> Iterator[DamagedGroup]:

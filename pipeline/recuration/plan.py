@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from omnitrace_core.errors import ConfigError, RunError
 from omnitrace_core.options import CurationOptions
 from pipeline.config import RunConfig, make_config
+from pipeline.planning.media_stores import with_allowed_stores
 from pipeline.planning.plan import Plan, Shard
 from pipeline.recuration.change_checks import (
     ERROR_LIMIT,
@@ -197,7 +198,8 @@ def _settings(config: RunConfig) -> CurationSettings:
         spans=config.spans,
         curation=config.curation,
         asr=config.asr,
-        media=config.media,
+        # Runs of older versions name no stores.
+        media=with_allowed_stores(config, ()).media,
     )
 
 

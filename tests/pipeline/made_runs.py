@@ -16,6 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.graph import plan_row
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.input_shards import scan_input
+from pipeline.planning.media_stores import with_allowed_stores
 from pipeline.planning.plan import Chunk, make_plan
 from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.lease_file import Claim
@@ -57,8 +58,10 @@ def planned_run(config: RunConfig, today: Callable[[], datetime.date] = lambda: 
     identified = identify_run(config, today)
     identity = identified.identity
     manifests = read_manifests(identity.folder)
+    scans = scan_input(identified.listing)
+    config = with_allowed_stores(config, [root for scan in scans for root in scan.media_roots])
     plan = make_plan(
-        scan_input(identified.listing),
+        scans,
         identity.fingerprint,
         config.run.chunk_samples,
         {name: manifest.number for name, manifest in manifests.items()},

@@ -80,6 +80,7 @@ def test_dry_run_prints_everything_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "chunk_samples: 2" in printed
     assert "- attraw" in printed
+    assert "  allow: []" in printed
     assert "reads   3 samples in 1 shard" in printed
     assert "does    2 chunks of up to 2 samples; 0 of 1 shard published already" in printed
     assert "error rows for 1 repeat of an earlier sample_id" in printed
@@ -92,6 +93,8 @@ def test_validate(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     assert "run.yaml is valid" in printed
     assert "reads   3 samples" in printed
+    assert "media   local: every path; stores: none; web: none" in printed
+    assert "warning media.roots is empty" in printed
     assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == []
 
 

@@ -1,7 +1,6 @@
 """Read the bytes of a part's media, within limits: inline, a local file, an object store, the web.
 
-If `media.roots` has entries, local files must lie below one of them, after symlinks are resolved.
-From the web, only the hosts in `media.web_hosts` are read (`web.py`).
+`gate.py` decides for every address whether it may be read.
 """
 
 from __future__ import annotations
@@ -10,21 +9,15 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
-from omnitrace_core.addresses import is_web, media_name
-from omnitrace_core.errors import (
-    ConfigError,
-    InvalidSample,
-    MediaDenied,
-    MediaError,
-    MediaMissing,
-    MediaUnavailable,
-    StoreUnavailable,
-)
+from omnitrace_core.addresses import media_name
+from omnitrace_core.errors import InvalidSample, MediaError, MediaMissing
+from omnitrace_core.media.fetching.gate import Admitted, Kind, admit
 from omnitrace_core.media.fetching.local import DESCRIPTORS, check_size, open_local, path_of
+from omnitrace_core.media.fetching.store_errors import store_errors
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.progress.media_times import fetching
@@ -36,14 +29,6 @@ from omnitrace_core.storage.files import connect
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# The only kinds of fsspec address that are read. Others would also fetch from web and file servers
-# that a sample's author chose. `memory` is this process's own memory.
-_OBJECT_STORES = frozenset(
-    {
-        *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"),
-        *("hdfs", "hf", "memory", "oci", "oss"),
-    }
-)
 _BLOCK_BYTES = 1 << 20
 
 
@@ -64,17 +49,18 @@ def read_media(part: Part, options: MediaOptions) -> bytes:
     if part.data is not None:
         check_size(len(part.data), options, media_name(part))
         return part.data
-    if _is_local(part):
+    admitted = _admit(part, options)
+    if admitted.kind is Kind.LOCAL:
         with open_local(part.uri, options, media_name(part)) as file:
             return file.read(options.max_bytes)
-    if is_web(part.uri):
+    if admitted.kind is Kind.WEB:
         buffer = io.BytesIO()
         WebReader(options).copy(part.uri, buffer)
         return buffer.getvalue()
-    filesystem, address = _open_store(part)
-    with _store_errors(part):
-        _check_object(filesystem, address, part, options)
-        content: bytes = filesystem.cat_file(address)
+    with store_errors(part):
+        filesystem, path = connect(admitted.address)
+        _check_object(filesystem, path, part, options)
+        content: bytes = filesystem.cat_file(path)
     return content
 
 
@@ -87,7 +73,7 @@ def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
 
     Raises: as `read_media`.
     """
-    if part.data is None and _is_local(part):
+    if part.data is None and _admit(part, options).kind is Kind.LOCAL:
         with open_local(part.uri, options, media_name(part)) as file:
             yield path_of(file)
         return
@@ -103,16 +89,23 @@ def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
     if part.data is not None:
         target.write(read_media(part, options))
         return
-    if is_web(part.uri):
+    admitted = _admit(part, options)
+    if admitted.kind is Kind.WEB:
         WebReader(options).copy(part.uri, target)
         return
-    filesystem, address = _open_store(part)
-    with _store_errors(part):
-        _check_object(filesystem, address, part, options)
-        with filesystem.open(address, "rb") as source:
-            while block := source.read(_BLOCK_BYTES):
-                target.write(block)
-                report_progress()
+    with store_errors(part):
+        filesystem, path = connect(admitted.address)
+        _check_object(filesystem, path, part, options)
+        source = filesystem.open(path, "rb")
+    with closing(source):
+        while block := _next_block(source, part):
+            target.write(block)
+            report_progress()
+
+
+def _next_block(source: BinaryIO, part: Part) -> bytes:
+    with store_errors(part):
+        return source.read(_BLOCK_BYTES)
 
 
 @contextmanager
@@ -157,34 +150,11 @@ def sha256_of(media: bytes | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_local(part: Part) -> bool:
-    """Whether a part's address is a local path. Raises: InvalidSample: it has no address."""
+def _admit(part: Part, options: MediaOptions) -> Admitted:
+    """Raises: InvalidSample: the part has no address. MediaDenied: it may not be read."""
     if not part.uri:
         raise InvalidSample(f"{part.type} part has neither uri nor data; give one of them")
-    scheme, separator, _ = part.uri.partition("://")
-    return not separator or scheme.lower() == "file"
-
-
-def _open_store(part: Part) -> tuple[AbstractFileSystem, str]:
-    """The file system and address of a part in an object store."""
-    name = media_name(part)
-    scheme, _, path = part.uri.partition("://")
-    scheme = scheme.lower()
-    if "::" in part.uri:
-        # fsspec reads this as a chain of addresses, and the last may be of any kind.
-        raise MediaDenied(f"{name}: addresses with :: are not read; rename the object")
-    if scheme not in _OBJECT_STORES:
-        raise MediaDenied(
-            f"{name}: addresses of {scheme}:// are not read; use a path or one of "
-            f"{', '.join(sorted(_OBJECT_STORES))}"
-        )
-    try:
-        filesystem, address = connect(f"{scheme}://{path}")
-    except ImportError as error:
-        raise MediaDenied(
-            f"{name}: the package that reads {scheme}:// is not installed ({error}); pip install it"
-        ) from error
-    return filesystem, address
+    return admit(part.uri, options)
 
 
 def _check_object(
@@ -196,25 +166,3 @@ def _check_object(
     if info.get("size") is None:
         raise MediaError(f"{media_name(part)}: the store does not report the object's size")
     check_size(int(info["size"]), options, media_name(part))
-
-
-@contextmanager
-def _store_errors(part: Part) -> Iterator[None]:
-    """Raise errors of an object store as media errors."""
-    name = media_name(part)
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise MediaMissing(f"{name}: no such object") from error
-    except PermissionError as error:
-        raise MediaDenied(
-            f"{name}: the store refuses access ({error}); check its credentials"
-        ) from error
-    except StoreUnavailable as error:
-        raise MediaUnavailable(f"{name}: {error.message}") from error
-    except ConfigError as error:
-        raise MediaMissing(
-            f"{name}: this is not a valid address of an object ({error.message})"
-        ) from error
-    except OSError as error:
-        raise MediaError(f"{name}: the store could not be read: {error}") from error

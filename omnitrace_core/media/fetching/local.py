@@ -7,6 +7,7 @@ file: where it lies (`media.roots`), what kind of file it is, how large it is.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,11 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from omnitrace_core.errors import MediaDenied, MediaEmpty, MediaError, MediaMissing, MediaTooLarge
+from omnitrace_core.media.fetching.gate import check_roots
 from omnitrace_core.options import MediaOptions
 
+# A scheme without its slashes: a typing error rather than a path.
+_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 # The folder where Linux offers each open file as a path.
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -69,7 +73,7 @@ def _opened(uri: str, options: MediaOptions, name: str) -> BinaryIO:
     try:
         # Check the roots before existence: a sample must not find out what lies outside them.
         path = Path(_plain_path(uri, name)).resolve()
-        _check_roots(path, options, name)
+        check_roots(path, options, name)
         # Before opening: that could wait for the other end of a pipe, or start a device.
         _check_regular(path.stat(), name)
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - closed by the caller
@@ -79,10 +83,13 @@ def _opened(uri: str, options: MediaOptions, name: str) -> BinaryIO:
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         # ValueError: a NUL character in the path. RuntimeError: a loop of symlinks.
-        raise MediaMissing(f"{name}: no such file; relative paths start at {Path.cwd()}") from error
+        hint = "; addresses in stores are written s3://bucket/name" if _LIKE_URL.match(uri) else ""
+        raise MediaMissing(
+            f"{name}: no such file; relative paths start at {Path.cwd()}{hint}"
+        ) from error
     try:
         _check_regular(os.fstat(file.fileno()), name)
-        _check_roots(_real_path(file), options, name)
+        check_roots(_real_path(file), options, name)
     except BaseException:
         file.close()
         raise
@@ -104,20 +111,11 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise MediaDenied(f"{name}: not a regular file; give the path of one")
 
 
-def _check_roots(path: Path, options: MediaOptions, name: str) -> None:
-    roots = [Path(root).resolve() for root in options.roots]
-    if roots and not any(path.is_relative_to(root) for root in roots):
-        raise MediaDenied(
-            f"{name}: lies outside media.roots={list(options.roots)}; "
-            "add its folder to media.roots if this run may read it"
-        )
-
-
 def _plain_path(uri: str, name: str) -> str:
     """The path in a `file://` URL, or the address itself."""
     if not uri.lower().startswith("file://"):
         return uri
     url = urlsplit(uri)
     if url.netloc not in ("", "localhost"):
-        raise MediaDenied(f"{name}: a file on another host ({url.netloc}); use file:///path")
+        raise MediaDenied(f"{name}: a file on another host; use file:///path")
     return unquote(uri[len("file://") + len(url.netloc) :])

@@ -20,6 +20,7 @@ from string import punctuation
 from typing import BinaryIO
 from urllib.parse import quote, urljoin
 
+from omnitrace_core.access.web import IpAddress, is_public
 from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import (
     MediaDenied,
@@ -29,6 +30,7 @@ from omnitrace_core.errors import (
     MediaTimeout,
     MediaTooLarge,
 )
+from omnitrace_core.media.fetching.gate import ALTERNATIVE, web_target
 from omnitrace_core.media.fetching.web_connection import (
     Deadline,
     Dial,
@@ -41,13 +43,6 @@ from omnitrace_core.media.fetching.web_connection import (
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.runtime.node_faults import check_handles, raise_if_node_fault
-from omnitrace_core.web_access import (
-    IpAddress,
-    WebTarget,
-    is_listed,
-    is_public,
-    parse_web_address,
-)
 
 _MAX_REDIRECTS = 5
 _CONNECT_TIMEOUT_S = 10.0
@@ -61,7 +56,6 @@ _HEADERS = {
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _REFUSED = frozenset({401, 403, 451})
-_ALTERNATIVE = "download the file first and give its path or its address in an object store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +94,13 @@ class WebReader:
             name = f"{first}, redirected to {shown_address(url)}"
         raise MediaError(
             f"{name}: more than {_MAX_REDIRECTS} redirects; give the address that they end at, "
-            f"or {_ALTERNATIVE}"
+            f"or {ALTERNATIVE}"
         )
 
     @contextmanager
     def _response(self, url: str, name: str, deadline: Deadline) -> Iterator[HTTPResponse]:
         """The response to one request; its body is not read yet."""
-        web = self._allowed_target(url, name)
+        web = web_target(url, self.options, name)
         addresses = self._public_addresses(web.host, name, deadline)
         connected = self._dial_first(addresses, web.host, name, deadline)
         # It uses the connection made above, and must not open another.
@@ -118,20 +112,6 @@ class WebReader:
                 response = connection.getresponse()
             with response:
                 yield response
-
-    def _allowed_target(self, url: str, name: str) -> WebTarget:
-        """The parsed URL, if its host is listed."""
-        try:
-            web = parse_web_address(url)
-        except ValueError as error:
-            raise MediaDenied(f"{name}: {error}; or {_ALTERNATIVE}") from error
-        listed = self.options.web_hosts
-        if not is_listed(web.host, listed):
-            raise MediaDenied(
-                f"{name}: {web.host} is not in media.web_hosts={list(listed)}; add it if this run "
-                f"may read from it, or {_ALTERNATIVE}"
-            )
-        return web
 
     def _public_addresses(self, host: str, name: str, deadline: Deadline) -> list[IpAddress]:
         """The IP addresses of a host, if all of them are public."""
@@ -150,7 +130,7 @@ class WebReader:
             if not is_public(address):
                 raise MediaDenied(
                     f"{name}: {host} resolves to {address}, which is not a public address; "
-                    f"{_ALTERNATIVE}"
+                    f"{ALTERNATIVE}"
                 )
         return addresses
 
@@ -171,7 +151,7 @@ class WebReader:
             raise self._timeout(name) from error
         raise MediaError(
             f"{name}: no connection to port 443 of {host} ({'; '.join(failures[-4:])}); "
-            f"try again later, or {_ALTERNATIVE}"
+            f"try again later, or {ALTERNATIVE}"
         )
 
     def _copy_body(self, response: HTTPResponse, target: BinaryIO, name: str) -> None:
@@ -216,13 +196,13 @@ class WebReader:
         except (HTTPException, OSError) as error:
             raise MediaError(
                 f"{name}: the connection broke, or the response is not complete and valid "
-                f"({_reason(error)}); try again later, or {_ALTERNATIVE}"
+                f"({_reason(error)}); try again later, or {ALTERNATIVE}"
             ) from error
 
     def _timeout(self, name: str) -> MediaTimeout:
         return MediaTimeout(
             f"{name}: not complete within media.web_timeout_s={self.options.web_timeout_s:g}; "
-            f"raise the limit in the config, or {_ALTERNATIVE}"
+            f"raise the limit in the config, or {ALTERNATIVE}"
         )
 
 
@@ -240,9 +220,9 @@ def _location(response: HTTPResponse, name: str) -> str | None:
     if status in _REFUSED:
         raise MediaDenied(
             f"{problem}, it refuses access: a signature may have expired, and no credentials are "
-            f"sent; {_ALTERNATIVE}"
+            f"sent; {ALTERNATIVE}"
         )
-    raise MediaError(f"{problem}; try again later, or {_ALTERNATIVE}")
+    raise MediaError(f"{problem}; try again later, or {ALTERNATIVE}")
 
 
 def _check_coding(response: HTTPResponse, name: str) -> None:
@@ -251,7 +231,7 @@ def _check_coding(response: HTTPResponse, name: str) -> None:
         coding = response.getheader(header, "").strip() or plain
         if coding.lower() != plain:
             raise MediaError(
-                f"{name}: its {header} is {coding[:20]!r}, which was not requested; {_ALTERNATIVE}"
+                f"{name}: its {header} is {coding[:20]!r}, which was not requested; {ALTERNATIVE}"
             )
 
 
@@ -262,7 +242,7 @@ def _join(url: str, location: str, name: str) -> str:
         return urljoin(url, quote(location, safe=punctuation, encoding="latin-1"))
     except ValueError:
         # Without the cause: its message may quote what `shown_address` hides.
-        raise MediaDenied(f"{name}: redirects to an invalid URL; {_ALTERNATIVE}") from None
+        raise MediaDenied(f"{name}: redirects to an invalid URL; {ALTERNATIVE}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from omnitrace_core.web_access import IpAddress
+from omnitrace_core.access.web import IpAddress
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from omnitrace_core.access.web import IpAddress
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.media.fetching.web_connection import Dial, Resolve
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.web_access import IpAddress
 from tests.conftest import ROOT
 
 # Key and certificate for media.example.com and other.example.com.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from omnitrace_core.access.web import IpAddress
 from omnitrace_core.errors import (
     MediaDenied,
     MediaError,
@@ -26,7 +27,6 @@ from omnitrace_core.media.fetching.web_connection import dial_address
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from omnitrace_core.web_access import IpAddress
 from tests.core.media.web_server import BODY, LISTED, PUBLIC, Web, get, response
 from tests.core.media_files import image_bytes, write_clip
 

@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import pytest
 from pydantic import ValidationError
 
+from omnitrace_core.access.web import is_listed, is_public, parse_web_address
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.web_access import is_listed, is_public, parse_web_address
 
 
 @pytest.mark.parametrize(

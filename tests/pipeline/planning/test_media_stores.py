@@ -1,0 +1,116 @@
+"""Which stores a run reads media from when `media.allow` is not set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from omnitrace_core.access.stores import store_of
+from omnitrace_core.errors import ConfigError, InputSchemaError
+from pipeline.commands.ingest import ingest
+from pipeline.commands.input_files import find_files
+from pipeline.config import RunConfig, fingerprint
+from pipeline.planning.input_shards import list_input, scan_input
+from pipeline.planning.media_stores import (
+    MEDIA_ROOTS,
+    media_root_metadata,
+    with_allowed_stores,
+)
+from stages.arrow.sample_schema import SAMPLE
+from stages.arrow.table_schema import SCHEMA_VERSION
+from tests.pipeline.made_runs import config_for, planned_run
+
+
+def _config(path: str = "in", **media: Any) -> RunConfig:
+    tree = {"input": {"path": path}, "output": {"path": "out"}, "model": {"path": "m"}}
+    return RunConfig.model_validate({**tree, "media": media})
+
+
+@pytest.mark.parametrize(
+    ("path", "roots", "allow"),
+    [
+        ("in", [], ()),
+        ("in", ["gs://b/media/"], ("gs://b/media/",)),
+        ("s3://bucket/input", [], ("s3://bucket/",)),
+        ("s3a://bucket/input", ["gs://b/media/"], ("gs://b/media/", "s3://bucket/")),
+        ("hf://datasets/a/b/input", [], ("hf://datasets/a/b/",)),
+    ],
+)
+def test_default(path: str, roots: list[str], allow: tuple[str, ...]) -> None:
+    assert with_allowed_stores(_config(path), roots).media.allow == allow
+
+
+def test_list_that_is_set_replaces_the_default() -> None:
+    for allow in ([], ["s3://other/"]):
+        config = _config("s3://bucket/input", allow=allow)
+        assert with_allowed_stores(config, ["gs://b/media/"]).media.allow == tuple(allow)
+
+
+def test_fingerprint_without_the_setting_is_as_before() -> None:
+    config = _config()
+    settings = config.model_dump(mode="json", include={"media"})["media"]
+    assert settings.pop("allow") is None
+    left_out = {"isolate", "decode_timeout_s", "decode_memory_mib"}
+    content = [
+        SCHEMA_VERSION,
+        "model",
+        {
+            "model": config.model.model_dump(
+                mode="json", exclude={"replicas", "gpus_per_replica", "batch_tokens", "device"}
+            ),
+            "trace": config.trace.model_dump(mode="json", exclude={"rows_mib", "head_files"}),
+            "media": {key: value for key, value in settings.items() if key not in left_out},
+            "asr": config.asr.model_dump(mode="json", exclude={"threads", "timeout_s", "retries"}),
+            **{
+                name: getattr(config, name).model_dump(mode="json")
+                for name in ("decode", "units", "spans", "curation")
+            },
+        },
+        "on_cpu",
+    ]
+    expected = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    assert fingerprint(config, "model") == expected
+    assert fingerprint(_config(allow=[]), "model") != expected
+
+
+def test_root_that_ingest_writes_into_the_shards(folder: Path) -> None:
+    chat = folder / "chat.jsonl"
+    content = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
+    chat.write_text(json.dumps({"id": "1", "messages": [{"role": "user", "content": content}]}))
+    report = ingest(str(chat), str(folder / "input"), media_root="s3://bucket/media/x")
+    assert report.media_roots == ("s3://bucket/media/x/",)
+    scans = {scan.name: scan for scan in scan_input(list_input(str(folder / "input")))}
+    assert scans["shard-00000.parquet"].media_roots == report.media_roots
+    assert scans["a.parquet"].media_roots == ()
+    assert planned_run(config_for(folder)).config.media.allow == report.media_roots
+    for root in (None, str(folder), "https://media.example.com/x"):
+        report = ingest(str(chat), str(folder / "other"), media_root=root, overwrite=True)
+        assert report.media_roots == ()
+    with pytest.raises(ConfigError, match="root of the media cannot be used") as caught:
+        ingest(str(chat), str(folder / "other"), media_root="s3://key:SECRET@b/", overwrite=True)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_files_of_trace_allow_the_store_that_they_lie_on(folder: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/allowed/a.jsonl", b"{}")
+    (file,) = find_files("memory://allowed/a.jsonl")
+    assert file.media_roots() == (store_of(file.url),)
+    schema = SAMPLE.with_metadata(media_root_metadata(["s3://bucket/"]))
+    pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "z.parquet")
+    (file,) = find_files(str(folder / "z.parquet"))
+    assert file.media_roots() == ("s3://bucket/",)
+
+
+@pytest.mark.parametrize("written", ["", "{}", "[1]", '["https://h/"]', '["/etc/"]', '["s3://"]'])
+def test_metadata_that_cannot_be_used_is_refused(written: str, folder: Path) -> None:
+    schema = SAMPLE.with_metadata({MEDIA_ROOTS: written})
+    pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "input" / "z.parquet")
+    with pytest.raises(InputSchemaError, match=r"z\.parquet: its metadata omnitrace\.media_roots"):
+        scan_input(list_input(str(folder / "input")))
