@@ -21,7 +21,7 @@ _PORT = re.compile(r"[^@:]*:\d{0,5}")
 # `user:word@` where no scheme stands before it, or one without slashes.
 _BARE_USER = re.compile(r"(?P<kept>(?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/@:\s]*:[^@\s]+@")
 # In these the part before the @ is the container, which the address needs.
-_CONTAINERS = ("abfs", "abfss", "oci")
+_CONTAINERS = ("abfs", "abfss", "az", "oci")
 
 # In text of libraries: URLs, `user:word@`, headers and settings whose value is a secret. Each
 # expression is bounded, and begins where a word does, because a text may be megabytes of one word.

@@ -47,7 +47,7 @@ OTHERS = (
     "?x://PLANTED",
 )
 # In these the part before the @ is the container.
-CONTAINERS = ("abfs", "abfss", "oci")
+CONTAINERS = ("abfs", "abfss", "az", "oci")
 
 
 def _addresses() -> list[str]:
