@@ -46,7 +46,8 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
     manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
     plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)
-    return PlannedRun(config, identity, plan, manifests, rules)
+    default_stores = run.config.media.allow is None
+    return PlannedRun(config, identity, plan, manifests, rules, default_stores)
 
 
 def _check_places(config: RunConfig, run_folder: Folder) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from omnitrace_core.errors import InputSchemaError
 from pipeline.planning.input_shards import InputListing, list_input, scan_input
+from pipeline.planning.media_stores import with_default_stores
 from pipeline.planning.plan import digest_inputs, make_plan
 from pipeline.plurals import counted
 from pipeline.run_folder.planned_run import PlannedRun
@@ -32,8 +33,12 @@ def with_present_input(planned: PlannedRun) -> PlannedRun:
     log.warning("the input changed since it was planned: %s", _changes(planned, listing.shards))
     numbers = {name: manifest.number for name, manifest in planned.manifests.items()}
     fingerprint, chunk_samples = planned.plan.fingerprint, planned.plan.chunk_samples
-    plan = make_plan(scan_input(listing), fingerprint, chunk_samples, numbers)
-    return replace(planned, plan=plan)
+    scans = scan_input(listing)
+    plan = make_plan(scans, fingerprint, chunk_samples, numbers)
+    config = planned.config
+    if planned.default_stores:
+        config = with_default_stores(config, [root for scan in scans for root in scan.media_roots])
+    return replace(planned, plan=plan, config=config)
 
 
 def is_planned(planned: PlannedRun, listing: InputListing) -> bool:

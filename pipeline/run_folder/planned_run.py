@@ -17,7 +17,8 @@ class PlannedRun:
     """A planned run: its config and identity, its plan, and what is published so far.
 
     manifests: by the name of the input shard, including shards that have left the input. rules: how
-    the model wants its media.
+    the model wants its media. default_stores: whether `media.allow` was not set, so that the list
+    in `config` is that of the planned input.
     """
 
     config: RunConfig
@@ -25,6 +26,7 @@ class PlannedRun:
     plan: Plan
     manifests: dict[str, Manifest]
     rules: MediaRules
+    default_stores: bool = False
 
     @property
     def run_id(self) -> str:

@@ -66,7 +66,8 @@ def planned_run(config: RunConfig, today: Callable[[], datetime.date] = lambda: 
         config.run.chunk_samples,
         {name: manifest.number for name, manifest in manifests.items()},
     )
-    return PlannedRun(config, identity, plan, manifests, MediaRules())
+    default_stores = identified.config.media.allow is None
+    return PlannedRun(config, identity, plan, manifests, MediaRules(), default_stores)
 
 
 class Worker:

@@ -17,6 +17,7 @@ from omnitrace_core.errors import ConfigError, InputSchemaError
 from pipeline.commands.ingest import ingest
 from pipeline.commands.input_files import find_files
 from pipeline.config import RunConfig, fingerprint
+from pipeline.driver.present_input import with_present_input
 from pipeline.planning.input_shards import list_input, scan_input
 from pipeline.planning.media_stores import (
     MEDIA_ROOTS,
@@ -98,13 +99,24 @@ def test_root_that_ingest_writes_into_the_shards(folder: Path) -> None:
     assert "SECRET" not in str(caught.value)
 
 
+def test_default_follows_the_input(folder: Path) -> None:
+    """A shard with another root arrives between the plan and the lease."""
+    planned = planned_run(config_for(folder))
+    explicit = planned_run(config_for(folder, media={"allow": ["gs://set/"]}))
+    schema = SAMPLE.with_metadata(media_root_metadata(["s3://late/"]))
+    pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "input" / "z.parquet")
+    assert planned.config.media.allow == ()
+    assert with_present_input(planned).config.media.allow == ("s3://late/",)
+    assert with_present_input(explicit).config.media.allow == ("gs://set/",)
+
+
 def test_files_of_trace_allow_the_store_that_they_lie_on(folder: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/allowed/a.jsonl", b"{}")
-    (file,) = find_files("memory://allowed/a.jsonl")
+    (file,) = find_files("memory://allowed/a.jsonl").files
     assert file.media_roots() == (store_of(file.url),)
     schema = SAMPLE.with_metadata(media_root_metadata(["s3://bucket/"]))
     pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "z.parquet")
-    (file,) = find_files(str(folder / "z.parquet"))
+    (file,) = find_files(str(folder / "z.parquet")).files
     assert file.media_roots() == ("s3://bucket/",)
 
 
