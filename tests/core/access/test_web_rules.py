@@ -58,7 +58,7 @@ def test_hosts_are_kept_in_normal_form() -> None:
         ("10.0.0.1", "ends in a number"),
         ("*.0.0.1", "ends in a number"),
         ("::1", "not a host name"),
-        ("", "not a host name"),
+        ("", "is blank"),
         ("a..b", "not a host name"),
         ("-a.example", "not a host name"),
         ("a" * 64 + ".example", "not a host name"),
