@@ -209,6 +209,7 @@ def _copy_of_finished(folder: Path, name: str) -> dict[str, dict[str, str]]:
     return {"output": {"path": str(folder / name)}}
 
 
+@pytest.mark.slow
 def test_kill_before_any_step_leaves_old_or_new(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,7 @@ def _parquet(folder: Folder) -> dict[str, bytes]:
     return {name: folder.read(name) for name in folder.tree(".parquet")}
 
 
+@pytest.mark.slow
 def test_kill_while_a_killed_replacement_is_finished(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +383,7 @@ class _Sleeper:
             run(planned, work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["errors", "none", ["media_timeout"], "changed input"])
 def test_driver_that_wakes_at_any_step_of_a_retry_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: object
