@@ -146,7 +146,7 @@ def test_a_call_leaves_the_tracers_own_settings(tiny_model: str) -> None:
     ("arguments", "message"),
     [
         ({"audio_chunk_mode": "words"}, "audio_chunk_mode='words'; valid: 'time_bins', 'semantic'"),
-        ({"bin_size": 0}, "bin_size=0: .*greater than 0"),
+        ({"bin_size": 0}, "bin_size=0: .*greater than or equal to 0"),
         ({"generation_config": object()}, "generation_config=object .*DecodeOptions"),
         (
             {"audio_chunk_mode": "semantic", "asr_model": "whisper"},
