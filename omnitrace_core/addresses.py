@@ -28,7 +28,7 @@ _CONTAINERS = ("abfs", "abfss", "az", "oci")
 _URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,40}:/{1,3}[^\s'\"<>`]+")
 _USER_IN_TEXT = re.compile(r"(?<![^\s/@:'\"])[^\s/@:'\"]{1,100}:[^\s/@'\"]{1,200}@(?=[\w.-])")
 _SECRET_IN_TEXT = re.compile(
-    r"(?i)\b((?:bearer|basic)\s+|[\w-]{0,40}(?:token|secret|passw(?:or)?d|signature|credential"
+    r"(?i)\b((?:bearer|basic)\s+|[\w-]{0,40}(?:token(?!s)|secret|passw(?:or)?d|signature|credential"
     r"|authorization|api[_-]?key|access[_-]?key)[\w-]{0,40}['\"]?\s{0,4}[=:]\s{0,4}['\"]?"
     r"(?:bearer |basic )?)[^\s,;'\"}&\[(<]{6,}"
 )
