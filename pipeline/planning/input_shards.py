@@ -14,6 +14,7 @@ from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import (
     DamagedFile,
     InputSchemaError,
+    RunError,
     StoreCredentials,
     StoreUnavailable,
 )
@@ -153,6 +154,8 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
             media_roots = media_roots_of(shard.schema, uri)
             unread = tuple(_add_all_ids(shard, number, ids))
             n_rows = shard.n_rows
+        # Else its ids would count under the identity of another version, which may come back.
+        changed = folder.identity(name) != identity
     except (StoreUnavailable, StoreCredentials):
         raise
     except (OSError, DamagedFile) as error:
@@ -160,6 +163,8 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error
+    if changed:
+        raise RunError(f"{uri} changed while the run was planned; start the run again")
     if unread:
         log.warning(
             "%s: sample_ids that cannot be decoded, so that repeats of them are not found: %s; "

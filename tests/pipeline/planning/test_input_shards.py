@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omnitrace_core.errors import InputSchemaError, NodeFault
+from omnitrace_core.errors import InputSchemaError, NodeFault, RunError
 from pipeline.planning.input_shards import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
@@ -175,3 +175,11 @@ def test_ids_that_are_numbers(tmp_path: Path) -> None:
     table = pa.table({"sample_id": [7, 8, 7], "messages": messages})
     pq.write_table(table, tmp_path / "a.parquet")
     assert _duplicates(tmp_path) == {"a.parquet": (Duplicate(2, "a.parquet:0"),)}
+
+
+def test_shard_that_changes_between_listing_and_scan_is_not_planned(tmp_path: Path) -> None:
+    write_input(tmp_path, a=["1"])
+    listing = list_input(str(tmp_path))
+    write_input(tmp_path, a=["2", "3"])
+    with pytest.raises(RunError, match=r"a\.parquet changed while the run was planned"):
+        scan_input(listing)
