@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -89,13 +89,11 @@ def drive(folder: str, number: int, plan: DriverPlan) -> None:
 def _install(plan: DriverPlan, marks: Path) -> None:
     """Replace the graph by a worker, and add the hooks. Only for the process of one driver."""
 
-    def execute(planned: PlannedRun, claim: Claim) -> ExecuteChunks:
-        return _Executor(planned, claim, plan, marks)
+    def execute(driver: Any, progress: object) -> ExecuteChunks:
+        return _Executor(driver.planned, driver.lease.claim, plan, marks)
 
-    replaced: dict[str, Any] = {"_graph": execute, "_ray": lambda *_: nullcontext()}
-    for name, replacement in replaced.items():
-        getattr(run_module, name)  # must exist
-        setattr(run_module, name, replacement)
+    assert hasattr(run_module._Driver, "_on_ray")
+    setattr(run_module._Driver, "_on_ray", execute)  # noqa: B010  (mypy: it is a method)
     acquire = lease_module.acquire_lease
 
     def delayed(*arguments: Any, **options: Any) -> Lease:
