@@ -219,7 +219,7 @@ def _validate(arguments: Arguments) -> int:
     plan = plan_text(planned, identified.listing.left_out)
     state = "is valid, but its input is damaged" if damaged else "is valid"
     print_text(f"{printable(arguments.config)} {state}\n{plan}")
-    for warning in media_warnings(planned.config.media):
+    for warning in media_warnings(planned.resolved_config.media):
         print_text(f"warning {warning}")
     if damaged:
         print_text(damage_text(damaged))
@@ -252,7 +252,7 @@ def _run(arguments: Arguments) -> int:
         planned = plan_run(identified)
         plan = plan_text(planned, identified.listing.left_out)
         if arguments.dry_run:
-            print_text(f"{config_text(planned.config)}\n\n{plan}")
+            print_text(f"{config_text(planned.resolved_config)}\n\n{plan}")
             return 0
         print_text(plan)
         verdict = run(planned, take_lease=arguments.break_lease)

@@ -52,7 +52,7 @@ def build_graph(
     claim: of the driver; workers check it before they begin a chunk and before they commit it.
     tries: of this driver; machines that had faults are avoided.
     """
-    config = with_absolute_paths(planned.config)
+    config = with_absolute_paths(planned.resolved_config)
     resources = config.ray
     elsewhere = away_from(tries.nodes)
     reading = config.reading_options(planned.rules)

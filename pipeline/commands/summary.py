@@ -45,7 +45,7 @@ def plan_text(planned: PlannedRun, left_out: Sequence[str] = ()) -> str:
         f"run     {identity.run_id} of {identity.date} (fingerprint {identity.fingerprint})",
         f"reads   {counted(plan.n_rows, 'sample')} in {counted(len(plan.shards), 'shard')} "
         f"under {planned.config.input.path}",
-        f"media   {_media_places(planned.config.media)}",
+        f"media   {_media_places(planned.resolved_config.media)}",
         f"model   {planned.config.model.path}",
         f"does    {counted(plan.n_chunks, 'chunk')} of up to "
         f"{counted(plan.chunk_samples, 'sample')}; {_published(done, len(plan.shards))} already",

@@ -12,8 +12,7 @@ from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from pipeline.config import RunConfig
 from pipeline.planning.identified_run import IdentifiedRun
-from pipeline.planning.input_shards import scan_input
-from pipeline.planning.media_stores import with_allowed_stores
+from pipeline.planning.input_shards import media_roots, scan_input
 from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
 from pipeline.run_folder.checks.linked_folders import check_subfolders
@@ -29,8 +28,6 @@ _LONGEST_NAME = 120
 def plan_run(run: IdentifiedRun) -> PlannedRun:
     """Check the settings, the model and every shard of the input, and plan the run.
 
-    The plan's config lists the stores that media may be read from (`media.allow`).
-
     Raises:
         ConfigError: a setting, the model or the output cannot be used.
         InputSchemaError: the input cannot be read as samples.
@@ -42,12 +39,10 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
     _check_device(config)
     rules = _check_loadable(config)
     scans = scan_input(run.listing)
-    config = with_allowed_stores(config, [root for scan in scans for root in scan.media_roots])
     manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
     plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)
-    default_stores = run.config.media.allow is None
-    return PlannedRun(config, identity, plan, manifests, rules, default_stores)
+    return PlannedRun(config, identity, plan, manifests, rules, media_roots(scans))
 
 
 def _check_places(config: RunConfig, run_folder: Folder) -> None:

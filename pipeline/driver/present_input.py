@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from omnitrace_core.errors import InputSchemaError
-from pipeline.planning.input_shards import InputListing, list_input, scan_input
-from pipeline.planning.media_stores import with_default_stores
+from pipeline.planning.input_shards import InputListing, list_input, media_roots, scan_input
 from pipeline.planning.plan import digest_inputs, make_plan
 from pipeline.plurals import counted
 from pipeline.run_folder.planned_run import PlannedRun
@@ -35,10 +34,7 @@ def with_present_input(planned: PlannedRun) -> PlannedRun:
     fingerprint, chunk_samples = planned.plan.fingerprint, planned.plan.chunk_samples
     scans = scan_input(listing)
     plan = make_plan(scans, fingerprint, chunk_samples, numbers)
-    config = planned.config
-    if planned.default_stores:
-        config = with_default_stores(config, [root for scan in scans for root in scan.media_roots])
-    return replace(planned, plan=plan, config=config)
+    return replace(planned, plan=plan, media_roots=media_roots(scans))
 
 
 def is_planned(planned: PlannedRun, listing: InputListing) -> bool:

@@ -23,7 +23,7 @@ from pipeline.planning.identity import record_run_date
 from pipeline.planning.plan import Chunk, Shard
 from pipeline.plurals import counted
 from pipeline.retrying.choice import Retry
-from pipeline.retrying.replace_files import STAGED, finish_replacement
+from pipeline.retrying.replace_files import finish_replacement
 from pipeline.retrying.state import next_retry, rows_of_retry, shards_to_retry
 from pipeline.retrying.work import RetriedShards
 from pipeline.run_folder.attempt_log import ATTEMPTS
@@ -40,6 +40,7 @@ from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.publish import publish_shard
 from pipeline.run_folder.stored_run import RUN_JSON, record_totals
+from pipeline.run_folder.table_files import STAGED
 from pipeline.run_folder.verdict import (
     ExitCode,
     StopReason,
@@ -74,13 +75,13 @@ def run(
         LeaseLost: another driver took the run over.
         RunError: a stage failed, or rows were lost; what was committed stays and is not redone.
     """
+    check_subfolders(planned.folder)
     # A driver that has just taken the lease may be about to change what is published.
     nothing_left = not is_held(planned.folder) and is_finished(planned)
     nothing_left = nothing_left and not shards_to_retry(planned, next_retry(planned))
     if nothing_left and input_is_unchanged(planned):
         return with_stored_times(make_verdict(planned), planned.folder)
     check_writable(planned.identity.output)
-    check_subfolders(planned.folder)
     with (
         stopping_on_signals(),
         # Outside the lease, so that Ray shuts down after the verdict is written and the lease is

@@ -30,7 +30,7 @@ def describe_run(planned: PlannedRun) -> dict[str, object]:
             "n_rows": planned.plan.n_rows,
             "n_duplicate_ids": sum(len(shard.duplicates) for shard in planned.plan.shards),
         },
-        "config": planned.config.model_dump(mode="json"),
+        "config": planned.resolved_config.model_dump(mode="json"),
         "media_rules": asdict(planned.rules),
         "versions": installed_versions(),
     }

@@ -100,6 +100,11 @@ def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[
         return _with_duplicates(scans, *ids.repeats())
 
 
+def media_roots(scans: Sequence[ShardScan]) -> tuple[str, ...]:
+    """The addresses in stores that the shards name, sorted."""
+    return tuple(sorted({root for scan in scans for root in scan.media_roots}))
+
+
 def list_input(path: str) -> InputListing:
     """List the shards of the input. In an object store: one request per 1,000 files.
 

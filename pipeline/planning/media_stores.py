@@ -21,11 +21,8 @@ def with_allowed_stores(config: RunConfig, media_roots: Iterable[str]) -> RunCon
 
     media_roots: of all shards of the input.
     """
-    return config if config.media.allow is not None else with_default_stores(config, media_roots)
-
-
-def with_default_stores(config: RunConfig, media_roots: Iterable[str]) -> RunConfig:
-    """The same settings with the default in `media.allow`: what the input lies on and names."""
+    if config.media.allow is not None:
+        return config
     own = store_of(config.input.path)
     allow = tuple(sorted({*media_roots, *([own] if own else [])}))
     return config.model_copy(update={"media": config.media.model_copy(update={"allow": allow})})

@@ -16,10 +16,9 @@ from dataclasses import replace
 from pipeline.planning.plan import shard_label
 from pipeline.run_folder.manifests import Manifest, Replacement, read_manifest, write_manifest
 from pipeline.run_folder.publish import Confirm
-from pipeline.run_folder.table_files import table_name
+from pipeline.run_folder.table_files import STAGED, table_name
 from pipeline.storage.folder import Folder
 
-STAGED = "_staged"
 # samples/ last: a row that failed has no rows in the other tables. So whoever begins with samples/
 # sees either the old or the new rows, at any moment between two copies.
 _ORDER = ("traces", "heatmaps", "spans", "samples")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig
 from pipeline.planning.identity import RunIdentity
+from pipeline.planning.media_stores import with_allowed_stores
 from pipeline.planning.plan import Plan, Shard
 from pipeline.run_folder.manifests import Manifest
 from pipeline.storage.folder import Folder
@@ -17,8 +18,7 @@ class PlannedRun:
     """A planned run: its config and identity, its plan, and what is published so far.
 
     manifests: by the name of the input shard, including shards that have left the input. rules: how
-    the model wants its media. default_stores: whether `media.allow` was not set, so that the list
-    in `config` is that of the planned input.
+    the model wants its media. media_roots: addresses in stores that the input's shards name.
     """
 
     config: RunConfig
@@ -26,12 +26,17 @@ class PlannedRun:
     plan: Plan
     manifests: dict[str, Manifest]
     rules: MediaRules
-    default_stores: bool = False
+    media_roots: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
         """Id of the run."""
         return self.identity.run_id
+
+    @property
+    def resolved_config(self) -> RunConfig:
+        """The config with the stores that media may be read from listed in `media.allow`."""
+        return with_allowed_stores(self.config, self.media_roots)
 
     @property
     def folder(self) -> Folder:

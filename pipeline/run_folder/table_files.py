@@ -22,6 +22,7 @@ from pipeline.totals.shard_totals import Totals, added, totals_of
 from stages.arrow.columns import combined
 from stages.arrow.table_schema import TABLES
 
+STAGED = "_staged"  # folder of files that will replace published ones
 ROW_GROUP_BYTES = 64 * 1024**2
 # Chunks are added to the tables together up to this: they have 167 columns, so a few rows take as
 # long as many.

@@ -15,8 +15,7 @@ from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig
 from pipeline.graph import plan_row
 from pipeline.planning.identified_run import identify_run
-from pipeline.planning.input_shards import scan_input
-from pipeline.planning.media_stores import with_allowed_stores
+from pipeline.planning.input_shards import media_roots, scan_input
 from pipeline.planning.plan import Chunk, make_plan
 from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.lease_file import Claim
@@ -59,15 +58,13 @@ def planned_run(config: RunConfig, today: Callable[[], datetime.date] = lambda: 
     identity = identified.identity
     manifests = read_manifests(identity.folder)
     scans = scan_input(identified.listing)
-    config = with_allowed_stores(config, [root for scan in scans for root in scan.media_roots])
     plan = make_plan(
         scans,
         identity.fingerprint,
         config.run.chunk_samples,
         {name: manifest.number for name, manifest in manifests.items()},
     )
-    default_stores = identified.config.media.allow is None
-    return PlannedRun(config, identity, plan, manifests, MediaRules(), default_stores)
+    return PlannedRun(config, identity, plan, manifests, MediaRules(), media_roots(scans))
 
 
 class Worker:

@@ -101,7 +101,11 @@ def test_driver_that_is_stopped_by_sigterm(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "lost"), [("gcs_server", "control process"), ("raylet", "raylet")]
+    ("program", "lost"),
+    [
+        ("gcs_server", "control process"),
+        pytest.param("raylet", "raylet", marks=pytest.mark.nightly),
+    ],
 )
 def test_driver_whose_ray_dies(tmp_path: Path, tiny_model: str, program: str, lost: str) -> None:
     """Ray itself would end the driver after a minute, with code 1 and without a word."""

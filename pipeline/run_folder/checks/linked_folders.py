@@ -9,10 +9,11 @@ from omnitrace_core.errors import ConfigError
 from pipeline.run_folder.attempt_log import ATTEMPTS
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.manifests import MANIFESTS
+from pipeline.run_folder.table_files import STAGED
 from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import TABLES
 
-SUBFOLDERS = (*TABLES, MANIFESTS, CHUNK_FILES, ATTEMPTS)
+SUBFOLDERS = (*TABLES, MANIFESTS, CHUNK_FILES, ATTEMPTS, STAGED)
 
 
 def check_subfolders(run: Folder) -> None:

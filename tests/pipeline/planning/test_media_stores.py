@@ -77,7 +77,7 @@ def test_root_that_ingest_writes_into_the_shards(folder: Path) -> None:
     scans = {scan.name: scan for scan in scan_input(list_input(str(folder / "input")))}
     assert scans["shard-00000.parquet"].media_roots == report.media_roots
     assert scans["a.parquet"].media_roots == ()
-    assert planned_run(config_for(folder)).config.media.allow == report.media_roots
+    assert planned_run(config_for(folder)).resolved_config.media.allow == report.media_roots
     for root in (None, str(folder), "https://media.example.com/x"):
         report = ingest(str(chat), str(folder / "other"), media_root=root, overwrite=True)
         assert report.media_roots == ()
@@ -92,9 +92,9 @@ def test_default_follows_the_input(folder: Path) -> None:
     explicit = planned_run(config_for(folder, media={"allow": ["gs://set/"]}))
     schema = SAMPLE.with_metadata(media_root_metadata(["s3://late/"]))
     pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "input" / "z.parquet")
-    assert planned.config.media.allow == ()
-    assert with_present_input(planned).config.media.allow == ("s3://late/",)
-    assert with_present_input(explicit).config.media.allow == ("gs://set/",)
+    assert planned.resolved_config.media.allow == ()
+    assert with_present_input(planned).resolved_config.media.allow == ("s3://late/",)
+    assert with_present_input(explicit).resolved_config.media.allow == ("gs://set/",)
 
 
 def test_files_of_trace_allow_the_store_that_they_lie_on(folder: Path) -> None:

@@ -17,13 +17,13 @@ from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk
-from pipeline.retrying.replace_files import STAGED
 from pipeline.run_folder.chunk_files import committed_chunks
 from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.lease import Lease
 from pipeline.run_folder.lease_file import current_claim
 from pipeline.run_folder.manifests import manifest_name, read_manifests
 from pipeline.run_folder.stored_run import find_run
+from pipeline.run_folder.table_files import STAGED
 from pipeline.run_folder.verdict import ExitCode, Verdict
 from pipeline.storage.folder import Folder
 from tests.pipeline.drivers import query

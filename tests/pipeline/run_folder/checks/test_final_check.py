@@ -57,6 +57,7 @@ DAMAGE: dict[str, Callable[[Folder], None]] = {
 del DAMAGE["a file of heatmaps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_run_is_not_done_if_published_files_change_while_it_works(
     folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str
