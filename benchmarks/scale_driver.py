@@ -22,6 +22,7 @@ from benchmarks.scale_fake import FakeTraceDecode, do_chunk
 from benchmarks.scale_measure import Requests, StageCost, counting_requests, stage
 from pipeline.config import make_config
 from pipeline.driver import run as run_module
+from pipeline.driver import steps
 from pipeline.driver.plan_run import plan_run
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk
@@ -84,7 +85,7 @@ def _run(order: Order, planned: PlannedRun, requests: Requests, costs: list[Stag
                 _print_costs([*costs, publishing], requests)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with patch.object(run_module, "publish_shard", publish_shard):
+        with patch.object(steps, "publish_shard", publish_shard):
             count = (
                 _by_graph(planned, on_commit)
                 if order.what == "graph"

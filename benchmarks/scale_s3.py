@@ -26,7 +26,7 @@ from s3fs import S3FileSystem
 from benchmarks.scale_fake import FakeTraceDecode, config_tree, do_chunk, write_input
 from pipeline.cli import main as command
 from pipeline.config import make_config
-from pipeline.driver import run as run_module
+from pipeline.driver import steps
 from pipeline.driver.plan_run import plan_run
 from pipeline.driver.run import run
 from pipeline.graph import plan_row
@@ -84,7 +84,7 @@ def _whole_run(counting: _Counting) -> Counts:
         with counting.labelled("publish"):
             return publish_shard(*args, **more)
 
-    with counting.labelled("driver"), patch.object(run_module, "publish_shard", published):
+    with counting.labelled("driver"), patch.object(steps, "publish_shard", published):
         run(planned, execute)
     return dict(counting.counts)
 

@@ -126,7 +126,7 @@ def test_too_many_errors_stop_a_run_early(folder: Path, monkeypatch: pytest.Monk
     for stop in (Killed, KeyboardInterrupt):
         with monkeypatch.context() as patch, suppress(stop):
             patch.setattr(
-                "pipeline.driver.run.count_committed_errors", lambda *_, stop=stop: _raise(stop())
+                "pipeline.driver.steps.count_committed_errors", lambda *_, stop=stop: _raise(stop())
             )
             run(planned_run(config_for(folder, run=limits)), _nothing)
         assert stored_verdict(planned)["reason"] != verdict.reason

@@ -23,7 +23,7 @@ from typing import Any
 
 from omnitrace_core.errors import RunError
 from pipeline import cli
-from pipeline.driver import run as run_module
+from pipeline.driver.steps import RunSteps
 from pipeline.planning.plan import Chunk
 from pipeline.run_folder import lease as lease_module
 from pipeline.run_folder.commit import CommittedChunk, ExecuteChunks
@@ -92,8 +92,8 @@ def _install(plan: DriverPlan, marks: Path) -> None:
     def execute(driver: Any, progress: object) -> ExecuteChunks:
         return _Executor(driver.planned, driver.lease.claim, plan, marks)
 
-    assert hasattr(run_module._Driver, "_on_ray")
-    setattr(run_module._Driver, "_on_ray", execute)  # noqa: B010  (mypy: it is a method)
+    assert hasattr(RunSteps, "execute_on_ray")
+    setattr(RunSteps, "execute_on_ray", execute)  # noqa: B010  (mypy: it is a method)
     acquire = lease_module.acquire_lease
 
     def delayed(*arguments: Any, **options: Any) -> Lease:
