@@ -83,7 +83,7 @@ class Drivers:
 
     def start(self, plan: DriverPlan) -> Driver:
         """Start a driver."""
-        alone = not self.alive and not self._orphans()
+        alone = not self.any_alive()
         for other in self.alive:
             other.alone = False
         number = len(self._all)
@@ -114,7 +114,7 @@ class Drivers:
             for driver in self._orphans():
                 driver.send(signal.SIGCONT)
             time.sleep(0.01)
-        return not self.alive and not self._orphans()
+        return not self.any_alive()
 
     def kill_all(self) -> None:
         """Kill what is alive, and report no ends."""
@@ -123,6 +123,10 @@ class Drivers:
         for driver in self.alive:
             driver.process.join()
         self.alive = []
+
+    def any_alive(self) -> bool:
+        """Whether a driver, or the worker of one that has ended, is alive."""
+        return bool(self.alive or self._orphans())
 
     def others(self, driver: Driver, since: float) -> bool:
         """Whether another driver, or the worker of one, was alive at some time from `since` on."""

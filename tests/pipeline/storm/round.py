@@ -179,7 +179,10 @@ class _Round:
         if event.kind == "start":
             return self._start(event)
         if event.kind in INPUT_CHANGES:
-            return self._corpus.change(event.kind, event.pick)
+            # A shard that changes and changes back in the instant in which it is read may be read
+            # as it was in between (docs/guarantees.md).
+            exact = not self.drivers.any_alive()
+            return self._corpus.change(event.kind, event.pick, exact=exact)
         if event.kind.startswith("remove"):
             return self._remove(event)
         alive = self.drivers.alive
