@@ -95,9 +95,14 @@ def test_main_thread_is_interrupted_and_ends_the_run() -> None:
         with loss.guarding(), loss.watching(lambda: ended_elsewhere.append(True)):
             threading.Event().wait()
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    loss.ended(4)
+    # A shell's background jobs ignore this signal; a run handles it (`stopping_on_signals`).
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        loss.ended(4)
+        signal.signal(signal.SIGINT, before)
     assert loss.reason == "Ray's control process is gone; the same command continues the run"
     assert ended_elsewhere == []
 

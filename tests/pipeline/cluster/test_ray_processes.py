@@ -69,5 +69,5 @@ def test_a_process_is_not_one_that_has_its_id_now() -> None:
     assert us.alive
     assert not type(us)(us.pid, "1").alive
     assert find_process(1 << 30) is None
-    (found,) = [process for process, _ in processes_with("pytest") if process.pid == os.getpid()]
+    (found,) = [process for process, _ in processes_with("python") if process.pid == os.getpid()]
     assert found == us
