@@ -75,7 +75,7 @@ def test_local_ray_that_does_not_start_is_reported(
     monkeypatch.setenv("RAY_TMPDIR", str(not_a_folder))
     done = _run(tmp_path, tiny_model)
     assert done.returncode == 1
-    assert "the local Ray of this run did not start: " in done.stderr
+    assert "the local Ray of this run did not start, at try 1 of 3: " in done.stderr
     assert str(not_a_folder) in done.stderr
     assert "ray start --head" in done.stderr
     assert "Traceback" not in done.stderr
