@@ -104,7 +104,7 @@ class RunOptions(Options):
     retry: Literal["none", "errors"] | tuple[str, ...] = Field(
         "none",
         description="Error rows that are published and are to be traced once more: none, errors "
-        "(all whose outcome can change), or a list of error codes.",
+        "(all that the rows of the input alone do not decide), or a list of error codes.",
     )
 
     @field_validator("retry", mode="before")

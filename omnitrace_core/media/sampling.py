@@ -28,12 +28,12 @@ def frames_between(
     presentation times.
 
     Raises:
-        InvalidSample: start is negative or not before end.
+        InvalidSample: start is negative or not before end, whatever the video.
         MediaEmpty: no frame begins in the interval.
     """
     low = times_s[0] if start is None else start
     high = times_s[-1] if end is None else end
-    if (start is not None and start < 0) or (end is not None and not low < end):
+    if (start is not None and start < 0) or (end is not None and not (start or 0.0) < end):
         raise InvalidSample(
             f"{name}: video_start={start}, video_end={end} is not a valid interval of a video that "
             f"begins at {times_s[0]:.3f} s; start must be before end"

@@ -8,19 +8,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from omnitrace_core import __version__
 from pipeline.run_folder.planned_run import PlannedRun
-from pipeline.totals.run_times import utc_now
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 # Other versions of these may change the records.
 _PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "decord")
 
 
-def describe_run(planned: PlannedRun) -> dict[str, object]:
-    """The content of run.json."""
+def describe_run(planned: PlannedRun, started_at: str) -> dict[str, object]:
+    """The content of run.json. started_at: when the run's first driver took the lease."""
     return {
         "run_id": planned.identity.run_id,
         "run_date": planned.identity.date.isoformat(),
-        "started_at": utc_now(),
+        "started_at": started_at,
         "fingerprint": planned.identity.fingerprint,
         "schema_version": SCHEMA_VERSION,
         "plan": {

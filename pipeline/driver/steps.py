@@ -76,7 +76,9 @@ class RunSteps:
             self.verdict_file.retry = self.retry.number
             self.verdict_file.retry_of = self.retry.choice.names
         self.verdict_file.write(unfinished_verdict(make_verdict(planned)))
-        description = json.dumps(describe_run(planned), indent=1).encode()
+        description = json.dumps(
+            describe_run(planned, self.verdict_file.started_at), indent=1
+        ).encode()
         planned.folder.replace(RUN_JSON, description, lease.confirm)
         self._delete_stale_files()
 

@@ -35,7 +35,6 @@ from pipeline.run_folder.verdict import (
     unfinished_verdict,
     with_stored_times,
 )
-from pipeline.totals.run_times import utc_now
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 
@@ -113,7 +112,9 @@ def _end(recuration: Recuration, lease: Lease, stopped: StopReason | None) -> Ve
 def _begin(recuration: Recuration, lease: Lease, verdict_file: VerdictFile) -> None:
     """Write to the folder which run it is and that it is going on, and delete stale files."""
     folder, manifests = recuration.folder, recuration.manifests
-    description = json.dumps(describe_recuration(recuration), indent=1).encode()
+    description = json.dumps(
+        describe_recuration(recuration, verdict_file.started_at), indent=1
+    ).encode()
     folder.replace(RUN_JSON, description, lease.confirm)
     verdict_file.write(unfinished_verdict(_verdict(recuration)))
     # Manifests of other settings are invalidated before any file is replaced: otherwise a crash
@@ -158,13 +159,13 @@ def _delete_stale_files(recuration: Recuration, lease: Lease) -> None:
         del manifests[name]
 
 
-def describe_recuration(recuration: Recuration) -> dict[str, object]:
+def describe_recuration(recuration: Recuration, started_at: str) -> dict[str, object]:
     """The content of run.json: as of any run, and what was changed against the source run."""
     run, plan = recuration.run, recuration.plan
     return {
         "run_id": recuration.run_id,
         "run_date": run.run_date,
-        "started_at": utc_now(),
+        "started_at": started_at,
         "fingerprint": plan.fingerprint,
         "schema_version": SCHEMA_VERSION,
         "curated_from": {

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from omnitrace_core.errors import DuplicateSampleId, MissingSampleId
+from omnitrace_core.errors import (
+    DuplicateSampleId,
+    InvalidSample,
+    MissingSampleId,
+    UnknownPartType,
+)
 from pipeline.config import RunOptions
 
-# `errors` leaves these out: the input alone decides on them, and a shard that changes is done anew.
-DECIDED_BY_INPUT = frozenset({DuplicateSampleId.code, MissingSampleId.code})
+# `errors` leaves these out: the rows of the input alone decide on them, and a shard that changes is
+# done anew.
+DECIDED_BY_INPUT = frozenset(
+    error.code for error in (DuplicateSampleId, InvalidSample, MissingSampleId, UnknownPartType)
+)
 
 
 @dataclass(frozen=True, slots=True)

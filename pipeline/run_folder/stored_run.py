@@ -16,6 +16,20 @@ from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 RUN_JSON = "run.json"
+# Fields of the verdict that run.json has too.
+_RECORDED = (
+    "times",
+    "n_rows",
+    "n_ok",
+    "n_error",
+    "n_spans",
+    "by_code",
+    "by_stage",
+    "n_shards",
+    "n_published",
+    "totals",
+    "n_shards_with_totals",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,7 @@ def find_run(path: str) -> StoredRun:
 
 
 def record_totals(folder: Folder, verdict: Verdict, confirm: Callable[[], None]) -> None:
-    """Put the times and totals of a verdict into run.json, if that is written.
+    """Put the times, rows and totals of a verdict into run.json, if that is written.
 
     confirm: see `Folder.replace`.
 
@@ -92,9 +106,8 @@ def record_totals(folder: Folder, verdict: Verdict, confirm: Callable[[], None])
         content = dict(json.loads(folder.read(RUN_JSON)))
     except (FileNotFoundError, ValueError, TypeError):
         return
-    names = ("times", "totals", "n_shards_with_totals")
     stored = asdict(verdict)
-    content |= {name: stored[name] for name in names}
+    content |= {name: stored[name] for name in _RECORDED}
     folder.replace(RUN_JSON, json.dumps(content, indent=1).encode(), confirm)
 
 

@@ -250,6 +250,11 @@ class VerdictFile:
         killed_at = predecessor.renewed_at if predecessor is not None and wrote else None
         self._clock = RunClock(times_from_json(stored.get("times")), killed_at)
 
+    @property
+    def started_at(self) -> str:
+        """When the run's first driver took the lease."""
+        return self._clock.going_on().started_at
+
     def write(self, verdict: Verdict) -> Verdict:
         """Replace the file; returns what was written, as `completed` fills it in.
 

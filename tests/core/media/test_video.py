@@ -13,6 +13,7 @@ from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media import decode_part
 from omnitrace_core.media import video as video_module
+from omnitrace_core.media.sampling import frames_between
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions
@@ -96,6 +97,9 @@ def test_invalid_options(clips: Path) -> None:
             decode_video(clip, **options)
     with pytest.raises(MediaEmpty, match="no frame between"):
         decode_video(clip, video_start=9.0)
+    # The file decides on this, so another file can mend it.
+    with pytest.raises(MediaEmpty, match="no frame between"):
+        frames_between(np.array([2.0, 3.0]), None, 1.0, "late.mp4")
 
 
 def test_cut_keeps_the_files_clock(clips: Path) -> None:

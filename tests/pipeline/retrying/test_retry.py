@@ -185,6 +185,22 @@ def test_codes_choose_rows(folder: Path, codes: object, again: list[str]) -> Non
     assert_whole(output)
 
 
+def test_errors_leaves_out_what_the_rows_of_the_input_decide_on(folder: Path) -> None:
+    """`input_damaged` may be a fault of the reading, and memory may be free the next time."""
+    decided = {"1": "invalid_sample", "2": "unknown_part_type"}
+    run_with(config_for(folder), "old", {**decided, "3": "input_damaged", "4": "out_of_memory"})
+    output = planned_run(config_for(folder)).folder
+    verdict, _ = run_with(retrying(folder), "new", {})
+    assert (verdict.n_retried, verdict.n_mended) == (2, 2)
+    samples = {row["row_key"]: row for row in rows(output, "samples")}
+    again = [key for key, row in samples.items() if row["attempts"] == 2]
+    assert again == ["a.parquet:2", "b.parquet:0"]
+    # An update may accept more: then the code is named.
+    verdict, _ = run_with(retrying(folder, sorted(decided.values())), "named", {})
+    assert (verdict.n_retried, verdict.n_mended) == (2, 2)
+    assert_whole(output)
+
+
 @pytest.mark.parametrize("n_rows", [1, 2, 7])
 def test_shards_in_which_every_row_fails(tmp_path: Path, n_rows: int) -> None:
     ids = [str(number) for number in range(n_rows)]

@@ -129,8 +129,9 @@ def test_totals_are_right_whatever_was_killed(folder: Path) -> None:
     )
     content = json.loads(planned.folder.read("run.json"))
     stored = stored_verdict(planned)
-    for name in ("times", "totals", "n_shards_with_totals"):
+    for name in ("times", "totals", "n_shards_with_totals", "n_ok", "by_code", "n_error", "n_rows"):
         assert content[name] == stored[name]
+    assert content["by_code"] == {"duplicate_sample_id": 1, "missing_sample_id": 1}
     assert stored["totals"] == asdict(TOTALS)
     # A finished run gives the same, by its verdict alone or by its manifests.
     again = finished_verdict(identify_run(config, lambda: DAY))
@@ -193,6 +194,8 @@ def test_time_of_earlier_drivers_is_added(
     times = run(planned, CountedWorker(planned), take_lease=True).times
     assert (times.wall_s, times.driver_s, times.n_drivers) == (200, 100, 2)
     assert times.started_at == first["started_at"]
+    content = json.loads(planned.folder.read("run.json"))
+    assert content["started_at"] == content["times"]["started_at"] == first["started_at"]
 
 
 def test_clock_of_a_run_that_an_older_version_began() -> None:
