@@ -39,6 +39,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,8 @@ _SHOWN = 6  # problems of a round
 def main(argv: Sequence[str] | None = None) -> int:
     """Play the rounds; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    # So that drivers that are stopped at this moment do not stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
     folder = Path(tempfile.mkdtemp(prefix="omnitrace-storm-"))
     print(f"storm of {arguments.rounds} rounds from seed {seed} on, in {folder}", flush=True)
