@@ -157,7 +157,7 @@ def test_result_equals_a_new_run_with_these_settings(
     config = config.model_copy(update={"input": source.config.input})
     fresh = planned_run(config)
     run(fresh, stages_of(fresh))
-    assert done.config.model_dump(exclude={"output", "model"}) == fresh.config.model_dump(
+    assert done.config.model_dump(exclude={"output", "model"}) == fresh.resolved_config.model_dump(
         exclude={"output", "model"}
     )
     assert _bytes(done.folder, "spans") == _bytes(fresh.folder, "spans")
