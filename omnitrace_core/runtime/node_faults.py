@@ -42,6 +42,7 @@ _DECORD = re.compile(r"ERROR opening: /proc/self/fd/\d+, Too many open files")
 _NO_FOLDER = "No usable temporary directory found"  # tempfile
 # Of threading, and of the C++ library through decord.
 _NO_THREAD = frozenset({"can't start new thread", "Resource temporarily unavailable"})
+_DOUBTED = "_omnitrace_text_is_doubted"  # attribute of errors
 _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n; in a run, that of Ray's workers)",
     errno.ENFILE: "raise the limit of open files of the system (fs.file-max)",
@@ -59,15 +60,16 @@ def is_node_fault(error: BaseException) -> bool:
 
 def node_fault_in(error: BaseException) -> BaseException | None:
     """The error among this one and its causes that speaks of the machine; None if none does."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    # A RunError may have a full disk as its cause: that of the output, which all machines share.
-    while cause is not None and id(cause) not in seen and not isinstance(cause, RunError):
-        if _speaks_of_machine(cause):
-            return cause
-        seen.add(id(cause))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return None
+    return next((cause for cause in _with_causes(error) if _speaks_of_machine(cause)), None)
+
+
+def doubt_texts(error: BaseException) -> None:
+    """Judge an error and its causes by their kind and number alone from now on.
+
+    For errors of a store's client: their texts may quote a key, which a sample gives.
+    """
+    for cause in _with_causes(error):
+        setattr(cause, _DOUBTED, True)
 
 
 def as_node_fault(error: BaseException) -> NodeFault:
@@ -116,15 +118,29 @@ def check_handles() -> None:
         raise_if_node_fault(error)
 
 
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    # A RunError may have a full disk as its cause: that of the output, which all machines share.
+    while cause is not None and id(cause) not in seen and not isinstance(cause, RunError):
+        yield cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
 def _speaks_of_machine(error: BaseException) -> bool:
     if isinstance(error, NodeFault):
         return True
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
+    is_doubted = hasattr(error, _DOUBTED)
     if isinstance(error, FileNotFoundError):
-        return str(error.strerror).startswith(_NO_FOLDER)
+        has_words = str(error.strerror).startswith(_NO_FOLDER)
+        return has_words and not (is_doubted and _has_folder())
     text = str(error)
-    if isinstance(error, ImportError) or type(error) is OSError:
+    if type(error) is OSError:
+        return not is_doubted and error.errno is None and bool(_LOADER.search(text))
+    if isinstance(error, ImportError):
         return bool(_LOADER.search(text))
     is_decord = type(error).__module__.startswith("decord")
     if text in _NO_THREAD and (is_decord or type(error) is RuntimeError):
@@ -153,6 +169,14 @@ def _remedy(error: BaseException) -> str:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"{_FREE_SPACE} (now {_folder()})"
     return _REMEDIES.get(number or 0, _ANY_REMEDY)
+
+
+def _has_folder() -> bool:
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        return False
+    return True
 
 
 def _folder() -> str:

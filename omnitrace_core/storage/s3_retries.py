@@ -21,7 +21,7 @@ from botocore.parsers import ResponseParserError
 from omnitrace_core.addresses import scrub, shown_address
 from omnitrace_core.errors import ConfigError, StoreCredentials, StoreUnavailable
 from omnitrace_core.printable import printable
-from omnitrace_core.runtime.node_faults import check_handles, raise_if_node_fault
+from omnitrace_core.runtime.node_faults import check_handles, doubt_texts, raise_if_node_fault
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -100,6 +100,7 @@ async def with_retries(request: Callable[[], Awaitable[T]], address: str) -> T:
         except _NO_CREDENTIALS as error:
             raise StoreCredentials(f"{name}: {scrub(str(error))}; {_CREDENTIALS}") from error
         except Exception as error:
+            doubt_texts(error)
             raise_if_node_fault(error)
             if error_code(error) in _REFUSED:
                 raise StoreCredentials(

@@ -16,6 +16,7 @@ from omnitrace_core.errors import (
     StoreUnavailable,
 )
 from omnitrace_core.records import Part
+from omnitrace_core.runtime.node_faults import doubt_texts
 
 _MAX_REASON_CHARS = 400
 
@@ -31,7 +32,8 @@ def store_errors(part: Part) -> Iterator[None]:
     """
     name = media_name(part)
     try:
-        yield
+        with _doubting_texts():
+            yield
     except FileNotFoundError as error:
         raise MediaMissing(f"{name}: no such object") from error
     except ImportError as error:
@@ -56,6 +58,15 @@ def store_errors(part: Part) -> Iterator[None]:
             f"{name}: the store could not be read: {_reason(error)}; check the address, the "
             "store and its credentials"
         ) from error
+
+
+@contextmanager
+def _doubting_texts() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        doubt_texts(error)
+        raise
 
 
 def _reason(error: BaseException) -> str:

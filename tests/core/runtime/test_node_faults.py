@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from botocore.exceptions import EndpointConnectionError
 from omnitrace_core.errors import (
     DecoderError,
     MediaCorrupt,
+    MediaError,
     MediaMissing,
     NodeFault,
     RunError,
     StoreUnavailable,
 )
+from omnitrace_core.media.fetching.store_errors import store_errors
+from omnitrace_core.records import Part
 from omnitrace_core.runtime.node_faults import (
     as_node_fault,
     check_handles,
@@ -165,6 +169,51 @@ def test_temporary_files_are_the_machines_whatever_goes_wrong() -> None:
         raise _os_error(errno.EIO)
     with pytest.raises(StoreUnavailable), temporary_files():
         raise StoreUnavailable("no answer")
+
+
+NOT_LOADED = "cannot open shared object file: Too many open files"
+NO_FOLDER = "No usable temporary directory found in ['/tmp']"
+FROM_A_STORE: dict[str, tuple[Exception, bool]] = {
+    "key": (OSError(f"no object s3://b/{NOT_LOADED}"), False),
+    "key, by a cause": (_caused(ValueError("x"), OSError(f"s3://b/{NOT_LOADED}")), False),
+    "key and number": (OSError(errno.EIO, f"no object b/{NOT_LOADED}"), False),
+    "key as the reason": (FileNotFoundError(errno.ENOENT, NO_FOLDER), False),
+    "handles": (_os_error(errno.EMFILE), True),
+    "handles, by a cause": (_caused(ConnectionError("x"), _os_error(errno.EMFILE)), True),
+    "package": (ImportError(f"lib.so: {NOT_LOADED}"), True),
+}
+
+
+@pytest.mark.parametrize(("error", "is_machine"), FROM_A_STORE.values(), ids=FROM_A_STORE)
+def test_a_key_in_a_stores_error_is_no_fault_of_the_machine(
+    error: Exception, is_machine: bool
+) -> None:
+    with (
+        pytest.raises(MediaError) as caught,
+        store_errors(Part("image", uri="s3://b/a.png")),
+    ):
+        raise error
+    assert is_node_fault(caught.value) is is_machine
+
+
+def test_a_key_in_an_error_of_s3_is_no_fault_of_the_machine() -> None:
+    async def request() -> None:
+        raise OSError(f"s3://b/{NOT_LOADED}")
+
+    with pytest.raises(OSError, match="s3://b") as caught:
+        asyncio.run(with_retries(request, "s3://b/x"))
+    assert not is_node_fault(caught.value)
+
+
+def test_store_without_a_temporary_folder_blames_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client that caches: `tempfile` finds no folder while it reads."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(MediaMissing) as caught, store_errors(Part("image", uri="s3://b/a.png")):
+        tempfile.mkdtemp()
+    assert is_node_fault(caught.value)
 
 
 def _without_handles(check: Callable[[], None]) -> None:
