@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,23 +16,38 @@ _MAX_VALUE_CHARS = 1000
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _LINKS = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::|$))")
 _QUERY = re.compile(r"[?#]")
-_PORT = re.compile(r"[^@:]*:\d{0,5}")
+# What may follow `://` with a colon in it, and no secret: `host:port`, and ARNs of S3.
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]*\]|[^@:\[\]]*)(?::\d{0,5})?")
+_ARN = re.compile(r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d*:(?:accesspoint|outpost)")
+_CUT = re.compile(r"…(?:@[^@]*)?")  # what `plain_address` leaves
 # `user:word@` where no scheme stands before it, or one without slashes.
-_BARE_USER = re.compile(r"(?P<kept>(?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/@:\s]*:[^@\s]+@")
+_BARE_USER = re.compile(
+    r"(?!(?:[A-Za-z][A-Za-z0-9+.-]*:)?/*…@[^@]*$)"  # it is cut already
+    r"(?P<kept>(?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/@:\s]*:\S+@"
+)
+_WITHOUT_PORTS = ("s3", "s3a", "gs", "gcs", "hf", "adl", "oss")
 # In these the part before the @ is the container, which the address needs.
 _CONTAINERS = ("abfs", "abfss", "az", "oci")
 
 # In text of libraries: URLs, `user:word@`, headers and settings whose value is a secret. Each
 # expression is bounded, and begins where a word does, because a text may be megabytes of one word.
-_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,40}:/{1,3}[^\s'\"<>`]+")
-_USER_IN_TEXT = re.compile(r"(?<![^\s/@:'\"])[^\s/@:'\"]{1,100}:[^\s/@'\"]{1,200}@(?=[\w.-])")
+_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9][A-Za-z0-9+.-]{1,40}:/{1,3}[^\s'\"<>`]+")
+_USER_IN_TEXT = re.compile(
+    r"(?<![^\s/@:'\"])[^\s/@:'\"]{1,100}:(?!//)([^\s'\"]{1,200})@(?=[\w.-])([^\s'\"]*)"
+)
+_KEY_IN_TEXT = re.compile(r"(?s)-----BEGIN [A-Z ]{0,40}-----.*?(?:-----END [A-Z ]{0,40}-----|\Z)")
 _SECRET_IN_TEXT = re.compile(
-    r"(?i)\b((?:bearer|basic)\s+|[\w-]{0,40}(?:token(?!s)|secret|passw(?:or)?d|signature|credential"
-    r"|authorization|api[_-]?key|access[_-]?key)[\w-]{0,40}['\"]?\s{0,4}[=:]\s{0,4}['\"]?"
+    r"(?i)\b((?:bearer|basic|shared-?key(?:lite)?)\s+|sig['\"]?\s{0,4}=\s{0,4}['\"]?"
+    r"|[\w-]{0,40}(?:token(?!s)|secret|passw(?:or)?d|signature|credential|authorization"
+    r"|(?:api|access|account|shared|private)[_-]?key)[\w-]{0,40}['\"]?\s{0,4}[=:]\s{0,4}['\"]?"
     r"(?:bearer |basic )?)[^\s,;'\"}&\[(<]{6,}"
 )
 _MAX_SCRUBBED_CHARS = 100_000
-_SECRET_NAME = re.compile(r"(?i)token|secret|passw|credential|_key$|_key_id$|api_?key|sas$")
+_SECRET_NAME = re.compile(
+    r"(?i)token|secret|passw|credential|_key$|_key_id$|api_?key|sas$|connection_?string$"
+)
+# In strings of connections: `AccountName=x;AccountKey=y`.
+_KEY_OF_CONNECTION = re.compile(r"(?i)(?:key|signature|password)=([^;]+)")
 _SHORTEST_SECRET = 8
 
 
@@ -53,13 +67,18 @@ def plain_address(uri: str) -> str:
     """An address as the published tables hold it: without query, fragment and user part.
 
     This holds for every scheme and for each link of a chain; `user:word@` is also cut where no
-    scheme stands. A path without a scheme keeps its `?` and `#`, which names of files may contain;
-    so may names of objects, whose addresses are cut all the same, because a query may be a
-    signature.
+    scheme stands. A word may hold slashes and `@`, as the secret keys of S3 do: after a colon, all
+    up to the last `@` is cut. `…` stands where this may have cut a part of the path, too. A path
+    without a scheme keeps its `?` and `#`, which names of files may contain; so may names of
+    objects, whose addresses are cut all the same, because a query may be a signature.
     """
+    query = ""
     if "://" in uri or _SCHEME.match(uri):
-        uri = _QUERY.split(uri, maxsplit=1)[0]
-    return "::".join(map(_without_user, _LINKS.split(uri)))
+        uri, *rest = _QUERY.split(uri, maxsplit=1)
+        query = rest[0] if rest else ""
+    *links, last = _LINKS.split(uri)
+    # A word may hold ? and #: then the @ stands in what looks like a query.
+    return "::".join([*map(_without_user, links), _without_user(last, "@" in query)])
 
 
 def shown_address(uri: str) -> str:
@@ -70,26 +89,27 @@ def shown_address(uri: str) -> str:
     return f"{shown}?…" if was_cut else shown
 
 
-def _without_user(link: str) -> str:
+def _without_user(link: str, may_go_on: bool = False) -> str:
+    """A link without user and word. may_go_on: an `@` follows in what was cut from its end."""
     scheme, separator, rest = link.partition("://")
     if not separator:
         bare = _BARE_USER.match(link)
         return f"{bare['kept']}…@{link[bare.end() :]}" if bare else link
-    authority, slash, path = rest.partition("/")
-    if "@" in authority:
-        user, _, host = authority.rpartition("@")
-        if scheme.lower() in _CONTAINERS and ":" not in user:
-            return link
-        return f"{scheme}://{host}{slash}{path}"
-    # A word after a colon may hold slashes, as the secret keys of S3 do.
-    is_word = ":" in authority and not authority.startswith("arn:") and not _is_port(authority)
-    if is_word and "@" in path:
-        return f"{scheme}://{path.rpartition('@')[2]}"
+    # Without an authority, some clients take the first step of the path for it.
+    start = f"{scheme}://{'/' * (len(rest) - len(rest.lstrip('/')))}"
+    rest = rest.lstrip("/")
+    authority = rest.partition("/")[0]
+    if _CUT.fullmatch(rest) or _ARN.fullmatch(authority):  # it is cut already, or has no user
+        return link
+    user, at, place = rest.rpartition("@")
+    is_container = scheme.lower() in _CONTAINERS and ":" not in authority
+    if at and (":" in authority or ("@" in authority and not is_container)):
+        return f"{start}{'…@' if '/' in user or start[-3:] == '///' else ''}{place}"
+    is_place = _HOST_AND_PORT.fullmatch(authority) or is_container
+    if not is_place or (":" in authority and (may_go_on or scheme.lower() in _WITHOUT_PORTS)):
+        # A word whose @ is missing: it stands behind a ?, or the text was cut.
+        return f"{start}…"
     return link
-
-
-def _is_port(authority: str) -> bool:
-    return _PORT.fullmatch(authority) is not None
 
 
 def scrub(text: str) -> str:
@@ -103,8 +123,9 @@ def scrub(text: str) -> str:
         text = text[:_MAX_SCRUBBED_CHARS] + "…"
     for secret in _secrets_of_environment():
         text = text.replace(secret, "…")
+    text = _KEY_IN_TEXT.sub("…", text)
     text = _URL_IN_TEXT.sub(lambda found: _plain_in_text(found[0]), text)
-    text = _USER_IN_TEXT.sub("…@", text)
+    text = _USER_IN_TEXT.sub(_place_in_text, text)
     return _SECRET_IN_TEXT.sub(r"\1…", text)
 
 
@@ -119,6 +140,11 @@ def shown_text(text: str) -> str:
     return shown_address(text) if is_address else scrub(text)
 
 
+def _place_in_text(found: re.Match[str]) -> str:
+    """What follows `user:word@`; nothing if the `@` may stand in a query."""
+    return "…" if _QUERY.search(found[1]) else f"…@{found[2]}"
+
+
 def _plain_in_text(url: str) -> str:
     kept = url.rstrip(".,;:)]}")
     plain = plain_address(kept)
@@ -126,10 +152,18 @@ def _plain_in_text(url: str) -> str:
     return f"{plain}{mark}{url[len(kept) :]}"
 
 
-def _secrets_of_environment() -> Iterator[str]:
+def _secrets_of_environment() -> list[str]:
+    """Values that are secrets by the names of their variables; those that hold others first."""
+    found: set[str] = set()
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name) and "/" not in value[:1]:
-            yield value
+        if _SECRET_NAME.search(name) and not _is_existing_path(value):
+            found.update((value, *_KEY_OF_CONNECTION.findall(value)))
+    secrets = (secret for secret in found if len(secret) >= _SHORTEST_SECRET)
+    return sorted(secrets, key=len, reverse=True)
+
+
+def _is_existing_path(value: str) -> bool:
+    return value.startswith("/") and os.path.exists(value)
 
 
 def _shorten(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 
+from omnitrace_core.addresses import plain_address
 from omnitrace_core.base_options import is_utf8, text_problem
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.storage.files import S3_SCHEMES, is_chain, scheme_of
@@ -24,6 +25,7 @@ _SLASH_MISSING = re.compile(
     r"(file|local|memory|s3a?|gs|gcs|az|abfss?|adl|hdfs|webhdfs|https?|s?ftp|hf|github):(?!//)",
     re.I,
 )
+_HOST_AND_PORT = re.compile(r"arn:.+|[^:]+:\d{1,5}")
 _MARKS = ("::", "#", "?")
 
 
@@ -84,7 +86,9 @@ def name_problem(root: str, name: str) -> str | None:
 def _url_problem(url: str) -> str | None:
     scheme, _, rest = url.partition("://")
     place, _, key = rest.partition("/")
-    if "@" in place:
+    first = place or key.partition("/")[0]
+    has_colon = ":" in first and not _HOST_AND_PORT.fullmatch(place)
+    if "@" in first or (has_colon and "@" in key):
         return "a path must not hold credentials; set them in the environment"
     if not rest.strip("/"):
         return f"names no place after {scheme}://"
@@ -92,7 +96,7 @@ def _url_problem(url: str) -> str | None:
         return "ends with more than one slash"
     if is_on_s3(url):
         if not _BUCKET.fullmatch(place):
-            return f"{_shown(place)} is no name of a bucket"
+            return f"what follows {scheme}:// is no name of a bucket; give {scheme}://bucket/folder"
         if len(key.encode()) > _MAX_KEY_BYTES:
             return f"a key of {len(key.encode()):,} bytes; S3 has at most {_MAX_KEY_BYTES:,}"
     elif "::" in url:
@@ -116,5 +120,5 @@ def _local(path: str) -> str:
 
 
 def _shown(path: str) -> str:
-    shown = re.sub("(://)[^/]*@", r"\1…@", path)
+    shown = plain_address(path)
     return repr(shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…")

@@ -273,7 +273,7 @@ def with_plain_addresses(values: pa.Array) -> pa.Array:
 
 def _plain(addresses: pa.Array) -> pa.Array:
     """Most addresses have nothing to cut; they are not converted to Python."""
-    may_be_cut = pc.fill_null(pc.match_substring_regex(addresses, "[?#@]"), False)
+    may_be_cut = pc.fill_null(pc.match_substring_regex(addresses, "[?#@]|:.*:"), False)
     if not pc.any(may_be_cut).as_py():
         return addresses
     cut = [plain_address(address) for address in addresses.filter(may_be_cut).to_pylist()]
