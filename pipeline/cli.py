@@ -165,6 +165,8 @@ def _ingest(arguments: Arguments) -> int:
         print_text(f"does not read {printable(kind)}")
     for root in report.media_roots:
         print_text(f"a run may read media from {printable(root)}, which the shards name")
+    for root in report.unnamed_roots:
+        print_text(f"a run reads media from {printable(root)} only if media.allow lists it")
     return 0
 
 

@@ -63,12 +63,15 @@ class FullAddresses:
             raise
         except FileNotFoundError:
             self._gone = f"{self._uri}, which was traced, is gone; {_REMEDY}"
-        except (OSError, DamagedFile) as error:
+        # ImportError, ValueError: fsspec has no client for the address on this machine.
+        except (OSError, DamagedFile, ImportError, ValueError) as error:
             self._gone = f"{self._uri} cannot be read ({scrub(str(error))}); {_REMEDY}"
 
     def _read_group(self, row: int) -> None:
         with open_file(self._uri) as file, ParquetReader(file) as shard:
-            group = next(group for group in shard.groups if row < group.end)
+            group = next((group for group in shard.groups if row < group.end), None)
+            if group is None:
+                raise DamagedFile(f"it has no row {row}")
             columns = [name for name in shard.schema.names if name in SAMPLE.names]
             table = shard.read(group, columns)
         samples, _ = cast_to_sample_structs(table)

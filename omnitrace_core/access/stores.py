@@ -9,7 +9,7 @@ last the store that holds the object.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # Spellings of one kind of store.
@@ -22,6 +22,7 @@ _SERVERS = frozenset({"hdfs", "ftp", "sftp", "smb", "webhdfs"})
 _ARCHIVES = frozenset({"zip", "tar"})
 _CACHES = frozenset({"simplecache", "filecache", "blockcache"})
 STORES = _BUCKETS | _SERVERS
+_OBJECT_STORES = frozenset({"s3", "gs", "abfs", "hf", "memory", "oci", "oss"})
 _LISTABLE = STORES | _ARCHIVES | _CACHES
 # On the hub these may stand before namespace and name.
 _HUB_TYPES = frozenset({"models", "datasets", "spaces", "kernels", "buckets"})
@@ -32,7 +33,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _AUTHORITY = {
-    "s3": re.compile(rf"{_NAME}|arn:[A-Za-z0-9:._-]+"),
+    "s3": re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*|arn:[A-Za-z0-9:._-]+"),
     "abfs": re.compile(rf"[$]?{_NAME}(@{_NAME})?"),
     "oci": re.compile(rf"{_NAME}(@{_NAME})?"),
     "github": re.compile(rf"{_NAME}:{_NAME}@{_NAME}"),
@@ -97,6 +98,11 @@ def store_prefix(text: str) -> str:
     Raises:
         ValueError: it cannot be an entry.
     """
+    if _ANY_PARAMETER.search(text):
+        raise ValueError(
+            "an entry must not hold ? or #, after which a signature may stand; give the folder "
+            "above, and set credentials in the environment"
+        )
     first = text.partition("://")[0].lower()
     if first in ("http", "https"):
         raise ValueError("web addresses are not listed here; add the host to media.web_hosts")
@@ -122,28 +128,42 @@ def store_of(address: str) -> str | None:
     """The entry for all of the store that an address lies on: its bucket, container or server.
 
     On the Hugging Face hub: the repository, with its revision. None for local paths, web addresses,
-    chains, and what is not a valid address.
+    chains, and what does not begin with the valid name of a store; the path below it does not
+    matter.
     """
+    scheme, separator, rest = address.partition("://")
+    scheme = _SAME_SCHEME.get(scheme.lower(), scheme.lower())
+    if not separator or scheme not in STORES:
+        return None
+    authority, *segments = rest.rstrip("/").split("/")
+    n_segments = _n_store_segments(scheme, authority, segments)
+    if len(segments) < n_segments:
+        return None
     try:
-        links = _links(_without_slash(address))
+        (link,) = _links("/".join((f"{scheme}://{authority}", *segments[:n_segments])))
     except ValueError:
         return None
-    (link,) = links if len(links) == 1 else (None,)
-    if link is None:
-        return None
-    n_segments = _n_store_segments(link)
-    if len(link.segments) < n_segments:
-        return None
-    return _as_prefix(Link(link.scheme, link.authority, link.segments[:n_segments]))
+    return _as_prefix(link)
 
 
-def _n_store_segments(link: Link) -> int:
+def is_object_store(entry: str) -> bool:
+    """Whether an entry (in normal form) is one link, and lies in a bucket or a repository.
+
+    Such an entry names no server, and no cache or archive: requests go where those of the input go.
+    """
+    return entry.partition("://")[0] in _OBJECT_STORES and store_of(entry) is not None
+
+
+def _n_store_segments(scheme: str, authority: str, segments: Sequence[str]) -> int:
     """How many segments belong to the name of the store, besides the authority."""
-    if link.scheme == "hf":
-        return 2 if link.authority in _HUB_TYPES else 1
-    if link.authority.endswith(":accesspoint"):  # arn:...:accesspoint/name
+    if scheme == "hf":
+        n_name = 2 if authority in _HUB_TYPES else 1
+        # Revisions with slashes: refs/pr/3, refs/convert/parquet.
+        has_refs = len(segments) >= n_name and segments[n_name - 1].endswith("@refs")
+        return n_name + 2 if has_refs else n_name
+    if authority.endswith(":accesspoint"):  # arn:...:accesspoint/name
         return 1
-    return 3 if link.authority.endswith(":outpost") else 0
+    return 3 if authority.endswith(":outpost") else 0
 
 
 def _as_prefix(link: Link) -> str:

@@ -16,7 +16,7 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnitrace_core.access.stores import store_of, store_prefix
+from omnitrace_core.access.stores import is_object_store, store_of, store_prefix
 from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
@@ -46,7 +46,8 @@ class IngestReport:
 
     shards: their paths or URLs, in order. left_out: says what lies in SOURCE and was not read.
     media_roots: the addresses in stores that relative addresses of media start at. They are in the
-    shards' footers, and a run may read from them.
+    shards' footers, and a run may read from them. unnamed_roots: those on servers, which are not in
+    the footers, because a run reads from a server only if its config says so.
     """
 
     files_read: int
@@ -54,6 +55,7 @@ class IngestReport:
     shards: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     media_roots: tuple[str, ...] = ()
+    unnamed_roots: tuple[str, ...] = ()
 
 
 def ingest(
@@ -90,7 +92,8 @@ def ingest(
     target = Folder(dest)
     old_shards = _present_shards(target, files, overwrite)
     root = None if media_root is None else absolute_path(media_root)
-    media_roots = _media_roots(files, root)
+    roots = _media_roots(files, root)
+    media_roots = tuple(filter(is_object_store, roots))
     n_rows = 0
     written: list[str] = []
     try:
@@ -108,7 +111,8 @@ def ingest(
     if not n_rows:
         raise InputSchemaError(f"{source}: {len(files)} file(s) without a single record")
     shards = tuple(map(target.url, written))
-    return IngestReport(len(files), n_rows, shards, found.left_out, tuple(media_roots))
+    unnamed = tuple(entry for entry in roots if entry not in media_roots)
+    return IngestReport(len(files), n_rows, shards, found.left_out, media_roots, unnamed)
 
 
 def _present_shards(target: Folder, files: Iterable[InputFile], overwrite: bool) -> list[str]:
@@ -133,7 +137,15 @@ def _media_roots(files: Iterable[InputFile], root: str | None) -> list[str]:
     """The addresses in stores that relative addresses of media start at. Raises: ConfigError."""
     if root is not None:
         return [found for found in [store_root(root)] if found]
-    return sorted({store_prefix(file.folder) for file in files if store_of(file.folder)})
+    return sorted({entry for file in files if (entry := _entry_of(file.folder))})
+
+
+def _entry_of(folder: str) -> str | None:
+    """A folder as an entry of `media.allow`; all of its store if its name cannot be in one."""
+    try:
+        return store_prefix(folder) if store_of(folder) else None
+    except ValueError:
+        return store_of(folder)
 
 
 def _rows(files: Iterable[InputFile], root: str | None, inline: bool) -> Iterator[SampleRow]:

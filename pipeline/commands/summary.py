@@ -12,6 +12,7 @@ from omnitrace_core.printable import printable_message
 from pipeline.commands.terminal import Block, Table
 from pipeline.config import RunConfig
 from pipeline.planning.input_damage import ShardDamage
+from pipeline.planning.media_stores import store_warnings
 from pipeline.plurals import counted
 from pipeline.recuration.plan import Recuration
 from pipeline.retrying.state import Retry, chosen_rows, next_retry, rows_left_out
@@ -52,6 +53,7 @@ def plan_text(planned: PlannedRun, left_out: Sequence[str] = ()) -> str:
         f"writes  {identity.folder.root}",
     ]
     lines += [f"note    does not read {kind}" for kind in left_out]
+    lines += [f"warning {text}" for text in store_warnings(planned.config, planned.media_roots)]
     if repeats:
         lines.append(f"note    error rows for {counted(repeats, 'repeat')} of an earlier sample_id")
     unread = [item.group for shard in plan.shards for item in shard.unread_ids]

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnitrace_core.access.stores import store_of
 from omnitrace_core.errors import BackendError, ConfigError, InvalidSample
 from omnitrace_core.printable import json_printable, printable
 from omnitrace_core.records import Sample
 from omnitrace_core.samples.forms import ID_KEYS
 from omnitrace_core.samples.parse import parse_any, with_default_id
 from omnitrace_core.samples.values import shorten
-from pipeline.commands.input_files import find_files
+from pipeline.commands.input_files import InputFile, find_files
 from pipeline.commands.json_records import ParsedRecord
 from pipeline.commands.terminal import count, print_error, print_text
 from pipeline.config import RunConfig, make_config
@@ -92,9 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
     for kind in found.left_out:
         print_error(f"does not read {kind}")
     inputs = [(file.folder, record) for file in found.files for record in file.records()]
-    config = with_allowed_stores(
-        _config(arguments, overrides), [root for file in found.files for root in file.media_roots()]
-    )
+    config = _config(arguments, overrides)
+    if config.media.allow is None:
+        config = _with_stores(config, found.files)
     _check_output(arguments.output_path)
     records = trace_records(_tracer(arguments, config), inputs[: arguments.limit])
     failed = sum(record["status"] == "error" for record in records)
@@ -103,6 +104,16 @@ def run(arguments: argparse.Namespace) -> int:
         counts = f"{counted(len(records), 'sample')}, {counted(failed, 'error')}"
         print_text(f"{counts} -> {printable(arguments.output_path)}")
     return ExitCode.INCOMPLETE if failed else ExitCode.DONE
+
+
+def _with_stores(config: RunConfig, files: Sequence[InputFile]) -> RunConfig:
+    """The config with the stores of the files, and those that they name, in `media.allow`."""
+    own = {store for file in files if (store := store_of(file.url))}
+    named = {root for file in files for root in file.media_roots()}
+    for root in sorted(named):
+        if not root.startswith(tuple(own)):
+            print_error(f"warning: media may be read from {printable(root)}, which the file names")
+    return with_allowed_stores(config, own | named)
 
 
 def trace_records(

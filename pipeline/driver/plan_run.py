@@ -13,6 +13,7 @@ from omnitrace_core.tracing.signals import check_head_weights, load_signal
 from pipeline.config import RunConfig
 from pipeline.planning.identified_run import IdentifiedRun
 from pipeline.planning.input_shards import media_roots, scan_input
+from pipeline.planning.media_stores import check_input_store
 from pipeline.planning.model_files import check_model_files
 from pipeline.planning.plan import make_plan
 from pipeline.run_folder.checks.linked_folders import check_subfolders
@@ -36,9 +37,10 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
     config, identity = run.config, run.identity
     _check_places(config, identity.folder)
     check_subfolders(identity.folder)
+    check_input_store(config)
     _check_device(config)
     rules = _check_loadable(config)
-    scans = scan_input(run.listing)
+    scans = scan_input(run.listing, roots=config.media.allow is None)
     manifests = read_manifests(identity.folder, with_chunks=False)
     published = {name: manifest.number for name, manifest in manifests.items()}
     plan = make_plan(scans, identity.fingerprint, config.run.chunk_samples, published)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from omnitrace_core.errors import InputSchemaError
 from pipeline.planning.input_shards import InputListing, list_input, media_roots, scan_input
+from pipeline.planning.media_stores import store_warnings
 from pipeline.planning.plan import digest_inputs, make_plan
 from pipeline.plurals import counted
 from pipeline.run_folder.planned_run import PlannedRun
@@ -32,9 +33,12 @@ def with_present_input(planned: PlannedRun) -> PlannedRun:
     log.warning("the input changed since it was planned: %s", _changes(planned, listing.shards))
     numbers = {name: manifest.number for name, manifest in planned.manifests.items()}
     fingerprint, chunk_samples = planned.plan.fingerprint, planned.plan.chunk_samples
-    scans = scan_input(listing)
+    scans = scan_input(listing, roots=planned.config.media.allow is None)
+    roots = media_roots(scans)
+    for text in store_warnings(planned.config, set(roots) - set(planned.media_roots)):
+        log.warning("%s", text)
     plan = make_plan(scans, fingerprint, chunk_samples, numbers)
-    return replace(planned, plan=plan, media_roots=media_roots(scans))
+    return replace(planned, plan=plan, media_roots=roots)
 
 
 def is_planned(planned: PlannedRun, listing: InputListing) -> bool:

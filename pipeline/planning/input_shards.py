@@ -80,9 +80,12 @@ class InputListing:
     left_out: tuple[str, ...] = ()
 
 
-def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[ShardScan]:
+def scan_input(
+    listing: InputListing, budget_bytes: int = BUDGET_BYTES, *, roots: bool = True
+) -> list[ShardScan]:
     """Read every shard's footer and sample_id column, in the order of the shards' names.
 
+    roots: read the stores that the footers name, which do not count where `media.allow` is set.
     budget_bytes: memory for hashes of ids, as in `RepeatedIds`. Besides, memory grows by a
     `ShardScan` per shard and a `Duplicate` per repeated row.
 
@@ -94,7 +97,7 @@ def scan_input(listing: InputListing, budget_bytes: int = BUDGET_BYTES) -> list[
 
         def scan(numbered_name: tuple[int, str]) -> ShardScan:
             number, name = numbered_name
-            return _scan(folder, name, shards[name], number, ids)
+            return _scan(folder, name, shards[name], number, ids, roots)
 
         scans = list(prefetch_map(scan, enumerate(shards), SCAN_THREADS))
         return _with_duplicates(scans, *ids.repeats())
@@ -148,7 +151,9 @@ def _is_hidden(name: str) -> bool:
     return any(step.startswith(("_", ".")) for step in name.split("/"))
 
 
-def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedIds) -> ShardScan:
+def _scan(
+    folder: Folder, name: str, identity: str, number: int, ids: RepeatedIds, roots: bool
+) -> ShardScan:
     uri = folder.url(name)
     try:
         with folder.open(name) as file, ParquetReader(file) as shard:
@@ -156,7 +161,7 @@ def _scan(folder: Folder, name: str, identity: str, number: int, ids: RepeatedId
                 raise InputSchemaError(
                     f"{uri} cannot be read as samples: {'; '.join(problems)}; {REMEDY}"
                 )
-            media_roots = media_roots_of(shard.schema, uri)
+            media_roots = media_roots_of(shard.schema, uri) if roots else ()
             unread = tuple(_add_all_ids(shard, number, ids))
             n_rows = shard.n_rows
         # Else its ids would count under the identity of another version, which may come back.

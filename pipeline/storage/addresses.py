@@ -19,7 +19,7 @@ _SHOWN_CHARS = 100
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 4095
 _MAX_KEY_BYTES = 1024  # of S3
-_BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}|arn:.+")
+_BUCKET = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,254}|arn:.+")
 # `./` before one of these makes it a folder's name.
 _SLASH_MISSING = re.compile(
     r"(file|local|memory|s3a?|gs|gcs|az|abfss?|adl|hdfs|webhdfs|https?|s?ftp|hf|github):(?!//)",

@@ -53,3 +53,17 @@ def test_shard_that_is_not_the_one_that_was_traced(shard: Path, state: str) -> N
     assert f"{shard}" in (reason or "")
     assert said in (reason or "")
     assert "put the shard back, or run again" in (reason or "")
+
+
+@pytest.mark.parametrize("address", ["az://box/a.parquet", "unknown://box/a.parquet"])
+def test_shard_on_a_store_without_a_client(address: str) -> None:
+    """fsspec raises ImportError for one and ValueError for the other."""
+    uri, reason = FullAddresses(address, "1-2").find("a.parquet:3", 1, "https://h/a.wav")
+    assert uri == "https://h/a.wav"
+    assert f"{address} cannot be read" in (reason or "")
+
+
+def test_row_that_the_shard_has_not(shard: Path) -> None:
+    addresses = FullAddresses(str(shard), identity_at(str(shard)))
+    _, reason = addresses.find("a.parquet:4", 1, "https://h/a.wav")
+    assert "cannot be read (it has no row 4)" in (reason or "")

@@ -144,6 +144,9 @@ def test_invalid_addresses(address: str) -> None:
         ("s3://bucket//folder/", "empty steps"),
         ("s3://bucket/../other/", r"\.\."),
         ("s3://*/", "name of a bucket"),
+        ("s3://b/x?X-Amz-Signature=SECRET", r"must not hold \? or #"),
+        ("s3://b/x#SECRET", r"must not hold \? or #"),
+        ("zip://in#SECRET::s3://b/", r"must not hold \? or #"),
     ],
 )
 def test_entries_that_are_refused(entry: str, message: str) -> None:
@@ -171,6 +174,19 @@ def test_entries_in_normal_form() -> None:
         ("hf://a/b/c", "hf://a/b/"),
         ("hf://datasets/a", None),
         ("hf://models/a/b/c", "hf://models/a/b/"),
+        ("hf://datasets/a/b@refs/pr/3/c", "hf://datasets/a/b@refs/pr/3/"),
+        ("hf://a/b@refs/convert/parquet", "hf://a/b@refs/convert/parquet/"),
+        ("hf://datasets/a/b@refs/pr", None),
+        ("hf://datasets//b/c", None),
+        # Of the path only that matters which names the store.
+        ("s3://bucket/a//b", "s3://bucket/"),
+        ("gs://bucket/./a/../b", "gs://bucket/"),
+        ("s3://bucket/a?versionId=1", "s3://bucket/"),
+        ("s3://_bucket/a", "s3://_bucket/"),
+        ("hdfs:///a//b", "hdfs:///"),
+        ("s3://bucket?x/a", None),
+        ("s3://../a", None),
+        ("s3:///a", None),
         ("abfs://box@acc/a", "abfs://box@acc/"),
         (
             "s3://arn:aws:s3:us-east-1:1:accesspoint/x/k",

@@ -15,12 +15,15 @@ from omnitrace_core.access.stores import store_of
 from omnitrace_core.errors import ConfigError, InputSchemaError
 from pipeline.commands.ingest import ingest
 from pipeline.commands.input_files import find_files
+from pipeline.commands.summary import plan_text
 from pipeline.config import RunConfig, fingerprint
 from pipeline.driver.present_input import with_present_input
 from pipeline.planning.input_shards import list_input, scan_input
 from pipeline.planning.media_stores import (
     MEDIA_ROOTS,
+    check_input_store,
     media_root_metadata,
+    store_warnings,
     with_allowed_stores,
 )
 from stages.arrow.sample_schema import SAMPLE
@@ -107,9 +110,61 @@ def test_files_of_trace_allow_the_store_that_they_lie_on(folder: Path) -> None:
     assert file.media_roots() == ("s3://bucket/",)
 
 
-@pytest.mark.parametrize("written", ["", "{}", "[1]", '["https://h/"]', '["/etc/"]', '["s3://"]'])
+UNUSABLE = (
+    *("", "{}", "[1]", '["https://h/"]', '["/etc/"]', '["s3://"]', '["s3://b/?sig=SECRET"]'),
+    # Servers, caches, archives, and more than a repository of the hub.
+    *('["webhdfs://169.254.169.254:80"]', '["ftp://10.0.0.1/"]', '["sftp://internal:22"]'),
+    *('["hdfs://node:8020"]', '["hdfs:///"]', '["smb://host/"]', '["github://org:repo@main/"]'),
+    *('["filecache::s3://b"]', '["simplecache::s3://b"]', '["zip://::s3://b"]'),
+    *('["hf://datasets"]', '["hf://datasets/a"]', '["hf://datasets/a/b@refs/pr"]'),
+)
+
+
+@pytest.mark.parametrize("written", UNUSABLE)
 def test_metadata_that_cannot_be_used_is_refused(written: str, folder: Path) -> None:
     schema = SAMPLE.with_metadata({MEDIA_ROOTS: written})
     pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "input" / "z.parquet")
-    with pytest.raises(InputSchemaError, match=r"z\.parquet: its metadata omnitrace\.media_roots"):
+    with pytest.raises(
+        InputSchemaError, match=r"z\.parquet: its metadata omnitrace\.media_roots"
+    ) as caught:
         scan_input(list_input(str(folder / "input")))
+    assert "set media.allow to the stores that this run may read" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    # With the remedy.
+    scans = scan_input(list_input(str(folder / "input")), roots=False)
+    assert [scan.media_roots for scan in scans] == [()] * len(scans)
+
+
+def test_stores_that_only_the_shards_name_are_said(folder: Path) -> None:
+    roots = ["s3://bucket/x/", "s3://bucket-2/", "hf://datasets/a/b/"]
+    said = store_warnings(_config("s3://bucket/in"), roots)
+    assert ["hf://datasets/a/b/" in said[0], "s3://bucket-2/" in said[1], len(said)] == [1, 1, 2]
+    assert store_warnings(_config("s3://bucket/in", allow=["s3://bucket-2/"]), roots) == []
+    schema = SAMPLE.with_metadata(media_root_metadata(["s3://others/"]))
+    pq.write_table(pa.Table.from_pylist([], schema=schema), folder / "input" / "z.parquet")
+    text = plan_text(planned_run(config_for(folder)))
+    assert "\nwarning media may be read from s3://others/, which the input's shards name" in text
+
+
+@pytest.mark.parametrize("path", ["gs://_b/in", "hf://datasets/squad", "oss://-/in"])
+def test_input_whose_address_gives_no_default(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"set media\.allow"):
+        check_input_store(_config(path))
+    check_input_store(_config(path, allow=[]))
+    for other in ("in", "s3://_b//x/./y", "gs://b/p//x", "file:///data", "dask://x/y"):
+        check_input_store(_config(other))
+
+
+def test_roots_that_ingest_cannot_write(folder: Path) -> None:
+    chat = folder / "chat.jsonl"
+    chat.write_text(json.dumps({"id": "1", "messages": [{"role": "user", "content": "What?"}]}))
+    report = ingest(str(chat), str(folder / "input"), media_root="hdfs://node:8020/x")
+    assert (report.media_roots, report.unnamed_roots) == ((), ("hdfs://node:8020/x/",))
+    scan_input(list_input(str(folder / "input")))
+    with pytest.raises(ConfigError, match=r"must not hold \? or #") as caught:
+        ingest(str(chat), str(folder / "o"), media_root="s3://b/x?X-Amz-Signature=SECRET")
+    assert "SECRET" not in str(caught.value)
+    # A folder that no entry can name: all of its store.
+    odd = "memory://box/a?b"
+    fsspec.filesystem("memory").pipe_file("/box/a?b/chat.jsonl", chat.read_bytes())
+    assert ingest(f"{odd}/chat.jsonl", str(folder / "o")).media_roots == ("memory:///",)
