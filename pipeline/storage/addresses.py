@@ -96,7 +96,7 @@ def _url_problem(url: str) -> str | None:
         return "ends with more than one slash"
     if is_on_s3(url):
         if not _BUCKET.fullmatch(place):
-            return f"what follows {scheme}:// is no name of a bucket; give {scheme}://bucket/folder"
+            return f"what follows {scheme}:// is not the name of a bucket; give {scheme}://bucket/folder"
         if len(key.encode()) > _MAX_KEY_BYTES:
             return f"a key of {len(key.encode()):,} bytes; S3 has at most {_MAX_KEY_BYTES:,}"
     elif "::" in url:

@@ -268,7 +268,7 @@ def test_refused_credentials(
 
 
 def test_invalid_address(s3_folder: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="Invalid bucket name"):
+    with pytest.raises(ConfigError, match="is not the name of a bucket"):
         Folder("s3://not a bucket/x").names()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
     with pytest.raises(ConfigError, match="Invalid endpoint"):
