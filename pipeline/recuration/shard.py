@@ -16,7 +16,7 @@ from pipeline.run_folder.lease_file import Claim, check_claim
 from pipeline.run_folder.manifests import Manifest, manifest_name, read_manifest
 from pipeline.run_folder.publish import Confirm, write_shard_manifest
 from pipeline.run_folder.stored_run import StoredRun
-from pipeline.run_folder.stored_shard import read_shard
+from pipeline.run_folder.stored_shard import check_size, read_shard
 from pipeline.run_folder.table_files import ShardWriter, table_name, writing_shard
 from stages.arrow.table_schema import SCHEMA_VERSION
 from stages.full_addresses import FullAddresses
@@ -50,6 +50,10 @@ def recurate_shard(
         # An earlier driver wrote late; try again if the folder is still ours.
         confirm()
         return _recurate(recuration, shard, _report_nothing, claim, confirm)
+    except RunError:
+        # The files may be others because the run has published the shard again.
+        _check_unchanged(recuration.run, recuration.run.manifests[shard.name])
+        raise
 
 
 def _recurate(
@@ -70,11 +74,12 @@ def _recurate(
         # Samples that became errors must have no rows in traces/, so it cannot be copied.
         copied = []
         writer = _write(recuration, shard, tables, _report_nothing, confirm)
-    n_rows = writer.n_rows
+    n_rows, sizes = writer.n_rows, writer.sizes
     for name in copied:
         file = table_name(name, shard.number)
-        run.folder.copy(file, folder, confirm)
+        sizes[name] = run.folder.copy(file, folder, confirm)
         n_rows[name] = source.files[file]
+        check_size(run.folder, source, file, sizes[name])
     if copied:
         _check_unchanged(run, source)
     return write_shard_manifest(
@@ -82,6 +87,7 @@ def _recurate(
         shard,
         {name: n_rows[name] for name in tables},
         writer.errors,
+        sizes={name: sizes[name] for name in tables},
         totals=writer.totals,
         fingerprint=recuration.plan.fingerprint,
         chunk_samples=chunk_samples_of(run, source),

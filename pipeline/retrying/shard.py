@@ -45,7 +45,7 @@ def find_error_rows(folder: Folder, manifest: Manifest, choice: RetryChoice) -> 
     rows: list[int] = []
     attempts: list[int] = []
     n_rows = 0
-    with opened_table(folder, name) as file:
+    with opened_table(folder, name, manifest) as file:
         columns = ["status", "error_code", "attempts"]
         for batch in table_batches(file, folder.url(name), columns):
             found = zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
@@ -106,6 +106,7 @@ def publish_retried_shard(
         n_retried=len(errors.rows),
         n_mended=new_rows.n_ok,
         totals=files.totals,
+        sizes={table_name(table, number): size for table, size in files.sizes.items()},
     )
     replace_files(folder, old, manifest, confirm)
     confirm()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from omnitrace_core.errors import RunError
@@ -23,11 +23,12 @@ class Manifest:
 
     key: the plan's `Shard.key`; empty if the published files are not valid any more. by_code,
     by_stage: number of error rows of each code and of each stage. files: number of rows of each
-    published file. chunk_samples: rows of each chunk but the last, which may be shorter; 0 if
-    unknown. epoch: of the driver that published it; 0 if there was no lease. retry: number of the
-    last retry of its error rows; n_retried, n_mended: rows that it did again, and of these the ok
-    ones. replacement: set while the files are being replaced; `key` is empty then. totals: of the
-    shard's records; None if an older version published it.
+    published file. sizes: bytes of each published file as it was written; files that an older
+    version wrote are left out. chunk_samples: rows of each chunk but the last, which may be
+    shorter; 0 if unknown. epoch: of the driver that published it; 0 if there was no lease. retry:
+    number of the last retry of its error rows; n_retried, n_mended: rows that it did again, and of
+    these the ok ones. replacement: set while the files are being replaced; `key` is empty then.
+    totals: of the shard's records; None if an older version published it.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Manifest:
     n_mended: int = 0
     replacement: Replacement | None = None
     totals: Totals | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,12 @@ def _read(folder: Folder, name: str) -> Manifest | None:
 
 def _parse(content: dict[str, Any]) -> Manifest:
     """Raises: KeyError, TypeError."""
-    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
-    known = {field.name for field in fields(Manifest)}
+    known = {item.name for item in fields(Manifest)}
+    needed = {
+        item.name
+        for item in fields(Manifest)
+        if item.default is MISSING and item.default_factory is MISSING
+    }
     values = {key: content[key] for key in known & content.keys() | needed}
     if replacement := values.get("replacement"):
         values["replacement"] = Replacement(

@@ -87,6 +87,7 @@ def _publish(
         shard,
         files.n_rows,
         files.errors,
+        sizes=files.sizes,
         totals=files.totals,
         fingerprint=plan.fingerprint,
         chunk_samples=plan.chunk_samples,
@@ -105,6 +106,7 @@ def write_shard_manifest(
     n_rows: Mapping[str, int],
     errors: Mapping[tuple[str, str], int],
     *,
+    sizes: Mapping[str, int],
     totals: Totals,
     fingerprint: str,
     chunk_samples: int,
@@ -116,7 +118,8 @@ def write_shard_manifest(
 
     Before that, delete the shard's files in tables that the run does not keep.
 
-    n_rows: by table. errors: number of error rows by stage and code. totals: of the records.
+    n_rows, sizes: of the file of each table; bytes that are unknown are left out. errors: number of
+    error rows by stage and code. totals: of the records.
 
     Raises:
         FileExistsError: somebody else wrote the manifest since `confirm` was called.
@@ -146,6 +149,7 @@ def write_shard_manifest(
         chunk_samples=chunk_samples,
         epoch=epoch,
         totals=totals,
+        sizes={table_name(table, shard.number): size for table, size in sizes.items()},
     )
     write_manifest(folder, manifest, confirm)
     return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 
@@ -23,6 +24,7 @@ _BATCH_BYTES = 8 * 1024**2
 _READ_ROWS = 1024
 _READ_BYTES = 4 * 1024**2
 _AGAIN = "restore it, or delete it and its manifest in _manifests/ and run again"
+_CHANGED = "restore it, or repeat the command of the run, which does the shard again"
 
 
 def read_shard(
@@ -46,7 +48,7 @@ def read_shard(
         cursors = {}
         for name, wanted in columns.items():
             address = table_name(name, manifest.number)
-            file = stack.enter_context(opened_table(folder, address))
+            file = stack.enter_context(opened_table(folder, address, manifest))
             cursors[name] = _Cursor(file, folder.url(address), wanted)
         n_bytes = sum(cursor.n_bytes for cursor in cursors.values())
         fitting = min(max_samples, _BATCH_BYTES * manifest.n_rows // max(n_bytes, 1))
@@ -66,8 +68,12 @@ def read_shard(
 
 
 @contextmanager
-def opened_table(folder: Folder, name: str) -> Iterator[ParquetReader]:
-    """A published file. Raises: RunError if it is missing or its footer is damaged."""
+def opened_table(folder: Folder, name: str, manifest: Manifest) -> Iterator[ParquetReader]:
+    """A published file that its shard's manifest names.
+
+    Raises:
+        RunError: it is missing, its footer is damaged, or it is not the one that was written.
+    """
     try:
         file = folder.open(name)
     except FileNotFoundError as error:
@@ -75,6 +81,8 @@ def opened_table(folder: Folder, name: str) -> Iterator[ParquetReader]:
             f"{folder.url(name)} is missing, though its manifest names it; run again"
         ) from error
     with file:
+        check_size(folder, manifest, name, file.seek(0, os.SEEK_END))
+        file.seek(0)
         try:
             table = ParquetReader(file)
         except DamagedFile as error:
@@ -82,7 +90,25 @@ def opened_table(folder: Folder, name: str) -> Iterator[ParquetReader]:
                 f"{folder.url(name)} cannot be decoded: {error.message}; {_AGAIN}"
             ) from error
         with table:
+            if table.n_rows != manifest.files[name]:
+                raise RunError(
+                    f"{folder.url(name)} has {counted(table.n_rows, 'row')}, and its manifest "
+                    f"counts {manifest.files[name]}; {_CHANGED}"
+                )
             yield table
+
+
+def check_size(folder: Folder, manifest: Manifest, name: str, n_bytes: int) -> None:
+    """Check that a published file has as many bytes as were written, if its manifest has them.
+
+    Raises:
+        RunError: it has not.
+    """
+    written = manifest.sizes.get(name, n_bytes)
+    if written != n_bytes:
+        raise RunError(
+            f"{folder.url(name)} has {n_bytes} bytes, and {written} were written; {_CHANGED}"
+        )
 
 
 def table_batches(

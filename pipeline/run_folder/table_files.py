@@ -41,7 +41,7 @@ class ShardWriter:
     """Writes the files of one shard, to which its chunks are added in order.
 
     n_rows: by table. errors: number of error rows by stage and code. totals: of all records. They
-    are complete after `finish`.
+    are complete after `finish`. sizes: bytes of the file of each table, when all are complete.
     """
 
     def __init__(self, writers: dict[str, TableWriter]) -> None:
@@ -50,6 +50,7 @@ class ShardWriter:
         self._buffer_bytes = 0
         self.errors: Counter[tuple[str, str]] = Counter()
         self.totals = Totals()
+        self.sizes: dict[str, int] = {}
 
     @property
     def n_rows(self) -> dict[str, int]:
@@ -107,6 +108,7 @@ def writing_shard(
             shard = ShardWriter(writers)
             yield shard
             shard.finish()
+        shard.sizes = {name: path.stat().st_size for name, path in paths.items()}
 
 
 def rows_of_table(records: pa.Table, table: str) -> pa.Table:

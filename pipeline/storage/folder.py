@@ -213,8 +213,8 @@ class Folder:
 
     def copy(
         self, name: str, to: Folder, confirm: Callable[[], None] | None = None, as_name: str = ""
-    ) -> None:
-        """Copy a file to another folder, or to another name.
+    ) -> int:
+        """Copy a file to another folder, or to another name; returns the bytes of the copy.
 
         confirm: raises if we may not write; called after the download. If given, the copy replaces
         only the version that was there before. as_name: by default the same name.
@@ -224,8 +224,10 @@ class Folder:
         as_name = as_name or name
         with to.writing(as_name, if_version=to.version(as_name) if confirm else None) as copy:
             self._store.download(self._path(name), copy)
+            n_bytes = copy.stat().st_size
             if confirm:
                 confirm()
+        return n_bytes
 
     def delete(self, name: str) -> None:
         """Delete a file; a file that does not exist is ignored."""

@@ -21,6 +21,7 @@ from pipeline.run_folder.commit import CommittedChunk, commit_chunk
 from pipeline.run_folder.lease_file import Claim
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
+from pipeline.run_folder.published_files import list_published
 from pipeline.storage.folder import Folder
 from stages.arrow.chunk import sample_structs, with_rows
 from stages.arrow.table_schema import RECORD, SCHEMA_VERSION, TABLES
@@ -173,4 +174,6 @@ def assert_complete(planned: PlannedRun) -> None:
     assert planned.folder.tree(".partial") == []
     assert planned.folder.names("_parts") == []
     manifests = read_manifests(planned.folder)
+    written = {name: size for item in manifests.values() for name, size in item.sizes.items()}
+    assert written == list_published(planned.folder).tables
     assert sum(manifest.n_rows for manifest in manifests.values()) == len(ALL_ROWS)

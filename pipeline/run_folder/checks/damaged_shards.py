@@ -1,8 +1,8 @@
-"""Find published shards whose files are missing or hold other rows than their manifest says."""
+"""Find published shards whose files are missing or are not those that were written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -23,50 +23,85 @@ def invalidate_damaged_shards(
 ) -> dict[str, Manifest]:
     """The manifests, with an empty key for shards that have to be done again.
 
-    These are shards of which a file is missing, or that have a file which the manifest does not
-    name. If the run was finished and its files have changed since, then also shards with a file
-    that cannot be read or has another number of rows than its manifest says: that takes a read of
-    each file. Their manifests are written without their key, so that it is not forgotten if this
-    driver dies.
+    These are the shards that `only_whole` finds. If the run was finished and its files have changed
+    since, then also shards with a file that cannot be read or has another number of rows than its
+    manifest says: that takes a read of each file. The manifests of the latter are written without
+    their key, so that it is not forgotten if this driver dies.
 
     confirm: see `Folder.replace`.
     """
     found = list_published(folder)
-    manifests = invalidate_incomplete(manifests, found.tables)
     verdict = read_verdict(folder) or {}
-    if not verdict.get("finished") or verdict.get("files") == found.digest:
+    if verdict.get("finished") and verdict.get("files") == found.digest:
+        return _by_listing(manifests, found.tables)
+    manifests = only_whole(folder, manifests, found.tables)
+    if not verdict.get("finished"):
         return manifests
-
-    def has_its_rows(manifest: Manifest) -> bool:
-        return all(_n_rows(folder, name) == n_rows for name, n_rows in manifest.files.items())
-
-    valid = [manifest for manifest in manifests.values() if manifest.key]
-    for manifest, is_whole in zip(valid, prefetch_map(has_its_rows, valid, _READERS), strict=True):
-        if not is_whole:
-            manifests[manifest.shard] = replace(manifest, key="")
-            write_manifest(folder, manifests[manifest.shard], confirm)
+    for shard in _unreadable(folder, manifests, _all_files):
+        manifests[shard] = replace(manifests[shard], key="")
+        write_manifest(folder, manifests[shard], confirm)
     return manifests
 
 
-def invalidate_incomplete(
-    manifests: Mapping[str, Manifest], found: Iterable[str]
+def only_whole(
+    folder: Folder, manifests: Mapping[str, Manifest], found: Mapping[str, int]
 ) -> dict[str, Manifest]:
-    """The manifests, with an empty key where a shard's files are not those that its manifest names.
+    """The manifests, with an empty key where a shard's files are not those that it names.
 
-    Such a shard counts as not published, and is done again under its number.
+    Such a shard counts as not published, and is done again under its number. The files must be
+    exactly those of the manifest, each with the bytes that were written. Where an older version did
+    not record these, the number of rows in the footer is compared.
 
-    found: names of the published files.
+    found: bytes of each published file, by its name.
     """
-    by_label: dict[str, set[str]] = {}
-    for name in found:
+    checked = _by_listing(manifests, found)
+    for shard in _unreadable(folder, checked, _files_of_unknown_size):
+        checked[shard] = replace(checked[shard], key="")
+    return checked
+
+
+def _by_listing(manifests: Mapping[str, Manifest], found: Mapping[str, int]) -> dict[str, Manifest]:
+    by_label: dict[str, dict[str, int]] = {}
+    for name, size in found.items():
         label = name.partition("/")[2].removesuffix(".parquet")
-        by_label.setdefault(label, set()).add(name)
+        by_label.setdefault(label, {})[name] = size
+
+    def is_whole(manifest: Manifest) -> bool:
+        files = by_label.get(shard_label(manifest.number), {})
+        return files.keys() == manifest.files.keys() and all(
+            manifest.sizes.get(name, size) == size for name, size in files.items()
+        )
+
     return {
-        shard: manifest
-        if by_label.get(shard_label(manifest.number), set()) == manifest.files.keys()
-        else replace(manifest, key="")
+        shard: manifest if is_whole(manifest) else replace(manifest, key="")
         for shard, manifest in manifests.items()
     }
+
+
+def _unreadable(
+    folder: Folder,
+    manifests: Mapping[str, Manifest],
+    files_of: Callable[[Manifest], Mapping[str, int]],
+) -> list[str]:
+    """Names of valid shards with a file whose footer does not say as many rows as the manifest.
+
+    files_of: those that are read, with their numbers of rows.
+    """
+    valid = [item for item in manifests.values() if item.key and files_of(item)]
+
+    def has_its_rows(manifest: Manifest) -> bool:
+        return all(_n_rows(folder, name) == n for name, n in files_of(manifest).items())
+
+    whole = prefetch_map(has_its_rows, valid, _READERS)
+    return [item.shard for item, is_whole in zip(valid, whole, strict=True) if not is_whole]
+
+
+def _all_files(manifest: Manifest) -> Mapping[str, int]:
+    return manifest.files
+
+
+def _files_of_unknown_size(manifest: Manifest) -> Mapping[str, int]:
+    return {name: n for name, n in manifest.files.items() if name not in manifest.sizes}
 
 
 def _n_rows(folder: Folder, name: str) -> int:

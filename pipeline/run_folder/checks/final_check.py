@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.plurals import counted
-from pipeline.run_folder.checks.damaged_shards import invalidate_incomplete
+from pipeline.run_folder.checks.damaged_shards import only_whole
 from pipeline.run_folder.manifests import manifest_name, read_manifests
 from pipeline.run_folder.published_files import PublishedFiles, list_published
 from pipeline.run_folder.verdict import ExitCode, RunState, StopReason
@@ -25,17 +25,18 @@ class FinalCheck:
 def check_published(run: RunState) -> FinalCheck:
     """Compare what lies in the run's folder with what its driver published.
 
-    Each shard needs a manifest of its present key under its number, whose files are all there, and
-    the tables must hold no other file. Manifests that were removed, and files that others added,
-    are not put right here: the next run does their shards again, or deletes them.
+    Each shard needs a manifest of its present key under its number, whose files are all there, as
+    long as they were written, and the tables must hold no other file. Manifests that were removed,
+    and files that others changed or added, are not put right here: the next run does their shards
+    again, or deletes them.
 
-    `run.manifests` become those of the folder. Costs a read of each manifest, and a listing of them
-    and of each table.
+    `run.manifests` become those of the folder. Costs a read of each manifest, a listing of them
+    and of each table, and a read of the footers of files that an older version wrote.
     """
     manifests = read_manifests(run.folder, with_chunks=False)
     found = list_published(run.folder)
     run.manifests.clear()
-    run.manifests.update(invalidate_incomplete(manifests, found.tables))
+    run.manifests.update(only_whole(run.folder, manifests, found.tables))
     return FinalCheck(_problem(run, found), found.digest)
 
 
@@ -50,7 +51,7 @@ def _problem(run: RunState, found: PublishedFiles) -> StopReason | None:
         return StopReason(
             ExitCode.INCOMPLETE,
             f"published files or manifests of {counted(len(lost), 'shard')} ({_first(lost)}) were "
-            "removed, replaced or added while the run worked; the same command does them again",
+            "removed, changed or added while the run worked; the same command does them again",
         )
     ours = {name for shard in shards for name in run.manifests[shard.name].files}
     ours |= {manifest_name(shard.number) for shard in shards}

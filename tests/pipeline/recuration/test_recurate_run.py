@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,7 +20,7 @@ from pipeline.commands.summary import recuration_text
 from pipeline.driver.run import run
 from pipeline.recuration.plan import Recuration, plan_recuration
 from pipeline.recuration.recurate_run import run_recuration
-from pipeline.run_folder.manifests import read_manifests, write_manifest
+from pipeline.run_folder.manifests import read_manifest, read_manifests, write_manifest
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.stored_shard import read_shard
 from pipeline.run_folder.verdict import ExitCode, is_finished
@@ -363,7 +364,31 @@ def test_mixed_files_of_two_shards_are_an_error(
 ) -> None:
     folder = tmp_path / "run/spans"
     shutil.copy(folder / "shard-00001.parquet", folder / "shard-00000.parquet")
+    run = Folder(str(tmp_path / "run"))
+    manifest = read_manifest(run, 0)
+    assert manifest is not None
+    n_rows = pq.read_metadata(folder / "shard-00001.parquet").num_rows
+    files = {**manifest.files, "spans/shard-00000.parquet": n_rows}
+    write_manifest(run, replace(manifest, files=files, sizes={}), lambda: None)
     with pytest.raises(RunError, match=r"has rows of b\.parquet:0, which samples/ does not have"):
+        run_recuration(copied(), workers=1)
+
+
+@pytest.mark.parametrize("table", ["samples", "spans", "traces"])
+@pytest.mark.parametrize("sizes_known", [True, False])
+def test_source_whose_file_was_changed_is_refused(
+    copied: Callable[[], Recuration], tmp_path: Path, table: str, sizes_known: bool
+) -> None:
+    path = tmp_path / "run" / table / "shard-00000.parquet"
+    content = pq.read_table(path)
+    pq.write_table(content.slice(0, len(content) - 1), path)
+    said = rf"{table}/shard-00000\.parquet has \d+ bytes, and \d+ were written; restore it, or"
+    if not sizes_known:
+        run = Folder(str(tmp_path / "run"))
+        for manifest in read_manifests(run).values():
+            write_manifest(run, replace(manifest, sizes={}), lambda: None)
+        said = rf"{table}/shard-00000\.parquet has \d+ rows?, and its manifest counts \d+"
+    with pytest.raises(RunError, match=said):
         run_recuration(copied(), workers=1)
 
 

@@ -95,6 +95,7 @@ def assert_whole(folder: Folder, keys: Sequence[str] = ALL_ROWS) -> None:
         assert manifest.by_code == {code: codes.count(code) for code in codes}
         assert (manifest.n_error, manifest.n_rows) == (len(codes), len(of_shard))
         for name, count in manifest.files.items():
+            assert manifest.sizes[name] == len(folder.read(name))
             assert count == sum(
                 len(items)
                 for key, items in found[name.partition("/")[0]].items()

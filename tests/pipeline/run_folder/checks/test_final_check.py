@@ -113,9 +113,7 @@ def test_sweep_leaves_the_files_of_other_shards_alone(folder: Path) -> None:
 
     verdict = run(planned, work)
     assert verdict.exit_code == ExitCode.INCOMPLETE
-    assert "of 3 shards (a.parquet, b.parquet, c.parquet) were removed, replaced" in (
-        verdict.reason
-    )
+    assert "of 3 shards (a.parquet, b.parquet, c.parquet) were removed, changed" in (verdict.reason)
     assert row_keys(planned.folder) == ALL_ROWS
 
 
