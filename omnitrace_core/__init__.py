@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         FatalError,
         InputDamaged,
         InputSchemaError,
+        InputUnreadable,
         InternalError,
         InvalidSample,
         LeaseHeld,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         TraceError,
         UnknownName,
         UnknownPartType,
+        UnsupportedFile,
     )
     from omnitrace_core.options import (
         AsrOptions,
@@ -117,6 +119,7 @@ __all__ = [
     "HeatMap",
     "InputDamaged",
     "InputSchemaError",
+    "InputUnreadable",
     "InternalError",
     "InvalidSample",
     "Label",
@@ -172,6 +175,7 @@ __all__ = [
     "UnitOptions",
     "UnknownName",
     "UnknownPartType",
+    "UnsupportedFile",
     "Word",
     "__version__",
     "enable_transformers_vision",

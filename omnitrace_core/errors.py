@@ -7,6 +7,7 @@
     │   │   ├── DuplicateSampleId  duplicate_sample_id
     │   │   └── UnknownPartType    unknown_part_type
     │   ├── InputDamaged           input_damaged
+    │   ├── InputUnreadable        input_unreadable
     │   ├── MediaError             media_error
     │   │   ├── MediaMissing       media_missing
     │   │   ├── MediaDenied        media_denied
@@ -25,6 +26,7 @@
     │   └── Quarantined            quarantined
     ├── DamagedFile            a Parquet file, or a row group of it, cannot be decoded: its reader
     │                          raises or records another error, which names the file
+    │   └── UnsupportedFile    it may be intact, but is more than the reader can decode
     ├── InternalError          a bug of ours in another process: recorded with the code internal
     └── FatalError             this process or run cannot continue: re-raised, never recorded
         ├── ConfigError            a setting is wrong (exit code 2, before any work)
@@ -98,6 +100,12 @@ class InputDamaged(SampleError):
     """The row group of the input that holds the sample cannot be decoded."""
 
     code = "input_damaged"
+
+
+class InputUnreadable(SampleError):
+    """The row group of the input that holds the sample is more than the reader can decode."""
+
+    code = "input_unreadable"
 
 
 class MediaError(SampleError):
@@ -197,7 +205,21 @@ class Quarantined(SampleError):
 
 
 class DamagedFile(OmniTraceError):
-    """A Parquet file, or a row group of it, cannot be decoded; the message says why."""
+    """A Parquet file, or a row group of it, cannot be decoded; the message says why.
+
+    remedy: what its owner can do.
+    """
+
+    remedy: ClassVar[str] = "restore the file, or write it again"
+
+
+class UnsupportedFile(DamagedFile):
+    """What cannot be decoded is a limit of the reader (a codec, encryption, 2 GiB in a value)."""
+
+    remedy: ClassVar[str] = (
+        "the file may be intact, but is more than the reader can decode: write it again with "
+        "smaller values, in another codec or without encryption"
+    )
 
 
 class InternalError(OmniTraceError):

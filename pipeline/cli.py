@@ -208,25 +208,32 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _validate(arguments: Arguments) -> int:
     from pipeline.commands.summary import damage_text, media_warnings, plan_text
-    from pipeline.commands.validate import read_samples_of
+    from pipeline.commands.validate import damage_of_others, read_samples_of
     from pipeline.config import load_config
     from pipeline.driver.plan_run import check_writable, plan_run
     from pipeline.planning.identified_run import identify_run
+    from pipeline.planning.input_shards import UnreadableShards
     from pipeline.run_folder.verdict import ExitCode
 
     identified = identify_run(load_config(arguments.config, arguments.overrides))
-    planned = plan_run(identified)
+    try:
+        planned = plan_run(identified)
+    except UnreadableShards as error:
+        damaged = [] if arguments.quick else damage_of_others(identified.listing, error)
+        if damaged:
+            print_text(damage_text(damaged))
+        raise
     check_writable(planned.identity.output)
     damaged = [] if arguments.quick else read_samples_of(identified.listing)
     plan = plan_text(planned, identified.listing.left_out)
-    state = "is valid, but its input is damaged" if damaged else "is valid"
+    is_damaged = bool(damaged) or any(shard.unread_ids for shard in planned.plan.shards)
+    state = "is valid, but its input is damaged" if is_damaged else "is valid"
     print_text(f"{printable(arguments.config)} {state}\n{plan}")
     for warning in media_warnings(planned.resolved_config.media):
         print_text(f"warning {warning}")
     if damaged:
         print_text(damage_text(damaged))
-        return ExitCode.INCOMPLETE
-    return ExitCode.DONE
+    return ExitCode.INCOMPLETE if is_damaged else ExitCode.DONE
 
 
 def _run(arguments: Arguments) -> int:

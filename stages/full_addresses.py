@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from omnitrace_core.addresses import plain_address, scrub
 from omnitrace_core.errors import DamagedFile, StoreCredentials, StoreUnavailable
 from omnitrace_core.samples.rows import SampleRow
@@ -9,7 +11,6 @@ from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.input_columns import cast_to_sample_structs
 from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.python_values import python_values
-from stages.arrow.sample_schema import SAMPLE
 
 _REMEDY = (
     "the run's tables hold addresses without query and user part; put the shard back, or run again"
@@ -72,10 +73,11 @@ class FullAddresses:
             group = next((group for group in shard.groups if row < group.end), None)
             if group is None:
                 raise DamagedFile(f"it has no row {row}")
-            columns = [name for name in shard.schema.names if name in SAMPLE.names]
-            table = shard.read(group, columns)
-        samples, _ = cast_to_sample_structs(table)
-        self._rows = [_addresses(row) for row in python_values(samples)]
+            rows: list[list[str]] = []
+            for batch in shard.batches(group, ["messages"]):
+                samples, _ = cast_to_sample_structs(pa.Table.from_batches([batch]))
+                rows += [_addresses(found) for found in python_values(samples)]
+        self._rows = rows
         self._start, self._end = group.first_row, group.end
 
 

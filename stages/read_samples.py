@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -13,8 +13,10 @@ from omnitrace_core.errors import (
     DamagedFile,
     DuplicateSampleId,
     InputDamaged,
+    InputUnreadable,
     RunError,
     SampleError,
+    UnsupportedFile,
 )
 from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
@@ -131,23 +133,60 @@ def _read_rows(uri: str, rows: Sequence[int]) -> Rows:
             if not wanted:
                 continue
             try:
-                # Plain, because Arrow cannot take rows of views.
-                table = plain_table(shard.read(group, columns))
+                found = list(_rows_of(shard.batches(group, columns), group, wanted))
             except DamagedFile as error:
                 # Only whole row groups count: where one column is damaged, a row has no complete
                 # sample, and a damaged page may shift its column's rows against the others.
-                table = _ids_of(shard, group)
-                where = f"{shown_address(uri)}, {group}"
-                reason = InputDamaged(f"{where} cannot be decoded: {error.message}; {_RESTORE}")
+                found = list(_rows_of(_ids_of(shard, group).to_batches(), group, wanted))
+                reason = _lost(f"{shown_address(uri)}, {group}", error)
                 damaged.update((index, reason) for index in range(start, end))
-            if len(wanted) < group.n_rows:
-                # `take`, because a slice would keep the whole row group in memory.
-                table = table.take(pa.array([row - group.first_row for row in wanted]))
-            tables.append(table)
-    # Columns that the table of a damaged row group lacks become null.
-    promote = "default" if damaged else "none"
-    samples, misfits = cast_to_sample_structs(pa.concat_tables(tables, promote_options=promote))
+            tables += found
+    samples, misfits = _cast(tables)
     return samples, {**misfits, **damaged}
+
+
+def _rows_of(
+    batches: Iterable[pa.RecordBatch], group: RowGroup, rows: Sequence[int]
+) -> Iterator[pa.Table]:
+    """Those rows of a row group, in plain columns. batches: all of its rows."""
+    first_row, start = group.first_row, 0
+    for batch in batches:
+        end = bisect_left(rows, first_row + len(batch), start)
+        if start < end:
+            # Plain, because Arrow cannot take rows of views.
+            table = plain_table(pa.Table.from_batches([batch]))
+            if end - start < len(batch):
+                # `take`, because a slice would keep the whole batch in memory.
+                table = table.take(pa.array([row - first_row for row in rows[start:end]]))
+            yield table
+        first_row, start = first_row + len(batch), end
+
+
+def _lost(where: str, error: DamagedFile) -> SampleError:
+    """Why the rows of a row group are lost. where: it is."""
+    kind = InputUnreadable if isinstance(error, UnsupportedFile) else InputDamaged
+    # By the name of the code, because a file that is restored with its size and time counts as
+    # unchanged.
+    return kind(
+        f"{where} cannot be decoded: {error.message}; {error.remedy}, and run again with "
+        f"run.retry=[{kind.code}]"
+    )
+
+
+def _cast(tables: Sequence[pa.Table]) -> tuple[pa.StructArray, dict[int, SampleError]]:
+    """Tables as SAMPLE structs, with errors by index, as of `cast_to_sample_structs`.
+
+    One by one: together, the bytes of several may be more than Arrow puts into one column.
+    """
+    structs: list[pa.StructArray] = []
+    misfits: dict[int, SampleError] = {}
+    n_rows = 0
+    for table in tables:
+        found, wrong = cast_to_sample_structs(table)
+        misfits.update((n_rows + index, error) for index, error in wrong.items())
+        structs.append(found)
+        n_rows += len(found)
+    return structs[0] if len(structs) == 1 else pa.concat_arrays(structs), misfits
 
 
 def _ids_of(shard: ParquetReader, group: RowGroup) -> pa.Table:

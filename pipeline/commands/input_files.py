@@ -31,7 +31,6 @@ from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.plain_types import plain_table, plain_type
 from stages.arrow.sample_schema import SAMPLE
 
-_BATCH_ROWS = 64
 _READ = "read"
 _REFERENCE_KEYS = ("prompt", "question", "answer")  # of the paper's release
 
@@ -212,7 +211,7 @@ def _parquet_records(file: InputFile) -> Iterator[ParsedRecord]:
             yield from _records_of(ParquetReader(handle), file.url)
         except DamagedFile as exc:
             raise InputSchemaError(
-                f"{file.url} cannot be decoded: {exc.message}; restore the file, or leave it out"
+                f"{file.url} cannot be decoded: {exc.message}; {exc.remedy}, or leave it out"
             ) from exc
 
 
@@ -221,12 +220,12 @@ def _records_of(parquet: ParquetReader, url: str) -> Iterator[ParsedRecord]:
     for group in parquet.groups:
         index = group.first_row
         try:
-            for batch in parquet.batches(group, None, _BATCH_ROWS):
+            for batch in parquet.batches(group, None):
                 for row in plain_table(pa.Table.from_batches([batch])).to_pylist():
                     yield ParsedRecord(row, f"{url}, row {index}")
                     index += 1
         except DamagedFile as exc:
-            raise DamagedFile(f"{group}: {exc.message}") from exc
+            raise type(exc)(f"{group}: {exc.message}") from exc
 
 
 def _jsonl_records(file: InputFile) -> Iterator[ParsedRecord]:

@@ -23,6 +23,10 @@ from stages.records.table_columns import kept_tables
 from stages.settings_change import SettingsChange
 
 _MAX_SHOWN = 20  # damaged row groups
+_LIMITS = (
+    "; where a limit of the reader is named, the file may be intact: write it with smaller values, "
+    "in another codec or without encryption"
+)
 
 
 def config_text(config: RunConfig) -> str:
@@ -87,11 +91,12 @@ def damage_text(damaged: Sequence[ShardDamage]) -> str:
     lines = [
         f"damage  {counted(n_rows, 'sample')} in {counted(len(found), 'row group')} of "
         f"{counted(len(damaged), 'shard')} cannot be decoded; a run makes error rows of them. "
-        "Restore these files, or write them again:"
+        "Restore these files, or write them again"
+        f"{_LIMITS if any(item.is_unsupported for _, item in found) else ''}:"
     ]
     lines += [
         f"        {shown_address(uri)}, {item.group}, {counted(item.group.n_rows, 'sample')} lost: "
-        f"{item.reason}"
+        f"{item.reason}{' (a limit of the reader)' if item.is_unsupported else ''}"
         for uri, item in found[:_MAX_SHOWN]
     ]
     if len(found) > _MAX_SHOWN:

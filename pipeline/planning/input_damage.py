@@ -14,7 +14,6 @@ from stages.arrow.sample_schema import SAMPLE
 
 # Each holds a row group as it is stored, with its media.
 _THREADS = 4
-_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +52,17 @@ def _damage_of(folder: Folder, name: str) -> ShardDamage:
     try:
         with folder.open(name) as file, ParquetReader(file) as shard:
             columns = [column for column in shard.schema.names if column in SAMPLE.names]
-            tried = [(group, _reason(shard, group, columns)) for group in shard.groups]
+            tried = [_try(shard, group, columns) for group in shard.groups]
     except DamagedFile as error:
         raise InputSchemaError(f"{folder.url(name)} cannot be read: {error.message}") from error
-    damaged = [DamagedGroup(group, reason) for group, reason in tried if reason is not None]
-    return ShardDamage(folder.url(name), tuple(damaged))
+    return ShardDamage(folder.url(name), tuple(item for item in tried if item is not None))
 
 
-def _reason(shard: ParquetReader, group: RowGroup, columns: list[str]) -> str | None:
-    """Why a row group cannot be decoded; None if it can."""
+def _try(shard: ParquetReader, group: RowGroup, columns: list[str]) -> DamagedGroup | None:
+    """A row group that cannot be decoded; None if it can. It is read as a run reads it."""
     try:
-        for _ in shard.batches(group, columns, _BATCH_ROWS):
+        for _ in shard.batches(group, columns):
             pass
     except DamagedFile as error:
-        return error.message
+        return DamagedGroup.of(group, error)
     return None

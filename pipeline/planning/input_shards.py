@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 REMEDY = "`omnitrace ingest SOURCE DEST` writes shards that can be read"
 SCAN_THREADS = 8
 _MAX_SHOWN = 5  # damaged row groups of a shard, in the log
+_MAX_REFUSED = 20  # shards that a message names
 # A place in the input is one integer: the shard's number, then 40 bits for the row.
 _ROW_BITS = 40
 _ROW_MASK = (1 << _ROW_BITS) - 1
@@ -67,6 +68,15 @@ class ShardScan:
     media_roots: tuple[str, ...] = ()
 
 
+class UnreadableShards(InputSchemaError):
+    """Shards that cannot be read as samples; the message names them.
+
+    names: all of them, as in the listing.
+    """
+
+    names: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class InputListing:
     """The shards of the input, none of which is opened.
@@ -90,17 +100,39 @@ def scan_input(
     `ShardScan` per shard and a `Duplicate` per repeated row.
 
     Raises:
-        InputSchemaError: a shard cannot be read as samples.
+        UnreadableShards: some cannot be read as samples.
     """
     folder, shards = listing.folder, listing.shards
+    refused: dict[str, InputSchemaError] = {}
     with RepeatedIds(budget_bytes) as ids:
 
-        def scan(numbered_name: tuple[int, str]) -> ShardScan:
+        def scan(numbered_name: tuple[int, str]) -> ShardScan | None:
             number, name = numbered_name
-            return _scan(folder, name, shards[name], number, ids, roots)
+            try:
+                return _scan(folder, name, shards[name], number, ids, roots)
+            except InputSchemaError as error:
+                refused[name] = error
+                return None
 
-        scans = list(prefetch_map(scan, enumerate(shards), SCAN_THREADS))
+        found = list(prefetch_map(scan, enumerate(shards), SCAN_THREADS))
+        if refused:
+            raise _unreadable(refused)
+        scans = [item for item in found if item is not None]
         return _with_duplicates(scans, *ids.repeats())
+
+
+def _unreadable(refused: Mapping[str, InputSchemaError]) -> UnreadableShards:
+    """One error for all shards that are refused, by name."""
+    reasons = [refused[name].message for name in sorted(refused)]
+    text = reasons[0]
+    if len(reasons) > 1:
+        lines = reasons[:_MAX_REFUSED]
+        if left := len(reasons) - len(lines):
+            lines.append(f"and {counted(left, 'other')}")
+        text = "\n  ".join([f"{counted(len(reasons), 'shard')} cannot be read:", *lines])
+    error = UnreadableShards(text)
+    error.names = frozenset(refused)
+    return error
 
 
 def media_roots(scans: Sequence[ShardScan]) -> tuple[str, ...]:
@@ -191,7 +223,7 @@ def _add_all_ids(shard: ParquetReader, number: int, ids: RepeatedIds) -> Iterato
         try:
             column = shard.read(group, ["sample_id"]).column(0)
         except DamagedFile as error:
-            yield DamagedGroup(group, error.message)
+            yield DamagedGroup.of(group, error)
             continue
         first_row = group.first_row
         for chunk in column.chunks:

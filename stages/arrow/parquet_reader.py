@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,18 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnitrace_core.errors import DamagedFile
+from omnitrace_core.errors import DamagedFile, UnsupportedFile
 
+# Rows that are decoded together wherever samples are read, so that all commands find the same.
+READ_ROWS = 64
+_SHRINK = 8  # what a batch is divided by that is too large for Arrow
 _MAX_REASON_CHARS = 200
+# What Parquet's reader says of files that others can read; it has no type of its own for that.
+_UNSUPPORTED = re.compile(
+    r"not supported|unsupported|not (?:yet )?implemented|no support|decrypt|without codec|"
+    r"encrypted|support for codec",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +48,19 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class DamagedGroup:
-    """A row group that cannot be decoded, and what the reader says of it."""
+    """A row group that cannot be decoded, and what the reader says of it.
+
+    is_unsupported: it may be intact, but is more than the reader can decode.
+    """
 
     group: RowGroup
     reason: str
+    is_unsupported: bool = False
+
+    @classmethod
+    def of(cls, group: RowGroup, error: DamagedFile) -> DamagedGroup:
+        """A row group with the error that its decoding raised."""
+        return cls(group, error.message, isinstance(error, UnsupportedFile))
 
     def __str__(self) -> str:
         return f"{self.group}: {self.reason}"
@@ -52,6 +71,7 @@ class ParquetReader:
 
     A row group counts as damaged if the decoder refuses it. What the file object itself raises
     (a store that is away, a disk that fails) is raised unchanged: it says nothing of the content.
+    What is beyond the decoder (a codec, encryption, its 2 GiB per array) is an UnsupportedFile.
 
     metadata: the footer. schema: of the whole file. groups: all row groups with rows, in order.
     """
@@ -78,29 +98,59 @@ class ParquetReader:
 
         One at a time, because Arrow checks less when it reads several together.
 
-        Raises: DamagedFile: it cannot be decoded.
+        Raises:
+            UnsupportedFile: it is more than the decoder can do.
+            DamagedFile: it cannot be decoded.
         """
-        with self._decoding():
-            # Without threads: Arrow's I/O threads can outlive main and abort the process at exit.
-            table = self._file.read_row_group(
-                group.number, columns=columns and list(columns), use_threads=False
-            )
+        try:
+            with self._decoding():
+                # Without threads: Arrow's I/O threads can outlive main and abort at exit.
+                table = self._file.read_row_group(
+                    group.number, columns=columns and list(columns), use_threads=False
+                )
+        except UnsupportedFile:
+            return pa.Table.from_batches(list(self.batches(group, columns)))
         _check_number(len(table), group.n_rows)
         return table
 
     def batches(
-        self, group: RowGroup, columns: Sequence[str] | None, batch_size: int
+        self, group: RowGroup, columns: Sequence[str] | None, batch_size: int = READ_ROWS
     ) -> Iterator[pa.RecordBatch]:
-        """The rows of a row group, in batches. columns: None for all.
+        """The rows of a row group, in batches of at most `batch_size`. columns: None for all.
 
-        Raises: DamagedFile: it cannot be decoded.
+        Arrow decodes at most 2 GiB of a nested column together. Beyond that, the row group is read
+        again from the next row on, in smaller batches, down to single rows.
+
+        Raises:
+            UnsupportedFile: it is more than the decoder can do, even row by row.
+            DamagedFile: it cannot be decoded.
 
         Rows are known to be those that were written only when the last batch has come: a damaged
         page may shift the rows of its column against those of others.
         """
         n_rows = 0
+        batches = self._batches_from(n_rows, group, columns, batch_size)
+        while True:
+            try:
+                batch = next(batches, None)
+            except UnsupportedFile:
+                if batch_size == 1:
+                    raise
+                batch_size = max(1, batch_size // _SHRINK)
+                batches = self._batches_from(n_rows, group, columns, batch_size)
+                continue
+            if batch is None:
+                break
+            n_rows += len(batch)
+            yield batch
+        _check_number(n_rows, group.n_rows)
+
+    def _batches_from(
+        self, n_before: int, group: RowGroup, columns: Sequence[str] | None, batch_size: int
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a row group without the first `n_before`, which are decoded again."""
         with self._decoding():
-            # Without threads: Arrow's I/O threads can outlive main and abort the process at exit.
+            # Without threads, as above.
             batches = self._file.iter_batches(
                 batch_size,
                 row_groups=[group.number],
@@ -111,10 +161,11 @@ class ParquetReader:
             with self._decoding():
                 batch = next(batches, None)
             if batch is None:
-                break
-            n_rows += len(batch)
-            yield batch
-        _check_number(n_rows, group.n_rows)
+                return
+            left_out = min(n_before, len(batch))
+            n_before -= left_out
+            if left_out < len(batch):
+                yield batch.slice(left_out) if left_out else batch
 
     def __enter__(self) -> ParquetReader:
         return self
@@ -155,7 +206,15 @@ class ParquetReader:
                 raise
             # Some messages end with a full stop and a newline.
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise DamagedFile(reason[:_MAX_REASON_CHARS]) from error
+            kind = UnsupportedFile if _is_unsupported(error) else DamagedFile
+            raise kind(reason[:_MAX_REASON_CHARS]) from error
+
+
+def _is_unsupported(error: Exception) -> bool:
+    """Whether a file that others can read may raise this."""
+    if isinstance(error, pa.ArrowNotImplementedError | pa.ArrowCapacityError):
+        return True
+    return isinstance(error, OSError) and _UNSUPPORTED.search(str(error)) is not None
 
 
 def _check_number(found: int, expected: int) -> None:

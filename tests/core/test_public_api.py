@@ -67,6 +67,7 @@ ERRORS = {
     "FatalError",
     "InputDamaged",
     "InputSchemaError",
+    "InputUnreadable",
     "InternalError",
     "InvalidSample",
     "LeaseHeld",
@@ -96,6 +97,7 @@ ERRORS = {
     "TraceError",
     "UnknownName",
     "UnknownPartType",
+    "UnsupportedFile",
 }
 OTHERS = {"ChunkerConfig", "LayerView", "OmniTracer", "Signal", "__version__"}
 HEAVY = ("torch", "transformers", "spacy", "ray", "librosa", "pandas", "pyarrow", "decord")

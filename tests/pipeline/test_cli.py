@@ -13,7 +13,7 @@ import pytest
 from omnitrace_core.printable import PrintableFormatter
 from pipeline.cli import main
 from tests.pipeline.made_runs import write_input
-from tests.stages.damaged_files import damage, full_row, write_groups
+from tests.stages.damaged_files import break_footer, damage, full_row, write_groups
 
 HEAVY = (
     "ray",
@@ -113,11 +113,31 @@ def test_validate_reports_damaged_samples(
     assert f"{shard}, row group 2 (rows 4 to 5), 2 samples lost: " in printed
     # What the scan finds is said without reading the samples, too.
     found = "note    error rows for 2 samples in 1 row group whose sample_ids cannot be decoded"
-    for command in (["validate", "--quick", config], ["run", config, "--dry-run"]):
-        assert main(command) == 0
+    for command, code in ((["validate", "--quick", config], 4), (["run", config, "--dry-run"], 0)):
+        assert main(command) == code
         printed = capsys.readouterr().out
         assert found in printed
         assert "damage " not in printed
+        assert ("but its input is damaged" in printed) == (code == 4)
+
+
+@pytest.mark.parametrize("flags", [[], ["--quick"]])
+def test_validate_reports_all_that_is_damaged_at_once(
+    flags: list[str], config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [full_row(str(i)) for i in range(6)]
+    pages = write_groups(tmp_path / "input" / "b.parquet", rows, 2)
+    damage(pages, "messages", 2)
+    footers = [tmp_path / "input" / f"{name}.parquet" for name in ("0", "c", "d")]
+    for footer in footers:
+        break_footer(write_groups(footer, rows, 2))
+    assert main(["validate", *flags, config]) == 2
+    printed = capsys.readouterr()
+    assert "3 shards cannot be read:" in printed.err
+    for footer in footers:
+        assert f"{footer} is not a readable Parquet file" in printed.err
+    found = f"{pages}, row group 2 (rows 4 to 5), 2 samples lost: "
+    assert (found in printed.out) == (not flags)
 
 
 @pytest.mark.parametrize("verb", ["validate", "run"])

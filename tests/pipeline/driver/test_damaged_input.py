@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from random import Random
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from omnitrace_core.errors import InputSchemaError, RunError
+from omnitrace_core.errors import InputDamaged, InputSchemaError, InputUnreadable, RunError
+from pipeline.commands.ingest import ingest
 from pipeline.commands.inspect import inspect_sample
 from pipeline.commands.summary import damage_text, plan_text, verdict_blocks
 from pipeline.commands.terminal import plain
@@ -37,6 +39,8 @@ from tests.stages.damaged_files import (
 
 # Chunks of four rows, so that chunks span row groups and row groups span chunks.
 GROUP_ROWS, N_ROWS = 3, 9
+# A damaged page header may ask for an encoding that nobody has.
+LOST = (InputDamaged.code, InputUnreadable.code)
 
 
 def _write_input(folder: Path) -> Path:
@@ -77,6 +81,7 @@ def test_damaged_row_group_costs_its_rows(
             assert found["error_code"] == "input_damaged"
             assert found["message"].startswith(where)
             assert "restore the file" in found["message"]
+            assert "run again with run.retry=[input_damaged]" in found["message"]
             assert found["sample_id"] == ("" if no_ids else f"id{row}")
         else:
             assert (found["status"], found["sample_id"]) == ("ok", f"id{row}")
@@ -131,6 +136,56 @@ def test_restored_shard_is_done_again(tmp_path: Path) -> None:
     shard.write_bytes(whole)
     planned = planned_run(_config(tmp_path))
     assert run(planned, Worker(planned.folder)).by_code == {"duplicate_sample_id": 3}
+
+
+def test_shard_that_is_restored_with_its_time_is_done_by_a_retry(tmp_path: Path) -> None:
+    shard = _write_input(tmp_path)
+    whole, times = shard.read_bytes(), shard.stat()
+    damage(shard, "messages", 0)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    planned = planned_run(_config(tmp_path))
+    assert run(planned, Worker(planned.folder)).by_code["input_damaged"] == 3
+    shard.write_bytes(whole)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    planned = planned_run(_config(tmp_path))
+    assert run(planned, Worker(planned.folder)).by_code["input_damaged"] == 3
+    settings = {"chunk_samples": 4, "retry": ["input_damaged"]}
+    planned = planned_run(config_for(tmp_path, run=settings))
+    assert run(planned, Worker(planned.folder)).by_code == {"duplicate_sample_id": 3}
+
+
+def test_many_unreadable_shards_are_counted(tmp_path: Path) -> None:
+    for number in range(23):
+        (tmp_path / f"{number:02}.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(InputSchemaError) as raised:
+        scan_input(list_input(str(tmp_path)))
+    lines = raised.value.message.splitlines()
+    assert len(lines) == 22
+    assert lines[0] == "23 shards cannot be read:"
+    assert "00.parquet is not a readable Parquet file" in lines[1]
+    assert lines[-1].strip() == "and 3 others"
+
+
+def test_what_the_reader_cannot_decode_is_not_called_damaged(tmp_path: Path) -> None:
+    shard = _write_input(tmp_path)
+    # The footer names the codec of a column after its path: 1, Snappy; 3, LZO (both times two).
+    pieces = shard.read_bytes().split(b"\x05value\x15\x02")
+    assert len(pieces) == 4
+    before, *after = (b"\x05value\x15\x02".join(pieces[:2]), *pieces[2:])
+    shard.write_bytes(before + b"\x05value\x15\x06" + b"\x05value\x15\x02".join(after))
+    planned = planned_run(_config(tmp_path))
+    verdict = run(planned, Worker(planned.folder))
+    assert verdict.by_code == {"duplicate_sample_id": 3, "input_unreadable": 3}
+    lost = {row["row_key"]: row for row in rows(planned.folder, "samples")}["a.parquet:4"]
+    assert "LZO" in lost["message"]
+    assert "may be intact" in lost["message"]
+    assert "run.retry=[input_unreadable]" in lost["message"]
+    assert "restore" not in lost["message"]
+    text = damage_text(find_damage(list_input(str(tmp_path / "input"))))
+    assert f"{shard}, row group 1 (rows 3 to 5), 3 samples lost: " in text
+    assert "(a limit of the reader)" in text
+    with pytest.raises(InputSchemaError, match=r"LZO.* the file may be intact"):
+        ingest(str(shard), str(tmp_path / "out"))
 
 
 def test_damage_counts_among_the_errors_that_a_run_allows(tmp_path: Path) -> None:
@@ -222,7 +277,9 @@ def test_damage_of_any_kind_costs_row_groups_and_nothing_else(
         path.write_bytes(damaged_at_random(whole, chunks, random))
         found = _read(path)
         assert [row["row_key"] for row in found] == [row["row_key"] for row in expected]
-        lost = [i for i, row in enumerate(found) if _code(row) == "input_damaged"]
+        lost = [
+            i for i, row in enumerate(found) if _code(row) in ("input_damaged", "input_unreadable")
+        ]
         shards = find_damage(list_input(str(path)))
         damaged = [item.group for shard in shards for item in shard.groups]
         assert lost == [i for group in damaged for i in range(group.first_row, group.end)]
