@@ -52,6 +52,7 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/driver/test_present_input.py \
 	tests/pipeline/driver/test_schedules.py \
 	tests/pipeline/recuration/test_changed_source.py \
+	tests/pipeline/run_folder/checks/test_damaged_shards.py \
 	tests/pipeline/run_folder/checks/test_final_check.py \
 	tests/pipeline/run_folder/checks/test_linked_folders.py \
 	tests/pipeline/run_folder/test_stored_shard.py \
@@ -67,9 +68,12 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/pipeline/test_s3_run.py \
 	tests/pipeline/test_absurd_settings.py \
 	tests/pipeline/test_settings_yaml.py \
+	tests/pipeline/planning/test_input_shards.py \
+	tests/pipeline/planning/test_media_stores.py \
 	tests/pipeline/planning/test_shard_names.py \
 	tests/pipeline/commands/test_input_names.py \
 	tests/stages/arrow/test_input_columns.py \
+	tests/stages/arrow/test_parquet_reader.py \
 	tests/stages/arrow/test_plain_types.py \
 	tests/pipeline/storm/test_storm.py \
 	tests/stages/guards/test_attempts.py \
@@ -77,6 +81,7 @@ FAULTS := tests/core/media/isolation/test_isolated_decoder.py \
 	tests/stages/test_chunk_speech.py \
 	tests/stages/test_full_addresses.py \
 	tests/pipeline/recuration/test_positions.py \
+	tests/pipeline/recuration/test_recurate_run.py \
 	tests/stages/test_decode_media.py \
 	tests/stages/test_trace_decode.py
 faults: setup

@@ -102,9 +102,9 @@ def _link_to_another(path: Path) -> None:
 
 
 REFUSED: dict[Callable[[Path], None], str] = {
-    _link_to_nothing: r"is a link to nowhere, which is no folder; create that folder, or delete",
-    _link_to_itself: r"is a link to \S+, which is no folder",
-    _link_to_a_file: r"is a link to \S+a_file, which is no folder",
+    _link_to_nothing: r"is a link to nowhere, which is not a folder; create that folder, or delete",
+    _link_to_itself: r"is a link to \S+, which is not a folder",
+    _link_to_a_file: r"is a link to \S+a_file, which is not a folder",
     _file: r"is a file, and the run needs a folder of this name; delete the file",
     _link_to_its_parent: r"is a link to \S+, in which it lies; delete the link",
     _link_to_another: r"are the same folder, \S+: .*; give each a folder of its own",
