@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 import pyarrow as pa
 import pytest
@@ -29,7 +30,9 @@ def stage(table: pa.Table, error: Exception | None = None) -> int:
     return table.num_rows
 
 
-def test_fault_names_machine_stage_and_chunk() -> None:
+def test_fault_names_machine_stage_and_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other tests of this process may have joined a Ray.
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     assert stage(CHUNK) == 1
     with pytest.raises(NodeFault, match="Too many open files") as caught:
         stage(CHUNK, _sample_error())
