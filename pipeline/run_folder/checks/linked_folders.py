@@ -50,7 +50,7 @@ def _check_folder(path: Path) -> None:
         return
     if path.is_symlink():
         raise ConfigError(
-            f"{path} is a link to {os.readlink(path)}, which is not a folder; create that folder, or "
-            "delete the link"
+            f"{path} is a link to {os.readlink(path)}, which is not a folder; create that folder, "
+            "or delete the link"
         )
     raise ConfigError(f"{path} is a file, and the run needs a folder of this name; delete the file")
