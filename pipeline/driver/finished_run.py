@@ -27,7 +27,7 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
         RunError: verdict.json is not JSON, or the lease file is not a lease.
     """
     folder = run.identity.folder
-    check_subfolders(folder)
+    check_subfolders(folder, [run.config.input.path])
     verdict = _stored_verdict(folder)
     if verdict is None or not verdict.finished or verdict.inputs != run.inputs_digest:
         return None

@@ -36,7 +36,7 @@ def plan_run(run: IdentifiedRun) -> PlannedRun:
     """
     config, identity = run.config, run.identity
     _check_places(config, identity.folder)
-    check_subfolders(identity.folder)
+    check_subfolders(identity.folder, [config.input.path])
     check_input_store(config)
     _check_device(config)
     rules = _check_loadable(config)

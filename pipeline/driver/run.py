@@ -54,7 +54,7 @@ def run(
         LeaseLost: another driver took the run over.
         RunError: a stage failed, or rows were lost; what was committed stays and is not redone.
     """
-    check_subfolders(planned.folder)
+    check_subfolders(planned.folder, [planned.config.input.path])
     # A driver that has just taken the lease may be about to change what is published.
     nothing_left = not is_held(planned.folder) and is_finished(planned)
     nothing_left = nothing_left and not shards_to_retry(planned, next_retry(planned))

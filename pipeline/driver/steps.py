@@ -25,6 +25,7 @@ from pipeline.retrying.state import rows_of_retry, shards_to_retry
 from pipeline.retrying.work import RetriedShards
 from pipeline.run_folder.attempt_log import ATTEMPTS
 from pipeline.run_folder.checks.final_check import check_published
+from pipeline.run_folder.checks.own_files import own_files
 from pipeline.run_folder.checks.retired_numbers import RetiredNumbers
 from pipeline.run_folder.checks.stale_files import delete_stale_files
 from pipeline.run_folder.chunk_files import CHUNK_FILES, committed_chunks
@@ -180,7 +181,7 @@ class RunSteps:
             # Chunk files of other plans (changed shards, another chunk size), and all attempts.
             staged = [STAGED] if self.verdict_file.retry else []
             for leftover in (CHUNK_FILES, ATTEMPTS, *staged):
-                planned.folder.delete_folder(leftover, self.lease.confirm)
+                planned.folder.delete_folder(leftover, self.lease.confirm, own_files(leftover))
             check = check_published(planned)
             problem, files = check.problem, check.files
         if problem is None:

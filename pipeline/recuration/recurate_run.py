@@ -57,7 +57,7 @@ def run_recuration(
         return with_stored_times(_verdict(recuration), recuration.folder)
     folder = recuration.folder
     check_writable(folder, "DEST ")
-    check_subfolders(folder)
+    check_subfolders(folder, [recuration.config.input.path, recuration.run.folder.root])
     lease_s = recuration.config.run.lease_s
     with stopping_on_signals(), hold_lease(folder, lease_s, take_over=take_lease) as lease:
         recuration = with_present_source(recuration)

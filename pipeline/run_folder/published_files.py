@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from pipeline.planning.plan import number_of_label
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.storage.folder import Folder
 from stages.arrow.table_schema import TABLES
@@ -15,7 +16,8 @@ from stages.arrow.table_schema import TABLES
 class PublishedFiles:
     """Bytes of each file in the tables, and of each manifest, by their names in the run's folder.
 
-    Files that are still being written are left out.
+    In the tables, that is each Parquet file which some reader of the table would read: also below
+    subfolders, and with `.PARQUET`. Files that are still being written are left out.
     """
 
     tables: dict[str, int]
@@ -30,13 +32,30 @@ class PublishedFiles:
 
 def list_published(folder: Folder) -> PublishedFiles:
     """List them: on S3 one request for the manifests and for each table, per 1,000 files."""
-    manifests = _sizes(folder, MANIFESTS, ".json")
-    tables = {
-        name: size for table in TABLES for name, size in _sizes(folder, table, ".parquet").items()
-    }
+    manifests = _visible(MANIFESTS, folder.sizes(MANIFESTS, ".json"))
+    tables: dict[str, int] = {}
+    for table in TABLES:
+        found = folder.sizes(table, deep=True)
+        tables |= _visible(
+            table, {name: n for name, n in found.items() if name.lower().endswith(".parquet")}
+        )
     return PublishedFiles(tables, manifests)
 
 
-def _sizes(folder: Folder, subfolder: str, suffix: str) -> dict[str, int]:
-    found = folder.sizes(subfolder, suffix)
-    return {f"{subfolder}/{name}": size for name, size in found.items() if name[0] != "."}
+def number_of_file(name: str) -> int | None:
+    """Number of the shard whose manifest or published file this is; None for any other file.
+
+    name: in the run's folder.
+    """
+    place, _, file = name.partition("/")
+    label = file.removesuffix(".json" if place == MANIFESTS else ".parquet")
+    return None if label == file else number_of_label(label)
+
+
+def _visible(subfolder: str, found: dict[str, int]) -> dict[str, int]:
+    """The files that are not hidden, nor lie in a hidden folder, by their names in the run's."""
+    return {
+        f"{subfolder}/{name}": size
+        for name, size in found.items()
+        if not any(part.startswith(".") for part in name.split("/"))
+    }

@@ -9,6 +9,7 @@ are the ETag.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -89,9 +90,12 @@ class Folder:
         found = self._store.listing(self._path(folder), deep=False)
         return {name: identity for name, identity in found.items() if name.endswith(suffix)}
 
-    def sizes(self, folder: str = "", suffix: str = "") -> dict[str, int]:
-        """As `names`, each with its bytes; S3: one request per 1,000 files."""
-        found = self._store.sizes(self._path(folder))
+    def sizes(self, folder: str = "", suffix: str = "", *, deep: bool = False) -> dict[str, int]:
+        """As `names`, each with its bytes; S3: one request per 1,000 files.
+
+        deep: also of the files below, by their names in the folder.
+        """
+        found = self._store.sizes(self._path(folder), deep)
         return {name: size for name, size in sorted(found.items()) if name.endswith(suffix)}
 
     def tree(self, suffix: str) -> list[str]:
@@ -237,21 +241,30 @@ class Folder:
         """Delete files; files that do not exist are ignored. S3: 1,000 per request."""
         self._store.delete([self._path(name) for name in names])
 
-    def delete_folder(self, name: str, confirm: Callable[[], None] = lambda: None) -> None:
-        """Delete the files that are in a folder now, and the folder if no file is added meanwhile.
+    def delete_folder(
+        self,
+        name: str,
+        confirm: Callable[[], None] = lambda: None,
+        owned: re.Pattern[str] | None = None,
+    ) -> None:
+        """Delete the files that are in a folder now, and the folder if no file is left in it.
 
+        owned: only files of these names, and none below subfolders; by default all.
         confirm: raises if we may not delete; called after the listing, and then before each
         thousand files. So a process that is suspended after it deletes only files that were there
         before.
         """
         path = self._path(name)
-        files = self._store.files_below(path)
+        if owned is None:
+            files = self._store.files_below(path)
+        else:
+            files = [f"{path}/{file}" for file in self.names(name) if owned.fullmatch(file)]
         confirm()
         for start in range(0, len(files), _DELETE_BATCH):
             if start:
                 confirm()
             self._store.delete(files[start : start + _DELETE_BATCH])
-        self._store.delete_empty_folders(path)
+        self._store.delete_empty_folders(path, deep=owned is None)
 
 
 def open_store(root: str) -> tuple[Store, str]:

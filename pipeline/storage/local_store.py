@@ -149,11 +149,11 @@ class LocalStore(Store):
             found += [os.path.join(place, name) for name in (*files, *links)]
         return sorted(found)
 
-    def delete_empty_folders(self, path: str) -> None:
-        """Delete the folders below a path and the folder itself, as far as they are empty.
+    def delete_empty_folders(self, path: str, deep: bool) -> None:
+        """Delete a folder (deep: first the folders below it), as far as they are empty.
 
         A folder that is a link, or gets a file at this moment, stays.
         """
-        for place, _, _ in os.walk(path, topdown=False):
+        for place in [item[0] for item in os.walk(path, topdown=False)] if deep else [path]:
             with suppress(OSError):
                 os.rmdir(place)

@@ -46,9 +46,9 @@ class Store:
         """Identity of each file in a folder (deep: also below it), by its name in the folder."""
         return {name: identity_of(entry) for name, entry in self.entries(path, deep).items()}
 
-    def sizes(self, path: str) -> dict[str, int]:
-        """Bytes of each file directly in a folder, by its name."""
-        return {name: int(entry["size"]) for name, entry in self.entries(path, False).items()}
+    def sizes(self, path: str, deep: bool) -> dict[str, int]:
+        """Bytes of each file in a folder (deep: also below it), by its name in the folder."""
+        return {name: int(entry["size"]) for name, entry in self.entries(path, deep).items()}
 
     def entries(self, path: str, deep: bool) -> dict[str, Entry]:
         """The files in a folder (deep: also below it), by their names in the folder."""
@@ -144,8 +144,8 @@ class Store:
         """Paths of all files in a folder and below it; none if there is no such folder."""
         return [f"{path}/{name}" for name in self.listing(path, deep=True)]
 
-    def delete_empty_folders(self, path: str) -> None:
-        """Delete a folder and those below it if they are empty; no effect without folders."""
+    def delete_empty_folders(self, path: str, deep: bool) -> None:
+        """Delete a folder if it is empty (deep: also those below); no effect without folders."""
 
 
 def content_tag(content: bytes) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.plurals import counted
 from pipeline.run_folder.checks.damaged_shards import only_whole
 from pipeline.run_folder.manifests import manifest_name, read_manifests
-from pipeline.run_folder.published_files import PublishedFiles, list_published
+from pipeline.run_folder.published_files import PublishedFiles, list_published, number_of_file
 from pipeline.run_folder.verdict import ExitCode, RunState, StopReason
 
 _SHOWN = 3  # names in a message
@@ -55,7 +55,15 @@ def _problem(run: RunState, found: PublishedFiles) -> StopReason | None:
         )
     ours = {name for shard in shards for name in run.manifests[shard.name].files}
     ours |= {manifest_name(shard.number) for shard in shards}
-    if strange := (found.tables.keys() | found.manifests.keys()) - ours:
+    strange = (found.tables.keys() | found.manifests.keys()) - ours
+    if foreign := {name for name in strange if number_of_file(name) is None}:
+        return StopReason(
+            ExitCode.INCOMPLETE,
+            f"{counted(len(foreign), 'file')} that no run writes lie in {run.folder.root} "
+            f"({_first(foreign)}): whoever reads a whole folder gets their rows, too. They are not "
+            "deleted; move them elsewhere and run the same command again",
+        )
+    if strange:
         return StopReason(
             ExitCode.INCOMPLETE,
             f"{counted(len(strange), 'file')} that this run did not publish appeared in its folder "

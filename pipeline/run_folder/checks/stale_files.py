@@ -8,13 +8,15 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.planning.plan import Plan, Shard, number_of_label
+from pipeline.planning.plan import Plan, Shard
 from pipeline.run_folder.attempt_log import ATTEMPTS
+from pipeline.run_folder.checks.own_files import is_partial
 from pipeline.run_folder.checks.retired_numbers import RetiredNumbers
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.manifests import MANIFESTS, Manifest
 from pipeline.run_folder.publish import Confirm
+from pipeline.run_folder.published_files import number_of_file
 from pipeline.storage.folder import PARTIAL, Folder
 from stages.arrow.table_schema import TABLES
 
@@ -64,7 +66,8 @@ class _Found:
 
     numbers: number of the shard of each manifest and published file, manifests first: a manifest
     must not name files that are missing. without_manifest: published files whose shard has no
-    manifest. strays: files in the tables that belong to no shard, and temporary files.
+    manifest. strays: temporary files. Files of any other name are not the run's, and are left to
+    the last check of the run (`check_published`).
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -74,12 +77,10 @@ class _Found:
         self.numbers: dict[str, int] = {}
         self.strays: list[str] = []
         for name in (*listed, *files):
-            place, _, file = name.partition("/")
-            label = file.removesuffix(".json" if place == MANIFESTS else ".parquet")
-            number = None if label == file else number_of_label(label)
+            number = number_of_file(name)
             if number is not None:
                 self.numbers[name] = number
-            elif name.endswith((PARTIAL, ".parquet")):
+            elif is_partial(name.partition("/")[2]):
                 self.strays.append(name)
         with_manifest = {self.numbers[name] for name in listed if name in self.numbers}
         self.without_manifest = [
@@ -87,9 +88,10 @@ class _Found:
         ]
         for subfolder in (CHUNK_FILES, ATTEMPTS):
             names = folder.names(subfolder, suffix=PARTIAL)
-            self.strays += [f"{subfolder}/{name}" for name in names]
+            self.strays += [f"{subfolder}/{name}" for name in names if is_partial(name)]
         # Not those of the lease: a renewal may be about to rename one.
-        self.strays += [name for name in folder.names(suffix=PARTIAL) if LEASE not in name]
+        names = folder.names(suffix=PARTIAL)
+        self.strays += [name for name in names if is_partial(name) and LEASE not in name]
 
 
 def _empty(folder: Folder, name: str, schema: pa.Schema, confirm: Confirm) -> None:

@@ -122,7 +122,7 @@ def test_leftovers_of_killed_writers_are_deleted(folder: Path) -> None:
     stray = (
         "samples/.shard-00000.parquet.1f.partial",
         "spans/shard-00007.parquet",
-        "_parts/.x.partial",
+        "_parts/.x.1f.partial",
     )
     for name in stray:
         path = Path(planned.folder.root, name)

@@ -97,9 +97,9 @@ def _watching(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             steps.before(path)
             real_delete(store, [path])
 
-    def delete_folders(store: LocalStore, path: str) -> None:
+    def delete_folders(store: LocalStore, path: str, deep: bool) -> None:
         steps.before(path)
-        real_delete_folders(store, path)
+        real_delete_folders(store, path, deep)
 
     real_flush = disk.flush
 

@@ -51,7 +51,6 @@ DAMAGE: dict[str, Callable[[Folder], None]] = {
         "_manifests/shard-00000.json", *(f"{table}/shard-00000.parquet" for table in TABLES)
     ),
     "a file more": _add("spans/shard-00009.parquet"),
-    "another file more": _add("spans/mine.parquet"),
     "a table more": _add("heatmaps/shard-00000.parquet"),
 }
 del DAMAGE["a file of heatmaps"]
@@ -115,6 +114,38 @@ def test_sweep_leaves_the_files_of_other_shards_alone(folder: Path) -> None:
     assert verdict.exit_code == ExitCode.INCOMPLETE
     assert "of 3 shards (a.parquet, b.parquet, c.parquet) were removed, changed" in (verdict.reason)
     assert row_keys(planned.folder) == ALL_ROWS
+
+
+@pytest.mark.parametrize(
+    "name", ["samples/mine.parquet", "spans/copy.PARQUET", "traces/sub/deeper/shard-00009.parquet"]
+)
+def test_file_of_another_name_is_named_and_kept(folder: Path, name: str) -> None:
+    """A reader of the whole folder would read its rows; nobody but its owner may delete it."""
+    config = config_for(folder)
+    planned = planned_run(config)
+    assert run(planned, Worker(planned.folder)).exit_code == 0
+    planned.folder.write(name, planned.folder.read("spans/shard-00000.parquet"))
+    for _ in range(2):
+        assert finished_verdict(identify_run(config, lambda: DAY)) is None
+        again = planned_run(config)
+        verdict = run(again, Worker(again.folder))
+        assert verdict.exit_code == ExitCode.INCOMPLETE
+        assert f"({name}): whoever reads a whole folder gets their rows" in verdict.reason
+        assert "move them elsewhere" in verdict.reason
+        assert planned.folder.is_file(name)
+    planned.folder.delete(name)
+    again = planned_run(config)
+    assert run(again, Worker(again.folder)).exit_code == 0
+    assert_complete(again)
+
+
+def test_hidden_and_other_files_in_a_table_are_left_alone(folder: Path) -> None:
+    planned = planned_run(config_for(folder))
+    mine = ("samples/.mine.parquet", "samples/.sub/x.parquet", "spans/x.partial", "spans/notes.txt")
+    for name in mine:
+        planned.folder.write(name, b"mine")
+    assert run(planned, Worker(planned.folder)).exit_code == 0
+    assert all(planned.folder.read(name) == b"mine" for name in mine)
 
 
 def _empty_file(folder: Folder) -> None:

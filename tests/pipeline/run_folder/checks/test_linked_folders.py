@@ -58,19 +58,39 @@ def test_run_folder_that_is_a_link_works(folder: Path) -> None:
     assert finished_verdict(identify_run(planned.config, lambda: DAY)) is not None
 
 
-def test_link_in_the_folder_of_chunk_files_is_deleted_and_not_followed(folder: Path) -> None:
-    planned = planned_run(config_for(folder))
-    mine = folder / "mine"
-    mine.mkdir()
-    (mine / "file").write_text("kept")
-    parts = Path(planned.folder.root, "_parts")
-    parts.mkdir(parents=True)
-    (parts / "link").symlink_to(mine)
-    (parts / "deeper").mkdir()
-    (parts / "deeper" / "file").write_text("left over")
+OWN = {
+    "_parts": f"{'0f' * 16}.arrow",
+    "_attempts": f"{'0f' * 16}.trace_decode.json",
+    "_staged": "000001.shard-00000.samples",
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_files_of_others_behind_a_link_are_never_deleted(folder: Path, name: str) -> None:
+    config = config_for(folder)
+    planned = planned_run(config)
+    root, shared = Path(planned.folder.root), folder / "shared"
+    if name == "_staged":
+        # Staged files are deleted at the end of a retry.
+        assert run(planned, Worker(planned.folder, failing={"4": "oom"})).exit_code == 0
+        config = config_for(folder, run={"retry": "errors"})
+        planned = planned_run(config)
+    root.mkdir(parents=True, exist_ok=True)
+    write_input(shared, mine=["1"])
+    mine = ("mine.txt", f"deeper/{OWN[name]}", f"{OWN[name]}.old", "x.arrow", "x.partial")
+    for file in mine:
+        (shared / file).parent.mkdir(exist_ok=True)
+        (shared / file).write_text("mine")
+    (shared / "empty").mkdir()
+    (shared / "link").symlink_to(shared / "deeper")
+    before = set(shared.rglob("*"))
+    left_over = [shared / OWN[name], shared / f".{OWN[name]}.1f.partial"]
+    for path in left_over:
+        path.write_text("left over")
+    (root / name).symlink_to(shared)
     assert run(planned, Worker(planned.folder)).exit_code == 0
-    assert (mine / "file").read_text() == "kept"
-    assert not parts.exists()
+    assert set(shared.rglob("*")) == before
+    assert all((shared / file).read_text() == "mine" for file in mine)
 
 
 def _link_to_nothing(path: Path) -> None:
@@ -126,6 +146,49 @@ def test_other_links_and_files_are_refused_before_any_work(
     with pytest.raises(ConfigError, match=REFUSED[make]):
         run(planned, Worker(planned.folder))
     assert _all_below(planned) == before
+
+
+@pytest.mark.parametrize("name", ["_parts", "samples"])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("input", r"which is \S+input, and the run reads that; let it lead to a folder of its own"),
+        ("input/sub", r"which lies in \S+input, and the run reads that"),
+        ("holding", r"which contains \S+input, and the run reads that"),
+        ("other/_parts", r"which lies in the folder of another run, \S+other; let it lead to"),
+        ("other", r"which lies in the folder of another run, \S+other;"),
+        ("samples/sub", r"which lies in \S+samples, that is \S+samples; give each a folder"),
+    ],
+)
+def test_link_into_other_data_is_refused(folder: Path, name: str, target: str, said: str) -> None:
+    if (name, target) == ("samples", "samples/sub"):
+        pytest.skip("is a link to nothing")
+    place = folder / "holding"
+    place.mkdir()
+    (folder / "input").rename(place / "input")
+    (folder / "input").symlink_to(place / "input")
+    (folder / "input" / "sub").mkdir()
+    other = planned_run(config_for(folder, run={"id": "other"}))
+    assert run(other, Worker(other.folder)).exit_code == 0
+    planned = planned_run(config_for(folder, run={"id": "mine"}))
+    root = Path(planned.folder.root)
+    (root / "samples").mkdir(parents=True)
+    if name == "samples":
+        (root / "samples").rmdir()
+    places = {
+        "input": folder / "input",
+        "input/sub": folder / "input/sub",
+        "holding": place,
+        "other": Path(other.folder.root),
+        "other/_parts": Path(other.folder.root, "_parts"),
+        "samples/sub": root / "samples/sub",
+    }
+    places[target].mkdir(exist_ok=True)
+    (root / name).symlink_to(places[target])
+    before = _all_below(planned), sorted(os.listdir(folder / "input"))
+    with pytest.raises(ConfigError, match=said):
+        run(planned, Worker(planned.folder))
+    assert (_all_below(planned), sorted(os.listdir(folder / "input"))) == before
 
 
 def _all_below(planned: PlannedRun) -> list[str]:
