@@ -6,7 +6,8 @@ A round is a run in a new folder, with real driver processes that only lack Ray 
 worker responds to each sample with its text. For some seconds, up to three drivers at once are
 started (some with `--break-lease`, some that sleep or stop before they take the lease), killed,
 stopped past their lease and terminated. Meanwhile input shards are added, edited, dropped and
-brought back, and manifests, published files, chunk files and the verdict are removed. In a third
+brought back, and manifests, published files, chunk files and the verdict are removed,
+and published files truncated or replaced. In a third
 of the rounds, some rows fail and some drivers have `run.retry=errors`. Then the trouble ends, and
 plain drivers are started one after another until one is done; after rows that failed, also with
 `run.retry=errors`, and then none may be left that failed.
@@ -22,8 +23,8 @@ rows and the manifests. The rows have to be those of the input as it was at some
 its end. T is when its worker had done the last chunk, or when it took the lease if there was no
 chunk to do, or when it started if it found the run finished without taking the lease. Not judged is
 
-- a driver after whose T manifests or published files were removed: its last listing may have been
-  before that;
+- a driver after whose T manifests or published files were removed or damaged: its last listing was
+  perhaps before that;
 - a driver of which another one took the lease since, and one that found the run finished while
   another driver was alive;
 - while earlier drivers are alive: rows that are not in the input, and manifests. A suspended driver

@@ -17,6 +17,7 @@ from pipeline.storage.folder import PARTIAL, Folder
 from tests.pipeline.storm.corpus import ExpectedRow, Shards, expected_rows
 
 TABLES = ("samples", "spans", "traces")
+UNREADABLE = (OSError, pa.ArrowException, ValueError)  # raised by `take_snapshot`
 _SPANS_PER_ROW = 2  # of the worker
 _COLUMNS = {
     "samples": ["row_key", "sample_id", "error_code", "response"],

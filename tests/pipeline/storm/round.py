@@ -11,14 +11,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from pipeline.run_folder.chunk_files import CHUNK_FILES
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.verdict import VERDICT
 from pipeline.storage.folder import PARTIAL, Folder
 from tests.pipeline.storm.checks import (
     TABLES,
+    UNREADABLE,
     Problem,
     lease_state,
     leftover_problems,
@@ -28,6 +27,7 @@ from tests.pipeline.storm.checks import (
     verdict_problems,
 )
 from tests.pipeline.storm.corpus import Corpus
+from tests.pipeline.storm.damage import damage_files
 from tests.pipeline.storm.driver_main import FAILURE, DriverPlan
 from tests.pipeline.storm.drivers import Driver, Drivers
 from tests.pipeline.storm.script import INPUT_CHANGES, Event, write_script
@@ -94,7 +94,7 @@ class _Round:
         self._corpus = Corpus(Folder(f"{root}/input"), chance)
         self.drivers = Drivers(folder, self._on_end)
         self._failing = False  # whether workers may make rows fail
-        self._removed_at = 0.0  # end of the last removal of manifests or published files
+        self._removed_at = 0.0  # end of the last damage to manifests or published files
 
     def _write_config(self, root: str) -> None:
         model = self._folder / "model"
@@ -159,7 +159,11 @@ class _Round:
     def _check_end(self, failure: str | None) -> list[Problem]:
         """Report problems with what the last driver left; returns the files that are left over."""
         shards = self._corpus.present()
-        found = take_snapshot(self._output)
+        try:
+            found = take_snapshot(self._output)
+        except UNREADABLE as error:
+            self._report("end", [Problem("unreadable", repr(error))])
+            return []
         problems = row_problems(found, [shards], failure) + manifest_problems(found)
         self._report("end", problems + verdict_problems(found, len(shards)))
         return leftover_problems(found)
@@ -183,8 +187,8 @@ class _Round:
             # as it was in between (docs/guarantees.md).
             exact = not self.drivers.any_alive()
             return self._corpus.change(event.kind, event.pick, exact=exact)
-        if event.kind.startswith("remove"):
-            return self._remove(event)
+        if event.kind.startswith(("remove", "truncate", "replace")):
+            return self._damage(event)
         alive = self.drivers.alive
         if not alive:
             return False
@@ -218,8 +222,8 @@ class _Round:
         self._result.troubles.update(f"start, {what}" for what, value in told.items() if value)
         return True
 
-    def _remove(self, event: Event) -> bool:
-        what = event.kind.removeprefix("remove ")
+    def _damage(self, event: Event) -> bool:
+        how, _, what = event.kind.partition(" ")
         tables = TABLES if event.pick % 5 == 0 else [TABLES[event.pick // 5 % len(TABLES)]]
         places = {"manifests": [MANIFESTS], "parts": [CHUNK_FILES], "verdict": [VERDICT]}
         wanted = places.get(what, tables)
@@ -229,7 +233,7 @@ class _Round:
             return False
         if event.pick % 2:
             names = [names[event.pick % len(names)]]
-        self._output.delete_many(names)
+        damage_files(self._output, names, how)
         if what in ("manifests", "published"):
             self._removed_at = time.monotonic()
         return True
@@ -269,7 +273,7 @@ class _Round:
         try:
             found = take_snapshot(self._output)
             problems = row_problems(found, candidates, FAILURE) + manifest_problems(found)
-        except (OSError, pa.ArrowException, ValueError) as error:
+        except UNREADABLE as error:
             problems = [Problem("unreadable", repr(error))]
         if not self._had_run_alone(driver, epoch):
             return None

@@ -28,6 +28,8 @@ Kind = Literal[
     "remove published",
     "remove parts",
     "remove verdict",
+    "truncate published",
+    "replace published",
 ]
 TROUBLES: tuple[Kind, ...] = (
     "kill",
@@ -42,6 +44,8 @@ TROUBLES: tuple[Kind, ...] = (
     "remove published",
     "remove parts",
     "remove verdict",
+    "truncate published",
+    "replace published",
 )
 INPUT_CHANGES = ("add", "edit", "drop", "restore", "revert")
 
