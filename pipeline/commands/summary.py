@@ -15,6 +15,7 @@ from pipeline.planning.input_damage import ShardDamage
 from pipeline.planning.media_stores import store_warnings
 from pipeline.plurals import counted
 from pipeline.recuration.plan import Recuration
+from pipeline.retrying.first_run import retry_of_nothing
 from pipeline.retrying.state import Retry, chosen_rows, next_retry, rows_left_out
 from pipeline.run_folder.planned_run import PlannedRun
 from pipeline.run_folder.verdict import Verdict
@@ -75,6 +76,8 @@ def plan_text(planned: PlannedRun, left_out: Sequence[str] = ()) -> str:
         )
     if retry := next_retry(planned):
         lines[4:4] = _retry_lines(planned, retry)
+    if warning := retry_of_nothing(planned):
+        lines.append(f"warning {warning}")
     replaced = sum(manifest.replacement is not None for manifest in planned.manifests.values())
     if replaced:
         lines.append(

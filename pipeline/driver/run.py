@@ -12,6 +12,7 @@ from pipeline.driver.plan_run import check_writable
 from pipeline.driver.present_input import input_is_unchanged, with_present_input
 from pipeline.driver.steps import RunSteps
 from pipeline.driver.stop_signals import stopping_on_signals
+from pipeline.retrying.first_run import retry_of_nothing
 from pipeline.retrying.replace_files import finish_replacement
 from pipeline.retrying.state import next_retry, shards_to_retry
 from pipeline.run_folder.checks.damaged_shards import invalidate_damaged_shards
@@ -61,6 +62,8 @@ def run(
     if nothing_left and input_is_unchanged(planned):
         return with_stored_times(make_verdict(planned), planned.folder)
     check_writable(planned.identity.output)
+    if warning := retry_of_nothing(planned):
+        log.warning(warning)
     with (
         stopping_on_signals(),
         # Outside the lease, so that Ray shuts down after the verdict is written and the lease is
@@ -68,9 +71,10 @@ def run(
         ExitStack() as resources,
         hold_lease(planned.folder, planned.config.run.lease_s, take_over=take_lease) as lease,
     ):
+        # First, because the driver's time counts from then on.
+        verdict_file = VerdictFile(planned.folder, lease.epoch, lease.predecessor)
         retired = RetiredNumbers(planned.folder, lease.epoch, lease.confirm)
         planned = _with_present_manifests(with_present_input(planned), lease, retired)
-        verdict_file = VerdictFile(planned.folder, lease.epoch, lease.predecessor)
         retry = next_retry(planned)
         if is_finished(planned) and not shards_to_retry(planned, retry):
             return with_stored_times(make_verdict(planned), planned.folder)

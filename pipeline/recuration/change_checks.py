@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from omnitrace_core.asr import SpeechChunker, load_engine
 from omnitrace_core.errors import BackendError, ConfigError, UnknownName
 from omnitrace_core.options import TraceOptions
 from omnitrace_core.text.language import load_language_without_torch
 from pipeline.config import RunConfig
+from pipeline.from_json import from_json
 from pipeline.run_folder.manifests import MANIFESTS
 from pipeline.run_folder.stored_run import RUN_JSON, StoredRun
 from pipeline.storage.addresses import absolute_path, is_url
@@ -63,7 +65,7 @@ def check_dest(run: StoredRun, dest: Folder) -> None:
     if dest.is_file():
         raise ConfigError(f"DEST {dest.root!r} is a file; give a folder")
     try:
-        content = json.loads(dest.read(RUN_JSON))
+        content = from_json(dict[str, Any], json.loads(dest.read(RUN_JSON)))
     except FileNotFoundError:
         if any(dest.names(place) for place in (*TABLES, MANIFESTS)):
             raise ConfigError(
@@ -72,9 +74,11 @@ def check_dest(run: StoredRun, dest: Folder) -> None:
         return
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{dest.url(RUN_JSON)} is not JSON ({error}); delete the folder or give another"
+            f"{dest.url(RUN_JSON)} does not describe a run ({error}); delete the "
+            "folder or give another"
         ) from error
-    source = content.get("curated_from") or {}
+    source = content.get("curated_from")
+    source = source if isinstance(source, Mapping) else {}
     if (source.get("run_id"), source.get("run_date")) != (run.run_id, run.run_date):
         raise ConfigError(
             f"DEST {dest.root!r} holds the run {content.get('run_id')}, which was not curated from "

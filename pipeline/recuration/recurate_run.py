@@ -60,16 +60,18 @@ def run_recuration(
     check_subfolders(folder, [recuration.config.input.path, recuration.run.folder.root])
     lease_s = recuration.config.run.lease_s
     with stopping_on_signals(), hold_lease(folder, lease_s, take_over=take_lease) as lease:
+        verdict_file = VerdictFile(folder, lease.epoch, lease.predecessor)
         recuration = with_present_source(recuration)
         manifests = invalidate_damaged_shards(folder, read_manifests(folder), lease.confirm)
         recuration.manifests.clear()
         recuration.manifests.update(manifests)
-        return _drive(recuration, lease, workers or os.cpu_count() or 1)
+        return _drive(recuration, lease, verdict_file, workers or os.cpu_count() or 1)
 
 
-def _drive(recuration: Recuration, lease: Lease, workers: int) -> Verdict:
+def _drive(
+    recuration: Recuration, lease: Lease, verdict_file: VerdictFile, workers: int
+) -> Verdict:
     stopped = None
-    verdict_file = VerdictFile(recuration.folder, lease.epoch, lease.predecessor)
     try:
         _begin(recuration, lease, verdict_file)
         _work(recuration, lease, workers)

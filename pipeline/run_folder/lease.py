@@ -89,20 +89,21 @@ def acquire_lease(
         log.warning("%s: its writes are not conditional; run one driver at a time", folder.root)
     watched: tuple[str, float] | None = None
     us = this_process(ttl_s)
+    before: LeaseHolder | None = None
     while True:
         now = clock()
         found = read_lease(folder)
         if found is None:
-            us = replace(us, epoch=1)
+            us, before = replace(us, epoch=1, earlier=()), None
             if folder.create(LEASE, us.as_bytes()):
                 return Lease(folder, us, None, now, clock)
             continue
         holder, tag = found
         if holder.owner == us.owner:
             # We have it: our write was done, though its answer was lost.
-            return Lease(folder, holder, tag, now, clock)
+            return Lease(folder, holder, tag, now, clock, predecessor=before)
         if take_over or _is_free(holder) or _is_silent(watched, tag, now, holder.ttl_s):
-            us = replace(us, epoch=holder.epoch + 1, renewed_at=time.time())
+            us, before = us.taking_over_from(holder, time.time()), holder
             if (new_tag := folder.swap(LEASE, us.as_bytes(), tag)) is not None:
                 if not holder.released:
                     log.warning("took the lease of %s over from %s", folder.root, holder)

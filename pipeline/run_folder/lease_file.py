@@ -7,16 +7,18 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from omnitrace_core.errors import LeaseLost, RunError
+from pipeline.from_json import from_json
 from pipeline.storage.folder import Folder
 
 LEASE = "_lease.json"
 # How far apart two machines' clocks may be. A lease of another machine counts as abandoned when it
 # was last renewed longer ago than its time to live and this.
 _CLOCK_SKEW_S = 300.0
+_MAX_EARLIER = 200  # earlier holders in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,20 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldSpell:
+    """How long an earlier holder had the lease. Both times in seconds since 1970, by its clock."""
+
+    epoch: int
+    taken_at: float
+    renewed_at: float
+
+    @property
+    def seconds(self) -> float:
+        """From taking the lease to its last renewal or release."""
+        return max(0.0, self.renewed_at - self.taken_at)
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseHolder:
     """The content of the lease file.
 
@@ -35,7 +51,8 @@ class LeaseHolder:
     for each next one. machine: identifies the boot of the machine and the process namespace.
     started: when the process began, in ticks since that boot. Both are empty if the system does not
     provide them. renewed_at: seconds since 1970 by the holder's clock. released: the holder
-    no longer needs the lease.
+    no longer needs the lease. taken_at: when it took it; 0 in files of older versions. earlier: the
+    last holders before it, oldest first.
     """
 
     owner: str
@@ -47,6 +64,20 @@ class LeaseHolder:
     ttl_s: float
     renewed_at: float
     released: bool = False
+    taken_at: float = 0.0
+    earlier: tuple[HeldSpell, ...] = ()
+
+    def taking_over_from(self, holder: LeaseHolder, now: float) -> LeaseHolder:
+        """This holder as the next one after another. now: seconds since 1970."""
+        earlier = holder.spells[-_MAX_EARLIER:]
+        return replace(self, epoch=holder.epoch + 1, taken_at=now, renewed_at=now, earlier=earlier)
+
+    @property
+    def spells(self) -> tuple[HeldSpell, ...]:
+        """Of the last holders and of this one; without those of older versions."""
+        if not self.taken_at:
+            return self.earlier
+        return (*self.earlier, HeldSpell(self.epoch, self.taken_at, self.renewed_at))
 
     def as_bytes(self) -> bytes:
         """The JSON that is stored."""
@@ -68,8 +99,8 @@ def read_lease(folder: Folder) -> tuple[LeaseHolder, str] | None:
     except FileNotFoundError:
         return None
     try:
-        return LeaseHolder(**json.loads(content)), tag
-    except (ValueError, TypeError) as error:
+        return from_json(LeaseHolder, json.loads(content)), tag
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"{folder.url(LEASE)} is not a lease ({error}); if no other driver is running, "
             "delete it and run again"
@@ -111,6 +142,7 @@ def current_claim(folder: Folder) -> Claim:
 
 def this_process(ttl_s: float) -> LeaseHolder:
     """This process as the run's first holder, with a new owner."""
+    now = time.time()
     return LeaseHolder(
         owner=uuid.uuid4().hex,
         epoch=1,
@@ -119,7 +151,8 @@ def this_process(ttl_s: float) -> LeaseHolder:
         machine=_machine(),
         started=_process_start(os.getpid()) or "",
         ttl_s=ttl_s,
-        renewed_at=time.time(),
+        renewed_at=now,
+        taken_at=now,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from omnitrace_core.errors import RunError
+from pipeline.from_json import from_json
 from pipeline.planning.plan import shard_label
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
@@ -119,7 +120,7 @@ def _read(folder: Folder, name: str) -> Manifest | None:
         return _parse(json.loads(folder.read(name)))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(
             f"{folder.url(name)} is not a manifest ({error}); delete it and run again: "
             "its shard will be done again"
@@ -127,7 +128,7 @@ def _read(folder: Folder, name: str) -> Manifest | None:
 
 
 def _parse(content: dict[str, Any]) -> Manifest:
-    """Raises: KeyError, TypeError."""
+    """Raises: KeyError, ValueError, TypeError, AttributeError."""
     known = {item.name for item in fields(Manifest)}
     needed = {
         item.name
@@ -139,4 +140,4 @@ def _parse(content: dict[str, Any]) -> Manifest:
         values["replacement"] = Replacement(
             **{**replacement, "manifest": _parse(replacement["manifest"])}
         )
-    return Manifest(**{**values, "totals": totals_from_json(values.get("totals"))})
+    return from_json(Manifest, {**values, "totals": totals_from_json(values.get("totals"))})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.media_rules import MediaRules
 from pipeline.config import RunConfig, make_config
+from pipeline.from_json import from_json
 from pipeline.run_folder.manifests import Manifest, read_manifests
 from pipeline.run_folder.verdict import Verdict, n_finished_shards
 from pipeline.settings_yaml import Tree
@@ -62,10 +64,11 @@ def find_run(path: str) -> StoredRun:
     folder = _folder_of(path)
     where = folder.url(RUN_JSON)
     try:
-        content = json.loads(folder.read(RUN_JSON))
-        version, settings = int(content["schema_version"]), dict(content["config"])
-        names = [str(content[key]) for key in ("run_id", "run_date", "fingerprint")]
-        rules = MediaRules(**content["media_rules"]) if content.get("media_rules") else None
+        content = from_json(dict[str, Any], json.loads(folder.read(RUN_JSON)))
+        version = from_json(int, content["schema_version"])
+        settings = from_json(dict[str, Any], content["config"])
+        names = [from_json(str, content[key]) for key in ("run_id", "run_date", "fingerprint")]
+        rules = from_json(MediaRules | None, content.get("media_rules") or None)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where} does not hold the settings of a run ({error!r})") from error
     if version > SCHEMA_VERSION:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from omnitrace_core.errors import (
     ConfigError,
@@ -17,7 +17,9 @@ from omnitrace_core.errors import (
     RunError,
     UnknownName,
 )
+from pipeline.from_json import from_json
 from pipeline.planning.plan import Plan, Shard
+from pipeline.run_folder.earlier_times import earlier_times
 from pipeline.run_folder.lease_file import LeaseHolder
 from pipeline.run_folder.manifests import Manifest
 from pipeline.run_folder.published_files import list_published
@@ -235,7 +237,8 @@ class VerdictFile:
     retry, retry_of: the last retry, which stays in the verdict unless the driver begins another
     one and sets them.
 
-    predecessor: the holder of the lease before this driver, which may have been killed.
+    predecessor: the holder of the lease before this driver. It and those before it may have been
+    killed.
     """
 
     def __init__(self, folder: Folder, epoch: int, predecessor: LeaseHolder | None = None) -> None:
@@ -245,10 +248,7 @@ class VerdictFile:
         self.stopped_early = bool(stored.get("stopped_early"))
         self.retry = int(stored.get("retry") or 0)
         self.retry_of = [str(name) for name in stored.get("retry_of") or ()]
-        # The predecessor may have ended before it wrote a verdict; then this one is of another.
-        wrote = predecessor is not None and predecessor.epoch == stored.get("epoch")
-        killed_at = predecessor.renewed_at if predecessor is not None and wrote else None
-        self._clock = RunClock(times_from_json(stored.get("times")), killed_at)
+        self._clock = RunClock(earlier_times(stored, predecessor))
 
     @property
     def started_at(self) -> str:
@@ -301,14 +301,22 @@ class VerdictFile:
 
 
 def read_verdict(folder: Folder) -> dict[str, Any] | None:
-    """The fields of verdict.json; None if there is none. Raises: RunError if it is not JSON."""
+    """The fields of verdict.json; None if there is none. Raises: RunError if it is not valid."""
     try:
-        verdict: dict[str, Any] = json.loads(folder.read(VERDICT))
+        content = from_json(dict[str, Any], json.loads(folder.read(VERDICT)))
+        # Another version's verdict may lack fields, or have more; times and totals are read apart.
+        for name, kind in get_type_hints(Verdict).items():
+            if name in content and name not in ("times", "totals"):
+                content[name] = from_json(kind, content[name], name)
+        times_from_json(content.get("times"))
+        totals_from_json(content.get("totals"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise RunError(f"{folder.url(VERDICT)} is not JSON ({error}); delete it") from error
-    return verdict
+    except (ValueError, RecursionError) as error:
+        raise RunError(
+            f"{folder.url(VERDICT)} is not a verdict ({error}); delete it and run again"
+        ) from error
+    return content
 
 
 def with_stored_times(verdict: Verdict, folder: Folder) -> Verdict:

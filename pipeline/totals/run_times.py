@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+
+from pipeline.from_json import from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,31 +31,29 @@ class RunTimes:
 
 
 def times_from_json(content: object) -> RunTimes | None:
-    """Times as `dataclasses.asdict` stores them; None if they are missing or of another form."""
+    """Times as `dataclasses.asdict` stores them; None if they are missing or of another form.
+
+    Raises:
+        ValueError: one of them has a wrong type.
+    """
     if not isinstance(content, Mapping) or content.keys() != {f.name for f in fields(RunTimes)}:
         return None
-    return RunTimes(**content)
+    return from_json(RunTimes, content)
 
 
 class RunClock:
     """Measures how long this driver works, and adds the time of the earlier ones.
 
-    earlier: what the last driver stored; None if there was none, or if an older version wrote it.
-    killed_at: when that driver last renewed its lease, in seconds since 1970; None if unknown.
+    earlier: of the drivers before this one; None if there was none, or only of older versions.
     """
 
     def __init__(
-        self,
-        earlier: RunTimes | None,
-        killed_at: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, earlier: RunTimes | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock, self._begun = clock, clock()
         now = utc_now()
-        times = RunTimes(started_at=now, n_drivers=0) if earlier is None else earlier
+        times = RunTimes(started_at=now) if earlier is None else earlier
         self._earlier_s = times.wall_s
-        if earlier is not None and earlier.ended_at is None and killed_at is not None:
-            self._earlier_s += _seconds_between(earlier.driver_started_at, killed_at)
         self._times = replace(times, driver_started_at=now, n_drivers=times.n_drivers + 1)
 
     def going_on(self) -> RunTimes:
@@ -72,12 +73,17 @@ class RunClock:
 
 def utc_now() -> str:
     """The time in UTC, ISO 8601 with seconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return utc_time(time.time())
 
 
-def _seconds_between(started_at: str, ended_s: float) -> float:
+def utc_time(seconds: float) -> str:
+    """The time in UTC, ISO 8601 with seconds. seconds: since 1970."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def seconds_since_1970(text: str) -> float:
+    """The time of a text as `utc_time` makes it; infinity if it is none."""
     try:
-        started_s = datetime.datetime.fromisoformat(started_at).timestamp()
+        return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError:
-        return 0.0
-    return max(0.0, ended_s - started_s)
+        return math.inf

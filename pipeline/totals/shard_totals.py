@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.from_json import from_json
 from stages.arrow.columns import combined
 
 NO_SOURCE = "none"  # the modality of a span without sources
@@ -83,10 +84,14 @@ def added(totals: Iterable[Totals]) -> Totals:
 
 
 def totals_from_json(content: object) -> Totals | None:
-    """Totals as `dataclasses.asdict` stores them; None if they are missing or of another form."""
+    """Totals as `dataclasses.asdict` stores them; None if they are missing or of another form.
+
+    Raises:
+        ValueError: one of them has a wrong type.
+    """
     if not isinstance(content, Mapping) or content.keys() != {f.name for f in fields(Totals)}:
         return None
-    return Totals(**content)
+    return from_json(Totals, content)
 
 
 def _sum(column: pa.Array) -> float:

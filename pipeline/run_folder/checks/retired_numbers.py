@@ -74,7 +74,7 @@ def _parse(content: bytes, url: str) -> Iterator[int]:
     try:
         for first, last in json.loads(content)["ranges"]:
             yield from range(int(first), int(last) + 1)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RunError(
             f"{url} does not list the numbers of shards that left the input ({error!r}); if no "
             "other driver is running, delete it and run again"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from omnitrace_core.errors import LeaseLost, RunError
+from pipeline.commands.summary import plan_text
 from pipeline.config import RunConfig
 from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
@@ -184,6 +185,33 @@ def test_codes_choose_rows(folder: Path, codes: object, again: list[str]) -> Non
     attempts = {row["row_key"]: row["attempts"] for row in rows(output, "samples")}
     assert [key for key, count in attempts.items() if count == 2] == again
     assert_whole(output)
+
+
+def test_retry_of_a_run_without_published_rows_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A changed setting makes another run, which has no errors yet."""
+    changed = retrying(folder, decode={"max_new_tokens": 7})
+    first = planned_run(retrying(folder))
+    assert "so there are no errors to do again, and it traces all samples" in plan_text(first)
+    run(first, Worker(first.folder, "old", failing=FAILING))
+    assert "published nothing with" in caplog.text
+    caplog.clear()
+    assert "published nothing" not in plan_text(planned_run(retrying(folder)))
+    assert "published nothing" not in plan_text(
+        planned_run(config_for(folder, decode={"max_new_tokens": 7}))
+    )
+    other = planned_run(changed)
+    assert other.run_id != first.run_id
+    text = plan_text(other)
+    assert f"run {other.run_id} has published nothing with" in text
+    assert f"/output has {first.run_id})" in text
+    assert "run.id" in text
+    run(other, Worker(other.folder, "new"))
+    assert f"has {first.run_id})" in caplog.text
+    caplog.clear()
+    run_with(retrying(folder), "again", {})
+    assert "published nothing" not in caplog.text
 
 
 def test_errors_leaves_out_what_the_rows_of_the_input_decide_on(folder: Path) -> None:

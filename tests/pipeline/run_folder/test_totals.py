@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.run_folder.commit import CommittedChunk
 from pipeline.run_folder.lease_file import LEASE
 from pipeline.run_folder.manifests import read_manifests
 from pipeline.run_folder.planned_run import PlannedRun
-from pipeline.totals.run_times import RunClock, RunTimes
+from pipeline.totals.run_times import RunClock
 from pipeline.totals.shard_totals import Totals, added, totals_of
 from stages.arrow.table_schema import CHUNK_FILE
 from tests.pipeline.made_runs import DAY, Worker, config_for, planned_run, stored_verdict
@@ -158,15 +158,16 @@ def test_manifests_of_an_older_version_have_no_totals(folder: Path) -> None:
     assert verdict.totals.n_generated_tokens == 9
 
 
-@pytest.mark.parametrize("ends", ["stopped", "killed", "failed"])
+@pytest.mark.parametrize("ends", ["stopped", "killed", "killed by an older version", "failed"])
 def test_time_of_earlier_drivers_is_added(
     folder: Path, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10_000, 100))
-    monkeypatch.setattr(RunClock.__init__, "__defaults__", (None, lambda: next(clock)))
+    monkeypatch.setattr(RunClock.__init__, "__defaults__", (lambda: next(clock),))
     config = config_for(folder)
     planned = planned_run(config)
-    error = {"stopped": KeyboardInterrupt, "killed": Killed, "failed": ValueError}[ends]
+    errors: dict[str, type[BaseException]] = {"stopped": KeyboardInterrupt, "failed": ValueError}
+    error = errors.get(ends, Killed)
 
     def work(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
         yield from CountedWorker(planned)(chunks[:1])
@@ -176,11 +177,15 @@ def test_time_of_earlier_drivers_is_added(
         run(planned, work)
     first = stored_verdict(planned)["times"]
     assert isinstance(first, dict)
-    if ends == "killed":
+    if ends.startswith("killed"):
         assert (first["ended_at"], first["wall_s"]) == (None, 0)
         lease = json.loads(planned.folder.read(LEASE))
         started = first["driver_started_at"] = "2026-01-31T10:00:00+00:00"
         lease["renewed_at"] = 1_769_853_600 + 100  # 100 s later
+        if ends == "killed by an older version":
+            del lease["taken_at"], lease["earlier"]
+        else:
+            lease["taken_at"] = 1_769_853_600
         lease["released"] = False
         lease["pid"] = 1 << 30
         planned.folder.write(LEASE, json.dumps(lease).encode())
@@ -198,9 +203,56 @@ def test_time_of_earlier_drivers_is_added(
     assert content["started_at"] == content["times"]["started_at"] == first["started_at"]
 
 
+def test_driver_that_dies_before_its_first_verdict_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its own time nor that of the killed driver before it is lost."""
+    planned = planned_run(config_for(folder))
+    with suppress(Killed):
+        run(planned, CountedWorker(planned, n_chunks=1))
+    first = stored_verdict(planned)["times"]
+    assert isinstance(first, dict)
+
+    def lease_says(renewed_after_s: float) -> None:
+        """The holder was killed, so many seconds after it had taken the lease."""
+        lease = json.loads(planned.folder.read(LEASE))
+        lease |= {"renewed_at": lease["taken_at"] + renewed_after_s, "pid": 1 << 30}
+        planned.folder.write(LEASE, json.dumps(lease | {"released": False}).encode())
+
+    lease_says(3)
+    for _ in range(2):
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr("pipeline.driver.run.RetiredNumbers", _die)
+            run(planned_run(planned.config), CountedWorker(planned), take_lease=True)
+        lease_says(50)
+    assert stored_verdict(planned)["times"] == first
+    planned = planned_run(planned.config)
+    times = run(planned, CountedWorker(planned), take_lease=True).times
+    assert times.n_drivers == 4
+    assert times.wall_s - times.driver_s == pytest.approx(103)
+    assert times.started_at == first["started_at"]
+
+
+def test_first_driver_dies_before_its_first_verdict(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = planned_run(config_for(folder))
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr("pipeline.driver.run.RetiredNumbers", _die)
+        run(planned, CountedWorker(planned))
+    lease = json.loads(planned.folder.read(LEASE))
+    lease |= {"taken_at": 1_769_853_600, "renewed_at": 1_769_853_607}
+    planned.folder.write(LEASE, json.dumps(lease).encode())
+    times = run(planned_run(planned.config), CountedWorker(planned), take_lease=True).times
+    assert (times.started_at, times.n_drivers) == ("2026-01-31T10:00:00+00:00", 2)
+    assert times.wall_s - times.driver_s == pytest.approx(7)
+
+
+def _die(*_: object) -> None:
+    raise Killed
+
+
 def test_clock_of_a_run_that_an_older_version_began() -> None:
-    times = RunClock(None, killed_at=1e9).going_on()
+    times = RunClock(None).going_on()
     assert (times.wall_s, times.n_drivers, times.ended_at) == (0, 1, None)
     assert times.started_at == times.driver_started_at != ""
-    broken = replace(RunTimes(), driver_started_at="yesterday", wall_s=3.0, n_drivers=4)
-    assert RunClock(broken, killed_at=1e9).going_on().wall_s == 3.0
