@@ -68,7 +68,8 @@ def find_run(path: str) -> StoredRun:
         version = from_json(int, content["schema_version"])
         settings = from_json(dict[str, Any], content["config"])
         names = [from_json(str, content[key]) for key in ("run_id", "run_date", "fingerprint")]
-        rules = from_json(MediaRules | None, content.get("media_rules") or None)
+        given = content.get("media_rules")
+        rules = from_json(MediaRules, asdict(MediaRules(**given))) if given else None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where} does not hold the settings of a run ({error!r})") from error
     if version > SCHEMA_VERSION:

@@ -31,12 +31,14 @@ class RunTimes:
 
 
 def times_from_json(content: object) -> RunTimes | None:
-    """Times as `dataclasses.asdict` stores them; None if they are missing or of another form.
+    """Times as `dataclasses.asdict` stores them; None if they are missing, or another version's.
 
     Raises:
-        ValueError: one of them has a wrong type.
+        ValueError: one of them, or the whole, has a wrong type.
     """
-    if not isinstance(content, Mapping) or content.keys() != {f.name for f in fields(RunTimes)}:
+    if content is None:
+        return None
+    if isinstance(content, Mapping) and content.keys() != {f.name for f in fields(RunTimes)}:
         return None
     return from_json(RunTimes, content)
 

@@ -84,12 +84,14 @@ def added(totals: Iterable[Totals]) -> Totals:
 
 
 def totals_from_json(content: object) -> Totals | None:
-    """Totals as `dataclasses.asdict` stores them; None if they are missing or of another form.
+    """Totals as `dataclasses.asdict` stores them; None if they are missing, or another version's.
 
     Raises:
-        ValueError: one of them has a wrong type.
+        ValueError: one of them, or the whole, has a wrong type.
     """
-    if not isinstance(content, Mapping) or content.keys() != {f.name for f in fields(Totals)}:
+    if content is None:
+        return None
+    if isinstance(content, Mapping) and content.keys() != {f.name for f in fields(Totals)}:
         return None
     return from_json(Totals, content)
 

@@ -69,6 +69,8 @@ def test_field_of_a_wrong_type_names_the_file(folder: Path, name: str) -> None:
         for wrong in WRONG:
             if isinstance(wrong, str) and field in TEXTS:
                 continue
+            if isinstance(wrong, dict) and field in ("totals", "times"):
+                continue  # other fields are those of another version
             assert refused({**content, field: wrong}), (field, wrong)
     for nested in {"totals", "times"} & content.keys() - IGNORED.get(name, set()):
         for field in content[nested].keys() - {"started_at", "ended_at", "driver_started_at"}:
