@@ -24,7 +24,7 @@ def finished_verdict(run: IdentifiedRun) -> Verdict | None:
 
     Raises:
         ConfigError: a subfolder of the run is a file, or a link that cannot be used.
-        RunError: verdict.json is not JSON, or the lease file is not a lease.
+        RunError: verdict.json is not valid, or the lease file is not a lease.
     """
     folder = run.identity.folder
     check_subfolders(folder, [run.config.input.path])

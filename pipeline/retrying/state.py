@@ -18,7 +18,7 @@ def next_retry(run: PlannedRun) -> Retry | None:
     Any other is a new one, with a number above all earlier ones.
 
     Raises:
-        RunError: verdict.json is not JSON.
+        RunError: verdict.json is not valid.
     """
     choice = retry_choice(run.config.run)
     if choice is None:
