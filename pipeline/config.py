@@ -32,6 +32,7 @@ from omnitrace_core.options import (
 from omnitrace_core.samples.values import shorten
 from omnitrace_core.tracing.signals import HEADS
 from omnitrace_core.tracing.signals.head_weights import head_weights_identity
+from pipeline.head_address import checked_address
 from pipeline.settings_yaml import Tree, apply_override, read_tree
 from pipeline.storage.addresses import absolute_path, address_problem
 from stages.arrow.table_schema import SCHEMA_VERSION
@@ -179,6 +180,11 @@ class RayOptions(Options):
     curate_actors: _Actors = Field(1, description="Actors that cut spans and curate sources.")
     curate_cpus: _Cpus = Field(0.25, description="CPUs per curating actor.")
     io_cpus: _Cpus = Field(0.1, description="CPUs per task that reads or commits a chunk.")
+
+    @field_validator("address")
+    @classmethod
+    def _has_the_form(cls, address: str | None) -> str | None:
+        return None if address is None else checked_address(address)
 
 
 class RunConfig(Options):

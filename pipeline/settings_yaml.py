@@ -1,8 +1,8 @@
 """Read settings from YAML strictly, so that they are what the text says.
 
 Three things differ from PyYAML's safe loader:
-- A key that stands twice in a mapping, a key that is not text, a tag, deep nesting, and aliases
-  that would grow the settings beyond measure are errors with their line.
+- A key (or `<<`) that stands twice in a mapping, a key that is not text, a tag, deep nesting, and
+  aliases that would grow the settings beyond measure are errors with their line.
 - Only decimal numbers are numbers and only true and false are truth values, as in YAML 1.2. PyYAML
   reads 012 as 10, 12:30 as 750 and no as false.
 - A date stays text. PyYAML ends with a traceback at one that does not exist.
@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from omnitrace_core.base_options import is_utf8
 from omnitrace_core.errors import ConfigError
 from omnitrace_core.samples.values import shorten
 
@@ -60,6 +61,8 @@ def read_tree(path: str) -> Tree:
 def apply_override(tree: Tree, override: str) -> None:
     """Set one dotted key in the tree, from `key=value`. Raises: ConfigError."""
     key, equals, text = override.partition("=")
+    if not is_utf8(override):
+        raise ConfigError(f"override {_shown(override)} is not UTF-8; give key and value in UTF-8")
     *sections, last = key.strip().split(".")
     if not equals or not last:
         raise ConfigError(
@@ -102,7 +105,7 @@ def _explain(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         problem = "; ".join(filter(None, (error.context, error.problem)))
         return f"line {error.problem_mark.line + 1}: {problem}"
-    return str(error)
+    return " ".join(str(error).split())
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -136,9 +139,8 @@ class _StrictLoader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            if key.tag == _MERGE:
-                continue
-            if key.tag != f"{_TAG}str":
+            # `<<` twice too: to merge several mappings YAML has `<<: [*a, *b]`.
+            if key.tag not in (f"{_TAG}str", _MERGE):
                 shown = getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else key.id
                 raise _refused(f"the key {shown!r} is not text", key.start_mark)
             if key.value in lines:

@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
-from urllib.parse import urlsplit
 
 from omnitrace_core.errors import ConfigError
 from pipeline.config import RayOptions
+from pipeline.head_address import AUTO, host_and_port
 
 # Ray sets this variable for the command of a submitted job.
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -32,7 +32,7 @@ def address_to_join(options: RayOptions) -> str | None:
     the head node would compete for the same machine.
     """
     if options.address is None and _JOB_VARIABLE in os.environ:
-        return "auto"
+        return AUTO
     return options.address
 
 
@@ -40,28 +40,20 @@ def check_answers(address: str) -> None:
     """Check that a Ray cluster answers at this address.
 
     Raises:
-        ConfigError: the address has the wrong form, nothing listens there, what listens is not a
-            Ray head of our version, or it requires another token.
+        ConfigError: nothing listens there, what listens is not a Ray head of our version, or it
+            requires another token.
+        ValueError: the address has the wrong form, which the config refuses.
     """
-    if "://" in address:
-        raise ConfigError(
-            f"ray.address={address!r} is not the address of a Ray head, which looks like "
-            "10.0.0.1:6379; a run from outside the cluster is submitted: "
-            "ray job submit --address http://HEAD:8265 --working-dir . -- "
-            "python -m pipeline run CONFIG"
-        )
-    if address != "auto":
+    if address != AUTO:
         _check_port(address)
     _check_health(address)
 
 
 def _check_port(address: str) -> None:
+    host_port = host_and_port(address)
     try:
-        parts = urlsplit(f"//{address}")
-        if parts.hostname is None or parts.port is None:
-            raise ValueError("expected auto or HOST:PORT")
-        socket.create_connection((parts.hostname, parts.port), _CONNECT_S).close()
-    except (OSError, ValueError) as error:
+        socket.create_connection(host_port, _CONNECT_S).close()
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, such as a..b
         raise ConfigError(
             f"ray.address={address!r}: no Ray cluster answers ({error}); {_REMEDY}"
         ) from error

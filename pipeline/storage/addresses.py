@@ -50,8 +50,11 @@ def address_problem(path: str) -> str | None:
         return problem
     if is_url(path):
         return _url_problem(path)
-    if is_chain(path):
-        return "`::` chains file systems, which is not supported; give the address itself"
+    if is_chain(path) or _begins_a_chain(path):
+        return (
+            "`::` chains file systems, which is not supported; give the address itself, or for a "
+            "name that begins so write ./ before it"
+        )
     if _SLASH_MISSING.match(path):
         return "looks like a URL without its `//`; for a folder of this name write ./ before it"
     local = _local(path)
@@ -102,6 +105,16 @@ def _url_problem(url: str) -> str | None:
     elif "::" in url:
         return "`::` chains file systems, which is not supported; give the address itself"
     return None
+
+
+def _begins_a_chain(path: str) -> bool:
+    """Whether a protocol of fsspec stands before `::`, such as in `zip::/data/x.zip`."""
+    protocol, mark, _ = path.partition("::")
+    if not mark or not protocol.isascii():
+        return False
+    from fsspec import available_protocols
+
+    return protocol.lower() in available_protocols()
 
 
 def _path_problem(path: str) -> str | None:

@@ -92,6 +92,13 @@ def test_overrides_are_yaml(config_file: str) -> None:
         ("model=tiny", r"model='tiny'"),
         ("model.path.name=x", r"override model\.path\.name: path is a value, not a section"),
         ("nonsense", r"'nonsense' is not of the form key=value"),
+        ("run.id=caf\udce9", r"^override 'run\.id=caf\\udce9' is not UTF-8"),
+        ("run.\udce9=1", r"^override 'run\.\\udce9=1' is not UTF-8"),
+        ("\udce9", r"'\\udce9' is not UTF-8"),
+        (
+            "run.id=a\1b",
+            r"^override run\.id: 'a\\x01b' is not valid YAML: .* #x0001.*, position 1$",
+        ),
         ("run.id=[", r"override run\.id: '\[' is not valid YAML"),
         ("input.path=s3://key:secret@bucket/x", "a path must not hold credentials"),
     ],

@@ -23,6 +23,8 @@ _BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
             f"{_BASE}run:\n  id: a\n  chunk_samples: 2\n  id: b\n",
             "line 7: the key 'id' stands twice",
         ),
+        ("a: &a {x: 1}\nb: {<<: *a, <<: {x: 2}}\n", "line 2: the key '<<' stands twice"),
+        (f"{_BASE}run:\n  <<: {{id: a}}\n  id: b\n  <<: {{id: c}}\n", "line 7: the key '<<' stand"),
         (f"{_BASE}1: x\n", "line 4: the key '1' is not text"),
         (f"{_BASE}~: x\n", "line 4: the key '~' is not text"),
         (f"{_BASE}? [a, b]\n: x\n", "line 4: the key 'sequence' is not text"),
@@ -42,7 +44,7 @@ _BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("[1, 2]", "must be a mapping of sections"),
         ("#" * 2**21, "larger than 1,048,576 bytes"),
     ],
-    ids=range(20),
+    ids=range(22),
 )
 def test_file_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "run.yaml"
@@ -50,6 +52,7 @@ def test_file_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(str(file))
     assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [_BASE.encode("utf-16"), _BASE.encode() + b"# \xff\n"])
@@ -98,5 +101,6 @@ def test_plain_values(text: str, value: object) -> None:
 
 
 def test_anchors_and_merges() -> None:
-    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n"
-    assert read_yaml(text) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\nd: {<<: [*a, {z: 4}]}\n"
+    base = {"x": 1, "y": 2}
+    assert read_yaml(text) == {"a": base, "b": {"x": 1, "y": 3}, "c": base, "d": {**base, "z": 4}}

@@ -73,7 +73,9 @@ def test_a_source_that_is_not_utf8(tmp_path: Path) -> None:
         ingest(str(tmp_path / "in" / name), str(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("wrong", ["", " ", "s3:/b/x", "a\0b", "x" * 300, os.fsdecode(b"\xff")])
+@pytest.mark.parametrize(
+    "wrong", ["", " ", "s3:/b/x", "zip::/x", "a\0b", "x" * 300, os.fsdecode(b"\xff")]
+)
 @pytest.mark.parametrize("verb", ["ingest", "to", "media-root", "inspect", "curate", "curate to"])
 def test_addresses_end_a_command_with_code_2(
     verb: str,

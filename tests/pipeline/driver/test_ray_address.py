@@ -26,17 +26,9 @@ def test_submitted_job_joins_its_cluster(
     assert address_to_join(RayOptions(address="10.0.0.2:6379")) == "10.0.0.2:6379"
 
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("http://127.0.0.1:8265", "ray job submit"),
-        ("ray://127.0.0.1:10001", "ray job submit"),
-        ("127.0.0.1", "expected auto or HOST:PORT"),
-        ("127.0.0.1:none", "no Ray cluster answers"),
-    ],
-)
-def test_invalid_addresses_are_refused(address: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize("address", ["a..b:6379", f"{'a' * 64}.b:6379"])
+def test_what_is_no_name_of_a_host_does_not_answer(address: str) -> None:
+    with pytest.raises(ConfigError, match="no Ray cluster answers"):
         check_answers(address)
 
 

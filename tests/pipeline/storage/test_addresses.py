@@ -81,6 +81,11 @@ def test_names_on_s3_are_read_as_they_are(name: str, s3_folder: str) -> None:
         ("s3://b/in//", "ends with more than one slash"),
         ("simplecache::s3://b/x", "`::` chains file systems"),
         ("zip::file:///x.zip", "`::` chains file systems"),
+        ("zip::/tmp/x.zip", "`::` chains file systems"),
+        ("Zip::x.zip", "`::` chains file systems"),
+        ("simplecache::zip::/tmp/x.zip", "`::` chains file systems"),
+        ("s3::b/x", "`::` chains file systems"),
+        ("file::/x", "`::` chains file systems"),
         ("zip://a::/x.zip", "`::` chains file systems"),
         ("memory://a::b", "`::` chains file systems"),
     ],
@@ -93,6 +98,15 @@ def test_addresses_that_are_refused(path: str, problem: str) -> None:
     assert "secret" not in str(caught.value)
     with pytest.raises(ValueError, match="path"):
         Location(path=path)
+
+
+@pytest.mark.parametrize("name", ["a::b", "a::zip::b", "./zip::b", "zip:b", "::b", "zip ::b"])
+def test_colons_of_a_name_are_no_chain(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_path(name) == os.path.normpath(tmp_path / name)
+    assert Location(path=name).path == name
 
 
 def test_home_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
