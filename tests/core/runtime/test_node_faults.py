@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from omnitrace_core.runtime.node_faults import (
     temporary_files,
 )
 from omnitrace_core.storage.s3_retries import with_retries
+from tests.file_handles import no_file_handles
 
 
 class DECORDError(Exception):
@@ -218,12 +218,8 @@ def test_store_without_a_temporary_folder_blames_the_machine(
 
 def _without_handles(check: Callable[[], None]) -> None:
     """Call `check` while this process can open no file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
+    with no_file_handles():
         check()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_resolver_hides_missing_handles_and_the_check_finds_them() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from omnitrace_core.errors import InputSchemaError, NodeFault, RunError
 from pipeline.planning.input_shards import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
+from tests.file_handles import no_file_handles
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage.faulty_proxy import Proxy
 
@@ -151,13 +151,9 @@ def test_machine_without_file_handles_blames_no_shard(tmp_path: Path) -> None:
     write_input(tmp_path, a=["1"])
     listing = list_input(str(tmp_path))
     scan_input(listing)  # what is opened once and stays open
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        with pytest.raises(NodeFault, match=r"Too many open files: .*a\.parquet.*; raise"):
-            scan_input(listing)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    match = r"Too many open files: .*a\.parquet.*; raise"
+    with no_file_handles(), pytest.raises(NodeFault, match=match):
+        scan_input(listing)
 
 
 def test_file_with_another_schema(tmp_path: Path) -> None:
