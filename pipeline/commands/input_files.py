@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,13 +26,15 @@ from omnitrace_core.storage.files import connect
 from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
 from pipeline.planning.media_stores import media_roots_of
 from pipeline.plurals import counted
-from pipeline.storage.addresses import absolute_path
+from pipeline.storage.addresses import HIDDEN_BY, absolute_path, is_hidden
 from stages.arrow.input_columns import misspelled
 from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.plain_types import plain_table, plain_type
 from stages.arrow.sample_schema import SAMPLE
 
 _READ = "read"
+_HIDDEN = "hidden file"
+_WILDCARD = re.compile(r"[*?\[]")
 _REFERENCE_KEYS = ("prompt", "question", "answer")  # of the paper's release
 
 
@@ -86,8 +89,9 @@ class FoundFiles:
 def find_files(source: str) -> FoundFiles:
     """The input files of a file path, directory, fsspec URL or glob.
 
-    A directory gives the .json, .jsonl and .parquet files directly in it, except hidden ones. The
-    columns of Parquet files are checked here, before any record is read.
+    A directory gives the .json, .jsonl and .parquet files directly in it, and a glob those that it
+    matches, both without hidden ones (`_hides`). The columns of Parquet files are checked here,
+    before any record is read.
 
     Raises:
         InputSchemaError: there is no such file, none of a readable kind, one whose name is not
@@ -95,20 +99,17 @@ def find_files(source: str) -> FoundFiles:
         ConfigError: the address cannot be read as one.
     """
     fs, path = _connect(absolute_path(source))
-    is_folder = False
+    glob = path
     if fs.isfile(path):
         entries = {path: "file"}
-    elif is_folder := fs.isdir(path):
+    elif fs.isdir(path):
         entries = {str(info["name"]): str(info["type"]) for info in fs.ls(path, detail=True)}
+        glob = f"{path.rstrip('/')}/*"
     else:
         entries = {str(p): str(info["type"]) for p, info in fs.glob(path, detail=True).items()}
-    kinds = _by_kind(entries, hides=is_folder)
+    kinds = _by_kind(entries, glob)
     kept = kinds.pop(_READ)
-    left_out = tuple(
-        f"{counted(len(paths), kind)}, such as {paths[0].rpartition('/')[2]}"
-        for kind, paths in kinds.items()
-        if paths
-    )
+    left_out = tuple(_left_out(kinds, glob))
     if not kept:
         others = f"only {', '.join(left_out)}" if left_out else "nothing"
         raise InputSchemaError(
@@ -125,23 +126,56 @@ def find_files(source: str) -> FoundFiles:
     return FoundFiles(files, left_out)
 
 
-def _by_kind(entries: Mapping[str, str], hides: bool) -> dict[str, list[str]]:
+def _by_kind(entries: Mapping[str, str], glob: str) -> dict[str, list[str]]:
     """The paths to read, and those to leave out by their kind.
 
-    entries: type of each path. hides: leave hidden files out; a file or glob names them itself.
+    entries: type of each path. glob: finds them all; the path itself if that is a file.
     """
-    kinds: dict[str, list[str]] = {_READ: [], "hidden file": [], "folder": [], "other file": []}
+    kinds: dict[str, list[str]] = {_READ: [], _HIDDEN: [], "folder": [], "other file": []}
     for path, kind in sorted(entries.items()):
         # Not `type != "file"`: links, as in hub caches, have the type "link".
         if kind == "directory":
             kinds["folder"].append(path)
         elif _suffix(path) not in _READERS:
             kinds["other file"].append(path)
-        elif hides and path.rpartition("/")[2].startswith("."):
-            kinds["hidden file"].append(path)
+        elif _hides(glob, path):
+            kinds[_HIDDEN].append(path)
         else:
             kinds[_READ].append(path)
     return kinds
+
+
+def _hides(glob: str, path: str) -> bool:
+    """Whether a path that the glob matches is left out: a name in it begins with `_` or `.`.
+
+    A file's name counts as given if the last step of the glob begins with the same character, and
+    a folder's if a folder step does.
+    """
+    fixed, (*patterns, last) = _split(glob)
+    *folders, name = path.split("/")[len(fixed) :]
+    given = {step[:1] for step in patterns}
+    return (is_hidden(name) and name[0] != last[:1]) or any(
+        is_hidden(step) and step[0] not in given for step in folders
+    )
+
+
+def _split(glob: str) -> tuple[list[str], list[str]]:
+    """The steps of a glob before the first with a wildcard, which name a folder, and the others.
+
+    Without wildcards, the last step alone counts as the others.
+    """
+    steps = glob.split("/")
+    n_fixed = next((i for i, step in enumerate(steps) if _WILDCARD.search(step)), len(steps) - 1)
+    return steps[:n_fixed], steps[n_fixed:]
+
+
+def _left_out(kinds: Mapping[str, Sequence[str]], glob: str) -> Iterator[str]:
+    n_fixed = len(_split(glob)[0])
+    for kind, paths in kinds.items():
+        if paths:
+            why = f" ({HIDDEN_BY})" if kind == _HIDDEN else ""
+            shown = "/".join(paths[0].split("/")[n_fixed:])
+            yield f"{counted(len(paths), kind)}{why}, such as {shown}"
 
 
 def _suffix(path: str) -> str:

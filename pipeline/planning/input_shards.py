@@ -22,7 +22,7 @@ from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from pipeline.planning.media_stores import media_roots_of
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.plurals import counted
-from pipeline.storage.addresses import name_problem
+from pipeline.storage.addresses import HIDDEN_BY, is_hidden, name_problem
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 from stages.arrow.chunk import row_key
@@ -154,7 +154,7 @@ def list_input(path: str) -> InputListing:
         return InputListing(folder, {name: folder.identity(name)})
     found = folder.tree_listing("")
     named = sorted(name for name in found if name.lower().endswith(".parquet"))
-    shards = {name: found[name] for name in named if not _is_hidden(name)}
+    shards = {name: found[name] for name in named if not is_hidden(name)}
     for name in shards:
         if problem := name_problem(folder.root, name):
             raise InputSchemaError(f"{folder.url(name)!r}: {problem}")
@@ -168,19 +168,12 @@ def list_input(path: str) -> InputListing:
 
 def _left_out(found: Iterable[str], named: Sequence[str]) -> Iterator[str]:
     """What is not read. found: all names of files; named: those that end as shards do."""
-    hidden = [name for name in named if _is_hidden(name)]
+    hidden = [name for name in named if is_hidden(name)]
     if hidden:
-        yield (
-            f"{counted(len(hidden), 'hidden shard')} (a name begins with _ or .), such as "
-            f"{hidden[0]}"
-        )
-    others = sorted({name for name in found if not _is_hidden(name)}.difference(named))
+        yield (f"{counted(len(hidden), 'hidden shard')} ({HIDDEN_BY}), such as {hidden[0]}")
+    others = sorted({name for name in found if not is_hidden(name)}.difference(named))
     if others:
         yield f"{counted(len(others), 'file')} without .parquet, such as {others[0]}"
-
-
-def _is_hidden(name: str) -> bool:
-    return any(step.startswith(("_", ".")) for step in name.split("/"))
 
 
 def _scan(

@@ -27,6 +27,8 @@ _SLASH_MISSING = re.compile(
 )
 _HOST_AND_PORT = re.compile(r"arn:.+|[^:]+:\d{1,5}")
 _MARKS = ("::", "#", "?")
+HIDDEN_MARKS = ("_", ".")
+HIDDEN_BY = "a name begins with _ or ."
 
 
 def absolute_path(path: str) -> str:
@@ -68,6 +70,11 @@ def address_problem(path: str) -> str | None:
 def is_url(path: str) -> bool:
     """Whether this is an address on another file system than that of this machine."""
     return scheme_of(path) not in ("", "file")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a step of a name begins with `_` or `.`; such files are left out unless named."""
+    return any(step.startswith(HIDDEN_MARKS) for step in name.split("/"))
 
 
 def is_on_s3(path: str) -> bool:

@@ -12,7 +12,9 @@ from omnitrace_core.printable import printable
 from pipeline.cli import main
 from pipeline.commands.ingest import ingest
 from pipeline.commands.input_files import find_files
+from pipeline.planning.input_shards import list_input
 from tests.pipeline.commands.input_samples import ids, read
+from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage.test_addresses import ODD_NAMES
 
 _FILE_NAMES = [name for name in ODD_NAMES if "/" not in name]
@@ -53,14 +55,76 @@ def test_what_is_not_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["ingest", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     for said in (
-        "1 hidden file, such as .b.json",
+        "1 hidden file (a name begins with _ or .), such as .b.json",
         "1 folder, such as images",
         "2 other files, such",
     ):
         assert f"does not read {said}" in out
-    # A file that is named is read, also if it is hidden.
-    assert find_files(str(tmp_path / "in" / ".b.json")).left_out == ()
-    assert len(find_files(f"{tmp_path}/in/.*.json").files) == 1
+
+
+_TREE = (
+    "a.jsonl",
+    "_u.jsonl",
+    ".h.jsonl",
+    "sub/b.jsonl",
+    "_tmp/c.jsonl",
+    ".git/d.jsonl",
+    "_tmp/_e.jsonl",
+)
+
+
+@pytest.mark.parametrize("root", ["in", "_in", "[in]", ".in/_x"])
+@pytest.mark.parametrize(
+    ("source", "read_names", "n_hidden"),
+    [
+        ("", {"a.jsonl"}, 2),
+        ("/*", {"a.jsonl"}, 2),
+        ("/*.jsonl", {"a.jsonl"}, 2),
+        ("/?*.jsonl", {"a.jsonl"}, 2),
+        ("/[._a]*.jsonl", {"a.jsonl"}, 2),
+        ("/_*.jsonl", {"_u.jsonl"}, 0),
+        ("/.*", {".h.jsonl"}, 0),
+        ("/_u.jsonl", {"_u.jsonl"}, 0),
+        ("/.h.jsonl", {".h.jsonl"}, 0),
+        ("/_tmp", {"_tmp/c.jsonl"}, 1),
+        ("/_tmp/*", {"_tmp/c.jsonl"}, 1),
+        ("/_*/*.jsonl", {"_tmp/c.jsonl"}, 1),
+        ("/*/_*.jsonl", set(), 1),
+        ("/_*/_*.jsonl", {"_tmp/_e.jsonl"}, 0),
+        ("/*/*.jsonl", {"sub/b.jsonl"}, 3),
+        ("/**/*.jsonl", {"a.jsonl", "sub/b.jsonl"}, 5),
+        ("/**", {"a.jsonl", "sub/b.jsonl"}, 5),
+    ],
+)
+def test_hidden_files_are_read_only_if_they_are_named(
+    root: str, source: str, read_names: set[str], n_hidden: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / root
+    for name in _TREE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(_RECORD % name)
+    # As shells and fsspec do, for a folder whose own name holds wildcards.
+    start = str(folder).replace("[", "[[]") if "*" in source else str(folder)
+    if not read_names:
+        with pytest.raises(InputSchemaError, match=r"only 1 hidden file \(a name .*_tmp/_e\.jsonl"):
+            find_files(f"{start}{source}")
+        return
+    found = find_files(f"{start}{source}")
+    assert {os.path.relpath(file.path, folder) for file in found.files} == read_names
+    hidden = [text for text in found.left_out if "hidden" in text]
+    assert [int(text.split()[0]) for text in hidden] == [n_hidden] * bool(n_hidden)
+
+
+@pytest.mark.parametrize("source", ["", "/*", "/*.parquet"])
+def test_run_and_ingest_leave_out_the_same_names(source: str, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", a=["1"], _u=["2"], **{".h": ["3"]})
+    listing = list_input(str(tmp_path / "in"))
+    found = find_files(f"{tmp_path}/in{source}")
+    assert {os.path.basename(file.path) for file in found.files} == set(listing.shards)
+    for said in (found.left_out, listing.left_out):
+        assert len(said) == 1
+        assert said[0].startswith("2 hidden ")
+        assert "(a name begins with _ or .), such as .h.parquet" in said[0]
 
 
 def test_a_source_that_is_not_utf8(tmp_path: Path) -> None:
