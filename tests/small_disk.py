@@ -24,6 +24,11 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def use(folder: Path, n_kib: int) -> None:
+    """Take this much of a small disk."""
+    (folder / "used").write_bytes(bytes(n_kib << 10))
+
+
 def grow(folder: Path, size: str) -> None:
     """Give a small disk another size."""
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)

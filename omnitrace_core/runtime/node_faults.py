@@ -92,7 +92,7 @@ def raise_if_node_fault(error: BaseException) -> None:
 
 
 @contextmanager
-def temporary_files() -> Iterator[None]:
+def temporary_files(remedy: str = _FREE_SPACE) -> Iterator[None]:
     """Raise any OSError of the block, which works on temporary files alone, as a NodeFault."""
     try:
         yield
@@ -100,7 +100,7 @@ def temporary_files() -> Iterator[None]:
         if isinstance(error, OmniTraceError):
             raise
         raise NodeFault(
-            f"a temporary file in {_folder()} cannot be written: {error}; {_FREE_SPACE}"
+            f"a temporary file in {_folder()} cannot be written: {error}; {remedy}"
         ) from error
 
 

@@ -15,14 +15,14 @@ from tests.core.media_files import audio_bytes, beep
 from tests.pipeline.drivers import Case, assert_exactly_once, kill_group, make_case, wait_until
 from tests.pipeline.local_cluster import local_cluster
 from tests.pipeline.made_runs import Worker, config_for, planned_run
-from tests.small_disk import grow, small_disk
+from tests.small_disk import grow, small_disk, use
 from tests.stages.chunks import Row, user
 
 QUICK_TRIES = Path(__file__).parent / "quick_tries"
 
 
 def sound_row(sample_id: str) -> Row:
-    """A sample with a sound of 64 KB, which is copied to a temporary file to be decoded."""
+    """A sample with a sound of 125 KiB, which is copied to a temporary file to be decoded."""
     sound = {"type": "audio", "data": audio_bytes(beep(2.0, [0.5]), 16_000)}
     return {"sample_id": sample_id, "messages": [user(sound, {"type": "text", "text": "What?"})]}
 
@@ -47,8 +47,9 @@ def verdict_of(case: Case) -> Row:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_full_temporary_disk_stops_the_run_and_blames_no_sample(case: Case) -> None:
-    """The only machine has 48 KB for temporary files, then more."""
-    with small_disk(case.folder / "small", "48k") as folder:
+    """The only machine has 48 of 256 KiB left for temporary files, then more."""
+    with small_disk(case.folder / "small", "256k") as folder:
+        use(folder, 208)
         case.env["TMPDIR"] = str(folder)
         assert case.finish() == 1, case.log()
         verdict = verdict_of(case)
@@ -58,7 +59,8 @@ def test_full_temporary_disk_stops_the_run_and_blames_no_sample(case: Case) -> N
             "stage decode_media",
             "No space left on device",
             f"a temporary file in {folder}",
-            "free space there, or set TMPDIR to a folder with space",
+            "takes 128,080 bytes",
+            "set TMPDIR to a folder with space, or lower media.max_bytes=",
             "the same command continues the run",
         ):
             assert part in verdict["reason"]
@@ -76,9 +78,10 @@ def test_machine_with_a_full_temporary_disk_is_avoided(case: Case) -> None:
     go_on = case.folder / "go-on"
     case.env["GO_ON"] = str(go_on)
     with (
-        small_disk(case.folder / "small", "48k") as folder,
+        small_disk(case.folder / "small", "256k") as folder,
         local_cluster(0, {**os.environ, **case.env}) as cluster,
     ):
+        use(folder, 208)
         cluster.add_node(3, TMPDIR=str(folder))
         driver = case.start("--address", cluster.address)
         try:

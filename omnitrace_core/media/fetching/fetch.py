@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from omnitrace_core.addresses import media_name
 from omnitrace_core.errors import InvalidSample, MediaError, MediaMissing
 from omnitrace_core.media.fetching.gate import Admitted, Kind, admit
-from omnitrace_core.media.fetching.local import DESCRIPTORS, check_size, open_local, path_of
+from omnitrace_core.media.fetching.local import check_size, open_local, path_of
 from omnitrace_core.media.fetching.store_errors import store_errors
+from omnitrace_core.media.fetching.temporary import TemporaryMedia, temporary_media
 from omnitrace_core.media.fetching.web import WebReader
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.progress.media_times import fetching
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from omnitrace_core.runtime.node_faults import temporary_files
 from omnitrace_core.storage.files import connect
 
 if TYPE_CHECKING:
@@ -71,31 +70,33 @@ def media_path(part: Part, options: MediaOptions) -> Iterator[Path]:
     A local file is read in place, through the descriptor that was checked. Other media are copied
     into a temporary file, which is deleted after the block.
 
-    Raises: as `read_media`.
+    Raises: as `read_media`; MediaTooLarge also above what the disk of temporary files can hold.
+        NodeFault: that disk has no space.
     """
     if part.data is None and _admit(part, options).kind is Kind.LOCAL:
         with open_local(part.uri, options, media_name(part)) as file:
             yield path_of(file)
         return
-    with _temporary_file() as (path, target):
+    with temporary_media(options, media_name(part)) as target:
         _copy_media(part, options, target)
-        target.flush()
-        yield path
+        yield target.path
 
 
 @fetching()
-def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
+def _copy_media(part: Part, options: MediaOptions, target: TemporaryMedia) -> None:
     """Copy media that are not a local file into `target`."""
     if part.data is not None:
-        target.write(read_media(part, options))
+        content = read_media(part, options)
+        target.expect(len(content))
+        target.write(content)
         return
     admitted = _admit(part, options)
     if admitted.kind is Kind.WEB:
-        WebReader(options).copy(part.uri, target)
+        WebReader(options).copy(part.uri, target, expect=target.expect)
         return
     with store_errors(part):
         filesystem, path = connect(admitted.address)
-        _check_object(filesystem, path, part, options)
+        target.expect(_check_object(filesystem, path, part, options))
         source = filesystem.open(path, "rb")
     with closing(source):
         while block := _next_block(source, part):
@@ -106,40 +107,6 @@ def _copy_media(part: Part, options: MediaOptions, target: BinaryIO) -> None:
 def _next_block(source: BinaryIO, part: Part) -> bytes:
     with store_errors(part):
         return source.read(_BLOCK_BYTES)
-
-
-@contextmanager
-def _temporary_file() -> Iterator[tuple[Path, BinaryIO]]:
-    """A file to write to, and a path to read it by.
-
-    On systems where the descriptor serves as a path, the file has no name, so nothing is left of it
-    when this process is killed.
-    """
-    if DESCRIPTORS.is_dir():
-        with temporary_files():
-            file = tempfile.TemporaryFile(prefix="omnitrace-")  # noqa: SIM115 - closed below
-        with file:
-            yield DESCRIPTORS / str(file.fileno()), cast(BinaryIO, _Target(file))
-    else:
-        with temporary_files():
-            named = tempfile.NamedTemporaryFile(prefix="omnitrace-")  # noqa: SIM115 - closed below
-        with named:
-            yield Path(named.name), cast(BinaryIO, _Target(named.file))
-
-
-class _Target:
-    """A temporary file to write to: its errors are the machine's, and not the sample's."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, block: bytes) -> int:
-        with temporary_files():
-            return self._file.write(block)
-
-    def flush(self) -> None:
-        with temporary_files():
-            self._file.flush()
 
 
 def sha256_of(media: bytes | Path) -> str:
@@ -159,10 +126,13 @@ def _admit(part: Part, options: MediaOptions) -> Admitted:
 
 def _check_object(
     filesystem: AbstractFileSystem, address: str, part: Part, options: MediaOptions
-) -> None:
+) -> int:
+    """The size of an object that may be read."""
     info = filesystem.info(address)
     if info.get("type") != "file":
         raise MediaMissing(f"{media_name(part)}: this is a folder, not an object")
     if info.get("size") is None:
         raise MediaError(f"{media_name(part)}: the store does not report the object's size")
-    check_size(int(info["size"]), options, media_name(part))
+    size = int(info["size"])
+    check_size(size, options, media_name(part))
+    return size

@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import ip_address
 from string import punctuation
-from typing import BinaryIO
+from typing import Protocol
 from urllib.parse import quote, urljoin
 
 from omnitrace_core.access.web import IpAddress, is_public
@@ -58,6 +58,14 @@ _GONE = frozenset({404, 410})
 _REFUSED = frozenset({401, 403, 451})
 
 
+class Writable(Protocol):
+    """What the content is written to."""
+
+    def write(self, block: bytes, /) -> int:
+        """Write all of a block."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WebReader:
     """Copies web media within the limits of `options`.
@@ -71,8 +79,12 @@ class WebReader:
     dial: Dial = dial_address
     ca_file: str | None = None
 
-    def copy(self, url: str, target: BinaryIO) -> None:
+    def copy(
+        self, url: str, target: Writable, expect: Callable[[int], None] = lambda size: None
+    ) -> None:
         """Write the content of a URL into a file, block by block.
+
+        expect: called with the size before the first block, if the server announces it.
 
         Raises:
             MediaDenied: this run may not read the URL or a redirect's, or the server refuses.
@@ -88,7 +100,7 @@ class WebReader:
             with self._response(url, name, deadline) as response:
                 location = _location(response, name)
                 if location is None:
-                    self._copy_body(response, target, name)
+                    self._copy_body(response, target, expect, name)
                     return
             url = _join(url, location, name)
             name = f"{first}, redirected to {shown_address(url)}"
@@ -154,7 +166,9 @@ class WebReader:
             f"try again later, or {ALTERNATIVE}"
         )
 
-    def _copy_body(self, response: HTTPResponse, target: BinaryIO, name: str) -> None:
+    def _copy_body(
+        self, response: HTTPResponse, target: Writable, expect: Callable[[int], None], name: str
+    ) -> None:
         limit = self.options.max_bytes
         remedy = (
             f"above media.max_bytes={limit:,}; raise the limit in the config or shrink the file"
@@ -163,6 +177,8 @@ class WebReader:
         announced = response.length
         if announced is not None and announced > limit:
             raise MediaTooLarge(f"{name}: {announced:,} bytes, {remedy}")
+        if announced is not None:
+            expect(announced)
         n_bytes = 0
         while block := self._next_block(response, name):
             n_bytes += len(block)

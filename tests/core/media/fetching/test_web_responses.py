@@ -77,6 +77,15 @@ def test_bodies_without_a_declared_length(web: Web) -> None:
         get(web, "https://media.example.com/cut")
 
 
+def test_the_size_is_told_before_the_body_if_it_is_known(web: Web) -> None:
+    web.responses["/to-the-end"] = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
+    reader, target = web.reader(MediaOptions(web_hosts=LISTED)), io.BytesIO()
+    told: list[tuple[int, int]] = []
+    for url in (URL, "https://media.example.com/to-the-end"):
+        reader.copy(url, target, expect=lambda size: told.append((size, target.tell())))
+    assert told == [(len(BODY), 0)]
+
+
 def test_incomplete_bodies(web: Web) -> None:
     web.responses["/a.png"] = response(200, BODY, content_length=str(len(BODY) + 5))
     with pytest.raises(MediaError, match="incomplete, 179,200 of 179,205 bytes"):

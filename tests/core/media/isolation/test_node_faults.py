@@ -18,7 +18,7 @@ from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 from tests.core.media.isolation.decoding_children import RULES
 from tests.core.media_files import audio_bytes, image_bytes, run_ffmpeg
-from tests.small_disk import grow, small_disk
+from tests.small_disk import grow, small_disk, use
 
 STARVED = "tests.core.media.isolation.starved_decoder:decode"
 REASON = re.compile("Too many open files|temporary")
@@ -81,8 +81,9 @@ def test_missing_file_is_still_the_samples(starved: IsolatedDecoder) -> None:
 def test_full_temporary_disk_is_the_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sound of 32 KB fits on no disk of 16 KB, and decodes when the disk has grown."""
-    with small_disk(tmp_path / "small", "16k") as folder:
+    """A sound of 63 KiB does not fit beside 48 on 96, and decodes when the disk has grown."""
+    with small_disk(tmp_path / "small", "96k") as folder:
+        use(folder, 48)
         monkeypatch.setenv("TMPDIR", str(folder))
         decoder = SampleDecoder(MediaOptions(), RULES, isolate=True)
         for _ in range(2):
