@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from omnitrace_core.addresses import plain_address, scrub
 from omnitrace_core.errors import DamagedFile, StoreCredentials, StoreUnavailable
+from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.storage.files import identity_at, open_file
 from stages.arrow.input_columns import cast_to_sample_structs
@@ -39,6 +40,7 @@ class FullAddresses:
 
         Raises:
             StoreUnavailable, StoreCredentials: the shard's store does not let us read it.
+            NodeFault: this machine cannot read it.
         """
         row = int(row_key.rpartition(":")[2])
         if self._gone is None and not self._start <= row < self._end:
@@ -66,6 +68,7 @@ class FullAddresses:
             self._gone = f"{self._uri}, which was traced, is gone; {_REMEDY}"
         # ImportError, ValueError: fsspec has no client for the address on this machine.
         except (OSError, DamagedFile, ImportError, ValueError) as error:
+            raise_if_node_fault(error)
             self._gone = f"{self._uri} cannot be read ({scrub(str(error))}); {_REMEDY}"
 
     def _read_group(self, row: int) -> None:

@@ -163,6 +163,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages.settings_change": {"omnitrace_core base modules", "stages.arrow", "stages.records"},
     "stages.full_addresses": {
         "omnitrace_core base modules",
+        "omnitrace_core.runtime",
         "omnitrace_core.storage",
         "omnitrace_core.samples",
         "stages.arrow",
@@ -216,6 +217,7 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.access",
         "omnitrace_core base modules",
         "omnitrace_core.runtime",
+        "omnitrace_core.storage",
         "omnitrace_core.backends",
         "stages.arrow",
         "pipeline.plurals",

@@ -14,6 +14,7 @@ from omnitrace_core.backends.shipped import SHIPPED, model_location
 from omnitrace_core.errors import BackendError, UnknownName
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import ModelOptions
+from omnitrace_core.runtime.node_faults import check_mount
 
 if TYPE_CHECKING:
     from omnitrace_core.backends.base import Backend
@@ -109,6 +110,7 @@ def json_reader(options: ModelOptions) -> ReadJson:
 def _model_file(options: ModelOptions, name: str) -> Path | None:
     location = model_location(options.path)
     local = Path(location)
+    check_mount(local / name)
     if local.is_dir():
         return local / name if (local / name).is_file() else None
     from huggingface_hub import hf_hub_download

@@ -5,12 +5,14 @@ Weights must be safetensors files.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omnitrace_core.backends.shipped import model_location
 from omnitrace_core.errors import BackendError
 from omnitrace_core.options import ModelOptions
 from omnitrace_core.runtime.devices import choose_device, choose_dtype, hide_progress
+from omnitrace_core.runtime.node_faults import check_mount
 from omnitrace_core.runtime.torchvision_shim import enable_transformers_vision
 
 
@@ -19,7 +21,9 @@ def load_processor(options: ModelOptions) -> Any:
 
     Raises:
         BackendError: a file of the processor or tokenizer is missing or invalid.
+        NodeFault: the file system of the model does not answer.
     """
+    check_mount(Path(model_location(options.path)) / "config.json")
     enable_transformers_vision()
     from transformers import AutoProcessor
 
@@ -42,7 +46,9 @@ def load_model(class_name: str, options: ModelOptions) -> Any:
     Raises:
         BackendError: the weights are missing, not safetensors, or of another architecture; or a
             package for `options.attention` is not installed.
+        NodeFault: the file system of the model does not answer.
     """
+    check_mount(Path(model_location(options.path)) / "config.json")
     enable_transformers_vision()
     import transformers
 

@@ -8,6 +8,8 @@ says, and no limit that the config sets for a sample, counts as the machine's fa
     disk full, over quota, read-only         a file above media.max_bytes: media_too_large
     a temporary file that cannot be written  its own file cannot be read (EIO): media_error
     no file handles                          a store that does not answer: media_unavailable
+    a lost mount (ESTALE, ENOTCONN, EIO),
+    by which no file can be read
     no process or thread can be started      a decoder above media.decode_memory_mib, or any
                                              MemoryError, since it depends on the sample's size:
                                              media_memory, out_of_memory
@@ -29,6 +31,13 @@ _ERRNOS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+# The file system answers, and says that the folder is not there or is not for this process.
+_NO_SUCH_FOLDER = frozenset(
+    {
+        *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        *(errno.EACCES, errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP),
     }
 )
 # What importlib and cffi say when the dynamic loader gets no file handle: only its own words, at
@@ -116,6 +125,28 @@ def check_handles() -> None:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         raise_if_node_fault(error)
+
+
+def check_mount(path: str | os.PathLike[str]) -> None:
+    """Check that the file system of a local file answers, when the file could not be read.
+
+    A lost mount (of NFS, of a FUSE program that ended) fails every file alike, and another machine
+    may have it. The errors are also those of single files, so the folder's file system is asked:
+    what it answers is not cached.
+
+    Raises:
+        NodeFault: it does not.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.statvfs(folder)
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) or error.errno in _NO_SUCH_FOLDER:
+            return
+        raise NodeFault(
+            f"the file system of {folder} does not answer on this machine: {error.strerror}; "
+            "mount it again"
+        ) from error
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

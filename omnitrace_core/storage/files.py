@@ -14,6 +14,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
+from omnitrace_core.runtime.node_faults import check_mount
+
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
@@ -88,16 +90,42 @@ def identity_of(info: Mapping[str, Any]) -> str:
 
 
 def identity_at(url: str) -> str:
-    """The `identity_of` the file now at this address. Raises: FileNotFoundError."""
+    """The `identity_of` the file now at this address.
+
+    Raises: FileNotFoundError; NodeFault: its local file system does not answer.
+    """
     fs, path = connect(url)
-    return identity_of(fs.info(path))
+    with _checking_mount(url):
+        return identity_of(fs.info(path))
 
 
 @contextmanager
 def open_file(url: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading by its address; on S3 failed reads are retried."""
-    with open_in(*connect(url)) as file:
+    """Open a file for reading by its address; on S3 failed reads are retried.
+
+    Raises: NodeFault: its local file system does not answer; also for errors of the block.
+    """
+    with _checking_mount(url), open_in(*connect(url)) as file:
         yield file
+
+
+@contextmanager
+def _checking_mount(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        check_mount_of(url)
+        raise
+
+
+def check_mount_of(url: str) -> None:
+    """As `check_mount` for the address of a local file; of files in stores it says nothing.
+
+    Raises: NodeFault: its local file system does not answer.
+    """
+    scheme = scheme_of(url)
+    if scheme in ("", "file") and not is_chain(url):
+        check_mount(url.partition("://")[2] if scheme else url)
 
 
 def open_in(fs: AbstractFileSystem, path: str) -> IO[bytes]:

@@ -22,7 +22,7 @@ from omnitrace_core.base_options import is_utf8
 from omnitrace_core.errors import ConfigError, DamagedFile, InputSchemaError, StoreUnavailable
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import ID_KEYS
-from omnitrace_core.storage.files import connect
+from omnitrace_core.storage.files import check_mount_of, connect
 from pipeline.commands.json_records import JsonScanner, ParsedRecord, not_json
 from pipeline.planning.media_stores import media_roots_of
 from pipeline.plurals import counted
@@ -73,6 +73,7 @@ class InputFile:
             raise
         except (OSError, pa.ArrowException) as exc:
             raise_if_node_fault(exc)
+            check_mount_of(self.url)
             raise InputSchemaError(
                 f"{self.url}: cannot be read as {suffix} ({exc}); check it and its permissions"
             ) from exc
@@ -97,6 +98,7 @@ def find_files(source: str) -> FoundFiles:
         InputSchemaError: there is no such file, none of a readable kind, one whose name is not
             UTF-8, or a Parquet file without the columns of a sample.
         ConfigError: the address cannot be read as one.
+        NodeFault: the local file system that it lies on does not answer.
     """
     fs, path = _connect(absolute_path(source))
     glob = path
@@ -111,6 +113,7 @@ def find_files(source: str) -> FoundFiles:
     kept = kinds.pop(_READ)
     left_out = tuple(_left_out(kinds, glob))
     if not kept:
+        check_mount_of(f"{absolute_path(source)}/x")
         others = f"only {', '.join(left_out)}" if left_out else "nothing"
         raise InputSchemaError(
             f"{source}: found {others}; give a .json, .jsonl or .parquet file, a directory with "
@@ -203,6 +206,8 @@ def _check_columns(file: InputFile) -> None:
         with file.fs.open(file.path) as handle:
             schema = pq.read_schema(handle)
     except (OSError, pa.ArrowException) as exc:
+        raise_if_node_fault(exc)
+        check_mount_of(file.url)
         raise InputSchemaError(f"{file.url}: cannot be read as parquet ({exc})") from exc
     if problems := list(_name_problems(schema.names)):
         raise InputSchemaError(f"{file.url}: {'; '.join(problems)}")

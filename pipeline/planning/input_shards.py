@@ -19,6 +19,7 @@ from omnitrace_core.errors import (
     StoreUnavailable,
 )
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
+from omnitrace_core.storage.files import check_mount_of
 from pipeline.planning.media_stores import media_roots_of
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.plurals import counted
@@ -101,6 +102,7 @@ def scan_input(
 
     Raises:
         UnreadableShards: some cannot be read as samples.
+        NodeFault: this machine cannot read it.
     """
     folder, shards = listing.folder, listing.shards
     refused: dict[str, InputSchemaError] = {}
@@ -146,8 +148,11 @@ def list_input(path: str) -> InputListing:
     Raises:
         InputSchemaError: there is no such file or folder, it holds no shard, or the name of one
             cannot be read or published.
+        NodeFault: the local file system that it lies on does not answer.
     """
     folder = Folder(path)
+    # First, because a folder on a lost mount looks as if it were not there.
+    check_mount_of(folder.url("x"))
     if folder.is_file():
         parent, _, name = folder.root.rpartition("/")
         folder = Folder(parent or "/")
@@ -195,6 +200,7 @@ def _scan(
         raise
     except (OSError, DamagedFile) as error:
         raise_if_node_fault(error)
+        check_mount_of(uri)
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error

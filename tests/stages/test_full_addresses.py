@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from omnitrace_core.addresses import plain_address
+from omnitrace_core.errors import NodeFault
 from omnitrace_core.storage.files import identity_at
 from stages.full_addresses import FullAddresses
+from tests.lost_mount import lost_mount
 from tests.stages.chunks import text_row, user, write_shard
 
 SIGNED = "https://media.example.com/a.wav?sig=x"
@@ -67,3 +69,9 @@ def test_row_that_the_shard_has_not(shard: Path) -> None:
     addresses = FullAddresses(str(shard), identity_at(str(shard)))
     _, reason = addresses.find("a.parquet:4", 1, "https://h/a.wav")
     assert "cannot be read (it has no row 4)" in (reason or "")
+
+
+def test_lost_mount_is_the_machines(shard: Path) -> None:
+    addresses = FullAddresses(str(shard), identity_at(str(shard)))
+    with lost_mount(shard.parent), pytest.raises(NodeFault, match="does not answer"):
+        addresses.find("a.parquet:3", 1, plain_address(SIGNED))

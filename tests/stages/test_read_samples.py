@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omnitrace_core.errors import RunError
+from omnitrace_core.errors import NodeFault, RunError
 from stages.arrow.chunk import state_rows
 from stages.arrow.input_columns import cast_to_sample_structs, schema_problems
 from stages.arrow.sample_schema import MESSAGE, SAMPLE
 from stages.arrow.state_schema import STATE, chunk_schema
 from stages.read_samples import read_samples
+from tests.lost_mount import lost_mount
 from tests.stages.chunks import (
     Row,
     codes_of,
@@ -190,3 +191,10 @@ def test_damaged_row_groups_with_ids_of_any_type(
     known = [1, 4, 5] if column == "sample_id" else [1, 2, 3, 4, 5]
     found = [row["sample"]["sample_id"] for row in chunk.to_pylist()[0]["samples"]]
     assert [value for value in found if value is not None] == [str(values[i]) for i in known]
+
+
+def test_shard_on_a_lost_mount_is_the_machines(tmp_path: Path) -> None:
+    plan = plan_of(write_shard(tmp_path / "a.parquet", [text_row("a")]), 1)
+    match = r"stage read, chunk .*does not answer.*not connected; mount it again"
+    with lost_mount(tmp_path), pytest.raises(NodeFault, match=match):
+        read_samples(plan)

@@ -6,6 +6,7 @@ file: where it lies (`media.roots`), what kind of file it is, how large it is.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -15,12 +16,22 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from omnitrace_core.errors import MediaDenied, MediaEmpty, MediaError, MediaMissing, MediaTooLarge
+from omnitrace_core.errors import (
+    MediaDenied,
+    MediaEmpty,
+    MediaError,
+    MediaMissing,
+    MediaTooLarge,
+    OmniTraceError,
+)
 from omnitrace_core.media.fetching.gate import check_roots
 from omnitrace_core.options import MediaOptions
+from omnitrace_core.runtime.node_faults import check_mount
 
 # A scheme without its slashes: a typing error rather than a path.
 _LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+# All other errors say nothing of whether there is a file.
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 # The folder where Linux offers each open file as a path.
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -34,9 +45,10 @@ def open_local(uri: str, options: MediaOptions, name: str) -> Iterator[BinaryIO]
         MediaDenied: outside `media.roots`, not a regular file, or not readable.
         MediaTooLarge: more than `media.max_bytes`.
         MediaEmpty: zero bytes.
-        MediaError: it changed while it was read.
+        MediaError: it cannot be read, or changed while it was read.
+        NodeFault: its file system does not answer on this machine.
     """
-    with _opened(uri, options, name) as file:
+    with _opened(uri, options, name) as file, _reading(file, name):
         before = os.fstat(file.fileno())
         check_size(before.st_size, options, name)
         yield file
@@ -69,6 +81,22 @@ def check_size(size: int, options: MediaOptions, name: str) -> None:
         )
 
 
+@contextmanager
+def _reading(file: BinaryIO, name: str) -> Iterator[None]:
+    """Raise why a file cannot be read; decoders may have hidden it, or blamed the content."""
+    path, descriptor = file.name, str(path_of(file))
+    try:
+        yield
+    except Exception as error:
+        check_mount(path)
+        # Reading names no file, and decoders open it by its descriptor. Others are not of the file.
+        if not isinstance(error, OSError) or isinstance(error, OmniTraceError):
+            raise
+        if error.errno is None or error.filename not in (None, descriptor):
+            raise
+        raise _unreadable(error, name) from error
+
+
 def _opened(uri: str, options: MediaOptions, name: str) -> BinaryIO:
     try:
         # Check the roots before existence: a sample must not find out what lies outside them.
@@ -83,6 +111,10 @@ def _opened(uri: str, options: MediaOptions, name: str) -> BinaryIO:
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         # ValueError: a NUL character in the path. RuntimeError: a loop of symlinks.
+        if isinstance(error, OSError) and error.errno not in _MISSING:
+            check_mount(_plain_path(uri, name))
+            # EINVAL also comes when a link is replaced by a file while it is followed.
+            raise _unreadable(error, name) from error
         hint = "; addresses in stores are written s3://bucket/name" if _LIKE_URL.match(uri) else ""
         raise MediaMissing(
             f"{name}: no such file; relative paths start at {Path.cwd()}{hint}"
@@ -94,6 +126,13 @@ def _opened(uri: str, options: MediaOptions, name: str) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def _unreadable(error: OSError, name: str) -> MediaError:
+    reason = error.strerror or type(error).__name__
+    return MediaError(
+        f"{name}: the file cannot be read ({reason}); check its disk, or the server it lies on"
+    )
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -43,7 +43,7 @@ class TemporaryMedia:
         self._expected = size
         self._check_capacity(f"{size:,} bytes", size)
 
-    def write(self, block: bytes) -> int:
+    def write(self, block: bytes) -> None:
         """Write all of a block.
 
         Raises:
@@ -57,7 +57,7 @@ class TemporaryMedia:
             reason = error
         else:
             self._n_bytes = size
-            return len(block)
+            return
         # Outside the handler: an error of the sample must not have the machine's as its cause.
         if reason.errno == errno.EFBIG:
             raise MediaTooLarge(
@@ -105,8 +105,15 @@ def temporary_media(options: MediaOptions, name: str) -> Iterator[TemporaryMedia
     """
     is_path = DESCRIPTORS.is_dir()
     with temporary_files():
-        made = tempfile.TemporaryFile if is_path else tempfile.NamedTemporaryFile
-        file = cast(FileIO, made(prefix="omnitrace-", buffering=0))
+        file = _unnamed() if is_path else _named()
     with file:
         path = DESCRIPTORS / str(file.fileno()) if is_path else Path(str(file.name))
         yield TemporaryMedia(file, path, options, name)
+
+
+def _unnamed() -> FileIO:
+    return tempfile.TemporaryFile(prefix="omnitrace-", buffering=0)
+
+
+def _named() -> FileIO:
+    return cast(FileIO, tempfile.NamedTemporaryFile(prefix="omnitrace-", buffering=0))

@@ -61,7 +61,7 @@ _REFUSED = frozenset({401, 403, 451})
 class Writable(Protocol):
     """What the content is written to."""
 
-    def write(self, block: bytes, /) -> int:
+    def write(self, block: bytes, /) -> object:
         """Write all of a block."""
         ...
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from omnitrace_core.errors import ConfigError, InputSchemaError
+from omnitrace_core.errors import ConfigError, InputSchemaError, NodeFault
 from omnitrace_core.printable import printable
 from pipeline.cli import main
 from pipeline.commands.ingest import ingest
 from pipeline.commands.input_files import find_files
 from pipeline.planning.input_shards import list_input
+from tests.lost_mount import lost_mount
 from tests.pipeline.commands.input_samples import ids, read
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage.test_addresses import ODD_NAMES
@@ -172,3 +173,15 @@ def test_the_input_is_not_replaced_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds the input"):
         ingest(str(tmp_path / "link"), str(tmp_path / "corpus"), overwrite=True)
     assert ids(tmp_path / "corpus") == ["x"]
+
+
+def test_lost_mount_blames_no_source(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(_RECORD % "x")
+    (file,) = find_files(str(source)).files
+    with lost_mount(tmp_path):
+        with pytest.raises(NodeFault, match="does not answer on this machine"):
+            list(file.records())
+        for path in (source, tmp_path):
+            with pytest.raises(NodeFault, match="does not answer on this machine"):
+                find_files(str(path))

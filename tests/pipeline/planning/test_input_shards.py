@@ -12,6 +12,7 @@ from pipeline.planning.input_shards import Duplicate, list_input, scan_input
 from pipeline.storage.folder import Folder
 from stages.arrow.sample_schema import SAMPLE
 from tests.file_handles import no_file_handles
+from tests.lost_mount import lost_mount
 from tests.pipeline.made_runs import write_input
 from tests.pipeline.storage.faulty_proxy import Proxy
 
@@ -154,6 +155,17 @@ def test_machine_without_file_handles_blames_no_shard(tmp_path: Path) -> None:
     match = r"Too many open files: .*a\.parquet.*; raise"
     with no_file_handles(), pytest.raises(NodeFault, match=match):
         scan_input(listing)
+
+
+def test_lost_mount_blames_no_shard_and_no_folder(tmp_path: Path) -> None:
+    write_input(tmp_path, a=["1"])
+    listing = list_input(str(tmp_path))
+    with lost_mount(tmp_path):
+        with pytest.raises(NodeFault, match="does not answer on this machine"):
+            scan_input(listing)
+        for path in (tmp_path, tmp_path / "deep"):
+            with pytest.raises(NodeFault, match="does not answer on this machine"):
+                list_input(str(path))
 
 
 def test_file_with_another_schema(tmp_path: Path) -> None:
