@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.cli import main, parse_arguments
 from tests.conftest import ROOT
+from tests.guaranteed import guaranteed_files
 from tests.pipeline.conftest import local_ray
 from training.demo.corpus import make_corpus
 
@@ -102,27 +103,5 @@ def test_commands_in_the_page_on_clusters_parse() -> None:
 
 
 def test_guarantees_name_tests_that_exist() -> None:
-    """And `make faults` runs the files of these tests."""
-    page = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    files_of: dict[str, set[str]] = {}
-    for file in (ROOT / "tests").rglob("test_*.py"):
-        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), flags=re.M):
-            files_of.setdefault(name, set()).add(file.relative_to(ROOT).as_posix())
-    named = set(re.findall(r"`(test_\w+)`", page))
-    assert len(named) > 10
-    assert named <= files_of.keys()
-    files = set().union(*(files_of[name] for name in named))
-    for pattern in re.findall(r"`(tests/\S+?)`", page):
-        found = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(pattern)}
-        assert found, pattern
-        files |= found
-    faults = set(makefile_list("FAULTS"))
-    assert files <= faults, f"`make faults` does not run {sorted(files - faults)}"
-    assert all((ROOT / name).is_file() for name in faults)
-
-
-def makefile_list(variable: str) -> list[str]:
-    """Words of a variable that the Makefile writes out."""
-    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    (words,) = re.findall(rf"^{variable} := (.*)$", text, flags=re.M)
-    return list(words.split())
+    """`make faults` runs the files of these tests."""
+    assert len(guaranteed_files()) > 10

@@ -63,7 +63,8 @@ def test_field_of_a_wrong_type_names_the_file(folder: Path, name: str) -> None:
         return False
 
     assert not refused(content)
-    for whole in ([], "x", 3, None):
+    wholes: tuple[object, ...] = ([], "x", 3, None)
+    for whole in wholes:
         assert refused(whole), whole
     for field in content.keys() - IGNORED.get(name, set()):
         for wrong in WRONG:
