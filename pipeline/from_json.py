@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,8 +19,9 @@ def from_json(kind: type[Value], content: object, name: str = "") -> Value:
     Raises:
         ValueError: a field is missing, or has a wrong type.
     """
+    of_any_type: Any = kind
     try:
-        value: Value = _adapter(kind).validate_python(content)
+        value: Value = _adapter(of_any_type).validate_python(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(item) for item in (name, *problem["loc"]) if item != "")
@@ -32,5 +32,5 @@ def from_json(kind: type[Value], content: object, name: str = "") -> Value:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
