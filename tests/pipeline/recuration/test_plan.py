@@ -159,7 +159,7 @@ def test_run_of_a_newer_version(tmp_path: Path) -> None:
 
 
 def test_run_of_the_first_version(tmp_path: Path) -> None:
-    """Runs of version 1 have fewer columns, and manifests without the size of chunks."""
+    """Runs of version 1 have fewer columns, and manifests without sizes and totals."""
     planned = traced_run(tmp_path)
     for table in ("samples", "spans", "traces"):
         for path in Path(planned.folder.root, table).glob("*.parquet"):
@@ -174,7 +174,8 @@ def test_run_of_the_first_version(tmp_path: Path) -> None:
             pq.write_table(stored, path)
     for path in Path(planned.folder.root, "_manifests").glob("*.json"):
         content = json.loads(path.read_text())
-        del content["chunk_samples"]
+        for name in ("chunk_samples", "sizes", "totals"):
+            del content[name]
         path.write_text(json.dumps({**content, "schema_version": 1}))
     content = json.loads(planned.folder.read("run.json"))
     del content["media_rules"]
