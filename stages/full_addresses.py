@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import IO
+
 import pyarrow as pa
 
 from omnitrace_core.addresses import plain_address, scrub
 from omnitrace_core.errors import DamagedFile, StoreCredentials, StoreUnavailable
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.rows import SampleRow
-from omnitrace_core.storage.files import identity_at, open_file
+from omnitrace_core.storage.files import FileChanged, open_version
 from stages.arrow.input_columns import cast_to_sample_structs
 from stages.arrow.parquet_reader import ParquetReader
 from stages.arrow.python_values import python_values
@@ -58,21 +60,21 @@ class FullAddresses:
     def _load(self, row: int) -> None:
         """Read the row group of a row, or note that the shard is not the one that was traced."""
         try:
-            if identity_at(self._uri) != self._identity:
-                self._gone = f"{self._uri} has changed since it was traced; {_REMEDY}"
-                return
-            self._read_group(row)
+            with open_version(self._uri, self._identity) as file:
+                self._read_group(file, row)
         except (StoreUnavailable, StoreCredentials):
             raise
         except FileNotFoundError:
             self._gone = f"{self._uri}, which was traced, is gone; {_REMEDY}"
+        except FileChanged:
+            self._gone = f"{self._uri} has changed since it was traced; {_REMEDY}"
         # ImportError, ValueError: fsspec has no client for the address on this machine.
         except (OSError, DamagedFile, ImportError, ValueError) as error:
             raise_if_node_fault(error)
             self._gone = f"{self._uri} cannot be read ({scrub(str(error))}); {_REMEDY}"
 
-    def _read_group(self, row: int) -> None:
-        with open_file(self._uri) as file, ParquetReader(file) as shard:
+    def _read_group(self, file: IO[bytes], row: int) -> None:
+        with ParquetReader(file) as shard:
             group = next((group for group in shard.groups if row < group.end), None)
             if group is None:
                 raise DamagedFile(f"it has no row {row}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ from omnitrace_core.errors import (
 )
 from omnitrace_core.samples.checks import check_row
 from omnitrace_core.samples.rows import SampleRow
-from omnitrace_core.storage.files import identity_at, open_file
+from omnitrace_core.storage.files import FileChanged, open_version
 from stages.arrow.chunk import error_fields, row_key, with_rows
 from stages.arrow.input_columns import cast_to_sample_structs
 from stages.arrow.parquet_reader import ParquetReader, RowGroup
@@ -100,25 +100,21 @@ def _read_planned(uri: str, identity: str | None, rows: Sequence[int]) -> Rows:
     Raises:
         RunError: it is not the planned shard, or its footer is damaged.
     """
-    damage = None
     try:
-        found = _read_rows(uri, rows)
+        with open_version(uri, identity) as file:
+            return _read_rows(file, uri, rows)
+    except (FileChanged, FileNotFoundError) as error:
+        raise RunError(f"{uri} is not the file that was planned: {_CHANGED}") from error
     except DamagedFile as error:
-        damage = error
-    # Checked after reading, so that the rows that were read are those of the planned shard.
-    if identity is not None and identity_at(uri) != identity:
-        raise RunError(f"{uri} is not the file that was planned: {_CHANGED}")
-    if damage is not None:
-        raise RunError(f"{uri} can no longer be read: {damage.message}; {_RESTORE}") from damage
-    return found
+        raise RunError(f"{uri} can no longer be read: {error.message}; {_RESTORE}") from error
 
 
-def _read_rows(uri: str, rows: Sequence[int]) -> Rows:
+def _read_rows(file: IO[bytes], uri: str, rows: Sequence[int]) -> Rows:
     """Rows of a shard, from the row groups that hold them.
 
     Raises: DamagedFile: the footer cannot be read.
     """
-    with open_file(uri) as file, ParquetReader(file) as shard:
+    with ParquetReader(file) as shard:
         if shard.n_rows <= rows[-1]:
             raise RunError(
                 f"{uri} has {shard.n_rows} rows and not the {rows[-1] + 1} of the plan: {_CHANGED}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
@@ -69,7 +68,14 @@ def resolve_uri(uri: str, base: str) -> str:
     # Object stores do not resolve `..` and `.`, so that is done here, within the bucket.
     scheme, _, path = base.partition("://")
     host, _, folder = path.partition("/")
-    return f"{scheme}://{host}{posixpath.normpath(posixpath.join('/', folder, uri))}"
+    kept: list[str] = folder.rstrip("/").split("/") if folder.strip("/") else []
+    # Not by `normpath`: in a store, `a//b` is another key than `a/b`.
+    for name in uri.split("/"):
+        if name == "..":
+            del kept[-1:]
+        elif name != ".":
+            kept.append(name)
+    return "/".join((f"{scheme}://{host}", *kept))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
+from omnitrace_core.errors import NodeFault, StoreCredentials, StoreUnavailable
 from omnitrace_core.runtime.node_faults import check_mount
 
 if TYPE_CHECKING:
@@ -107,6 +108,64 @@ def open_file(url: str) -> Iterator[IO[bytes]]:
     """
     with _checking_mount(url), open_in(*connect(url)) as file:
         yield file
+
+
+class FileChanged(Exception):
+    """A file is not the version that was asked for, or not any more."""
+
+
+@contextmanager
+def open_version(url: str, identity: str | None) -> Iterator[IO[bytes]]:
+    """As `open_file`, but only the version with this `identity_of`. None: whichever there is.
+
+    What is opened is compared before it is read, and the address once more at the end: a file that
+    is replaced while it is read, and brought back with its time, is not read in between.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        FileChanged: it is another version, or gone at the end; in place of errors of the block,
+            too.
+    """
+    if identity is None:
+        with open_file(url) as file:
+            yield file
+        return
+    opened = False
+    try:
+        with open_file(url) as file:
+            opened = True
+            if _opened_identity(file) not in (identity, None):
+                raise FileChanged(f"{url} is another version")
+            yield file
+    except (StoreUnavailable, StoreCredentials, NodeFault):
+        raise
+    except Exception as error:
+        # What was read of a file that changed meanwhile may look damaged.
+        if opened and _is_other_version(url, identity):
+            raise FileChanged(f"{url} is another version") from error
+        raise
+    if _is_other_version(url, identity):
+        raise FileChanged(f"{url} is another version")
+
+
+def _opened_identity(file: IO[bytes]) -> str | None:
+    """The `identity_of` an open file, whatever its address shows now; None if nothing tells it."""
+    # Clients of stores keep what the store said when the file was opened; s3fs reads each range
+    # on condition of that ETag.
+    if details := getattr(file, "details", None):
+        return identity_of(details)
+    try:
+        stat = os.fstat(file.fileno())
+    except (AttributeError, OSError):
+        return None
+    return identity_of({"size": stat.st_size, "mtime": stat.st_mtime})
+
+
+def _is_other_version(url: str, identity: str) -> bool:
+    try:
+        return identity_at(url) != identity
+    except FileNotFoundError:
+        return True
 
 
 @contextmanager

@@ -178,9 +178,9 @@ class RunSteps:
         problem = self._missing_chunks() or changed_input(planned)
         if problem is None:
             self._delete_stale_files()
-            # Chunk files of other plans (changed shards, another chunk size), and all attempts.
-            staged = [STAGED] if self.verdict_file.retry else []
-            for leftover in (CHUNK_FILES, ATTEMPTS, *staged):
+            # Chunk files of other plans (changed shards, another chunk size), all attempts, and
+            # what a retry staged that was killed, even if its verdict is gone.
+            for leftover in (CHUNK_FILES, ATTEMPTS, STAGED):
                 planned.folder.delete_folder(leftover, self.lease.confirm, own_files(leftover))
             check = check_published(planned)
             problem, files = check.problem, check.files

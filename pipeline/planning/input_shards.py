@@ -19,7 +19,7 @@ from omnitrace_core.errors import (
     StoreUnavailable,
 )
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
-from omnitrace_core.storage.files import check_mount_of
+from omnitrace_core.storage.files import FileChanged, check_mount_of, open_version
 from pipeline.planning.media_stores import media_roots_of
 from pipeline.planning.repeated_ids import BUDGET_BYTES, Places, RepeatedIds
 from pipeline.plurals import counted
@@ -186,7 +186,7 @@ def _scan(
 ) -> ShardScan:
     uri = folder.url(name)
     try:
-        with folder.open(name) as file, ParquetReader(file) as shard:
+        with open_version(uri, identity) as file, ParquetReader(file) as shard:
             if problems := schema_problems(shard.schema):
                 raise InputSchemaError(
                     f"{uri} cannot be read as samples: {'; '.join(problems)}; {REMEDY}"
@@ -194,18 +194,22 @@ def _scan(
             media_roots = media_roots_of(shard.schema, uri) if roots else ()
             unread = tuple(_add_all_ids(shard, number, ids))
             n_rows = shard.n_rows
+    except FileChanged as error:
         # Else its ids would count under the identity of another version, which may come back.
-        changed = folder.identity(name) != identity
+        raise RunError(f"{uri} changed while the run was planned; start the run again") from error
     except (StoreUnavailable, StoreCredentials):
         raise
+    except FileNotFoundError as error:
+        raise InputSchemaError(
+            f"{uri} is not a readable Parquet file (it was removed while the run was planned, or "
+            f"is a link that leads nowhere); {REMEDY}"
+        ) from error
     except (OSError, DamagedFile) as error:
         raise_if_node_fault(error)
         check_mount_of(uri)
         raise InputSchemaError(
             f"{uri} is not a readable Parquet file ({error}); {REMEDY}"
         ) from error
-    if changed:
-        raise RunError(f"{uri} changed while the run was planned; start the run again")
     if unread:
         log.warning(
             "%s: sample_ids that cannot be decoded, so that repeats of them are not found: %s; "

@@ -1,34 +1,24 @@
-"""Error rows that are done again: once per command, whatever happens to the driver meanwhile."""
+"""Error rows that are done again: once per command."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omnitrace_core.errors import LeaseLost, RunError
+from omnitrace_core.errors import RunError
 from pipeline.commands.summary import plan_text
-from pipeline.config import RunConfig
 from pipeline.driver.finished_run import finished_verdict
 from pipeline.driver.run import run
 from pipeline.planning.identified_run import identify_run
 from pipeline.planning.plan import Chunk
-from pipeline.run_folder.chunk_files import committed_chunks
 from pipeline.run_folder.commit import CommittedChunk
-from pipeline.run_folder.lease import Lease
-from pipeline.run_folder.lease_file import current_claim
-from pipeline.run_folder.manifests import manifest_name, read_manifests
-from pipeline.run_folder.stored_run import find_run
-from pipeline.run_folder.table_files import STAGED
-from pipeline.run_folder.verdict import ExitCode, Verdict
-from pipeline.storage.folder import Folder
+from pipeline.run_folder.manifests import manifest_name
+from pipeline.run_folder.verdict import ExitCode
 from tests.pipeline.drivers import query
-from tests.pipeline.killed_steps import die_before_step
 from tests.pipeline.made_runs import (
     ALL_ROWS,
     DAY,
@@ -39,73 +29,17 @@ from tests.pipeline.made_runs import (
     stored_verdict,
     write_input,
 )
+from tests.pipeline.retrying.made_retries import (
+    FAILING,
+    STILL_FAILING,
+    assert_whole,
+    leftovers,
+    parquet_files,
+    retrying,
+    run_with,
+    tables,
+)
 from tests.stages.chunks import Killed
-
-FAILING = {"2": "media_missing", "3": "media_timeout", "4": "media_missing"}
-STILL_FAILING = {"3": "media_timeout"}
-Rows = dict[str, list[dict[str, Any]]]
-
-
-def retrying(folder: Path, retry: object = "errors", **sections: Any) -> RunConfig:
-    """The config of the runs below with `run.retry`."""
-    return config_for(folder, **{"run": {"retry": retry}, **sections})
-
-
-def run_with(
-    config: RunConfig, response: str, failing: Mapping[str, str]
-) -> tuple[Verdict, Worker]:
-    planned = planned_run(config)
-    worker = Worker(planned.folder, response, failing=failing)
-    return run(planned, worker), worker
-
-
-def tables(folder: Folder) -> dict[str, Rows]:
-    """All rows by table and row key."""
-    found: dict[str, Rows] = {}
-    for table in ("samples", "spans", "traces"):
-        found[table] = {}
-        for row in rows(folder, table):
-            found[table].setdefault(row["row_key"], []).append(row)
-    return found
-
-
-def traced(found: dict[str, Rows]) -> dict[str, tuple[Any, ...]]:
-    """What a reader sees who begins with samples/: the other tables' rows of ok rows only."""
-    return {
-        key: (sample, *(found[t].get(key) for t in ("spans", "traces") if sample["status"] == "ok"))
-        for key, (sample,) in found["samples"].items()
-    }
-
-
-def assert_whole(folder: Folder, keys: Sequence[str] = ALL_ROWS) -> None:
-    """The manifests count what is there, and each row's records are of one attempt."""
-    found = tables(folder)
-    assert sorted(found["samples"]) == list(keys)
-    for key, (sample,) in found["samples"].items():
-        spans, traces = found["spans"].get(key, []), found["traces"].get(key, [])
-        if sample["status"] == "ok":
-            assert [span["text"] for span in spans] == [sample["response"]] * 2
-            assert len(traces) == 1
-        else:
-            assert spans == traces == []
-    for manifest in read_manifests(folder).values():
-        assert manifest.key
-        assert manifest.replacement is None
-        of_shard = [row for (row,) in found["samples"].values() if manifest.shard in row["row_key"]]
-        codes = [row["error_code"] for row in of_shard if row["status"] == "error"]
-        assert manifest.by_code == {code: codes.count(code) for code in codes}
-        assert (manifest.n_error, manifest.n_rows) == (len(codes), len(of_shard))
-        for name, count in manifest.files.items():
-            assert manifest.sizes[name] == len(folder.read(name))
-            assert count == sum(
-                len(items)
-                for key, items in found[name.partition("/")[0]].items()
-                if manifest.shard in key
-            )
-
-
-def leftovers(folder: Folder) -> list[str]:
-    return [name for name in folder.tree("") if name.startswith(("_parts", "_attempts", STAGED))]
 
 
 def test_chosen_rows_are_done_again_and_all_others_kept(folder: Path) -> None:
@@ -246,226 +180,6 @@ def test_shards_in_which_every_row_fails(tmp_path: Path, n_rows: int) -> None:
     ]
 
 
-def _copy_of_finished(folder: Path, name: str) -> dict[str, dict[str, str]]:
-    """The config section of an output that holds a copy of the finished run with its errors."""
-    if not (folder / "output").exists():
-        run_with(config_for(folder), "old", FAILING)
-    shutil.copytree(folder / "output", folder / name)
-    return {"output": {"path": str(folder / name)}}
-
-
-@pytest.mark.slow
-def test_kill_before_any_step_leaves_old_or_new(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = retrying(folder, **_copy_of_finished(folder, "whole"))
-    old = traced(tables(planned_run(whole).folder))
-    run_with(whole, "new", STILL_FAILING)
-    new = traced(tables(planned_run(whole).folder))
-    files = _parquet(planned_run(whole).folder)
-    n_replaced_in_between = 0
-    for die_at in range(1, 100):
-        config = retrying(folder, **_copy_of_finished(folder, f"kill{die_at}"))
-        output = planned_run(config).folder
-        try:
-            with monkeypatch.context() as patch:
-                die_before_step(patch, die_at)
-                run_with(config, "new", STILL_FAILING)
-            break
-        except Killed:
-            pass
-        seen = traced(tables(output))
-        manifests = read_manifests(output)
-        for name, manifest in manifests.items():
-            keys = [key for key in ALL_ROWS if key.startswith(name)]
-            states = [{key: state[key] for key in keys} for state in (old, new)]
-            assert {key: seen[key] for key in keys} in states, die_at
-            if manifest.replacement is None:
-                assert {key: seen[key] for key in keys} == states[manifest.retry], die_at
-                continue
-            n_replaced_in_between += 1
-            # Other commands see that this shard is between two states.
-            assert name not in find_run(output.root).manifests
-            assert not find_run(output.root).finished
-        stored = stored_verdict(planned_run(config))
-        if (stored["finished"], stored["retry"]) == (True, 1):
-            # It died when the retry was done: the command would begin the next one.
-            assert seen == new
-            assert_whole(output)
-            continue
-        committed = committed_chunks(output)
-        verdict, worker = run_with(config, "new", STILL_FAILING)
-        assert (verdict.finished, verdict.retry) == (True, 1), die_at
-        assert (verdict.n_retried, verdict.n_mended) == (3, 2), die_at
-        assert not committed & set(worker.done)
-        assert traced(tables(output)) == new, die_at
-        assert _parquet(output) == files, die_at
-        assert_whole(output)
-        assert leftovers(output) == [], die_at
-    assert die_at > 30
-    # Two shards, before each of four copies and before the manifest, at least.
-    assert n_replaced_in_between >= 8
-
-
-def _parquet(folder: Folder) -> dict[str, bytes]:
-    return {name: folder.read(name) for name in folder.tree(".parquet")}
-
-
-@pytest.mark.slow
-def test_kill_while_a_killed_replacement_is_finished(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A plain command finishes it as well, and does not repeat the retry."""
-    whole = retrying(folder, **_copy_of_finished(folder, "whole"))
-    run_with(whole, "new", STILL_FAILING)
-    new = traced(tables(planned_run(whole).folder))
-    first = retrying(folder, **_copy_of_finished(folder, "first"))
-    begun = _killed_while_replacing(first, monkeypatch)
-    for die_at in range(1, 100):
-        sections = {"output": {"path": str(folder / f"kill{die_at}")}}
-        shutil.copytree(folder / "first", folder / f"kill{die_at}")
-        config = config_for(folder, **sections)
-        output = planned_run(config).folder
-        try:
-            with monkeypatch.context() as patch:
-                die_before_step(patch, die_at)
-                run_with(config, "not used", {})
-            break
-        except Killed:
-            pass
-        _, worker = run_with(config, "not used", {})
-        assert worker.done == []
-        assert_whole(output)
-        seen = traced(tables(output))
-        assert {key: seen[key] for key in ALL_ROWS if key.startswith(begun)} == {
-            key: new[key] for key in ALL_ROWS if key.startswith(begun)
-        }
-        assert leftovers(output) == []
-        # The retry was given up with the run that finished: the next one is another.
-        assert run_with(retrying(folder, **sections), "next", {})[0].retry == 2
-    assert die_at > 12
-
-
-def _killed_while_replacing(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Kill a retry after it replaced the first file of a shard; returns the shard's name."""
-    copy = Folder.copy
-    copied: list[str] = []
-
-    def copy_or_die(*args: Any, **kwargs: Any) -> None:
-        if copied:
-            raise Killed
-        copy(*args, **kwargs)
-        copied.append(args[1])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "copy", copy_or_die)
-        with pytest.raises(Killed):
-            run_with(config, "new", STILL_FAILING)
-    manifests = read_manifests(planned_run(config).folder).values()
-    (begun,) = [manifest for manifest in manifests if manifest.replacement]
-    return begun.shard
-
-
-@pytest.mark.parametrize("replaced", [False, True])
-def test_staged_files_that_vanish_leave_the_old_files_or_do_the_shard_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
-) -> None:
-    config = config_for(folder)
-    run_with(config, "old", FAILING)
-    old = tables(planned_run(config).folder)
-    before = _parquet(planned_run(config).folder)
-    begun = _killed_while_replacing(retrying(folder), monkeypatch)
-    output = planned_run(config).folder
-    if not replaced:
-        for name, content in before.items():
-            if output.read(name) != content:
-                # As if the copy had never been made, to the nanosecond.
-                _restore(output, name, content, begun)
-    for name in output.names(STAGED):
-        output.delete(f"{STAGED}/{name}")
-    _, worker = run_with(config, "again", FAILING)
-    assert_whole(output)
-    assert leftovers(output) == []
-    if replaced:
-        assert len(worker.done) == 2
-    else:
-        assert worker.done == []
-        assert tables(output) == old
-
-
-def _restore(output: Folder, name: str, content: bytes, shard: str) -> None:
-    output.write(name, content)
-    manifest = read_manifests(output)[shard]
-    stored = json.loads(output.read(manifest_name(manifest.number)))
-    stored["replacement"]["versions"][name] = output.version(name)
-    output.write(manifest_name(manifest.number), json.dumps(stored).encode())
-
-
-class _Sleeper:
-    """A driver that sleeps after its n-th check of the lease, while another does `meanwhile`."""
-
-    def __init__(self, suspend_after: int, meanwhile: Callable[[], None]) -> None:
-        self.suspend_after, self.meanwhile = suspend_after, meanwhile
-        self.n_checks = 0
-
-    def run(self, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-        planned, confirm = planned_run(config), Lease.confirm
-
-        def confirm_and_sleep(lease: Lease) -> None:
-            confirm(lease)
-            self.n_checks += 1
-            if self.n_checks == self.suspend_after:
-                with monkeypatch.context() as unpatched:
-                    unpatched.setattr(Lease, "confirm", confirm)
-                    self.meanwhile()
-
-        def work(chunks: Sequence[Chunk]) -> Generator[CommittedChunk, None, None]:
-            claim = current_claim(planned.folder)
-            yield from Worker(planned.folder, "new", claim, STILL_FAILING)(chunks)
-
-        with monkeypatch.context() as patch, suppress(LeaseLost):
-            patch.setattr(Lease, "confirm", confirm_and_sleep)
-            run(planned, work)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("other", ["errors", "none", ["media_timeout"], "changed input"])
-def test_driver_that_wakes_at_any_step_of_a_retry_does_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: object
-) -> None:
-    """The other driver makes the same retry, none, or another, or finds other input."""
-    ids = ["1", "2", "3"]
-    write_input(tmp_path / "input", a=ids)
-    for suspend_after in range(1, 100):
-        sections = _copy_of_finished(tmp_path, f"asleep{suspend_after}")
-        choice = "errors" if other == "changed input" else other
-
-        def meanwhile(
-            sections: dict[str, dict[str, str]] = sections, choice: object = choice
-        ) -> None:
-            if other == "changed input":
-                write_input(tmp_path / "input", a=[*ids, "x"])
-            planned = planned_run(retrying(tmp_path, choice, **sections))
-            run(planned, Worker(planned.folder, "other", failing=FAILING), take_lease=True)
-
-        sleeper = _Sleeper(suspend_after, meanwhile)
-        sleeper.run(retrying(tmp_path, **sections), monkeypatch)
-        if sleeper.n_checks < suspend_after:
-            break
-        keys = [f"a.parquet:{row}" for row in range(4 if other == "changed input" else 3)]
-        for choice in ("none", "errors"):
-            verdict, _ = run_with(retrying(tmp_path, choice, **sections), "last", {})
-            output = planned_run(retrying(tmp_path, **sections)).folder
-            assert verdict.finished
-            assert_whole(output, keys)
-            assert leftovers(output) == []
-        assert verdict.n_error == 0
-        if other == "changed input":
-            shutil.rmtree(tmp_path / "output")
-            write_input(tmp_path / "input", a=ids)
-    assert 12 < suspend_after < 60
-
-
 def test_interrupted_retry_is_unfinished_and_goes_on(folder: Path) -> None:
     run_with(config_for(folder), "old", FAILING)
     config = retrying(folder)
@@ -587,5 +301,5 @@ def test_object_store_gives_the_same_output(folder: Path) -> None:
         planned_run(retrying(folder)).folder,
         planned_run(retrying(folder, **memory)).folder,
     )
-    assert _parquet(local) == _parquet(remote)
+    assert parquet_files(local) == parquet_files(remote)
     assert leftovers(remote) == []

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -94,15 +94,12 @@ class Corpus:
         for name in NAMES[: chance.randint(2, 4)]:
             self._put(name, self._new_version())
 
-    def change(self, kind: str, pick: int, *, exact: bool = True) -> bool:
+    def change(self, kind: str, pick: int) -> bool:
         """Make a change: "add", "edit", "drop", "restore" or "revert"; whether it was possible.
 
         pick: chooses among the shards that can be changed. "restore" brings back an earlier
-        version, "revert" the one before the last change. exact: with its time of modification. On
-        S3 the ETag always comes back, so there it is not possible otherwise.
+        version, with its time of modification, "revert" the one before the last change.
         """
-        if kind in ("restore", "revert") and not exact and not self.folder.is_local:
-            return False
         present = [name for name in NAMES if self._current(name) is not None]
         absent = [name for name in NAMES if self._current(name) is None]
         choices = {
@@ -120,8 +117,7 @@ class Corpus:
             self._drop(name)
         elif kind in ("restore", "revert"):
             earlier = self._earlier(name)
-            version = earlier[-1 if kind == "revert" else pick % len(earlier)]
-            self._put(name, version if exact else replace(version, modified_ns=time.time_ns()))
+            self._put(name, earlier[-1 if kind == "revert" else pick % len(earlier)])
         else:
             # Of the same length, old and new rows are told apart by their texts alone.
             old = self._current(name) if pick % 2 else None

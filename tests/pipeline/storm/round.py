@@ -183,10 +183,7 @@ class _Round:
         if event.kind == "start":
             return self._start(event)
         if event.kind in INPUT_CHANGES:
-            # A shard that changes and changes back in the instant in which it is read may be read
-            # as it was in between (docs/guarantees.md).
-            exact = not self.drivers.any_alive()
-            return self._corpus.change(event.kind, event.pick, exact=exact)
+            return self._corpus.change(event.kind, event.pick)
         if event.kind.startswith(("remove", "truncate", "replace")):
             return self._damage(event)
         alive = self.drivers.alive

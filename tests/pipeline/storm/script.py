@@ -88,9 +88,6 @@ def write_script(chance: random.Random, seconds: float, lease_s: float) -> Scrip
         # Shards change and change back while a driver that has work to do reads them.
         kinds, reverted = ["edit", "edit", "remove published"], 1.0
     failing = chance.choice([0.0, 0.0, 0.2])
-    if failing:
-        # Without the verdict, files that a killed retry staged stay (docs/where-to-go-on.md).
-        kinds = [kind for kind in kinds if kind != "remove verdict"] or ["kill"]
     events = [_start(chance, 0.0, lease_s, failing)]
     for _ in range(int(seconds * chance.uniform(3, 5))):
         at_s = chance.uniform(0, seconds)
