@@ -1,0 +1,64 @@
+"""Open a media file with PyAV: by the name of its format, from the file that was checked, alone.
+
+FFmpeg neither guesses the format nor opens anything else: it reads a Python file, every protocol is
+refused, and so are references of a movie to other files. It stops at the first damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from omnitrace_core.errors import MediaCorrupt, MediaMemory
+from omnitrace_core.media.progress.media_times import importing
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+# No protocol may be opened; damage is an error; no files that a movie names; edit lists are left to
+# us, because FFmpeg rounds the times of clips that begin between keyframes.
+_OPTIONS = {
+    "protocol_whitelist": "",
+    "err_detect": "explode",
+    "enable_drefs": "0",
+    "advanced_editlist": "0",
+}
+_MAX_CAUSE_CHARS = 120
+
+
+@contextmanager
+def open_av(file: BinaryIO, av_format: str, name: str) -> Iterator[InputContainer]:
+    """A file opened by FFmpeg's name of its format. name: of the media, for messages.
+
+    Raises: MediaCorrupt: FFmpeg cannot read it; also for FFmpeg's errors inside the block.
+    """
+    with importing():
+        import av
+
+    # FFmpeg would write its own account of broken files to stderr; our errors carry the cause.
+    av.logging.set_level(None)
+    file.seek(0)
+    with av_errors(name), av.open(file, "r", format=av_format, options=_OPTIONS) as container:
+        yield container
+
+
+@contextmanager
+def av_errors(name: str) -> Iterator[None]:
+    """Errors of FFmpeg as ours.
+
+    Raises: MediaCorrupt, MediaMemory.
+    """
+    with importing():
+        import av
+
+    try:
+        yield
+    except av.error.MemoryError as error:
+        raise MediaMemory(f"{name}: does not fit in memory; lower media.max_*") from error
+    except av.error.FFmpegError as error:
+        cause = str(error.strerror or type(error).__name__)[:_MAX_CAUSE_CHARS]
+        raise MediaCorrupt(
+            f"{name}: damaged, or not what it seems: it cannot be decoded ({cause}); copy it again "
+            "from its source, or encode it again"
+        ) from error
