@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from omnitrace_core.records import (
         Attribution,
         Fold,
+        Frame,
         Label,
         LabelSource,
         Message,
@@ -116,6 +117,7 @@ __all__ = [
     "DuplicateSampleId",
     "FatalError",
     "Fold",
+    "Frame",
     "HeatMap",
     "InputDamaged",
     "InputSchemaError",

@@ -57,7 +57,13 @@ def is_web(uri: str) -> bool:
 
 
 def media_name(part: Part) -> str:
-    """How messages name the media of a part: by its address, or as inline media."""
+    """How messages name the media of a part: by its address, or as inline media.
+
+    A list of frames is named by its first one.
+    """
+    if part.frames:
+        first = part.frames[0].uri
+        return f"{len(part.frames)} frames ({shown_address(first) if first else 'inline'}, ...)"
     if part.data is not None or not part.uri:
         return f"inline {part.type}"
     return shown_address(part.uri)

@@ -70,8 +70,19 @@ class SpeechChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a video that is a list of pictures: its address or its inline bytes."""
+
+    uri: str = ""
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PartOptions:
-    """Per-part media options (the names of qwen-omni-utils); None means the run's default."""
+    """Per-part media options (the names of qwen-omni-utils); None means the run's default.
+
+    fps: frames sampled per second of a video file; of a list of frames, the rate of the list.
+    """
 
     fps: float | None = None
     nframes: int | None = None
@@ -88,7 +99,11 @@ class PartOptions:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One piece of a message: text, or media by address (`uri`) or inline bytes (`data`)."""
+    """One piece of a message: text, or media by address (`uri`) or inline bytes (`data`).
+
+    frames: of a video that is a list of pictures, in place of uri and data; frame i is shown from
+    i / options.fps seconds on.
+    """
 
     type: Modality
     text: str = ""
@@ -97,6 +112,7 @@ class Part:
     evidence: bool = True
     options: PartOptions = PartOptions()
     segments: tuple[SpeechSegment, ...] | None = None
+    frames: tuple[Frame, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

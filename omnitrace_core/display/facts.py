@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from omnitrace_core.addresses import shown_address
+from omnitrace_core.addresses import media_name, shown_address
 from omnitrace_core.records import Attribution, Part, Sample, Segmentation, SourceUnit, TokenTrace
 
 _FINISHED = {
@@ -90,4 +90,4 @@ def media_of(parts: Sequence[Part], unit: SourceUnit) -> str:
     part = parts[unit.part_index]
     if part.data is not None:
         return f"{len(part.data):,} bytes"
-    return shown_address(part.uri)
+    return media_name(part) if part.frames else shown_address(part.uri)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedMedia
-from omnitrace_core.errors import UnknownPartType
+from omnitrace_core.errors import InvalidSample, UnknownPartType
 from omnitrace_core.media.audio import decode_audio
+from omnitrace_core.media.frame_list import decode_frame_list
 from omnitrace_core.media.image import decode_image
 from omnitrace_core.media.video import decode_video
 from omnitrace_core.media_rules import MediaRules
@@ -27,7 +28,14 @@ def decode_part(
         UnknownPartType: the part is not an image, audio or video.
         MediaError: missing, denied, too large, empty or corrupt; see its subclasses.
     """
-    check_options(part.options, media_name(part))
+    check_options(part.options, media_name(part), is_list=bool(part.frames))
+    if part.frames:
+        if part.type != "video" or part.uri or part.data is not None:
+            raise InvalidSample(
+                f"{media_name(part)}: a list of frames is a video of its own; give neither another "
+                "type nor uri or data beside it"
+            )
+        return decode_frame_list(part, options, rules)
     if part.type == "image":
         return decode_image(part, options, rules)
     if part.type == "audio":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,19 +57,53 @@ def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
     """
     name = media_name(part)
     content = read_media(part, options)
+
+    def size_of(width: int, height: int) -> tuple[int, int]:
+        size = image_size(width, height, part.options, options, rules, name)
+        check_decoded(size[0] * size[1] * 3, part.options, options, name)
+        return size
+
+    picture = read_picture(content, size_of, options, name)
+    return DecodedImage(
+        picture.pixels, picture.width, picture.height, sha256_of(content), picture.notes
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture at another size. pixels: [height, width, 3] uint8; width, height: its own."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def read_picture(
+    content: bytes,
+    size_of: Callable[[int, int], tuple[int, int]],
+    options: MediaOptions,
+    name: str,
+) -> Picture:
+    """Decode an image file.
+
+    size_of: the width and height to scale to, by those of the upright image; may raise.
+
+    Raises:
+        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding.
+        MediaCorrupt: not an image, or a truncated one.
+    """
     check_kind(content[:HEAD_BYTES], "image", name)
-    with _reading(name) as notes, Image.open(io.BytesIO(content), formats=_formats()) as image:
-        _check_pixels(image, options, name)
+    with reading(name) as notes, Image.open(io.BytesIO(content), formats=pillow_formats()) as image:
+        check_image_pixels(image, options, name)
         n_frames = getattr(image, "n_frames", 1)
         if n_frames > 1:
             notes.append(f"first of {n_frames} frames")
         upright = ImageOps.exif_transpose(image)
-        width, height = upright.size
-        size = image_size(width, height, part.options, options, rules, name)
-        check_decoded(size[0] * size[1] * 3, part.options, options, name)
+        size = size_of(*upright.size)
         rgb = to_rgb(upright, notes)
     pixels = np.array(rgb.resize(size, Image.Resampling.BICUBIC))
-    return DecodedImage(pixels, width, height, sha256_of(content), tuple(notes))
+    return Picture(pixels, *upright.size, tuple(notes))
 
 
 def to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -105,13 +140,15 @@ def _stretch(grey: NDArray[np.float32] | NDArray[np.int32]) -> NDArray[np.uint8]
     return stretched
 
 
-def _formats() -> list[str]:
+def pillow_formats() -> list[str]:
+    """The formats that are read, as Pillow calls them."""
     with importing():
         Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _check_pixels(image: Image.Image, options: MediaOptions, name: str) -> None:
+def check_image_pixels(image: Image.Image, options: MediaOptions, name: str) -> None:
+    """Check the size that an image's header declares. Raises: MediaTooLarge."""
     width, height = image.size
     if width * height > options.max_image_pixels:
         raise MediaTooLarge(
@@ -122,7 +159,7 @@ def _check_pixels(image: Image.Image, options: MediaOptions, name: str) -> None:
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[list[str]]:
+def reading(name: str) -> Iterator[list[str]]:
     """Raise Pillow's errors as media errors, and add its warnings to the list that is yielded.
 
     Its warning of a decompression bomb is ignored: `media.max_image_pixels` is the limit.

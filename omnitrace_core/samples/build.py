@@ -11,6 +11,7 @@ from typing import cast
 
 from omnitrace_core.records import (
     Box,
+    Frame,
     Label,
     LabelSource,
     Message,
@@ -23,6 +24,7 @@ from omnitrace_core.records import (
 )
 from omnitrace_core.samples.content import default_evidence
 from omnitrace_core.samples.rows import (
+    FrameRow,
     LabelRow,
     LabelSourceRow,
     MessageRow,
@@ -67,7 +69,13 @@ def _part(row: PartRow, role: str) -> Part:
         evidence=default_evidence(role, kind) if evidence is None else evidence,
         options=build_options(row["options"]),
         segments=_segments(row["segments"]),
+        frames=tuple(map(_frame, cast("list[FrameRow]", row["frames"] or ()))),
     )
+
+
+def _frame(row: FrameRow) -> Frame:
+    data = row["data"]
+    return Frame(row["uri"] or "", None if data is None else bytes(data))
 
 
 def build_options(row: PartOptionsRow | None) -> PartOptions:

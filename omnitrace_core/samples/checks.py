@@ -19,6 +19,7 @@ from omnitrace_core.samples.label_checks import check_labels
 from omnitrace_core.samples.ranges import check_range
 from omnitrace_core.samples.rows import (
     INGEST_ERROR,
+    FrameRow,
     MessageRow,
     PartRow,
     SampleRow,
@@ -111,7 +112,7 @@ def _check_part(row: PartRow | None, where: str) -> None:
     else:
         _check_media_part(row, where)
     if row["options"] is not None:
-        check_options(build_options(row["options"]), where)
+        check_options(build_options(row["options"]), where, is_list=bool(row["frames"]))
     if row["segments"]:
         _check_segments(row["segments"], where)
 
@@ -119,7 +120,7 @@ def _check_part(row: PartRow | None, where: str) -> None:
 def _check_text_part(row: PartRow, where: str) -> None:
     if not row["text"]:
         raise InvalidSample(f"{where} (text): text is {row['text']!r}; give it words or remove it")
-    for name in ("uri", "data", "segments"):
+    for name in ("uri", "data", "segments", "frames"):
         if row.get(name):
             raise InvalidSample(
                 f"{where} (text) has {name} {shorten(row.get(name))}; put media into a separate "
@@ -128,8 +129,10 @@ def _check_text_part(row: PartRow, where: str) -> None:
 
 
 def _check_media_part(row: PartRow, where: str) -> None:
-    kind, uri, data = row["type"], row["uri"], row["data"]
-    if not uri and data is None:
+    kind, uri, data, frames = row["type"], row["uri"], row["data"], row["frames"]
+    if frames:
+        _check_frames(row, frames, f"{where} ({kind})")
+    elif not uri and data is None:
         raise InvalidSample(f"{where} ({kind}) has neither uri nor data; give one of them")
     if uri and data is not None:
         raise InvalidSample(
@@ -144,8 +147,29 @@ def _check_media_part(row: PartRow, where: str) -> None:
         raise InvalidSample(f"{where} (image) has speech segments; only audio and video have them")
 
 
-def check_options(options: PartOptions, where: str) -> None:
+def _check_frames(row: PartRow, frames: Sequence[FrameRow | None], where: str) -> None:
+    """A list of frames is a whole video, and each frame is one picture."""
+    if row["type"] != "video":
+        raise InvalidSample(f"{where} has frames; only a video can be a list of them")
+    if row["uri"] or row["data"] is not None:
+        beside = f"uri {shorten(row['uri'])}" if row["uri"] else "data"
+        raise InvalidSample(f"{where} has both frames and {beside}; give one")
+    if row["segments"]:
+        raise InvalidSample(
+            f"{where} has speech segments, but a list of frames has no sound; put the sound into "
+            "an audio part"
+        )
+    for i, frame in enumerate(frames):
+        given = 0 if frame is None else bool(frame["uri"]) + (frame["data"] is not None)
+        if given != 1:
+            number = "both" if given else "neither"
+            raise InvalidSample(f"{where}: frame {i} has {number} of uri and data; give one")
+
+
+def check_options(options: PartOptions, where: str, *, is_list: bool = False) -> None:
     """Check that each media option is in its range and that no two contradict each other.
+
+    is_list: the part is a list of frames, of which fps is the rate.
 
     Raises:
         InvalidSample: a value out of range, a reversed interval or range, fps beside nframes.
@@ -156,7 +180,7 @@ def check_options(options: PartOptions, where: str) -> None:
         fine = value is None or (value >= 0 if name.endswith("_start") else value > 0)
         if not fine or value == math.inf:
             raise InvalidSample(f"{where}: option {name} is {value}; give a number {lowest}")
-    if options.fps is not None and options.nframes is not None:
+    if options.fps is not None and options.nframes is not None and not is_list:
         raise InvalidSample(
             f"{where}: options fps={options.fps} and nframes={options.nframes} both set the number "
             "of frames; give one"

@@ -32,6 +32,8 @@ _TYPE_OF_KEY = {
 }
 _ADDRESS_KEYS = ("uri", "url", "path")
 _BYTES_KEYS = ("data", "bytes")
+# Qwen's newer name of the rate of a list of frames; the older one is fps.
+_LIST_RATE = "sample_fps"
 _OTHER_KEYS = frozenset({*PartRow.__annotations__, *OPTION_NAMES, *_ADDRESS_KEYS, *_BYTES_KEYS})
 
 
@@ -45,6 +47,7 @@ class DraftPart(TypedDict):
     evidence: object
     options: object
     segments: object
+    frames: object
 
 
 class DraftMessage(TypedDict):
@@ -142,6 +145,8 @@ class ContentReader:
         keys = [key for key, of in _TYPE_OF_KEY.items() if of == kind]
         if kind != "text":
             keys += _ADDRESS_KEYS
+        if kind == "video":
+            keys.append("frames")
         present = [key for key in keys if block.get(key) is not None]
         if len(present) > 1:
             self.problems.append(f"{where} has {' and '.join(present)}; give the {kind} once")
@@ -174,8 +179,14 @@ class ContentReader:
             part = _text_part(value, role)
         else:
             part = {**_bare_part(kind), "evidence": True}
-            part["uri"], part["data"] = self._media(value, where)
-            part["options"] = self._options(block, where)
+            frames = as_list(value) if kind == "video" else None
+            if frames is None:
+                part["uri"], part["data"] = self._media(value, where)
+            else:
+                part["frames"] = [
+                    self._frame(frame, f"{where}, frame {i}") for i, frame in enumerate(frames)
+                ]
+            part["options"] = self._options(block, where, is_list=frames is not None)
             part["segments"] = block.get("segments")
         if block.get("evidence") is not None:
             part["evidence"] = block["evidence"]
@@ -183,6 +194,8 @@ class ContentReader:
 
     def _add_rest(self, part: DraftPart, block: Mapping[str, object], where: str) -> None:
         """Add inline bytes, and values that contradict the part's type, so that checks see them."""
+        if part["type"] != "video":
+            part["frames"] = block.get("frames")
         if part["type"] == "text":
             part["uri"], part["data"] = block.get("uri"), block.get("data")
             part["segments"] = block.get("segments")
@@ -193,7 +206,13 @@ class ContentReader:
             uri, part["data"] = self._inline(inline, where)
             part["uri"] = part["uri"] or uri
 
-    def _options(self, block: Mapping[str, object], where: str) -> dict[str, object] | None:
+    def _frame(self, value: object, where: str) -> dict[str, object]:
+        uri, data = self._media(value, where)
+        return {"uri": uri, "data": data}
+
+    def _options(
+        self, block: Mapping[str, object], where: str, *, is_list: bool
+    ) -> dict[str, object] | None:
         nested = block.get("options")
         if nested is not None and not isinstance(nested, Mapping):
             self.problems.append(f"{where}.options is {shorten(nested)}, not a mapping")
@@ -207,6 +226,12 @@ class ContentReader:
             if block.get(name) is not None:
                 self.problems.append(f"{where}: {name} is not supported; use max_pixels")
         options |= {name: block[name] for name in OPTION_NAMES if block.get(name) is not None}
+        rate = block.get(_LIST_RATE) if is_list else None
+        if rate is not None and options.setdefault("fps", rate) != rate:
+            self.problems.append(
+                f"{where}: fps={shorten(options['fps'])} and {_LIST_RATE}={shorten(rate)} are both "
+                "the rate of the list of frames; give one"
+            )
         return options or None
 
     def _media(self, value: object, where: str) -> tuple[str | None, bytes | None]:
@@ -268,6 +293,7 @@ def _bare_part(kind: str | None) -> DraftPart:
         "evidence": None,
         "options": None,
         "segments": None,
+        "frames": None,
     }
 
 
@@ -278,7 +304,7 @@ def _text_part(text: object, role: object) -> DraftPart:
 def _several(value: object, key: str) -> Iterable[object]:
     """The values of one key: a list holds several texts, images or audios.
 
-    A list of videos stays one value, which is refused: some formats mean the frames of one video.
+    A list of videos stays one value: it is the frames of one video.
     """
     items = as_list(value) if not key.startswith("video") else None
     return items or [value]

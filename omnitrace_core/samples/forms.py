@@ -4,7 +4,8 @@ The forms are recognised by their keys:
 - sample rows: the columns of a row; a part's options may also be keys of the part itself;
 - chat (OpenAI): `messages` whose content is text or a list of `text`, `image_url`, `input_audio`,
   `video_url` parts; batch lines (`custom_id`, `body`) are unfolded first;
-- Qwen: `{"type": "video", "video": address, "fps": 2}`, and the same for image and audio;
+- Qwen: `{"type": "video", "video": address, "fps": 2}`, and the same for image and audio; a list
+  in place of the address of a video is its frames, and `fps` (or `sample_fps`) their rate;
 - the reference format (the paper's release): `prompt`, `question`, `answer`. It becomes one user
   message: the prompt as an instruction (`evidence` false), then the question's parts in order.
 

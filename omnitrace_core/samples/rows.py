@@ -44,6 +44,13 @@ class PartOptionsRow(TypedDict):
     audio_end: float | None
 
 
+class FrameRow(TypedDict):
+    """A frame of a video that is a list of pictures; `data` as of a part."""
+
+    uri: str | None
+    data: bytes | memoryview | None
+
+
 class PartRow(TypedDict):
     """A content part; an unknown `type` is kept as it was found.
 
@@ -57,6 +64,7 @@ class PartRow(TypedDict):
     evidence: bool | None
     options: PartOptionsRow | None
     segments: list[SegmentRow | None] | None
+    frames: list[FrameRow | None] | None
 
 
 class MessageRow(TypedDict):

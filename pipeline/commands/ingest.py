@@ -21,7 +21,7 @@ from omnitrace_core.addresses import shown_address
 from omnitrace_core.errors import ConfigError, InputSchemaError
 from omnitrace_core.runtime.node_faults import raise_if_node_fault
 from omnitrace_core.samples.forms import normalise, rejected_row
-from omnitrace_core.samples.rows import PartRow, SampleRow
+from omnitrace_core.samples.rows import FrameRow, PartRow, SampleRow
 from omnitrace_core.samples.values import shorten
 from pipeline.commands.input_files import InputFile, find_files
 from pipeline.commands.json_records import ParsedRecord
@@ -179,30 +179,33 @@ def _shards(rows: Iterable[SampleRow], shard_rows: int) -> Iterator[list[SampleR
 
 
 def _media_bytes(row: SampleRow) -> int:
-    return sum(len(part["data"]) for part in _parts(row) if part["data"] is not None)
+    return sum(len(item["data"]) for item in _media(row) if item["data"] is not None)
 
 
 def _embed_media(row: SampleRow) -> None:
-    for part in _parts(row):
-        path = (part["uri"] or "").removeprefix("file://")
+    for item in _media(row):
+        path = (item["uri"] or "").removeprefix("file://")
         # Regular files only: a device or a pipe may never end.
-        if part["data"] is not None or not os.path.isfile(path):
+        if item["data"] is not None or not os.path.isfile(path):
             continue
         try:
             with open(path, "rb") as handle:
-                part["data"] = handle.read()
+                item["data"] = handle.read()
         except OSError as exc:
             raise_if_node_fault(exc)
             reason = exc.strerror or type(exc).__name__
             shown = shown_address(path)
             _log.warning("%s is kept as an address, because it cannot be read: %s", shown, reason)
         else:
-            part["uri"] = None
+            item["uri"] = None
 
 
-def _parts(row: SampleRow) -> Iterator[PartRow]:
+def _media(row: SampleRow) -> Iterator[PartRow | FrameRow]:
+    """What can have an address or bytes: every part, and the frames of those that are lists."""
     for message in row["messages"] or ():
-        yield from filter(None, (message and message["content"]) or ())
+        for part in filter(None, (message and message["content"]) or ()):
+            yield part
+            yield from filter(None, part["frames"] or ())
 
 
 def _write(target: Folder, name: str, rows: list[SampleRow], media_roots: Iterable[str]) -> None:

@@ -116,9 +116,17 @@ def _part_rows(sample: Record) -> Iterator[tuple[str, ...]]:
     for message in _list(sample["messages"]):
         for part in _list(message["content"]):
             is_text = part["type"] == "text"
-            content = part["text"] if is_text else shown_address(str(part["uri"] or ""))
+            content = part["text"] if is_text else _address(part)
             yield str(index), str(message["role"]), str(part["type"]), _short(content)
             index += 1
+
+
+def _address(part: Record) -> str:
+    """Where the media of a published part lie; of a list of frames, the first."""
+    frames = _list(part.get("frames"))
+    if not frames:
+        return shown_address(str(part["uri"] or ""))
+    return f"{len(frames)} frames: {shown_address(str(frames[0]['uri'] or ''))}, ..."
 
 
 def _span_blocks(span: Record) -> Iterator[Block]:

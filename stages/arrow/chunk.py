@@ -239,18 +239,32 @@ def has_media(samples: pa.StructArray) -> bool:
 
 
 def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
-    """Input rows without the bytes of inline media, whose uri becomes `inline`."""
+    """Input rows without the bytes of inline media and frames, whose uri becomes `inline`."""
     messages = samples.field("messages")
     message = messages.flatten()
     content = message.field("content")
     part = content.flatten()
-    columns = {field.name: part.field(field.name) for field in part.type}
-    columns["uri"] = pc.if_else(pc.is_valid(columns["data"]), INLINE_URI, columns["uri"])
-    columns["data"] = pa.nulls(len(part), columns["data"].type)
+    frames = part.field("frames")
+    columns = {
+        **_fields_without_data(part),
+        "frames": _relist(frames, _without_data(frames.flatten())),
+    }
     stripped = _relist(content, _restruct(part, columns))
     message = _restruct(message, {"role": message.field("role"), "content": stripped})
     fields = {field.name: samples.field(field.name) for field in samples.type}
     return _restruct(samples, {**fields, "messages": _relist(messages, message)})
+
+
+def _without_data(media: pa.StructArray) -> pa.StructArray:
+    return _restruct(media, _fields_without_data(media))
+
+
+def _fields_without_data(media: pa.StructArray) -> dict[str, pa.Array]:
+    """The fields of structs that have `uri` and `data`, without the bytes."""
+    columns = {field.name: media.field(field.name) for field in media.type}
+    columns["uri"] = pc.if_else(pc.is_valid(columns["data"]), INLINE_URI, columns["uri"])
+    columns["data"] = pa.nulls(len(media), columns["data"].type)
+    return columns
 
 
 def with_plain_addresses(values: pa.Array) -> pa.Array:

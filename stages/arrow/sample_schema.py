@@ -31,6 +31,8 @@ PART_OPTIONS = pa.struct(
         ("audio_end", pa.float64()),
     ]
 )
+# Of a video that is a list of pictures.
+FRAME = pa.struct([("uri", pa.string()), ("data", pa.large_binary())])
 PART = pa.struct(
     [
         ("type", pa.string()),
@@ -40,6 +42,7 @@ PART = pa.struct(
         ("evidence", pa.bool_()),
         ("options", PART_OPTIONS),
         ("segments", pa.list_(SEGMENT)),
+        ("frames", pa.list_(FRAME)),
     ]
 )
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(PART))])

@@ -36,6 +36,7 @@ RECORDS = {
     "DecodedImage",
     "DecodedVideo",
     "Fold",
+    "Frame",
     "HeatMap",
     "Label",
     "LabelSource",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -20,11 +21,23 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Sample
-from stages.arrow.chunk import INLINE_URI, state_rows
+from stages.arrow.chunk import INLINE_URI, sample_structs, state_rows, with_plain_addresses
+from stages.arrow.sample_schema import PART
 from stages.chunk_speech import ChunkSpeech
 from stages.decode_media import DecodeMedia
+from stages.read_samples import read_samples
 from tests.core.media.isolation.decoding_children import CLOCKED
-from tests.stages.chunks import Killed, Row, codes_of, error_of, errors_of, read_chunk, user
+from tests.stages.chunks import (
+    Killed,
+    Row,
+    codes_of,
+    error_of,
+    errors_of,
+    plan_of,
+    read_chunk,
+    user,
+    write_shard,
+)
 from tests.stages.made_traces import samples_of
 from tests.stages.memory_log import MemoryLog
 
@@ -89,6 +102,43 @@ def test_media_are_decoded_once_and_files_are_dropped(tmp_path: Path) -> None:
     assert rows[0]["media_info"][0]["uri"].endswith("a.png")
     assert rows[0]["media_info"][0]["sha256"] == rows[1]["media_info"][0]["sha256"]
     assert sound.media[0].duration_s == 2.0  # type: ignore[union-attr]
+
+
+def test_a_list_of_frames_in_a_shard(tmp_path: Path) -> None:
+    """Its bytes are dropped, its addresses are kept without what may be a secret."""
+    (tmp_path / "a.png").write_bytes(_png())
+    frames = [{"uri": str(tmp_path / "a.png")}, {"data": _png()}]
+    signed = [{"uri": "s3://box/a.png?sig=x"}]
+    rows = [
+        {"sample_id": name, "messages": [user({"type": "video", "options": {"fps": 2}, **part})]}
+        for name, part in (("list", {"frames": frames}), ("denied", {"frames": signed}))
+    ]
+    decoded = DecodeMedia(_reading())(read_chunk(tmp_path, rows))
+    assert codes_of(decoded) == [None, "media_denied"]
+    assert error_of(decoded, 1)["message"].startswith("part 0: frame 0: s3://box/a.png?…: ")
+    row = samples_of(decoded)[0]
+    info = row["media_info"][0]
+    assert (info["uri"], info["type"], info["n_frames"], info["fps"]) == ("", "video", 2, 2.0)
+    assert (info["sound"], info["step_edges_s"]) == (False, [0.0, 1.0])
+    kept = [{"uri": str(tmp_path / "a.png"), "data": None}, {"uri": INLINE_URI, "data": None}]
+    assert row["sample"]["messages"][0]["content"][0]["frames"] == kept
+    published = with_plain_addresses(sample_structs(decoded).field("sample"))
+    part = published.to_pylist()[1]["messages"][0]["content"][0]
+    assert part["frames"] == [{"uri": "s3://box/a.png", "data": None}]
+
+
+def test_shards_without_the_column_of_frames_read_as_before(tmp_path: Path) -> None:
+    """As `omnitrace ingest` wrote them before there were lists of frames."""
+    part = pa.struct([field for field in PART if field.name != "frames"])
+    message = pa.struct([("role", pa.string()), ("content", pa.list_(part))])
+    schema = pa.schema([("sample_id", pa.string()), ("messages", pa.list_(message))])
+    image = {"type": "image", "data": _png()}
+    rows = [{"sample_id": "a", "messages": [user(image)]}]
+    path = tmp_path / "old.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    chunk = read_samples(plan_of(path, 1))
+    assert chunk.equals(read_samples(plan_of(write_shard(path, rows), 1)))
+    assert codes_of(DecodeMedia(_reading())(chunk)) == [None]
 
 
 @pytest.mark.slow

@@ -198,7 +198,7 @@ def test_good_labels() -> None:
         ({"id": 1, "question": [None]}, "question[0] is None"),
         ({"id": 1, "question": [[["deep"]]]}, "question[0] is [['deep']]"),
         ({"id": 1, "question": [{"type": "text", "text": {"v": 1}}]}, "text is {'v': 1}, not text"),
-        ({"id": 1, "question": [{"video": ["1.jpg", "2.jpg"]}]}, "neither an address nor bytes"),
+        ({"id": 1, "question": [{"video": ["1.jpg", 2]}]}, "neither an address nor bytes"),
         ({"id": 1, "question": [{"image": {"array": [1]}}]}, "neither an address nor bytes"),
         ({"id": 1, "question": [{"image": "data:image/png;base64,@@"}]}, "not valid base64"),
         ({"id": 1, "question": [{"image": "data:nonsense"}]}, "without a comma"),

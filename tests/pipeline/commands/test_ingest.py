@@ -20,6 +20,7 @@ from omnitrace_core.errors import (
     InvalidSample,
     MissingSampleId,
 )
+from omnitrace_core.records import Frame
 from omnitrace_core.samples.fitting import SAMPLE_SHAPE, Shape
 from omnitrace_core.samples.forms import normalise
 from omnitrace_core.samples.parse import parse_any, to_sample
@@ -175,6 +176,19 @@ def test_inline_media(tmp_path: Path) -> None:
         ("", b"image bytes"),
         (str(tmp_path / "pipe.wav"), None),
     ]
+
+
+def test_inline_frames(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ingest_module, "MAX_SHARD_BYTES", 20)
+    (tmp_path / "i.png").write_bytes(b"image bytes")
+    block = {"video": ["i.png", "gone.png"], "fps": 2}
+    objects = [{"id": i, "question": [block, "What?"]} for i in range(3)]
+    source = write_jsonl(tmp_path / "in.jsonl", *objects)
+    report = ingest(source, str(tmp_path / "out"), inline_media=True)
+    assert [pq.read_metadata(shard).num_rows for shard in report.shards] == [2, 1]
+    part = to_sample(read(tmp_path / "out")[0]).parts[0]
+    assert part.frames == (Frame(data=b"image bytes"), Frame(str(tmp_path / "gone.png")))
+    assert part.options.fps == 2
 
 
 def test_shards_of_much_inline_media_are_closed_early(tmp_path: Path, monkeypatch: Any) -> None:

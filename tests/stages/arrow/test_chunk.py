@@ -86,6 +86,7 @@ def test_bytes_of_inline_media_are_dropped() -> None:
             "messages": [
                 user({"type": "image", "data": b"png"}, {"type": "text", "text": "What?"}),
                 user({"type": "image", "uri": "b.png"}),
+                user({"type": "video", "frames": [{"uri": "c.png"}, {"data": b"png"}]}),
             ],
         },
         {"sample_id": "none", "messages": None},
@@ -99,5 +100,7 @@ def test_bytes_of_inline_media_are_dropped() -> None:
         stripped = without_inline_data(samples.slice(first)).to_pylist()
         expected = table.slice(first).to_pylist()
         if first == 0:
-            expected[0]["messages"][0]["content"][0] |= {"data": None, "uri": "inline"}
+            frame = expected[0]["messages"][2]["content"][0]["frames"][1]
+            for inline in (expected[0]["messages"][0]["content"][0], frame):
+                inline |= {"data": None, "uri": "inline"}
         assert stripped == expected
