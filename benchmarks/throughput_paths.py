@@ -246,7 +246,7 @@ def _plain(result: Any) -> dict[str, Any]:
     ]
     folds = [
         {"signal": name, "mass": fold.mass.reshape(-1), "peak": fold.peak.reshape(-1)}
-        | {"markup": fold.markup, "generated": fold.generated}
+        | {"markup": fold.markup, "uncovered": fold.uncovered, "generated": fold.generated}
         for name, fold in result.folds.items()
     ]
     return {

@@ -132,7 +132,9 @@ class UnitOptions(Options):
         description="Rows and columns of units.image=grid; cells are larger than image tokens.",
     )
     audio: Literal["bins", "chunks"] = Field(
-        "bins", description="Fixed time bins, or the speech chunks found by asr.engine."
+        "bins",
+        description="Fixed time bins, or the speech chunks found by asr.engine with time bins in "
+        "the gaps between them.",
     )
     bin_s: float = Field(
         1.0, ge=0.001, le=DAY_S, description="Seconds per time bin (paper and its release: 1 s)."

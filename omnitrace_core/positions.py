@@ -36,6 +36,11 @@ class PromptMap:
     hi: NDArray[np.float64]
     box: NDArray[np.float32]
 
+    @property
+    def is_media(self) -> NDArray[np.bool_]:
+        """[P], whether each position is one of an image, of frames or of sound."""
+        return self.stream > PositionKind.TEXT
+
 
 @dataclass(frozen=True, slots=True)
 class Positions:

@@ -31,10 +31,10 @@ UnitKind = Literal[
     "instruction",  # text that instructs rather than informs; never a source by default
     "image",  # a whole image
     "image_cell",  # one cell of an R x C grid over an image
-    "audio_bin",  # a fixed time bin of an audio part
+    "audio_bin",  # a time bin of an audio part
     "audio_chunk",  # a stretch of speech in an audio part
     "video_bin",  # a temporal bin of a video's frames
-    "sound_bin",  # a fixed time bin of a video's sound
+    "sound_bin",  # a time bin of a video's sound
     "sound_chunk",  # a stretch of speech in a video's sound
 ]
 SOUND_KINDS: frozenset[str] = frozenset({"sound_bin", "sound_chunk"})
@@ -207,14 +207,21 @@ class Fold:
 
     mass: [n_gen, n_units] M[t, j], the sum of the signal over the positions of unit j.
     peak: [n_gen, n_units] K[t, j], its maximum over them.
-    markup: [n_gen] mass on prompt positions of no unit; generated: [n_gen] on earlier tokens.
-    All float32. For attention signals mass.sum(1) + markup + generated = 1.
+    markup: [n_gen] mass on prompt positions of no unit that are not media; uncovered: [n_gen] on
+    media positions of no unit; generated: [n_gen] on earlier tokens. All float32. For attention
+    signals mass.sum(1) + markup + uncovered + generated = 1. uncovered is zeros if it is not
+    given, and NaN in traces of older versions, whose markup contains it.
     """
 
     mass: Float32
     peak: Float32
     markup: Float32
     generated: Float32
+    uncovered: Float32 = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.uncovered is None:
+            object.__setattr__(self, "uncovered", np.zeros_like(self.markup))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +341,7 @@ class Attribution:
     """A span and the sources that support it.
 
     masses: POS-weighted mean mass per bucket: text, image, audio, video, instruction, markup,
-    generated; they add up to 1 for attention signals.
+    uncovered, generated; they add up to 1 for attention signals.
     """
 
     span: Span

@@ -297,6 +297,9 @@ def fingerprint(config: RunConfig, model_identity: str) -> str:
         # It came later: configs without it keep their runs.
         del settings["media"]["allow"]
     content: list[object] = [SCHEMA_VERSION, model_identity, settings]
+    if config.units.audio == "chunks":
+        # Runs of older versions left the sound between speech chunks without units.
+        content.append("sound between speech chunks")
     # A file of head weights counts by its content, not its path.
     content.extend(head_weights_identity(path) for path in _head_files(config).values())
     if config.model.dtype == "auto":

@@ -17,8 +17,9 @@ from omnitrace_core.positions import Positions
 from omnitrace_core.reader import SampleReader
 from omnitrace_core.records import Float32, Fold, Part, Sample, SourceUnit, SpeechChunk
 from omnitrace_core.tracing.refold import refold
-from omnitrace_core.units.assign import assign_units, empty_unit_notes
+from omnitrace_core.units.assign import assign_units, unit_notes
 from omnitrace_core.units.cut import SpeechByPart, build_units
+from omnitrace_core.units.sound import speech_notes
 from stages.arrow.chunk import INLINE_URI, StateRow
 from stages.arrow.codec import encode_units
 from stages.arrow.columns import list_array, offsets, replace_fields
@@ -79,14 +80,16 @@ class UnitRefolder:
         units, notes = self._reader.cut_units(sample, extents, speech)
         # Only for the notes, which do not depend on the text.
         _, old_notes = build_units(sample, extents, stored_speech, lambda text: [], self._old)
+        if self._addresses is not None:
+            old_notes += tuple(note for index in extents for note in speech_notes(index))
         prompt = positions.prompt
         folds = {name: row.fold(name) for name in self._signals}
         selected = Positions(prompt, {name: positions.rows[name] for name in self._signals})
         return RefoldedSample(
             units=units,
             folds=refold(selected, folds, units),
-            old_notes=old_notes + empty_unit_notes(assign_units(prompt, row.units), row.units),
-            notes=notes + empty_unit_notes(assign_units(prompt, units), units),
+            old_notes=old_notes + unit_notes(prompt, assign_units(prompt, row.units), row.units),
+            notes=notes + unit_notes(prompt, assign_units(prompt, units), units),
         )
 
     def _find_speech(self, sample: Sample, row: StateRow, addresses: FullAddresses) -> SpeechByPart:
@@ -165,6 +168,7 @@ def with_folds(
             "mass": _float_lists([item.mass for item in new]),
             "peak": _float_lists([item.peak for item in new]),
             "markup": _float_lists([item.markup for item in new]),
+            "uncovered": _float_lists([item.uncovered for item in new]),
         },
     )
     counts = dict.fromkeys(refolded, len(signals))

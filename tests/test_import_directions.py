@@ -66,7 +66,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "omnitrace_core.asr": {"omnitrace_core.asr.engines", "omnitrace_core.asr.chunking"},
     "omnitrace_core.text": {"omnitrace_core base modules"},
-    "omnitrace_core.units": {"omnitrace_core base modules", "omnitrace_core.text"},
+    "omnitrace_core.units": {
+        "omnitrace_core base modules",
+        "omnitrace_core.asr.engines",
+        "omnitrace_core.text",
+    },
     "omnitrace_core.reader": {
         "omnitrace_core base modules",
         "omnitrace_core.samples",

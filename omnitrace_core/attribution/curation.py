@@ -58,7 +58,7 @@ POS_WEIGHTS: Mapping[str, float] = {
 OTHER_POS_WEIGHT = 0.3
 _WEIGHT_OF = defaultdict(lambda: OTHER_POS_WEIGHT, POS_WEIGHTS)
 
-BUCKETS = ("text", "image", "audio", "video", "instruction", "markup", "generated")
+BUCKETS = ("text", "image", "audio", "video", "instruction", "markup", "uncovered", "generated")
 
 _STREAMS = ("text", "image", "audio", "video", "sound")
 _POOLS: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -104,7 +104,7 @@ class CurationInput:
 class CurationResult:
     """The result for the S spans of several samples, in their order.
 
-    supported, confidence: [S]. masses: [S, 7], in the order of BUCKETS. chosen: the sources.
+    supported, confidence: [S]. masses: [S, 8], in the order of BUCKETS. chosen: the sources.
     """
 
     supported: NDArray[np.bool_]
@@ -171,7 +171,7 @@ def curate_many(
     Raises:
         TraceError: the fold, the units and the tags of an input do not describe the same sample.
     """
-    votes, other_masses, confidences = [], [np.zeros((0, 2))], [np.zeros(0)]
+    votes, other_masses, confidences = [], [np.zeros((0, 3))], [np.zeros(0)]
     for sample in samples:
         _check_shapes(sample)
         weights = pos_weights(sample.segmentation.pos, options.pos_weighting)
@@ -180,8 +180,8 @@ def curate_many(
         unit, confidence = _project(signal, pool_of, len(_POOLS[options.pools]))
         spans, m = sample.segmentation.spans, len(sample.units)
         means = span_means(_side_by_side(sample.fold, confidence), weights, spans)
-        other_masses.append(means[:, m : m + 2])
-        confidences.append(means[:, m + 2 :].max(axis=1, initial=0.0))
+        other_masses.append(means[:, m : m + 3])
+        confidences.append(means[:, m + 3 :].max(axis=1, initial=0.0))
         instructs = sample.units.instructs.astype(int)
         votes.append(
             SampleVotes(
@@ -285,11 +285,12 @@ def _project(signal: Float32, pool_of: Indices, n_pools: int) -> tuple[Indices, 
 
 
 def _side_by_side(fold: Fold, confidence: Float64) -> Float64:
-    """[n_gen, n_units + 2 + n_pools]: masses, markup, generated, and c_t of each pool."""
+    """[n_gen, n_units + 3 + n_pools]: masses, the last three BUCKETS, and c_t of each pool."""
     n_gen, n_units = fold.mass.shape
-    columns = np.empty((n_gen, n_units + 2 + len(confidence)))
+    columns = np.empty((n_gen, n_units + 3 + len(confidence)))
     columns[:, :n_units] = fold.mass
     columns[:, n_units] = fold.markup
-    columns[:, n_units + 1] = fold.generated
-    columns[:, n_units + 2 :] = confidence.T
+    columns[:, n_units + 1] = fold.uncovered
+    columns[:, n_units + 2] = fold.generated
+    columns[:, n_units + 3 :] = confidence.T
     return columns

@@ -29,7 +29,7 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import ReadySample
 from omnitrace_core.samples.sample_input import SampleInput, as_sequence
-from omnitrace_core.units.assign import assign_units, empty_unit_notes
+from omnitrace_core.units.assign import assign_units, unit_notes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,7 +118,7 @@ class Qwen25OmniBackend:
             ready.sample, self.tokenizer, self.processor.chat_template, placeholders, media.place
         )
         unit_index = assign_units(prompt, ready.units)
-        notes += empty_unit_notes(unit_index, ready.units)
+        notes += unit_notes(prompt, unit_index, ready.units)
         return EncodedSample(
             ready=ready,
             input_ids=torch.tensor(token_ids, dtype=torch.long),

@@ -33,6 +33,7 @@ class SampleFolds:
     ) -> None:
         self._encoded = encoded
         self._unit_index = unit_index
+        self._is_media = media_positions(encoded, len(unit_index))
         self._n_units = len(encoded.ready.units)
         self._n_gen = n_gen
         self._keeps_positions = options.keeps_positions
@@ -49,7 +50,8 @@ class SampleFolds:
         n_prompt = len(self._unit_index)
         for name, batch_rows in replayed.rows.items():
             rows = batch_rows[index, :n_left]
-            self._folds[name].append(fold_rows(rows, self._unit_index, self._n_units))
+            fold = fold_rows(rows, self._unit_index, self._n_units, self._is_media)
+            self._folds[name].append(fold)
             if self._keeps_positions:
                 over_prompt = rows[:, n_prompt - self._encoded.n_prompt : n_prompt]
                 self._rows[name].append(as_numpy(over_prompt))
@@ -71,28 +73,42 @@ class SampleFolds:
         return Positions(self._encoded.prompt, rows)
 
 
-def fold_rows(rows: Tensor, unit_index: Tensor, n_units: int) -> Fold:
+def media_positions(encoded: EncodedSample, n_prompt: int) -> Tensor:
+    """[n_prompt] bool, whether each position of the left-padded prompt is one of media."""
+    import torch
+
+    is_media = torch.from_numpy(encoded.prompt.is_media)
+    return torch.cat([is_media.new_zeros(n_prompt - len(is_media)), is_media])
+
+
+def fold_rows(
+    rows: Tensor, unit_index: Tensor, n_units: int, is_media: Tensor | None = None
+) -> Fold:
     """Fold the rows of one sample into its units (paper, Algorithm 1, line 7).
 
     rows: [n_gen, K] float32; the first P columns are prompt positions, the others earlier response
-    tokens. unit_index: [P] long, the unit of each prompt position, -1 for none.
+    tokens. unit_index: [P] long, the unit of each prompt position, -1 for none. is_media: [P] bool;
+    None: all positions of no unit are counted as markup.
     """
     import torch
 
     n_gen, n_prompt = rows.shape[0], unit_index.shape[0]
-    index = torch.where(unit_index >= 0, unit_index, n_units).to(rows.device)
+    # Two columns behind the units: markup, and media positions of no unit.
+    no_unit = n_units if is_media is None else n_units + is_media.long()
+    index = torch.where(unit_index >= 0, unit_index, no_unit).to(rows.device)
     # Summed in float64: over many positions the rounding of float32 would add up.
     over_prompt = rows[:, :n_prompt].double()
-    mass = over_prompt.new_zeros(n_gen, n_units + 1)
+    mass = over_prompt.new_zeros(n_gen, n_units + 2)
     with _deterministic(rows):
         mass.index_add_(1, index, over_prompt)
-    peak = rows.new_zeros(n_gen, n_units + 1)
+    peak = rows.new_zeros(n_gen, n_units + 2)
     peak.scatter_reduce_(1, index.expand(n_gen, -1), rows[:, :n_prompt], reduce="amax")
     return Fold(
         mass=as_numpy(mass[:, :n_units]),
         peak=as_numpy(peak[:, :n_units]),
         markup=as_numpy(mass[:, n_units]),
         generated=as_numpy(rows[:, n_prompt:].double().sum(1)),
+        uncovered=as_numpy(mass[:, n_units + 1]),
     )
 
 
@@ -118,7 +134,7 @@ def _joined(folds: Sequence[Fold], n_units: int) -> Fold:
     return Fold(
         *(
             np.concatenate([getattr(fold, name) for fold in (empty, *folds)])
-            for name in ("mass", "peak", "markup", "generated")
+            for name in ("mass", "peak", "markup", "generated", "uncovered")
         )
     )
 

@@ -22,30 +22,30 @@ def refold(
     """Fold every signal of `positions` into `units` (paper, Algorithm 1, line 7).
 
     folds: the earlier folds of the same trace. Their mass on earlier response tokens (`generated`)
-    does not depend on the units and is copied. `units.assign.empty_unit_notes` says which of the
-    units can get no mass.
+    does not depend on the units and is copied. `units.assign.unit_notes` says which units
+    can get no mass, and which positions have no unit.
 
     Raises:
         TraceError: the positions, the folds and the units do not belong to one trace.
     """
     _check(positions, folds, units)
     index = assign_units(positions.prompt, units)
+    column = np.where(index >= 0, index, len(units) + positions.prompt.is_media)
     return {
-        name: _fold(rows, index, len(units), folds[name].generated)
+        name: _fold(rows, column, len(units), folds[name].generated)
         for name, rows in positions.rows.items()
     }
 
 
-def _fold(rows: Float32, index: NDArray[np.int64], n_units: int, generated: Float32) -> Fold:
-    """rows: [n_gen, P]; index: [P], the unit of each position, -1 for none.
+def _fold(rows: Float32, column: NDArray[np.int64], n_units: int, generated: Float32) -> Fold:
+    """rows: [n_gen, P]; column: [P], the unit of each position.
 
-    Positions of no unit are summed in an extra column behind the last unit.
+    Positions of no unit are summed in two columns behind the last unit: markup, then media.
     """
-    column = np.where(index >= 0, index, n_units)
     order = np.argsort(column, kind="stable")
     present, starts = np.unique(column[order], return_index=True)
-    sums = np.zeros((len(rows), n_units + 1), dtype=np.float32)
-    peaks = np.zeros((len(rows), n_units + 1), dtype=np.float32)
+    sums = np.zeros((len(rows), n_units + 2), dtype=np.float32)
+    peaks = np.zeros((len(rows), n_units + 2), dtype=np.float32)
     if present.size:  # units without positions keep 0: reduceat has no empty groups
         by_unit = np.take(rows, order, axis=1)
         sums[:, present] = np.add.reduceat(by_unit, starts, axis=1, dtype=np.float64)
@@ -55,6 +55,7 @@ def _fold(rows: Float32, index: NDArray[np.int64], n_units: int, generated: Floa
         peak=np.ascontiguousarray(peaks[:, :n_units]),
         markup=np.ascontiguousarray(sums[:, n_units]),
         generated=np.ascontiguousarray(generated, dtype=np.float32),
+        uncovered=np.ascontiguousarray(sums[:, n_units + 1]),
     )
 
 

@@ -15,7 +15,7 @@ from omnitrace_core.backends.caches import keep_prompt, preallocated_cache
 from omnitrace_core.options import DecodeOptions, TraceOptions
 from omnitrace_core.records import Fold, SourceUnit
 from omnitrace_core.tracing.detokenize import PARTIAL, decode_text
-from omnitrace_core.tracing.folding import fold_rows
+from omnitrace_core.tracing.folding import fold_rows, media_positions
 from omnitrace_core.tracing.replay.decoder_replay import finish_pass, run_decoder
 from omnitrace_core.tracing.signals.base import Signal
 
@@ -74,6 +74,7 @@ def stream_tokens(
     keep_prompt(cache, encoded.n_prompt - 1)
     choose = _chooser(backend.decoding_rules(prepared, decode), decode.seed)
     ids, inputs = prepared.input_ids, prompt.last_embedding
+    is_media = media_positions(encoded, ids.shape[1])
     response: list[int] = []
     emitted = ""
     for step in range(max_tokens):
@@ -88,7 +89,7 @@ def stream_tokens(
         text = decode_text(backend.tokenizer, response).rstrip(PARTIAL)
         units = encoded.ready.units
         folds = {
-            name: fold_rows(rows[0], prepared.unit_index[0], len(units))
+            name: fold_rows(rows[0], prepared.unit_index[0], len(units), is_media)
             for name, rows in replayed.rows.items()
         }
         top, mass = _top_unit(folds[trace.signals[0]], trace.projection, candidates)

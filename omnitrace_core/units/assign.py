@@ -79,6 +79,22 @@ def empty_unit_notes(unit_index: NDArray[np.int64], units: Sequence[SourceUnit])
     )
 
 
+def unit_notes(
+    prompt: PromptMap, unit_index: NDArray[np.int64], units: Sequence[SourceUnit]
+) -> tuple[str, ...]:
+    """Notes on units that cannot get any mass, and on media positions whose mass gets no unit.
+
+    unit_index: [P], from `assign_units`.
+    """
+    uncovered = prompt.part[prompt.is_media & (unit_index < 0)]
+    return empty_unit_notes(unit_index, units) + tuple(
+        f"part {part}: {np.count_nonzero(uncovered == part)} of "
+        f"{np.count_nonzero(prompt.is_media & (prompt.part == part))} positions lie in no unit; "
+        "their mass is counted as uncovered"
+        for part in np.unique(uncovered).tolist()
+    )
+
+
 def _assign_block(
     prompt: PromptMap, where: NDArray[np.intp], units: Sequence[SourceUnit], stream: int
 ) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ pixels are needed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from omnitrace_core.options import UnitOptions
 from omnitrace_core.records import Modality, Part, Sample, SourceUnit, SpeechChunk, UnitKind
 from omnitrace_core.units.extents import Extent
+from omnitrace_core.units.sound import cut_sound, place_chunks, speech_notes
 
 if TYPE_CHECKING:
     from omnitrace_core.text.sentences import TextSpan
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # The speech chunks of each sound, by part index.
 SpeechByPart = Mapping[int, tuple[SpeechChunk, ...]]
 SplitText = Callable[[str], "Sequence[TextSpan]"]
-
-_AUDIO_TOKEN_S = 0.04
 
 
 def build_units(
@@ -36,8 +34,8 @@ def build_units(
     """All source units of a sample in reading order, and notes on fallbacks.
 
     extents: of every media part, by part index.
-    speech: used only if `options.audio` is chunks. A sound without speech chunks is cut into time
-    bins instead, with a note.
+    speech: used only if `options.audio` is chunks. Gaps between speech chunks are cut into time
+    bins, and so is a sound without speech chunks, with a note.
     split_text: the units of a text part.
     """
     units: list[SourceUnit] = []
@@ -49,10 +47,14 @@ def build_units(
         if not part.evidence:
             units.append(_instruction_unit(index, extents[index]))
             continue
-        chunks = speech.get(index, ()) if options.audio == "chunks" else ()
+        sound = extents[index].sound
+        chunks: Sequence[SpeechChunk] = ()
+        if options.audio == "chunks" and sound is not None:
+            chunks, changes = place_chunks(sound, speech.get(index, ()))
+            notes += speech_notes(index, changes)
+            if not chunks:
+                notes.append(f"part {index}: no speech found, its sound is cut into time bins")
         units.extend(_media_units(index, extents[index], chunks, options))
-        if options.audio == "chunks" and not chunks and extents[index].sound is not None:
-            notes.append(f"part {index}: no speech found, its sound is cut into time bins")
     return tuple(replace(unit, unit_id=i) for i, unit in enumerate(units)), tuple(notes)
 
 
@@ -85,8 +87,9 @@ def _instruction_unit(index: int, extent: Extent) -> SourceUnit:
     if extent.kind == "image":
         unit = next(_image_units(index, extent, UnitOptions()))
     else:
-        end = extent.end_s if extent.sound is None else max(extent.end_s, extent.sound[1])
-        unit = _timed_unit(index, "instruction", extent.kind, extent.start_s, end)
+        # The sound of a video may begin before its frames and end after them.
+        edges = (extent.start_s, extent.end_s, *(extent.sound or ()))
+        unit = _timed_unit(index, "instruction", extent.kind, min(edges), max(edges))
     return replace(unit, kind="instruction")
 
 
@@ -130,13 +133,10 @@ def _sound_units(
 ) -> Iterator[SourceUnit]:
     bin_kind: UnitKind = "audio_bin" if modality == "audio" else "sound_bin"
     chunk_kind: UnitKind = "audio_chunk" if modality == "audio" else "sound_chunk"
-    if chunks:
-        for chunk in chunks:
-            unit = _timed_unit(index, chunk_kind, modality, chunk.start_s, chunk.end_s)
-            yield replace(unit, transcript=chunk.text)
-        return
-    for start, end in time_bins(*sound, options.bin_s):
-        yield _timed_unit(index, bin_kind, modality, start, end)
+    for piece in cut_sound(sound, chunks, options.bin_s):
+        kind = bin_kind if piece.transcript is None else chunk_kind
+        unit = _timed_unit(index, kind, modality, piece.start_s, piece.end_s)
+        yield replace(unit, transcript=piece.transcript or "")
 
 
 def _timed_unit(
@@ -145,16 +145,6 @@ def _timed_unit(
     return SourceUnit(
         unit_id=-1, kind=kind, modality=modality, part_index=index, start_s=start_s, end_s=end_s
     )
-
-
-def time_bins(start_s: float, end_s: float, bin_s: float) -> list[tuple[float, float]]:
-    """[start, end) bins of `bin_s` seconds that tile [start_s, end_s]; the last may be shorter.
-
-    A remainder below 0.04 s (one audio token) joins the bin before it.
-    """
-    n_bins = max(1, math.ceil((end_s - start_s - _AUDIO_TOKEN_S) / bin_s))
-    edges = [start_s + k * bin_s for k in range(n_bins)] + [end_s]
-    return list(pairwise(edges))
 
 
 def candidate_units(units: Sequence[SourceUnit], instructions: str) -> list[int]:

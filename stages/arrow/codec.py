@@ -125,6 +125,7 @@ def _encode_fold(signal: str, fold: Fold, rows: Float32 | None) -> StructValue:
         "mass": _flat(fold.mass),
         "peak": _flat(fold.peak),
         "markup": _flat(fold.markup),
+        "uncovered": _flat(fold.uncovered),
         "generated": _flat(fold.generated),
         "rows": None if rows is None else _flat(rows),
     }
@@ -185,15 +186,19 @@ def decode_fold(value: pa.StructScalar, signal: str, n_units: int) -> Fold:
 
 
 def _decode_fold(item: pa.StructScalar, n_units: int) -> Fold:
-    """A FOLD struct back to a fold; peaks that were not loaded are NaN."""
+    """A FOLD struct back to a fold; peaks that were not loaded are NaN.
+
+    So is `uncovered` in traces of older versions, whose markup contains it.
+    """
     markup = _view(item["markup"])
     shape = (len(markup), n_units)
-    peak = item["peak"]
+    peak, uncovered = item["peak"], item["uncovered"]
     return Fold(
         mass=_view(item["mass"]).reshape(shape),
         peak=_view(peak).reshape(shape) if peak.is_valid else np.broadcast_to(_NAN, shape),
         markup=markup,
         generated=_view(item["generated"]),
+        uncovered=_view(uncovered) if uncovered.is_valid else np.broadcast_to(_NAN, markup.shape),
     )
 
 

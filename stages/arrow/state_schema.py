@@ -112,6 +112,7 @@ FOLD = pa.struct(
         ("mass", FLOATS),  # [n_gen, n_units] flattened by rows; so is peak
         ("peak", FLOATS),
         ("markup", FLOATS),
+        ("uncovered", FLOATS),  # null in traces of older versions, whose markup contains it
         ("generated", FLOATS),
         ("rows", ROWS),  # [n_gen, n_positions] flattened by rows, if positions are kept
     ]

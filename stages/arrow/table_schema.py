@@ -78,7 +78,8 @@ SOURCE = pa.struct(
         ("rank", pa.int32()),
     ]
 )
-# Where the mass of a span went; one column mass_<bucket> each. They add up to 1.
+# Where the mass of a span went; one column mass_<bucket> each. They add up to 1. mass_uncovered is
+# null if the trace is of an older version: then mass_markup contains it.
 MASS_BUCKETS: tuple[str, ...] = (
     "text",
     "image",
@@ -86,6 +87,7 @@ MASS_BUCKETS: tuple[str, ...] = (
     "video",
     "instruction",
     "markup",
+    "uncovered",
     "generated",
 )
 SPANS = _published(
@@ -123,6 +125,7 @@ TRACES = _published(
         ("mass", FLOATS),  # [n_tokens, n_units] flattened by rows; so is peak
         ("peak", FLOATS),
         ("markup", FLOATS),
+        ("uncovered", FLOATS),  # null in traces of older versions, whose markup contains it
         ("generated", FLOATS),
         ("notes", pa.list_(pa.string())),  # how the response was segmented
         # Null unless trace.store is positions.

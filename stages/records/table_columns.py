@@ -75,11 +75,16 @@ def _span_column(
         "token_end": [span.token_end for span in spans],
         "outcome": np.where(curation.supported, "supported", "unsupported").tolist(),
         "confidence": curation.confidence,
-        **{f"mass_{name}": curation.masses[:, BUCKETS.index(name)] for name in MASS_BUCKETS},
+        **{f"mass_{name}": _mass(curation, name) for name in MASS_BUCKETS},
         "signal": [signal] * len(spans),
         "sources": _source_column(rows.field("units"), owner, curation.chosen),
     }
     return list_array(counts, len(rows), struct_array(SPANS_ROW, columns, len(spans)))
+
+
+def _mass(curation: CurationResult, bucket: str) -> pa.Array:
+    """The mass of each span in a bucket; null where it is unknown (NaN)."""
+    return pa.array(curation.masses[:, BUCKETS.index(bucket)], from_pandas=True).cast(pa.float32())
 
 
 def _source_column(units: pa.ListArray, owner: IntArray, chosen: ChosenSources) -> pa.ListArray:
@@ -112,7 +117,7 @@ def _trace_column(
     tags = pa.array([item.segmentation.pos for item in samples.values()], pa.list_(pa.string()))
     notes = pa.array([item.segmentation.notes for item in samples.values()], tags.type)
     shared = ("token_ids", "tokens", "char_starts", "char_ends", "logprobs")
-    per_fold = ("signal", "mass", "peak", "markup", "generated")
+    per_fold = ("signal", "mass", "peak", "markup", "uncovered", "generated")
     columns: dict[str, object] = {
         **_identity(rows, owner),
         **{name: take(stored.field(name), owner) for name in shared},

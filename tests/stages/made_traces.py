@@ -15,7 +15,7 @@ from omnitrace_core.positions import PositionKind, Positions, PromptMap
 from omnitrace_core.records import Fold, ReadySample, TokenTrace
 from omnitrace_core.tracing.batch_tracer import TracedBy
 from omnitrace_core.tracing.refold import refold
-from omnitrace_core.units.assign import assign_units, empty_unit_notes
+from omnitrace_core.units.assign import assign_units, unit_notes
 from omnitrace_core.units.extents import Extent, extent_of
 from stages.guards.attempts import AttemptLog
 from stages.trace_decode import TraceDecode, TraceDecodeOptions
@@ -45,13 +45,13 @@ def make_trace(ready: ReadySample, trace: TraceOptions | None = None) -> TokenTr
         finish_reason="given" if ready.sample.response else "stop",
         n_prompt_tokens=len(positions.prompt.part),
         folds=folds,
-        notes=("made up", *_empty_notes(positions, ready)),
+        notes=("made up", *_unit_notes(positions.prompt, ready)),
         positions=positions if trace.keeps_positions else None,
     )
 
 
-def _empty_notes(positions: Positions, ready: ReadySample) -> tuple[str, ...]:
-    return empty_unit_notes(assign_units(positions.prompt, ready.units), ready.units)
+def _unit_notes(prompt: PromptMap, ready: ReadySample) -> tuple[str, ...]:
+    return unit_notes(prompt, assign_units(prompt, ready.units), ready.units)
 
 
 def make_folds(

@@ -138,6 +138,7 @@ def test_stored_traces_hold_the_folds(traced: pa.Table) -> None:
     mass = np.array(first["mass"], np.float32).reshape(9, 3)
     np.testing.assert_array_equal(mass, trace.folds["attmean"].mass)
     np.testing.assert_array_equal(first["markup"], trace.folds["attmean"].markup)
+    np.testing.assert_array_equal(first["uncovered"], trace.folds["attmean"].uncovered)
     assert len(first["pos"]) == 9
     assert first["tokens"][:3] == ["The", " lamp", " is"]
     assert list(zip(first["char_starts"], first["char_ends"], strict=True)) == list(

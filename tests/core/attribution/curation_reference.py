@@ -102,7 +102,8 @@ def one_span(
         span,
         "supported" if supported else "unsupported",
         confidence,
-        masses(mass, units, mean(fold.markup), mean(fold.generated)),
+        masses(mass, units)
+        | {name: mean(getattr(fold, name)) for name in ("markup", "uncovered", "generated")},
         sources,
     )
 
@@ -172,13 +173,11 @@ def sets_of(pool: list[int], units: Sequence[SourceUnit], pools: str) -> list[li
     return [[j for j in pool if stream(units[j]) == name] for name in names]
 
 
-def masses(
-    mass: Sequence[float], units: Sequence[SourceUnit], markup: float, generated: float
-) -> dict[str, float]:
+def masses(mass: Sequence[float], units: Sequence[SourceUnit]) -> dict[str, float]:
     found = dict.fromkeys(("text", "image", "audio", "video", "instruction"), 0.0)
     for j, unit in enumerate(units):
         if unit.kind == "instruction":
             found["instruction"] += mass[j]
         else:
             found[unit.modality] += mass[j]
-    return {**found, "markup": markup, "generated": generated}
+    return found

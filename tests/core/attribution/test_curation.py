@@ -216,6 +216,19 @@ def test_punctuation_alone_is_unsupported_with_plain_means() -> None:
     assert result.masses["image"] == pytest.approx(0.2)
 
 
+def test_uncovered_mass_is_not_markup() -> None:
+    mass = np.array([[0.4], [0.2]], np.float32)
+    markup, generated, uncovered = (
+        np.array(v, np.float32) for v in ([0.1, 0.2], [0, 0.1], [0.5] * 2)
+    )
+    fold = Fold(mass, mass, markup, generated, uncovered)
+    (result,) = curate(fold, make_units("image"), one_span("NOUN", "PROPN"), DEFAULT)
+    kept = {name: round(value, 6) for name, value in result.masses.items() if value}
+    assert kept == {"image": 0.3, "markup": 0.15, "uncovered": 0.5, "generated": 0.05}
+    # A fold that says nothing of it has none.
+    assert Fold(mass, mass, markup, generated).uncovered.tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("kinds", [(), ("instruction",)])
 def test_no_candidates_is_unsupported(kinds: tuple[UnitKind, ...]) -> None:
     fold = make_fold([[0.5] * len(kinds)] * 2)

@@ -26,7 +26,7 @@ def random_case(rng: np.random.Generator) -> Drawn:
     """Any number of units of any kind, tokens in and out of spans, ties and zeros included."""
     n_gen, n_units = int(rng.integers(0, 40)), int(rng.integers(0, 14))
     units = make_units(*(KINDS[k][0] for k in rng.integers(len(KINDS), size=n_units)))
-    shape = (n_gen, n_units + 2)
+    shape = (n_gen, n_units + 3)
     rows = {
         "attention": lambda: rng.dirichlet(np.full(shape[1], 0.3), size=n_gen),
         "ties": lambda: rng.integers(0, 4, size=shape) / (8 * shape[1]),
@@ -34,7 +34,7 @@ def random_case(rng: np.random.Generator) -> Drawn:
         "nothing": lambda: np.zeros(shape),
     }[str(rng.choice(["attention", "ties", "sparse", "nothing"], p=[0.4, 0.3, 0.25, 0.05]))]()
     values: Float32 = rows.reshape(shape).astype(np.float32)
-    mass = values[:, :-2]
+    mass = values[:, :-3]
     peak = (mass * rng.choice([0.25, 0.5, 1.0], size=mass.shape)).astype(np.float32)
     tags = TAGS if rng.random() < 0.9 else ("PUNCT",)
     pos = tuple(str(tag) for tag in rng.choice(tags, size=n_gen))
@@ -43,7 +43,8 @@ def random_case(rng: np.random.Generator) -> Drawn:
         Span(i, "", 0, 0, int(start), int(end))
         for i, (start, end) in enumerate(cuts.reshape(-1, 2))
     )
-    return Fold(mass, peak, values[:, -2], values[:, -1]), units, Segmentation(spans, pos)
+    rest = (values[:, -k] for k in (3, 2, 1))
+    return Fold(mass, peak, *rest), units, Segmentation(spans, pos)
 
 
 def random_options(rng: np.random.Generator) -> CurationOptions:
@@ -116,14 +117,14 @@ def curation_input(
 def test_no_samples() -> None:
     for options in (DEFAULT, PAPER):
         found = curate_many([], options)
-        assert (len(found.supported), found.masses.shape, len(found.chosen.unit)) == (0, (0, 7), 0)
+        assert (len(found.supported), found.masses.shape, len(found.chosen.unit)) == (0, (0, 8), 0)
 
 
 def test_masses_add_up_and_spans_do_not_depend_on_each_other() -> None:
     rng = np.random.default_rng(5)
     units = make_units(*(kind for kind, _ in KINDS))
-    rows = rng.dirichlet(np.full(len(units) + 2, 0.3), size=60).astype(np.float32)
-    fold = Fold(rows[:, :-2], rows[:, :-2], rows[:, -2], rows[:, -1])
+    rows = rng.dirichlet(np.full(len(units) + 3, 0.3), size=60).astype(np.float32)
+    fold = Fold(rows[:, :-3], rows[:, :-3], rows[:, -3], rows[:, -2], rows[:, -1])
     pos = tuple(str(tag) for tag in rng.choice(TAGS, size=60))
     spans = tuple(Span(i, "", 0, 0, 7 * i, 7 * i + 6) for i in range(8))
     whole = curate(fold, units, Segmentation(spans, pos), PAPER)
@@ -138,7 +139,7 @@ def test_stored_traces_give_the_same_bytes() -> None:
     (fold, units, segmentation) = next(
         case for case in iter(lambda: random_case(rng), None) if len(case[2].spans) > 3
     )
-    arrays = (fold.mass, fold.peak, fold.markup, fold.generated)
+    arrays = (fold.mass, fold.peak, fold.markup, fold.generated, fold.uncovered)
     stored = Fold(*(np.frombuffer(a.tobytes(), dtype=a.dtype).reshape(a.shape) for a in arrays))
     transposed = Fold(*(np.asfortranarray(a) for a in arrays))
     first = curate(fold, units, segmentation, DEFAULT)

@@ -19,14 +19,16 @@ from omnitrace_core.tracing.refold import refold
 from omnitrace_core.units.assign import assign_units
 from tests.core.ready_samples import image, ready, sound, video
 
-FIELDS = ("mass", "peak", "markup", "generated")
+FIELDS = ("mass", "peak", "markup", "generated", "uncovered")
 
 
 def timeline(n_positions: int) -> PromptMap:
-    """Audio tokens of 0.1 s each."""
+    """Audio tokens of 0.1 s each; the last but one is chat markup, the last one text."""
     edges = np.arange(n_positions + 1) / 10
+    stream = np.full(n_positions, PositionKind.AUDIO, np.int8)
+    stream[-2:] = (PositionKind.NONE, PositionKind.TEXT)[-n_positions or 2 :]
     return PromptMap(
-        stream=np.full(n_positions, PositionKind.AUDIO, np.int8),
+        stream=stream,
         part=np.zeros(n_positions, np.int32),
         lo=edges[:-1],
         hi=edges[1:],
@@ -54,17 +56,21 @@ def old_fold(n_gen: int) -> Fold:
     )
 
 
-def slow_fold(rows: Float32, index: list[int], n_units: int) -> tuple[Float32, Float32, Float32]:
+def slow_fold(rows: Float32, prompt: PromptMap, index: list[int], n_units: int) -> Fold:
+    """The fold without `generated`, which is zeros."""
     mass, peak = np.zeros((len(rows), n_units)), np.zeros((len(rows), n_units))
-    markup = np.zeros(len(rows))
+    markup, uncovered = np.zeros(len(rows)), np.zeros(len(rows))
     for t, row in enumerate(rows):
         for i, unit in enumerate(index):
-            if unit < 0:
+            if unit < 0 and prompt.stream[i] in (PositionKind.NONE, PositionKind.TEXT):
                 markup[t] += float(row[i])
+            elif unit < 0:
+                uncovered[t] += float(row[i])
             else:
                 mass[t, unit] += float(row[i])
                 peak[t, unit] = max(peak[t, unit], float(row[i]))
-    return mass.astype(np.float32), peak.astype(np.float32), markup.astype(np.float32)
+    folded = (mass, peak, markup, np.zeros(len(rows)), uncovered)
+    return Fold(*(values.astype(np.float32) for values in folded))
 
 
 UNITS = {
@@ -83,25 +89,28 @@ def test_refold_equals_a_slow_loop(kind: str, n_gen: int, n_positions: int) -> N
     units, prompt, rows = UNITS[kind], timeline(n_positions), random_rows(n_gen, n_positions)
     new = refold(Positions(prompt, {"attmean": rows}), {"attmean": old_fold(n_gen)}, units)
     index = assign_units(prompt, units)
-    mass, peak, markup = slow_fold(rows, index.tolist(), len(units))
+    slow = slow_fold(rows, prompt, index.tolist(), len(units))
     fold = new["attmean"]
-    np.testing.assert_allclose(fold.mass, mass, rtol=1e-6)
-    np.testing.assert_array_equal(fold.peak, peak)
-    np.testing.assert_allclose(fold.markup, markup, rtol=1e-6)
+    np.testing.assert_allclose(fold.mass, slow.mass, rtol=1e-6)
+    np.testing.assert_array_equal(fold.peak, slow.peak)
+    np.testing.assert_allclose(fold.markup, slow.markup, rtol=1e-6)
+    np.testing.assert_allclose(fold.uncovered, slow.uncovered, rtol=1e-6)
     np.testing.assert_array_equal(fold.generated, old_fold(n_gen).generated)
     for name in FIELDS:
         values = getattr(fold, name)
         assert values.dtype == np.float32
         assert values.flags.c_contiguous
-    traced = fold_rows(torch.from_numpy(rows), torch.from_numpy(index), len(units))
-    np.testing.assert_allclose(fold.mass, traced.mass, rtol=1e-6)
+    is_media = torch.from_numpy(prompt.is_media)
+    traced = fold_rows(torch.from_numpy(rows), torch.from_numpy(index), len(units), is_media)
     np.testing.assert_array_equal(fold.peak, traced.peak)
-    np.testing.assert_allclose(fold.markup, traced.markup, rtol=1e-6)
+    for name in ("mass", "markup", "uncovered"):
+        np.testing.assert_allclose(getattr(fold, name), getattr(traced, name), rtol=1e-6)
 
 
 def test_sums_do_not_accumulate_rounding() -> None:
     rows = np.full((1, 30_000), 1e-4, np.float32)
     rows[0, 0] = 1.0
+    rows[0, -2:] = 0.0
     units = chunks((0.0, 3_000.0))
     fold = refold(Positions(timeline(30_000), {"a": rows}), {"a": old_fold(1)}, units)["a"]
     assert fold.mass[0, 0] == np.float32(rows.astype(np.float64).sum())
@@ -172,3 +181,40 @@ def test_a_refolded_trace_equals_one_traced_with_the_new_units(tracer: BatchTrac
             for name in FIELDS:
                 got, expected = getattr(fold, name), getattr(trace.folds[signal], name)
                 np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_media_of_no_unit_are_uncovered_and_noted(tracer: BatchTracer) -> None:
+    """With units that leave media out, in a padded batch, streamed, and folded again."""
+    full = everything(UnitOptions())
+    kept = [u for u in full.units if u.modality == "text" or (u.start_s or 0.0) >= 1.0]
+    units = tuple(dataclasses.replace(unit, unit_id=j) for j, unit in enumerate(kept))
+    partial = dataclasses.replace(full, units=units)
+    longer = ready([image(4, 112, 168), "A longer text beside it. " * 30])
+    whole, left_out, _ = tracer.trace([full, partial, longer])
+    assert isinstance(whole, TokenTrace)
+    assert isinstance(left_out, TokenTrace)
+    assert left_out.positions is not None
+    encoded = tracer.backend.encode(partial)
+    uncovered = encoded.prompt.is_media & (encoded.unit_index < 0)
+    n_left_out = {part: int((encoded.prompt.part[uncovered] == part).sum()) for part in (1, 2, 3)}
+    assert all(n_left_out.values())
+    notes = [note for note in left_out.notes if "lie in no unit" in note]
+    assert len(notes) == 3
+    assert notes[0] == (
+        f"part 1: {n_left_out[1]} of {n_left_out[1]} positions lie in no unit; "
+        "their mass is counted as uncovered"
+    )
+    assert not [note for note in whole.notes if "lie in no unit" in note]
+    again = refold(left_out.positions, whole.folds, units)
+    streamed = list(tracer.stream(partial))
+    for signal, fold in left_out.folds.items():
+        np.testing.assert_array_equal(whole.folds[signal].uncovered, 0.0)
+        assert (fold.uncovered > 0).all()
+        total = fold.mass.sum(1) + fold.markup + fold.uncovered + fold.generated
+        np.testing.assert_allclose(total, 1.0, atol=1e-4)
+        rows = left_out.positions.rows[signal][:, uncovered]
+        np.testing.assert_allclose(fold.uncovered, rows.sum(axis=1), rtol=1e-5)
+        np.testing.assert_allclose(fold.markup, whole.folds[signal].markup, rtol=1e-5)
+        np.testing.assert_allclose(again[signal].uncovered, fold.uncovered, rtol=1e-5)
+        values = np.concatenate([token.folds[signal].uncovered for token in streamed])
+        np.testing.assert_allclose(values, fold.uncovered, rtol=1e-3)

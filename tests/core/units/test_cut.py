@@ -14,7 +14,7 @@ from omnitrace_core.positions import PositionKind, PromptMap
 from omnitrace_core.reader import ReadingOptions, SampleReader
 from omnitrace_core.records import Message, Part, Sample, SpeechChunk
 from omnitrace_core.units.assign import assign_units
-from omnitrace_core.units.cut import time_bins
+from omnitrace_core.units.sound import time_bins
 from tests.core.ready_samples import image, image_with_grid, ready, sound, video
 
 
@@ -54,14 +54,17 @@ def test_an_instruction_is_one_unit() -> None:
     ]
 
 
-def test_chunks_replace_bins_except_without_speech() -> None:
+def test_bins_fill_the_gaps_between_chunks() -> None:
     sample = Sample("a", (Message("user", (Part("audio", uri="x"), Part("audio", uri="y"))),))
     reader = SampleReader(ReadingOptions(MediaRules(), units=UnitOptions(audio="chunks")))
     speech = {0: (SpeechChunk(0.5, 1.1, "hello"), SpeechChunk(1.6, 2.0, "there")), 1: ()}
     item = reader.make_ready(sample, {0: sound(1, 3.0), 1: sound(2, 2.0)}, speech)
     assert [(unit.kind, unit.start_s, unit.transcript) for unit in item.units] == [
+        ("audio_bin", 0.0, ""),
         ("audio_chunk", 0.5, "hello"),
+        ("audio_bin", 1.1, ""),
         ("audio_chunk", 1.6, "there"),
+        ("audio_bin", 2.0, ""),
         ("audio_bin", 0.0, ""),
         ("audio_bin", 1.0, ""),
     ]

@@ -96,8 +96,8 @@ def test_real_samples_with_the_releases_flags(
 TALK = {"id": "talk", "question": [{"audio": "talk.flac"}, {"text": "What is said?"}]}
 
 
-def units_of(record: dict[str, object]) -> list[dict[str, object]]:
-    return [u for u in record["units"] if u["modality"] == "audio"]  # type: ignore[attr-defined]
+def units_of(record: dict[str, object], kind: str) -> list[dict[str, object]]:
+    return [u for u in record["units"] if u["kind"] == kind]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -111,14 +111,18 @@ def test_speech_by_default_and_by_another_engine(
 ) -> None:
     how = ["--model", tiny_model]
     _, (bins,) = trace(tmp_path, [talk], *how)
-    assert {unit["kind"] for unit in units_of(bins)} == {"audio_bin"}
+    assert not units_of(bins, "audio_chunk")
+    n_bins = len(units_of(bins, "audio_bin"))
     _, (chunks,) = trace(tmp_path, [talk], *how, "--use_asr_for_audio")
-    assert [unit["transcript"] for unit in units_of(chunks)] == ["", ""]
+    assert [unit["transcript"] for unit in units_of(chunks, "audio_chunk")] == ["", ""]
+    # The pauses around the two sentences are time bins.
+    assert 3 <= len(units_of(chunks, "audio_bin")) < n_bins
     folder = tiny_speech.build_whisper(tmp_path / "whisper")
     whisper = ["asr.engine=whisper", f"asr.model={folder}", "asr.language=en"]
     code, (transcribed,) = trace(tmp_path, [talk], *whisper, *how, "--use_asr_for_audio")
     assert code == 0
-    assert all(unit["transcript"] for unit in units_of(transcribed))
+    assert units_of(transcribed, "audio_chunk")
+    assert all(unit["transcript"] for unit in units_of(transcribed, "audio_chunk"))
 
 
 def test_overrides_with_the_releases_spelling(
@@ -129,7 +133,7 @@ def test_overrides_with_the_releases_spelling(
     flags = ["--questions_path", str(source), "--model", tiny_model, "--output_path", str(output)]
     assert main(["trace", *flags, "units.audio=chunks", "asr.max_chunk_s=1"]) == 0
     (record,) = json.loads(output.read_text())
-    assert len(units_of(record)) > 4
+    assert len(units_of(record, "audio_chunk")) > 4
 
 
 def test_media_from_the_web(

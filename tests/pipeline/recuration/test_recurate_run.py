@@ -392,6 +392,28 @@ def test_source_whose_file_was_changed_is_refused(
         run_recuration(copied(), workers=1)
 
 
+@pytest.mark.parametrize("overrides", [["curation.gamma=1"], ["spans.level=clause"]])
+def test_runs_of_older_versions_do_not_say_what_is_uncovered(
+    source: PlannedRun, copied: Callable[[], Recuration], tmp_path: Path, overrides: list[str]
+) -> None:
+    """Their files lack the columns; the new ones are null, and the rest is as it was."""
+    run = Folder(str(tmp_path / "run"))
+    for table, column in (("spans", "mass_uncovered"), ("traces", "uncovered")):
+        for path in (tmp_path / "run" / table).iterdir():
+            pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    for manifest in read_manifests(run).values():
+        write_manifest(run, replace(manifest, sizes={}), lambda: None)
+    done = plan_recuration(run.root, str(tmp_path / "dest"), overrides)
+    assert run_recuration(done, workers=1).exit_code == 0
+    fresh = _again(source, tmp_path / "fresh", *overrides)
+    spans, expected = rows(done.folder, "spans"), rows(fresh.folder, "spans")
+    assert {row["mass_uncovered"] for row in spans} == {None}
+    assert {row["mass_uncovered"] for row in expected} == {0.0}
+    assert [_without(row, "mass_uncovered") for row in spans] == [
+        _without(row, "mass_uncovered") for row in expected
+    ]
+
+
 def _retried(planned: PlannedRun, folder: Path, trace: dict[str, Any]) -> PlannedRun:
     """The run after a retry for which the missing picture has appeared."""
     Image.new("RGB", (90, 60), "blue").save(folder / "none.png")

@@ -96,7 +96,9 @@ def test_trace_round_trip(n_gen: int, n_units: int) -> None:
         return rng.random(shape, dtype=np.float32)
 
     folds = {
-        name: Fold(floats(n_gen, n_units), floats(n_gen, n_units), floats(n_gen), floats(n_gen))
+        name: Fold(
+            floats(n_gen, n_units), floats(n_gen, n_units), *(floats(n_gen) for _ in range(3))
+        )
         for name in ("attmean", "attraw")
     }
     prompt = PromptMap(
@@ -125,6 +127,26 @@ def test_trace_round_trip(n_gen: int, n_units: int) -> None:
     assert _same(codec.decode_trace(array[2], n_units), bare)
     assert _same(codec.decode_fold(array[2], "attraw", n_units), folds["attraw"])
     assert codec.decode_positions(array[2]) is None
+
+
+def test_traces_of_older_versions_do_not_say_what_is_uncovered() -> None:
+    one = np.ones(1, np.float32)
+    trace = TokenTrace(
+        "a",
+        (1,),
+        ("a",),
+        ((0, 1),),
+        one,
+        "stop",
+        3,
+        {"a": Fold(one[:, None], one[:, None], one, one)},
+    )
+    older = codec.encode_trace(trace)
+    for fold in older["folds"]:  # type: ignore[attr-defined]
+        del fold["uncovered"]
+    array = pa.array([codec.encode_trace(trace), older], TRACE)
+    assert codec.decode_fold(array[0], "a", 1).uncovered.tolist() == [0.0]
+    assert np.isnan(codec.decode_fold(array[1], "a", 1).uncovered).tolist() == [True]
 
 
 def test_signal_that_was_not_traced() -> None:

@@ -99,7 +99,7 @@ def test_alone_equals_batched(
 def test_mass_adds_up(kind: str, batched: dict[str, TokenTrace]) -> None:
     for name in ("attmean", "attraw"):
         fold = batched[kind].folds[name]
-        total = fold.mass.sum(axis=1) + fold.markup + fold.generated
+        total = fold.mass.sum(axis=1) + fold.markup + fold.uncovered + fold.generated
         np.testing.assert_allclose(total, 1.0, atol=1e-4)
         assert fold.generated[0] == 0.0
         assert (fold.peak <= fold.mass + 1e-7).all()
@@ -200,7 +200,9 @@ def test_bfloat16_weights_keep_float32_rows(
     for trace, _ in pairs:
         assert isinstance(trace, TokenTrace)
         fold = trace.folds["attmean"]
-        np.testing.assert_allclose(fold.mass.sum(1) + fold.markup + fold.generated, 1.0, atol=1e-4)
+        np.testing.assert_allclose(
+            fold.mass.sum(1) + fold.markup + fold.uncovered + fold.generated, 1.0, atol=1e-4
+        )
 
 
 def test_positions_fold_to_the_same_masses(

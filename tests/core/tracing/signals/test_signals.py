@@ -74,7 +74,9 @@ def test_head_weights_from_a_file(
     expected = slow_fold(rows, unit_index, len(sample.units))
     np.testing.assert_allclose(trace.folds[name].mass, expected.mass, atol=1e-5)
     fold = trace.folds[name]
-    np.testing.assert_allclose(fold.mass.sum(1) + fold.markup + fold.generated, 1.0, atol=1e-5)
+    np.testing.assert_allclose(
+        fold.mass.sum(1) + fold.markup + fold.uncovered + fold.generated, 1.0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
