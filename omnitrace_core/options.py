@@ -271,6 +271,11 @@ class MediaOptions(Options):
         description="Pixel budget of all sampled frames of a video (paper).",
     )
     video_sound: bool = Field(True, description="Use the sound tracks of videos.")
+    video_reader: Literal["pyav", "decord"] = Field(
+        "pyav",
+        description="Library that decodes frames. decord is a second opinion: slower, because it "
+        "reads from the beginning, and it refuses more.",
+    )
     isolate: bool | None = Field(
         None,
         description="Decode in a supervised child process; None: yes in runs, no in OmniTracer.",

@@ -287,15 +287,19 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
 }
 
 
+_LATER_MEDIA_SETTINGS = {"allow": None, "video_reader": "pyav"}
+
+
 def fingerprint(config: RunConfig, model_identity: str) -> str:
     """Hash of everything that affects the records: settings, model and schema version.
 
     model_identity: identifies the weights, as `model_files.model_identity` returns it.
     """
     settings = config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)
-    if config.media.allow is None:
-        # It came later: configs without it keep their runs.
-        del settings["media"]["allow"]
+    # These came later: configs without them keep their runs.
+    for name, default in _LATER_MEDIA_SETTINGS.items():
+        if getattr(config.media, name) == default:
+            del settings["media"][name]
     content: list[object] = [SCHEMA_VERSION, model_identity, settings]
     if config.units.audio == "chunks":
         # Runs of older versions left the sound between speech chunks without units.

@@ -20,13 +20,13 @@ from omnitrace_core.media.containers.sniff import (
     Kind,
     check_complete,
     check_kind,
-    sound_end_s,
 )
 from omnitrace_core.media.containers.splice import Splice
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sizes import check_decoded
+from omnitrace_core.media.sound_length import sound_end_s
 from omnitrace_core.media.track import read_native
 from omnitrace_core.media.waveform import SAMPLE_BYTES, cut_range, to_model_rate
 from omnitrace_core.media_rules import MediaRules
@@ -98,7 +98,7 @@ def _read_track(
 ) -> _Sound:
     """Decode the sound track of a container; FFmpeg decodes all of it."""
     name = media_name(part)
-    declared_s, is_exact = sound_end_s(file, kind)
+    declared_s, is_exact = sound_end_s(file, kind, name)
     if is_exact and not declared_s:
         raise MediaEmpty(f"{name}: no sound track, or an empty one")
     _check_duration(declared_s, options, name)

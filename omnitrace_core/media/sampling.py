@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitrace_core.errors import InvalidSample, MediaEmpty, MediaTooLarge
+from omnitrace_core.media.timeline import Timeline
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions
 
-# decord's times are float32, with an error of a quarter of a millisecond after one hour.
-TIME_SLACK_S = 1e-3
+# Times are rounded to a container's unit, 1 ms in Matroska and FLV.
+_SLACK_S = 1e-3
+_SLACK_FRAMES = 0.02
 
 
 def frames_between(
@@ -38,8 +40,8 @@ def frames_between(
             f"{name}: video_start={start}, video_end={end} is not a valid interval of a video that "
             f"begins at {times_s[0]:.3f} s; start must be before end"
         )
-    first = int(np.searchsorted(times_s, low - TIME_SLACK_S))
-    last = int(np.searchsorted(times_s, high + TIME_SLACK_S, side="right")) - 1
+    first = int(np.searchsorted(times_s, low - _SLACK_S))
+    last = int(np.searchsorted(times_s, high + _SLACK_S, side="right")) - 1
     if first > last:
         raise MediaEmpty(
             f"{name}: no frame between {low:.3f} and {high:.3f} s; its frames begin at "
@@ -83,12 +85,34 @@ def count_frames(
         least = math.ceil((part.min_frames or rules.min_frames) / factor) * factor
         most = min(part.max_frames or rules.max_frames, options.max_frames) // factor * factor
         wanted = min(max(n_frames / video_fps * fps, least), most)
-    return max(int(min(wanted, n_frames)) // factor * factor, factor)
+    # Lengths are known to a container's unit: half a step more or less must not take two frames.
+    return max(int(min(wanted + _SLACK_FRAMES, n_frames)) // factor * factor, factor)
 
 
 def spread_frames(first: int, last: int, n: int) -> NDArray[np.int64]:
     """`n` frame indices, evenly spaced from `first` to `last` inclusive: [n] int64."""
     return np.linspace(first, last, n).round().astype(np.int64)
+
+
+def pick_frames(
+    timeline: Timeline, first: int, last: int, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The `n` sampled frames, from `first` to `last` inclusive, and their times.
+
+    Both [n], int64 and float64. At a constant rate they are evenly spaced frames, as in
+    qwen-omni-utils. Otherwise they are those that are shown at evenly spaced times, because the
+    model is told a constant rate: a picture that stands still is sampled again, and has the time of
+    that sample. All others have the time at which they begin.
+    """
+    starts = timeline.starts_s
+    if timeline.is_steady or first == last:
+        picks = spread_frames(first, last, n)
+        return picks, starts[picks]
+    times_s = np.linspace(starts[first], starts[last], n)
+    picks = np.searchsorted(starts, times_s + _SLACK_S, side="right") - 1
+    picks = picks.clip(first, last)
+    is_new = np.append(True, picks[1:] != picks[:-1])
+    return picks, np.where(is_new, starts[picks], times_s)
 
 
 def _check_positive(value: float, option: str, name: str) -> None:

@@ -25,6 +25,14 @@ class Declared:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a track that is shown, in seconds of the file's clock. end_s None: to its end."""
+
+    begin_s: float | None = None
+    end_s: float | None = None
+
+
 def read_at(file: BinaryIO, at: int, n: int) -> bytes:
     """Up to `n` bytes from an offset on; none where no file reaches."""
     if n <= 0 or not 0 <= at < _MOST_BYTES:

@@ -23,29 +23,31 @@ HEAD_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A file format: its name, and the part types that it can stand for."""
+    """A file format: its name, the part types that it can stand for, and FFmpeg's name for it."""
 
     name: str
     types: tuple[str, ...] = ()
+    av_format: str = ""
 
 
-MP3 = Kind("MP3", ("audio",))
+MP3 = Kind("MP3", ("audio",), "mp3")
 _FLAC = Kind("FLAC", ("audio",))
-_ISO = Kind("MP4", ("video", "audio"))
-_MATROSKA = Kind("Matroska", ("video", "audio"))
+ISO = Kind("MP4", ("video", "audio"), "mov")
+MATROSKA = Kind("Matroska", ("video", "audio"), "matroska")
 _OGG = Kind("OGG", ("audio",))
 _WAV = Kind("WAV", ("audio",))
 _AIFF = Kind("AIFF", ("audio",))
 _CAF = Kind("CAF", ("audio",))
-_AVI = Kind("AVI", ("video",))
-_FLV = Kind("FLV", ("video",))
-_ADTS = Kind("AAC", ("audio",))
+AVI = Kind("AVI", ("video", "audio"), "avi")
+FLV = Kind("FLV", ("video", "audio"), "flv")
+MPEG_TS = Kind("MPEG-TS", ("video", "audio"), "mpegts")
+_ADTS = Kind("AAC", ("audio",), "aac")
 _TIFF = Kind("TIFF", ("image",))
 # Read as audio by their sound track, with FFmpeg; the others with libsndfile.
-TRACKS = (_ISO, _MATROSKA, _ADTS)
+TRACKS = (ISO, MATROSKA, AVI, FLV, MPEG_TS, _ADTS)
 _READ = {
     "audio": "WAV, FLAC, MP3, OGG, AIFF, CAF, M4A, AAC or the sound of MP4, MOV, MKV and WebM",
-    "video": "MP4, MOV, MKV, WebM, AVI or FLV",
+    "video": "MP4, MOV, MKV, WebM, AVI, FLV or MPEG-TS",
 }
 Signature = tuple[tuple[int, bytes], ...]
 _SIGNATURES: tuple[tuple[Kind, Signature], ...] = (
@@ -73,16 +75,16 @@ _SIGNATURES: tuple[tuple[Kind, Signature], ...] = (
     # MPEG-4 and MPEG-2, with and without checksums.
     *((_ADTS, ((0, bytes((0xFF, second))),)) for second in (0xF1, 0xF0, 0xF9, 0xF8)),
     *(
-        (_ISO, ((0, b"\0"), (4, box)))
+        (ISO, ((0, b"\0"), (4, box)))
         for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
     ),
-    (_MATROSKA, ((0, matroska.MAGIC),)),
-    (_AVI, ((0, b"RIFF"), (8, b"AVI LIST"), (20, b"hdrl"))),
-    (_FLV, ((0, b"FLV\x01"), (5, b"\0\0\0\x09"))),
+    (MATROSKA, ((0, matroska.MAGIC),)),
+    (AVI, ((0, b"RIFF"), (8, b"AVI LIST"), (20, b"hdrl"))),
+    (FLV, ((0, b"FLV\x01"), (5, b"\0\0\0\x09"))),
+    (MPEG_TS, ((0, b"\x47"), (188, b"\x47"), (376, b"\x47"))),
     # Known, so as to be named in the error.
     (Kind("ASF (WMA, WMV)"), ((0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),)),
     (Kind("MPEG-PS"), ((0, b"\0\0\x01\xba"),)),
-    (Kind("MPEG-TS"), ((0, b"\x47"), (188, b"\x47"))),
     (Kind("a playlist"), ((0, b"#EXTM3U"),)),
 )
 
@@ -91,7 +93,7 @@ def sniff(head: bytes) -> Kind | None:
     """The format whose signature the first bytes carry, None if we know none."""
     for kind, signature in _SIGNATURES:
         if all(head[at : at + len(magic)] == magic for at, magic in signature):
-            return None if kind is _MATROSKA and not matroska.names_itself(head) else kind
+            return None if kind is MATROSKA and not matroska.names_itself(head) else kind
     return None
 
 
@@ -143,62 +145,14 @@ def _declared(file: BinaryIO, kind: Kind | None, size: int) -> Declared:
         _WAV: riff.wav,
         _AIFF: riff.aiff,
         _CAF: riff.caf,
-        _AVI: riff.avi,
+        AVI: riff.avi,
         _OGG: ogg.pages,
         _FLAC: flac.frames,
-        _FLV: flv.tags,
+        FLV: flv.tags,
         _ADTS: adts.frames,
-        _ISO: iso.declared,
-        _MATROSKA: matroska.declared,
+        ISO: iso.declared,
+        MATROSKA: matroska.declared,
     }
     if kind is MP3:
         return mp3.frames(file, size)[1]
     return walks[kind](file, size) if kind in walks else Declared(0)
-
-
-def video_start_s(file: BinaryIO, kind: Kind | None, name: str) -> float | None:
-    """When the first coded frame is shown on the file's clock; None without a video track.
-
-    Seconds; negative if an edit list hides the frame. decord counts from 0 instead. AVI begins
-    with its first frame.
-
-    Raises:
-        MediaCorrupt: more than one video track.
-    """
-    size = file.seek(0, 2)
-    start_s: float | None = 0.0
-    n_videos = 1
-    if kind is _ISO:
-        n_videos, start_s = iso.n_videos(file), iso.video_start_s(file)
-    elif kind is _MATROSKA:
-        n_videos, start_s = matroska.video_start_s(file)
-    elif kind is _AVI:
-        n_videos = riff.n_avi_videos(file, size)
-    elif kind is _FLV:
-        start_s = flv.video_start_s(file)
-    if n_videos > 1:
-        # FFmpeg would select one by its rules.
-        raise MediaCorrupt(f"{name}: {n_videos} video tracks; keep the one that is meant")
-    return start_s if n_videos else None
-
-
-def pixel_notes(file: BinaryIO, kind: Kind | None) -> tuple[str, ...]:
-    """A note if a video's pixels are not square by its container: frames are taken as stored."""
-    wide, high = iso.pixel_aspect(file) if kind is _ISO else (1, 1)
-    if wide == high:
-        return ()
-    return (f"pixels are {wide}:{high}, not square; frames and boxes are as stored",)
-
-
-def sound_end_s(file: BinaryIO, kind: Kind | None) -> tuple[float, bool]:
-    """When the sound ends on the file's clock by its headers, and whether that is exact.
-
-    It is exact where the headers declare the end of the sound itself; then 0 s means no sound.
-    """
-    if kind is _ADTS:
-        return adts.length(file)[1], True
-    if kind is _MATROSKA:
-        return matroska.end_s(file), False
-    if kind is _ISO:
-        return iso.sound_end_s(file), True
-    return 0.0, False

@@ -53,7 +53,7 @@ def bad_media(folder: Path, outside: Path) -> list[BadMedium]:
             path = folder / f"{kind}-{name}{suffix}"
             make(path)
             media.append(BadMedium(f"{kind}-{name}", kind, str(path), code))
-    false_files = {"audio": false_audio(), "video": false_videos(clip.read_bytes(), folder)}
+    false_files = {"audio": false_audio(), "video": false_videos(clip.read_bytes())}
     for kind, files in false_files.items():
         for file_name, content in files.items():
             path = folder / f"{kind}-{file_name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.core.media_files import audio_bytes, beep, run_ffmpeg, write_clip
+from tests.core.media_files import audio_bytes, beep, run_ffmpeg
 
 PLAYLIST = (
     b"#EXTM3U\nAVI \n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n%s\n#EXT-X-ENDLIST\n"
@@ -67,13 +67,6 @@ def with_external_media(mov: bytes) -> bytes:
     return put(mov, at + 8, bytes(4))
 
 
-def two_video_tracks(folder: Path) -> bytes:
-    """A video with two video tracks."""
-    clip = write_clip(folder / "one.mp4", 12)
-    maps = ("-map", "0", "-map", "0", "-c", "copy")
-    return converted(clip.read_bytes(), "a.mp4", "b.mp4", *maps)
-
-
 def false_audio() -> dict[str, bytes]:
     """Audio files that must be refused, by file name."""
     tone = beep(2.0, [0.2, 1.5])
@@ -95,19 +88,31 @@ def false_audio() -> dict[str, bytes]:
     }
 
 
-def false_videos(mp4: bytes, folder: Path) -> dict[str, bytes]:
+def false_videos(mp4: bytes) -> dict[str, bytes]:
     """Video files that must be refused, by file name. mp4: a clip with sound."""
     flv = converted(mp4, "a.mp4", "a.flv", "-c", "copy")
-    mov = converted(mp4, "a.mp4", "a.mov", "-c", "copy")
+    mov, mkv, avi, stream = (
+        converted(mp4, "a.mp4", f"a.{kind}", *codec)
+        for kind, codec in (
+            ("mov", ("-c", "copy")),
+            ("mkv", ("-c", "copy")),
+            ("avi", ("-c:v", "mjpeg")),
+            ("ts", ("-c", "copy")),
+        )
+    )
     return {
         "playlist-as-avi.avi": playlist_as_avi("/etc/passwd"),
         "playlist-as-mp4.mp4": put(PLAYLIST % b"/etc/passwd", 4, b"ftyp"),
         "session.ts": b"G@" + SESSION,
-        "stream.ts": converted(mp4, "a.mp4", "a.ts", "-c", "copy"),
         "huge-header.webm": b"\x1aE\xdf\xa3\x01\x7f" + b"\xff" * 6 + bytes(64),
         "truncated-flv.flv": flv[: len(flv) // 2],
         "external-media.mov": with_external_media(mov),
-        "two-video-tracks.mp4": two_video_tracks(folder),
+        "joined-mp4.mp4": mp4 + mp4,
+        "joined-mov.mov": mov + mp4,
+        "joined-mkv.mkv": mkv + mkv,
+        "joined-flv.flv": flv + flv,
+        "joined-avi.avi": avi + avi,
+        "joined-ts.ts": stream + stream,
     }
 
 

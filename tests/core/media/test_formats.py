@@ -139,13 +139,13 @@ def test_truncated_flv_is_refused(share: float, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a.ts", "use MP4"), ("a.mpg", "use MP4"), ("a.ogv", "the bytes are OGG, not video")],
+    [("a.mpg", "use MP4"), ("a.ogv", "the bytes are OGG, not video")],
 )
 def test_video_formats_without_readable_times_are_refused(
     name: str, message: str, tmp_path: Path
 ) -> None:
     clip = write_clip(tmp_path / "a.mp4", 10).read_bytes()
-    codec = {"a.ts": ("-c", "copy"), "a.mpg": ("-r", "25")}.get(name, ())
+    codec = {"a.mpg": ("-r", "25")}.get(name, ())
     content = converted(clip, "a.mp4", name, *codec)
     assert message in refusal("video", content)
 
@@ -161,7 +161,7 @@ def test_damaged_headers(tmp_path: Path) -> None:
     # Blocks of a track that the header does not describe.
     run_ffmpeg("-i", clip, "-c:v", "libvpx", tmp_path / "whole.webm")
     whole = (tmp_path / "whole.webm").read_bytes()
-    with pytest.raises(MediaEmpty, match="no video frames that can be shown"):
+    with pytest.raises(MediaEmpty, match="no video frames"):
         decode_video(put(whole, whole.index(b"\xd7\x81\x01\x73\xc5"), b"\xd7\x81\xff"))
     # An element of 2^49 bytes, longer than any file.
     far = put(webm, webm.index(b"\x1f\x43\xb6\x75"), b"\xec\x01\x02" + bytes(6))

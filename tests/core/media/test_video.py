@@ -12,7 +12,6 @@ from PIL import Image
 from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media import decode_part
-from omnitrace_core.media import video as video_module
 from omnitrace_core.media.sampling import frames_between
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
@@ -230,7 +229,7 @@ def test_damaged_frames(clips: Path, tmp_path: Path) -> None:
     data[middle] = np.random.default_rng(0).bytes(middle.stop - middle.start)
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(data)
-    with pytest.raises(MediaCorrupt, match=r"damaged\.mp4: the video cannot be decoded"):
+    with pytest.raises(MediaCorrupt, match=r"damaged\.mp4: damaged"):
         decode_video(damaged)
 
 
@@ -277,13 +276,3 @@ def test_real_video(shared_data: Path) -> None:
     assert len(video.sound.waveform) / 16_000 <= video.duration_s
     assert video.duration_s - len(video.sound.waveform) / 16_000 < 1e-3
     assert 0.01 < np.abs(video.sound.waveform).mean() < 0.5
-
-
-def test_frames_do_not_depend_on_how_often_the_file_is_opened(
-    clips: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once = decode_video(clips / "silent.mp4", fps=5.0)
-    monkeypatch.setattr(video_module, "_READER_BYTES", 3 * 64 * 48 * 3)
-    np.testing.assert_array_equal(
-        decode_video(clips / "silent.mp4", fps=5.0).frames, at_once.frames
-    )
