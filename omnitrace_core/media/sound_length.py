@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from omnitrace_core.media.av_file import open_av
 from omnitrace_core.media.containers import adts, iso
 from omnitrace_core.media.containers.sniff import ISO, MATROSKA, Kind
+from omnitrace_core.media.ffmpeg.av_file import open_av
 
 
 def sound_end_s(file: BinaryIO, kind: Kind, name: str) -> tuple[float, bool]:

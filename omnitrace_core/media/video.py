@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +19,15 @@ from omnitrace_core.media.containers.sniff import (
     check_complete,
     check_kind,
 )
-from omnitrace_core.media.decord_reader import decord_frames
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
-from omnitrace_core.media.frame_pixels import pyav_frames
+from omnitrace_core.media.frames.decord_reader import decord_frames
+from omnitrace_core.media.frames.pixels import pyav_frames
+from omnitrace_core.media.frames.sampling import count_frames, frames_between, pick_frames
+from omnitrace_core.media.frames.video_track import Doubt, VideoTrack, read_video_track
 from omnitrace_core.media.progress.heartbeat import report_progress
-from omnitrace_core.media.sampling import count_frames, frames_between, pick_frames
 from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media.sound_length import sound_end_s
 from omnitrace_core.media.track import read_track, too_long
-from omnitrace_core.media.video_track import Doubt, VideoTrack, read_video_track
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -60,15 +61,22 @@ def decode_video(
             track = read_video_track(file, kind, name)
             if sound_s > options.max_video_s + _LAST_BLOCK_S:
                 raise too_long(sound_s, options, f"{name}: its sound track lasts")
-            try:
-                video = _sample(path, track, part, options, rules)
-            except Doubt:
-                track = track.by_decoding()
-                video = _sample(path, track, part, options, rules)
+            video = _sample_surely(path, track, part, options, rules)
         video = replace(video, sha256=sha256_of(path), notes=notes + track.notes + video.notes)
         if not (want_sound and options.video_sound):
             return video
         return read_track(path, video, sound_s if is_exact else None, part, options, rules)
+
+
+def _sample_surely(
+    path: Path, track: VideoTrack, part: Part, options: MediaOptions, rules: MediaRules
+) -> DecodedVideo:
+    """Sample the frames by seeking; if that leaves any doubt, by decoding all in turn."""
+    with suppress(Doubt):
+        return _sample(path, track, part, options, rules)
+    with suppress(Doubt):
+        return _sample(path, track.in_turn(), part, options, rules)
+    return _sample(path, track.by_decoding(), part, options, rules)
 
 
 def _sample(

@@ -11,7 +11,7 @@ from pipeline.run_folder.planned_run import PlannedRun
 from stages.arrow.table_schema import SCHEMA_VERSION
 
 # Other versions of these may change the records.
-_PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "decord")
+_PACKAGES = ("ray", "pyarrow", "torch", "transformers", "spacy", "av", "decord")
 
 
 def describe_run(planned: PlannedRun, started_at: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("ray", "torch", "transformers", "spacy", "decord", "librosa", "silero_vad", "pandas")
+HEAVY = ("ray", "torch", "transformers", "spacy", "av", "decord", "librosa", "silero_vad", "pandas")
 
 
 @pytest.mark.parametrize(

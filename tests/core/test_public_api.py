@@ -101,7 +101,7 @@ ERRORS = {
     "UnsupportedFile",
 }
 OTHERS = {"ChunkerConfig", "LayerView", "OmniTracer", "Signal", "__version__"}
-HEAVY = ("torch", "transformers", "spacy", "ray", "librosa", "pandas", "pyarrow", "decord")
+HEAVY = ("torch", "transformers", "spacy", "ray", "librosa", "pandas", "pyarrow", "av", "decord")
 
 
 def classes_of(module: object, base: type) -> set[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
-from omnitrace_core.media.sampling import count_frames, spread_frames
+from omnitrace_core.media.frames.sampling import count_frames, spread_frames
 from omnitrace_core.media.sizes import frame_size, image_size
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions

@@ -19,6 +19,8 @@ from omnitrace_core.media.containers import adts, flac, flv, iso, matroska, mp3,
 from omnitrace_core.media.containers.declared import Declared
 
 HEAD_BYTES = 4096
+_TS_PACKET = 188
+_NO_END = "MPEG-TS does not tell its length, so nobody knows whether the file was cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,13 @@ def _declared(file: BinaryIO, kind: Kind | None, size: int) -> Declared:
         _ADTS: adts.frames,
         ISO: iso.declared,
         MATROSKA: matroska.declared,
+        MPEG_TS: _packets,
     }
     if kind is MP3:
         return mp3.frames(file, size)[1]
     return walks[kind](file, size) if kind in walks else Declared(0)
+
+
+def _packets(_: BinaryIO, size: int) -> Declared:
+    """MPEG-TS: packets of one length, and nothing that tells how many there are."""
+    return Declared(-(-size // _TS_PACKET) * _TS_PACKET, note=_NO_END)

@@ -64,7 +64,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 def test_importing_loads_no_decoder() -> None:
-    heavy = "{'torch', 'decord', 'librosa', 'soundfile', 'fsspec', 'silero_vad', 'ray'}"
+    heavy = "{'torch', 'decord', 'av', 'librosa', 'soundfile', 'fsspec', 'silero_vad', 'ray'}"
     imports = "import sys, omnitrace_core.media, omnitrace_core.asr"
     code = f"{imports}; found = {heavy} & {{*sys.modules}}; assert not found, found"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -12,7 +12,7 @@ from PIL import Image
 from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.sampling import frames_between
+from omnitrace_core.media.frames.sampling import frames_between
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions

@@ -294,7 +294,7 @@ def test_no_model_and_no_tagger_are_loaded(source: PlannedRun, tmp_path: Path) -
         "from pipeline.cli import main\n"
         f"end = main(['curate', {source.folder.root!r}, {str(tmp_path / 'dest')!r}, "
         "'curation.preset=paper', '--workers=1'])\n"
-        "heavy = ['torch', 'transformers', 'ray', 'spacy', 'decord', 'librosa']\n"
+        "heavy = ['torch', 'transformers', 'ray', 'spacy', 'av', 'decord', 'librosa']\n"
         "sys.exit(end or ', '.join(name for name in heavy if name in sys.modules) or 0)\n"
     )
     model = Path(source.config.model.path)

@@ -83,7 +83,7 @@ def test_stages_import_neither_ray_nor_the_pipeline_nor_a_model() -> None:
         "import importlib, pkgutil, sys, stages\n"
         "for module in pkgutil.iter_modules(stages.__path__):\n"
         "    importlib.import_module(f'stages.{module.name}')\n"
-        "heavy = {'ray', 'pipeline', 'torch', 'transformers', 'spacy', 'decord'}\n"
+        "heavy = {'ray', 'pipeline', 'torch', 'transformers', 'spacy', 'decord', 'av'}\n"
         "loaded = heavy & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )

@@ -13,7 +13,7 @@ from omnitrace_core.media.containers.declared import Window
 
 # Stored times are rounded to the container's unit (1 ms in Matroska and FLV): by so many units may
 # they differ from a constant rate.
-_TICKS = 1.01
+_TICKS = 1.2
 # Edit lists are rounded to the movie's own unit, which may be 1/600 s.
 _EDIT_SLACK_S = 2e-3
 
@@ -87,9 +87,9 @@ def _on_grid(
     n = len(starts)
     if n < 2:
         return starts, 0.0
-    measured = (n - 1) / (starts[-1] - starts[0])
-    rates = [float(rate), measured] if rate else [measured]
-    for step in (1 / per_second for per_second in rates):
+    # The line that fits all times best; two rounded ones alone would be off at the other end.
+    steps = [float(np.polyfit(np.arange(n), starts, 1)[0])]
+    for step in [1 / float(rate), *steps] if rate else steps:
         # The first time was rounded, too: the grid that fits all best.
         grid = np.arange(n) * step
         grid += (starts - grid).max() / 2 + (starts - grid).min() / 2

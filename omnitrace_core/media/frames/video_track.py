@@ -16,12 +16,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty
-from omnitrace_core.media.av_file import open_av
 from omnitrace_core.media.containers.declared import Window
 from omnitrace_core.media.containers.iso import shown
 from omnitrace_core.media.containers.sniff import AVI, ISO, MATROSKA, MPEG_TS, Kind
+from omnitrace_core.media.ffmpeg.av_file import open_av
+from omnitrace_core.media.frames.timeline import Timeline, make_timeline
 from omnitrace_core.media.progress.heartbeat import report_progress
-from omnitrace_core.media.timeline import Timeline, make_timeline
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -91,6 +91,10 @@ class VideoTrack:
         """
         with self._opened() as (container, stream):
             yield from _Frames(self, container, stream).at(wanted)
+
+    def in_turn(self) -> VideoTrack:
+        """The same track, decoded from its beginning."""
+        return replace(self, keyframes=[])
 
     def by_decoding(self) -> VideoTrack:
         """The same track with the times that its frames have when all are decoded in turn.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitrace_core.errors import InvalidSample, MediaEmpty, MediaTooLarge
-from omnitrace_core.media.timeline import Timeline
+from omnitrace_core.media.frames.timeline import Timeline
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import PartOptions

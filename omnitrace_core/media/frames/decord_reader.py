@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitrace_core.errors import MediaCorrupt
-from omnitrace_core.media.frame_pixels import rgb_of
+from omnitrace_core.media.frames.pixels import rgb_of
+from omnitrace_core.media.frames.video_track import VideoTrack
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.progress.media_times import importing
-from omnitrace_core.media.video_track import VideoTrack
 
 if TYPE_CHECKING:
     from decord import VideoReader
