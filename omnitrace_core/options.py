@@ -270,6 +270,14 @@ class MediaOptions(Options):
         le=10**6 * _PIXELS,
         description="Pixel budget of all sampled frames of a video (paper).",
     )
+    max_heard_s: float | None = Field(
+        None,
+        gt=0,
+        le=365 * DAY_S,
+        description="Sounds are heard for this many seconds at most, counted from audio_start, and "
+        "those of videos from the first frame; a note says so. None: to the end (the feature "
+        "extractor of Qwen2.5-Omni hears 300 s).",
+    )
     video_sound: bool = Field(True, description="Use the sound tracks of videos.")
     video_reader: Literal["pyav", "decord"] = Field(
         "pyav",

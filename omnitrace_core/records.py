@@ -95,6 +95,7 @@ class PartOptions:
     video_end: float | None = None
     audio_start: float | None = None
     audio_end: float | None = None
+    audio_track: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

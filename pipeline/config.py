@@ -287,7 +287,7 @@ _NOT_IN_FINGERPRINT: Mapping[str, bool | set[str]] = {
 }
 
 
-_LATER_MEDIA_SETTINGS = {"allow": None, "video_reader": "pyav"}
+_LATER_MEDIA_SETTINGS = {"allow": None, "max_heard_s": None, "video_reader": "pyav"}
 
 
 def fingerprint(config: RunConfig, model_identity: str) -> str:

@@ -176,8 +176,9 @@ def check_options(options: PartOptions, where: str, *, is_list: bool = False) ->
     """
     for field in fields(options):
         name, value = field.name, cast("float | None", getattr(options, field.name))
-        lowest = "of 0 or more" if name.endswith("_start") else "above 0"
-        fine = value is None or (value >= 0 if name.endswith("_start") else value > 0)
+        may_be_0 = name.endswith(("_start", "_track"))
+        lowest = "of 0 or more" if may_be_0 else "above 0"
+        fine = value is None or (value >= 0 if may_be_0 else value > 0)
         if not fine or value == math.inf:
             raise InvalidSample(f"{where}: option {name} is {value}; give a number {lowest}")
     if options.fps is not None and options.nframes is not None and not is_list:

@@ -42,6 +42,7 @@ class PartOptionsRow(TypedDict):
     video_end: float | None
     audio_start: float | None
     audio_end: float | None
+    audio_track: Int32 | None
 
 
 class FrameRow(TypedDict):

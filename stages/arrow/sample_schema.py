@@ -29,6 +29,7 @@ PART_OPTIONS = pa.struct(
         ("video_end", pa.float64()),
         ("audio_start", pa.float64()),
         ("audio_end", pa.float64()),
+        ("audio_track", pa.int32()),
     ]
 )
 # Of a video that is a list of pictures.
