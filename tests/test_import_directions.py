@@ -56,9 +56,15 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.media.containers",
         "omnitrace_core.media.ffmpeg",
     },
-    "omnitrace_core.media": {
+    "omnitrace_core.media.sound": {
+        "omnitrace_core base modules",
+        "omnitrace_core.media.progress",
+        "omnitrace_core.media.containers",
         "omnitrace_core.media.ffmpeg",
+    },
+    "omnitrace_core.media": {
         "omnitrace_core.media.frames",
+        "omnitrace_core.media.sound",
         "omnitrace_core base modules",
         "omnitrace_core.runtime",
         "omnitrace_core.samples",

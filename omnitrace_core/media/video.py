@@ -26,14 +26,10 @@ from omnitrace_core.media.frames.sampling import count_frames, frames_between, p
 from omnitrace_core.media.frames.video_track import Doubt, VideoTrack, read_video_track
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded, frame_size
-from omnitrace_core.media.sound_length import sound_end_s
-from omnitrace_core.media.track import read_track, too_long
+from omnitrace_core.media.video_sound import add_sound, too_long
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-
-# Sound is declared to its last block, which may be half silence.
-_LAST_BLOCK_S = 0.5
 
 
 def decode_video(
@@ -52,20 +48,16 @@ def decode_video(
         MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
     """
     name = media_name(part)
-    with media_path(part, options) as path:
-        with path.open("rb") as file:
-            kind = check_kind(file.read(HEAD_BYTES), "video", name)
-            notes = check_complete(file, kind, name)
-            assert kind is not None
-            sound_s, is_exact = sound_end_s(file, kind, name)
-            track = read_video_track(file, kind, name)
-            if sound_s > options.max_video_s + _LAST_BLOCK_S:
-                raise too_long(sound_s, options, f"{name}: its sound track lasts")
-            video = _sample_surely(path, track, part, options, rules)
+    with media_path(part, options) as path, path.open("rb") as file:
+        kind = check_kind(file.read(HEAD_BYTES), "video", name)
+        notes = check_complete(file, kind, name)
+        assert kind is not None
+        track = read_video_track(file, kind, name)
+        video = _sample_surely(path, track, part, options, rules)
         video = replace(video, sha256=sha256_of(path), notes=notes + track.notes + video.notes)
         if not (want_sound and options.video_sound):
             return video
-        return read_track(path, video, sound_s if is_exact else None, part, options, rules)
+        return add_sound(file, kind, video, part, options, rules)
 
 
 def _sample_surely(
@@ -87,7 +79,7 @@ def _sample(
     if not len(timeline.pts):
         raise MediaEmpty(f"{name}: its edit list shows no frame")
     if timeline.end_s > options.max_video_s:
-        raise too_long(timeline.end_s, options, f"{name}:")
+        raise too_long(timeline.end_s, options=options, what=f"{name}:")
     _check_pixels(*track.size, options, name)
     first, last = frames_between(
         timeline.starts_s, requested.video_start, requested.video_end, name

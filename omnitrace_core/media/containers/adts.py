@@ -6,8 +6,7 @@ from typing import BinaryIO
 
 from omnitrace_core.media.containers.declared import Declared, read_at
 
-_RATES = (96, 88.2, 64, 48, 44.1, 32, 24, 22.05, 16, 12, 11.025, 8, 7.35)
-_BLOCK_SAMPLES = 1024
+_N_RATES = 13
 _HEADER_BYTES = 7
 _READ_BYTES = 1 << 20
 _TAGS = (b"TAG", b"APETAGEX", b"ID3")
@@ -18,7 +17,7 @@ _LEAST_FRAMES = 3
 
 def frames(file: BinaryIO, size: int) -> Declared:
     """Follow the frames to the end of the file, or to tags."""
-    end, _, n_frames = _walk(file)
+    end, n_frames = _walk(file)
     rest = read_at(file, end, len(_TAGS[1]))
     if end < size and not (rest.startswith(_TAGS) and size - end <= _MOST_TAGS):
         return Declared(end, f"damaged: no AAC frame at byte {end:,} of {size:,}; encode it again")
@@ -27,15 +26,9 @@ def frames(file: BinaryIO, size: int) -> Declared:
     return Declared(end)
 
 
-def length(file: BinaryIO) -> tuple[int, float]:
-    """Where the last frame ends by its header, in bytes, and the seconds of all frames."""
-    end, duration_s, _ = _walk(file)
-    return end, duration_s
-
-
-def _walk(file: BinaryIO) -> tuple[int, float, int]:
-    """Frames up to the first bytes that are none: where they end, their seconds and number."""
-    at, duration_s, n_frames = 0, 0.0, 0
+def _walk(file: BinaryIO) -> tuple[int, int]:
+    """Frames up to the first bytes that are none: where they end, and their number."""
+    at, n_frames = 0, 0
     start, block = 0, b""
     while True:
         if at + _HEADER_BYTES > start + len(block):
@@ -45,12 +38,10 @@ def _walk(file: BinaryIO) -> tuple[int, float, int]:
         if len(head) < _HEADER_BYTES:
             # A header that was cut counts as missing bytes; tags do not.
             cut = len(head) >= 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
-            return (at + _HEADER_BYTES if cut else at), duration_s, n_frames
+            return (at + _HEADER_BYTES if cut else at), n_frames
         rate = head[2] >> 2 & 0x0F
         n_bytes = (head[3] & 0x03) << 11 | head[4] << 3 | head[5] >> 5
         is_frame = head[0] == 0xFF and head[1] & 0xF6 == 0xF0
-        if not is_frame or rate >= len(_RATES) or n_bytes < _HEADER_BYTES:
-            return at, duration_s, n_frames
-        n_blocks = 1 + (head[6] & 0x03)
-        duration_s += n_blocks * _BLOCK_SAMPLES / (1000 * _RATES[rate])
+        if not is_frame or rate >= _N_RATES or n_bytes < _HEADER_BYTES:
+            return at, n_frames
         at, n_frames = at + n_bytes, n_frames + 1

@@ -12,6 +12,8 @@ _FIRST_FRAME = 42
 _TAIL_BYTES = 4 << 20
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _HEADER_BYTES = 16
+# The mark that begins a file, and the head of its first block.
+_MARK = b"fLaC\0\0\0\x22"
 
 
 def frames(file: BinaryIO, size: int) -> Declared:
@@ -24,7 +26,8 @@ def frames(file: BinaryIO, size: int) -> Declared:
         return Declared(max(size, _FIRST_FRAME), "" if size < _FIRST_FRAME else "no STREAMINFO")
     block = int.from_bytes(head[8:10], "big")
     declared = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
-    ends = _ends(read_at(file, max(_FIRST_FRAME, size - _TAIL_BYTES), _TAIL_BYTES), block)
+    tail = read_at(file, max(_FIRST_FRAME, size - _TAIL_BYTES), _TAIL_BYTES)
+    ends = _ends(tail, block)
     if not declared and ends:
         return Declared(size, "its header does not declare its length; encode it again")
     if declared and declared not in ends:
@@ -33,16 +36,47 @@ def frames(file: BinaryIO, size: int) -> Declared:
             f"truncated, or its header is wrong: it declares {declared:,} samples, and no frame at "
             "the end is the last of them; copy it again from its source",
         )
-    return Declared(size)
+    if declared and not _is_last(tail[ends[declared] :]):
+        fault = (
+            "truncated or damaged in its last frame, or another file follows it; encode it again"
+        )
+        return Declared(size, fault)
+    return Declared(size, "files that were joined; encode them as one" if _repeats(file) else "")
 
 
-def _ends(data: bytes, block: int) -> set[int]:
-    """The numbers of samples up to and with each frame of some bytes; `block`: samples in one."""
-    found = (
-        _end(data[match.start() : match.start() + _HEADER_BYTES], block)
+def _repeats(file: BinaryIO) -> bool:
+    """Whether another FLAC file begins in the file."""
+    at, block = len(_MARK), b""
+    while len(block := read_at(file, at, _TAIL_BYTES)) >= len(_MARK):
+        if _MARK in block:
+            return True
+        at += len(block) - len(_MARK) + 1
+    return False
+
+
+def _is_last(data: bytes) -> bool:
+    """Whether nothing but tags and zeros follow the frame that begins some bytes (9.3)."""
+    ends = [len(data)]
+    if data[-128:-125] == b"TAG":
+        ends.append(len(data) - 128)
+    if data[ends[-1] - 32 :][:8] == b"APETAGEX":
+        footer = data[ends[-1] - 32 : ends[-1]]
+        has_header = footer[23] >> 7
+        ends.append(ends[-1] - int.from_bytes(footer[12:16], "little") - 32 * has_header)
+    return any(end > 0 and not _crc16(data[:end]) for end in ends)
+
+
+def _ends(data: bytes, block: int) -> dict[int, int]:
+    """The numbers of samples up to and with each frame of some bytes, with the frames' offsets.
+
+    block: samples in a frame.
+    """
+    found = {
+        _end(data[match.start() : match.start() + _HEADER_BYTES], block): match.start()
         for match in _SYNC.finditer(data)
-    )
-    return {end for end in found if end}
+    }
+    found.pop(0, None)
+    return found
 
 
 def _end(head: bytes, block: int) -> int:
@@ -65,6 +99,24 @@ def _end(head: bytes, block: int) -> int:
         n_samples = 576 << code - 2 if code < 6 else 256 << code - 8
     # Frames are numbered, or say at which sample they begin.
     return number * (1 if head[1] & 1 else block) + n_samples
+
+
+def _crc16(data: bytes) -> int:
+    """Remainder by x^16 + x^15 + x^2 + 1: 0 for bytes that end in their own checksum."""
+    crc = 0
+    for byte in data:
+        crc = crc << 8 & 0xFFFF ^ _CRC16[crc >> 8 ^ byte]
+    return crc
+
+
+def _crc16_of(byte: int) -> int:
+    crc = byte << 8
+    for _ in range(8):
+        crc = crc << 1 & 0xFFFF ^ (0x8005 if crc & 0x8000 else 0)
+    return crc
+
+
+_CRC16 = [_crc16_of(byte) for byte in range(256)]
 
 
 def _crc8(data: bytes) -> int:

@@ -22,7 +22,8 @@ _Place = tuple[int, int]
 
 def declared(file: BinaryIO, size: int) -> Declared:
     """Where the last box that holds media or times ends; all media must be in the file itself."""
-    boxes = [(kind, place) for kind, place in _boxes(file, (0, size)) if kind in _LOAD]
+    places = list(_boxes(file, (0, size)))
+    boxes = [(kind, place) for kind, place in places if kind in _LOAD]
     end = max((place[1] for _, place in boxes), default=0)
     n_movies = sum(kind == b"moov" for kind, _ in boxes)
     if end > size:
@@ -31,6 +32,8 @@ def declared(file: BinaryIO, size: int) -> Declared:
         return Declared(end, "it has no index (moov box); copy it again from its source")
     if n_movies > 1:
         return Declared(end, f"{n_movies} files, one behind the other; join them as one file")
+    # Behind the last box that fits, another file may begin.
+    end = max(place[1] for _, place in places if place[1] <= size)
     for _, track in _tracks(file):
         for dref in _find(file, b"mdia/minf/dinf/dref", track):
             # A data reference (8.7.2) without the flag for this file names another one.

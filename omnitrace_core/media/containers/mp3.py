@@ -1,12 +1,13 @@
 """The frames of MP3 files (ISO/IEC 11172-3 and 13818-3, layer III), and the tags around them.
 
 An MP3 has no length: readers estimate it, or trust the Xing header that encoders put into the first
-frame. Here every frame is followed.
+frame. Here every frame is followed. Files that were joined have tags and headers in the middle.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -16,89 +17,141 @@ _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 
 _KBITS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBITS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _READ_BYTES = 1 << 20
+# The longest frame: 320 kbit/s at 32 kHz, and one byte of padding.
+_FRAME_BYTES = 1441
 # Sync, version, layer and sample rate are the same in all frames of a file.
 _SAME = 0xFFFE_0C00
 _MOST_PADDING = 1 << 20
-# What may follow the frames, and how large it may be.
-_TAGS = ((b"TAG", 1 << 10), (b"APETAGEX", 16 << 20), (b"LYRICSBEGIN", 1 << 20), (b"ID3", 16 << 20))
+# What may follow the last tag, in files of careless taggers.
+_MOST_REST = 1 << 10
+# Samples by which every decoder is late.
+_DECODER_DELAY = 529
+_ENCODERS = (b"LAME", b"Lavf", b"Lavc")
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
-    """Frames with sound: their place in the file, their number, and what a frame is like.
+class Piece:
+    """Frames of one recording, [start, end) in the file.
 
-    is_told: the file itself has a Xing header with their number.
+    n_before: samples before the sound, which the encoder added. n_samples: of the sound.
     """
 
     start: int
     end: int
     n_frames: int
-    first: int
-    is_told: bool
-
-    @property
-    def rate(self) -> int:
-        """Samples per second."""
-        return _RATES[self.first >> 19 & 3][self.first >> 10 & 3]
-
-    @property
-    def n_samples(self) -> int:
-        """Samples in all."""
-        return self.n_frames * (1152 if self.first >> 19 & 3 == 3 else 576)
-
-    def header(self) -> bytes:
-        """A Xing header, for readers that would estimate the length: a separate frame."""
-        first = self.first & 0xFFFF_0DFF | 0xE000 | 0x1_0000
-        info = struct.pack(">4sIII", b"Xing", 3, self.n_frames, self.end - self.start)
-        frame = struct.pack(">I", first) + bytes(_side_bytes(first)) + info
-        return frame.ljust(_n_bytes(first), b"\0")
+    rate: int
+    n_before: int
+    n_samples: int
 
 
-def frames(file: BinaryIO, size: int) -> tuple[Frames, Declared]:
-    """Follow all frames, and compare their number with the header's, if there is one."""
-    at = _skip_tags(file)
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a Xing header says: frames (0 if it does not say), samples added before and after."""
+
+    n_frames: int = 0
+    n_before: int = 0
+    n_added: int = 0
+
+
+def declared(file: BinaryIO, size: int) -> Declared:
+    """Follow all frames, and compare their number with the headers'."""
+    return pieces(file, size)[1]
+
+
+def pieces(file: BinaryIO, size: int) -> tuple[list[Piece], Declared]:
+    """The recordings in a file, one unless files were joined, and what is wrong with the file."""
+    at = _skip_tags(file, 0, size)
     first = int.from_bytes(read_at(file, at, 4), "big")
-    declared = _declared_frames(read_at(file, at, 256), first) if _n_bytes(first) else None
-    if declared is not None:
-        at += _n_bytes(first)
-    start, end, n_frames = at, *_walk(file, at, first)
-    found = Frames(start, min(end, size), n_frames, first, bool(declared))
+    found: list[Piece] = []
     if not _n_bytes(first):
         return found, Declared(size, "no MP3 frames where they should begin; encode it again")
-    if end > size:
-        return found, Declared(end)
-    if fault := _tail_fault(file, end, size):
-        return found, Declared(end, fault)
-    # Some encoders count the header itself.
-    if declared and declared not in (n_frames, n_frames + 1):
-        what = "truncated" if declared > n_frames else "its header is wrong"
-        return found, Declared(
-            end, f"{what}: it declares {declared:,} frames, there are {n_frames:,}; encode it again"
-        )
-    return found, Declared(end)
+    while True:
+        header = _header(read_at(file, at, 256))
+        start = at if header is None else at + _n_bytes(int.from_bytes(read_at(file, at, 4), "big"))
+        end, n_frames = _walk(file, start, first)
+        if end > size:
+            return found, Declared(end)
+        found.append(_piece(start, end, n_frames, first, header or _Header()))
+        # Some encoders count the header itself.
+        if header and header.n_frames and header.n_frames not in (n_frames, n_frames + 1):
+            what = "truncated" if header.n_frames > n_frames else "its header is wrong"
+            fault = f"{what}: it declares {header.n_frames:,} frames, there are {n_frames:,}"
+            return found, Declared(end, f"{fault}; encode it again")
+        at = _skip_tags(file, end, size)
+        if at >= size:
+            return found, Declared(at)
+        if _is_frame(read_at(file, at, 4), first) and at > start:
+            continue
+        if at > end and size - at <= _MOST_REST:
+            return found, Declared(at)
+        fault = f"damaged or truncated: no frame at byte {at:,} of {size:,}"
+        return found, Declared(end, f"{fault}; copy it from its source")
 
 
-def _declared_frames(frame: bytes, first: int) -> int | None:
-    """Frames by the header in a first frame: 0 if it does not say, None if it is not a header."""
-    side = 4 + _side_bytes(first)
-    if frame[side : side + 4] in (b"Xing", b"Info"):
-        flags, n_frames = struct.unpack_from(">II", frame, side + 4)
-        return n_frames if flags & 1 else 0
-    # Fraunhofer's header is not read by libsndfile: the frame is replaced.
-    return 0 if frame[36:40] == b"VBRI" else None
+def frame_bytes(file: BinaryIO, piece: Piece) -> Iterator[bytes]:
+    """The frames of a piece."""
+    at, start, block = piece.start, piece.start, b""
+    for _ in range(piece.n_frames):
+        if at + _FRAME_BYTES > start + len(block):
+            start, block = at, read_at(file, at, _READ_BYTES)
+        end = at + _n_bytes(int.from_bytes(block[at - start : at - start + 4], "big"))
+        yield block[at - start : end - start]
+        at = end
+
+
+def _piece(start: int, end: int, n_frames: int, first: int, header: _Header) -> Piece:
+    n_samples = n_frames * (1152 if first >> 19 & 3 == 3 else 576)
+    n_kept = min(n_samples - header.n_added, n_samples - header.n_before)
+    rate = _RATES[first >> 19 & 3][first >> 10 & 3]
+    return Piece(start, end, n_frames, rate, header.n_before, max(n_kept, 0))
+
+
+def _header(frame: bytes) -> _Header | None:
+    """The header that a frame is, instead of sound; None if it is sound."""
+    head = int.from_bytes(frame[:4], "big")
+    side = 4 + _side_bytes(head)
+    if not _n_bytes(head) or frame[4:side].strip(b"\0"):
+        return None
+    # Fraunhofer's header stands at another place; its number of frames is not used.
+    if frame[36:40] == b"VBRI":
+        return _Header()
+    if frame[side : side + 4] not in (b"Xing", b"Info"):
+        return None
+    (flags,) = struct.unpack_from(">I", frame, side + 4)
+    n_frames = struct.unpack_from(">I", frame, side + 8)[0] if flags & 1 else 0
+    encoder = side + 8 + sum(n for bit, n in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)
+    if frame[encoder : encoder + 4] not in _ENCODERS:
+        return _Header(n_frames)
+    delays = int.from_bytes(frame[encoder + 21 : encoder + 24], "big")
+    before, after = delays >> 12, delays & 0xFFF
+    return _Header(n_frames, before + _DECODER_DELAY, before + after)
 
 
 def _walk(file: BinaryIO, at: int, first: int) -> tuple[int, int]:
-    """Where the last of the frames from `at` on ends, and how many there are."""
+    """Where the last of the frames from `at` on ends, and how many there are.
+
+    It ends before a header, too: that of another file.
+    """
     n_frames, start, block = 0, at, b""
+    side = 4 + _side_bytes(first)
     while True:
-        if at + 4 > start + len(block):
+        if at + 64 > start + len(block):
             start, block = at, read_at(file, at, _READ_BYTES)
-        head = int.from_bytes(block[at - start : at - start + 4], "big")
-        n_bytes = _n_bytes(head) if (head ^ first) & _SAME == 0 else 0
-        if not n_bytes:
+        frame = at - start
+        n_bytes = _n_bytes(int.from_bytes(block[frame : frame + 4], "big"))
+        if not n_bytes or not _is_frame(block[frame : frame + 4], first):
+            return at, n_frames
+        if block[frame + side : frame + side + 4] in (b"Xing", b"Info") and _header(
+            read_at(file, at, 256)
+        ):
             return at, n_frames
         at, n_frames = at + n_bytes, n_frames + 1
+
+
+def _is_frame(head: bytes, first: int) -> bool:
+    """Whether four bytes begin a frame like the first one."""
+    found = int.from_bytes(head, "big")
+    return (found ^ first) & _SAME == 0 and _n_bytes(found) > 0
 
 
 def _n_bytes(head: int) -> int:
@@ -118,22 +171,33 @@ def _side_bytes(head: int) -> int:
     return 9 if is_mono else 17
 
 
-def _skip_tags(file: BinaryIO) -> int:
-    """Where the frames begin: behind ID3v2 tags and zeros."""
-    at = 0
-    while (head := read_at(file, at, 10))[:3] == b"ID3" and len(head) == 10:
-        size = 0
-        for byte in head[6:10]:
-            size = size << 7 | byte & 0x7F
-        at += 10 + size + (10 if head[5] & 0x10 else 0)
+def _skip_tags(file: BinaryIO, at: int, size: int) -> int:
+    """Where the next frame should be: behind tags and their padding."""
+    begin = at
+    while at < size and (n_bytes := _tag_bytes(file, at, size)):
+        at += n_bytes
+    if is_padding(file, at, size):
+        return max(at, size)
+    if begin and at == begin:
+        return at
     padding = read_at(file, at, _MOST_PADDING)
     return at + len(padding) - len(padding.lstrip(b"\0"))
 
 
-def _tail_fault(file: BinaryIO, end: int, size: int) -> str:
-    """What is wrong with the bytes behind the last frame."""
-    rest = read_at(file, end, len(_TAGS[2][0]))
-    is_tag = any(rest.startswith(tag) and size - end <= most for tag, most in _TAGS)
-    if is_tag or is_padding(file, end, size):
-        return ""
-    return f"damaged or truncated: no frame at byte {end:,} of {size:,}; copy it from its source"
+def _tag_bytes(file: BinaryIO, at: int, size: int) -> int:
+    """Length of the tag at an offset; 0 if there is none."""
+    head = read_at(file, at, 32)
+    if head[:3] == b"ID3" and len(head) >= 10:
+        length = 0
+        for byte in head[6:10]:
+            length = length << 7 | byte & 0x7F
+        return 10 + length + (10 if head[5] & 0x10 else 0)
+    if head[:8] == b"APETAGEX" and len(head) == 32:
+        return 32 + int.from_bytes(head[12:16], "little")
+    if head[:3] == b"TAG":
+        return min(128, size - at)
+    if head[:11] == b"LYRICSBEGIN":
+        lyrics = read_at(file, at, _MOST_PADDING)
+        ends = [lyrics.find(mark) + 9 for mark in (b"LYRICS200", b"LYRICSEND") if mark in lyrics]
+        return min(ends, default=size - at)
+    return 0

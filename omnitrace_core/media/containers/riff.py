@@ -17,6 +17,7 @@ _MAX_CHUNKS = 1_000_000
 # Writers to a pipe cannot know the length and put one of these (all ones, sox's and ffmpeg's).
 _UNKNOWN_SIZE = 0x7FFF_F000
 _UNKNOWN_CAF_SIZE = (1 << 64) - 1
+_FILES = (b"RIFF", b"RF64", b"BW64", b"FORM", b"caff", b"fLaC", b"OggS")
 _NO_LENGTH = "the header does not tell the length, so nobody knows whether the file was cut"
 
 
@@ -39,7 +40,8 @@ def wav(file: BinaryIO, size: int) -> Declared:
         if chunk.id != b"data" or chunk.end - chunk.body < _UNKNOWN_SIZE:
             continue
         if long_size:
-            return Declared(chunk.body + long_size)
+            end = chunk.body + long_size
+            return Declared(end + 1 if end % 2 and end < size else end)
         if chunk.end > size:
             return Declared(size, note=_NO_LENGTH)
     return _to_the_end(file, 12, size, "little")
@@ -62,16 +64,17 @@ def avi(file: BinaryIO, size: int) -> Declared:
     """An AVI file: one RIFF chunk, and more of them in files of more than 1 GiB (OpenDML)."""
     if int.from_bytes(read_at(file, 4, 4), "little") in (0, 0xFFFF_FFFF):
         return Declared(size, "its header does not declare its length; rewrite it as MP4")
-    kinds = [read_at(file, chunk.body, 4) for chunk in _chunks(file, 0, size, "little")]
-    if kinds.count(b"AVI ") > 1:
-        return Declared(size, "several files, one behind the other; join them as one file")
     return _to_the_end(file, 0, size, "little")
 
 
 def _to_the_end(
     file: BinaryIO, at: int, size: int, order: Literal["little", "big"], n_length: int = 4
 ) -> Declared:
+    first = at
     for chunk in _chunks(file, at, size, order, n_length):
+        # Another file; a long AVI file has further parts.
+        if at > first and chunk.id in _FILES and read_at(file, chunk.body, 4) != b"AVIX":
+            break
         at = chunk.end if chunk.end > size else min(chunk.next, size)
     if not is_padding(file, at, size):
         return Declared(

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from omnitrace_core.errors import MediaCorrupt
 from omnitrace_core.media.containers import adts, flac, flv, iso, matroska, mp3, ogg, riff
-from omnitrace_core.media.containers.declared import Declared
+from omnitrace_core.media.containers.declared import Declared, read_at
 
 HEAD_BYTES = 4096
 _TS_PACKET = 188
@@ -48,7 +48,7 @@ _TIFF = Kind("TIFF", ("image",))
 # Read as audio by their sound track, with FFmpeg; the others with libsndfile.
 TRACKS = (ISO, MATROSKA, AVI, FLV, MPEG_TS, _ADTS)
 _READ = {
-    "audio": "WAV, FLAC, MP3, OGG, AIFF, CAF, M4A, AAC or the sound of MP4, MOV, MKV and WebM",
+    "audio": "WAV, FLAC, MP3, OGG, AIFF, CAF, M4A, AAC or the sound of a video",
     "video": "MP4, MOV, MKV, WebM, AVI, FLV or MPEG-TS",
 }
 Signature = tuple[tuple[int, bytes], ...]
@@ -131,9 +131,16 @@ def check_complete(file: BinaryIO, kind: Kind | None, name: str) -> tuple[str, .
     """
     size = file.seek(0, 2)
     declared = _declared(file, kind, size)
-    file.seek(0)
     if declared.fault:
         raise MediaCorrupt(f"{name}: {declared.fault}")
+    if 0 < declared.end < size:
+        other = sniff(read_at(file, declared.end, HEAD_BYTES))
+        if other is not None:
+            raise MediaCorrupt(
+                f"{name}: another file ({other.name}) begins in it at byte {declared.end:,} of "
+                f"{size:,}, as when files are joined; give each its own part, or encode them as one"
+            )
+    file.seek(0)
     if declared.end > size:
         raise MediaCorrupt(
             f"{name}: truncated: its {kind.name if kind else ''} container declares "
@@ -150,14 +157,13 @@ def _declared(file: BinaryIO, kind: Kind | None, size: int) -> Declared:
         AVI: riff.avi,
         _OGG: ogg.pages,
         _FLAC: flac.frames,
+        MP3: mp3.declared,
         FLV: flv.tags,
         _ADTS: adts.frames,
         ISO: iso.declared,
         MATROSKA: matroska.declared,
         MPEG_TS: _packets,
     }
-    if kind is MP3:
-        return mp3.frames(file, size)[1]
     return walks[kind](file, size) if kind in walks else Declared(0)
 
 

@@ -43,6 +43,15 @@ def open_av(file: BinaryIO, av_format: str, name: str) -> Iterator[InputContaine
         yield container
 
 
+def begin_s(container: InputContainer) -> float:
+    """When the first of all tracks begins, in stored time."""
+    return min(
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams
+        if stream.start_time is not None and stream.time_base is not None
+    )
+
+
 @contextmanager
 def av_errors(name: str) -> Iterator[None]:
     """Errors of FFmpeg as ours.

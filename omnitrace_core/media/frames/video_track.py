@@ -19,7 +19,7 @@ from omnitrace_core.errors import MediaCorrupt, MediaEmpty
 from omnitrace_core.media.containers.declared import Window
 from omnitrace_core.media.containers.iso import shown
 from omnitrace_core.media.containers.sniff import AVI, ISO, MATROSKA, MPEG_TS, Kind
-from omnitrace_core.media.ffmpeg.av_file import open_av
+from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av
 from omnitrace_core.media.frames.timeline import Timeline, make_timeline
 from omnitrace_core.media.progress.heartbeat import report_progress
 
@@ -140,7 +140,7 @@ def read_video_track(file: BinaryIO, kind: Kind, name: str) -> VideoTrack:
         size = (stream.codec_context.width, stream.codec_context.height)
         assert unit is not None
         # MPEG-TS counts from any time on; in other files 0 is the beginning.
-        origin_s = _begin_s(container) if kind is MPEG_TS else 0.0
+        origin_s = begin_s(container) if kind is MPEG_TS else 0.0
         rate, track_id = stream.average_rate, stream.id
     window, fault = shown(file, track_id) if kind is ISO else (Window(), "")
     if fault:
@@ -183,15 +183,6 @@ def _choose(container: InputContainer, name: str) -> tuple[VideoStream, tuple[st
         raise MediaCorrupt(f"{name}: no decoder for its video track; encode it again as H.264")
     notes = () if len(streams) == 1 else (f"{len(streams)} video tracks; the first is read",)
     return streams[0], notes
-
-
-def _begin_s(container: InputContainer) -> float:
-    """When the first of all tracks begins, in stored time."""
-    return min(
-        float(stream.start_time * stream.time_base)
-        for stream in container.streams
-        if stream.start_time is not None and stream.time_base is not None
-    )
 
 
 def _packets(
