@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class DecodedImage:
     """An image as the model will see it.
 
@@ -26,7 +26,7 @@ class DecodedImage:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class DecodedAudio:
     """A mono waveform.
 
@@ -42,7 +42,7 @@ class DecodedAudio:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class DecodedVideo:
     """Sampled frames, each with its true time, and the sound track if there is one.
 

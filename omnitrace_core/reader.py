@@ -5,7 +5,7 @@ The traced model is not involved, so this half of the work runs on CPU actors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,10 +17,11 @@ from omnitrace_core.asr import (
     SpeechEngine,
     find_segments,
     load_engine,
+    sound_key,
 )
 from omnitrace_core.decoded_media import DecodedAudio, DecodedMedia, DecodedVideo
-from omnitrace_core.errors import SpeechError
-from omnitrace_core.media import SampleDecoder
+from omnitrace_core.errors import SampleError, SpeechError
+from omnitrace_core.media import SampleDecoder, SharedMedia
 from omnitrace_core.media.progress.media_times import MediaTimes, collecting_times
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, SpanOptions, UnitOptions
@@ -30,6 +31,9 @@ from omnitrace_core.text.language import Language, load_language
 from omnitrace_core.text.sentences import TextSpan, text_units, whole_text
 from omnitrace_core.units.cut import SpeechByPart, build_units
 from omnitrace_core.units.extents import Extent, extent_of
+
+# The speech chunks of sounds that were processed, or the engine's error, by `sound_key`.
+KnownSpeech = dict[Hashable, tuple[SpeechChunk, ...] | SpeechError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,28 +83,74 @@ class SampleReader:
             InvalidSample: it is not a valid sample.
             MediaError, SpeechError: see `read`.
         """
-        parsed = parse_input(sample, number)
-        return parsed if isinstance(parsed, ReadySample) else self.read(parsed)
+        (ready,) = self.read_inputs([sample], number)
+        if isinstance(ready, SampleError):
+            raise ready
+        return ready
 
-    def read(self, sample: Sample) -> ReadySample:
+    def read_inputs(
+        self, samples: Sequence[SampleInput], first_number: int = 1
+    ) -> list[ReadySample | SampleError]:
+        """As `read_input` for each sample; what several of them share is read once.
+
+        Raises:
+            BackendError: a speech or embedding model cannot be loaded.
+        """
+        results: list[Sample | ReadySample | SampleError] = []
+        for number, sample in enumerate(samples, start=first_number):
+            try:
+                results.append(parse_input(sample, number))
+            except SampleError as error:
+                results.append(error)
+        shared = SharedMedia(item.parts for item in results if isinstance(item, Sample))
+        known: KnownSpeech = {}
+        return [
+            self._read_or_error(item, shared, known) if isinstance(item, Sample) else item
+            for item in results
+        ]
+
+    def read(
+        self,
+        sample: Sample,
+        shared: SharedMedia | None = None,
+        known: KnownSpeech | None = None,
+    ) -> ReadySample:
         """Decode the media of a sample, find its speech and cut its units.
+
+        shared, known: of all samples that may share media with this one.
 
         Raises:
             MediaError: a part's media is missing, denied, too large, empty or corrupt.
             SpeechError: the speech engine failed on a sound.
             BackendError: a speech or embedding model cannot be loaded.
         """
-        media = self.decode(sample)
-        return self.make_ready(sample, media, self.find_speech(sample, media))
+        media = self.decode(sample, shared)
+        return self.make_ready(sample, media, self.find_speech(sample, media, known))
 
-    def decode(self, sample: Sample) -> dict[int, DecodedMedia]:
-        """Decoded media by part index. Raises: MediaError."""
-        return self._decoder.decode_parts(sample.parts)
+    def _read_or_error(
+        self, sample: Sample, shared: SharedMedia, known: KnownSpeech
+    ) -> ReadySample | SampleError:
+        try:
+            return self.read(sample, shared, known)
+        except SampleError as error:
+            return error
 
-    def decode_timed(self, sample: Sample) -> tuple[dict[int, DecodedMedia], MediaTimes]:
-        """As `decode`, and how long fetching and decoding took. Raises: MediaError."""
+    def decode(self, sample: Sample, shared: SharedMedia | None = None) -> dict[int, DecodedMedia]:
+        """Decoded media by part index. Raises: MediaError.
+
+        shared: of all samples that may share media with this one.
+        """
+        return self._decoder.decode_parts(sample.parts, shared)
+
+    def decode_timed(
+        self, sample: Sample, shared: SharedMedia | None = None
+    ) -> tuple[dict[int, DecodedMedia], MediaTimes]:
+        """As `decode`, and how long fetching and decoding took. Raises: MediaError.
+
+        Of a shared medium, the sample that is decoded first has the times; the others have 0.
+        """
         with collecting_times() as times:
-            media = self.decode(sample)
+            media = self.decode(sample, shared)
         return media, times
 
     def decode_part(self, part: Part) -> DecodedMedia:
@@ -112,45 +162,67 @@ class SampleReader:
         """Whether `find_speech_batch` is faster on several samples than on one after the other."""
         return self.options.units.audio == "chunks" and isinstance(self._engine, BatchEngine)
 
-    def find_speech(self, sample: Sample, media: Mapping[int, DecodedMedia]) -> SpeechByPart:
+    def find_speech(
+        self,
+        sample: Sample,
+        media: Mapping[int, DecodedMedia],
+        known: KnownSpeech | None = None,
+    ) -> SpeechByPart:
         """The speech chunks of each sound, by part index; empty unless `units.audio` is chunks.
+
+        known: as for `find_speech_batch`.
 
         Raises:
             SpeechError: the speech engine failed on a sound.
             BackendError: a speech or embedding model cannot be loaded.
         """
-        (speech,) = self.find_speech_batch([(sample, media)])
+        (speech,) = self.find_speech_batch([(sample, media)], known)
         if isinstance(speech, SpeechError):
             raise speech
         return speech
 
     def find_speech_batch(
-        self, samples: Sequence[tuple[Sample, Mapping[int, DecodedMedia]]]
+        self,
+        samples: Sequence[tuple[Sample, Mapping[int, DecodedMedia]]],
+        known: KnownSpeech | None = None,
     ) -> list[SpeechByPart | SpeechError]:
         """As `find_speech`, for several samples, whose sounds may share the engine's batches.
 
         samples: each with its decoded media by part index. Where the engine failed on a sound, the
-        result of its sample is that error.
+        result of its sample is that error. known: the results of earlier calls, to which those of
+        this call are added; a sound that is in it, or several times in this call, is not processed
+        again.
 
         Raises:
             BackendError: a speech or embedding model cannot be loaded.
         """
         if self.options.units.audio != "chunks":
             return [{} for _ in samples]
+        known = {} if known is None else known
         # Each sound with the number of its sample and the index of its part.
         sounds = [
             (number, index, PartAudio(sound, sample.parts[index]))
             for number, (sample, media) in enumerate(samples)
             for index, sound in _sounds(sample, media)
         ]
-        results = find_segments(self._engine, [sound for _, _, sound in sounds])
+        keys = [sound_key(sound) for _, _, sound in sounds]
+        new = {
+            key: sound for key, (_, _, sound) in zip(keys, sounds, strict=True) if key not in known
+        }
+        results = find_segments(self._engine, list(new.values()))
+        found = known | {
+            key: result if isinstance(result, SpeechError) else self._chunker.chunks(result)
+            for key, result in zip(new, results, strict=True)
+        }
+        known.update({key: _without_causes(found[key]) for key in new})
         chunks: list[dict[int, tuple[SpeechChunk, ...]]] = [{} for _ in samples]
         errors: dict[int, SpeechError] = {}
-        for (number, index, _), result in zip(sounds, results, strict=True):
-            if isinstance(result, SpeechError):
-                errors.setdefault(number, result)
-            elif number not in errors:
-                chunks[number][index] = self._chunker.chunks(result)
+        for (number, index, _), key in zip(sounds, keys, strict=True):
+            speech = found[key]
+            if isinstance(speech, SpeechError):
+                errors.setdefault(number, speech)
+            else:
+                chunks[number][index] = speech
         return [errors.get(number, speech) for number, speech in enumerate(chunks)]
 
     def make_ready(
@@ -193,6 +265,13 @@ class SampleReader:
         if self.options.units.text == "part":
             return whole_text(text)
         return text_units(text, self._language)
+
+
+def _without_causes(
+    speech: tuple[SpeechChunk, ...] | SpeechError,
+) -> tuple[SpeechChunk, ...] | SpeechError:
+    """Speech to keep: an error without its traceback, whose frames hold waveforms."""
+    return type(speech)(speech.message) if isinstance(speech, SpeechError) else speech
 
 
 def _sounds(

@@ -292,20 +292,14 @@ class OmniTracer:
     def _trace_each(
         self, samples: Sequence[SampleInput], reader: SampleReader
     ) -> list[TraceResult | SampleError]:
-        outcomes: list[TraceResult | SampleError | None] = []
-        ready: list[ReadySample] = []
-        for number, sample in enumerate(samples, start=1):
-            try:
-                ready.append(reader.read_input(sample, number))
-                outcomes.append(None)
-            except SampleError as error:
-                outcomes.append(error)
+        read = reader.read_inputs(samples)
+        ready = [item for item in read if isinstance(item, ReadySample)]
         traced = zip(ready, self._tracer.trace(ready), strict=True)
         finished = (
             trace if isinstance(trace, SampleError) else self._finish(item, trace)
             for item, trace in traced
         )
-        return [next(finished) if outcome is None else outcome for outcome in outcomes]
+        return [item if isinstance(item, SampleError) else next(finished) for item in read]
 
     def _finish(self, ready: ReadySample, trace: TokenTrace) -> TraceResult:
         """Cut the response into spans and choose their sources."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from omnitrace_core.decoded_media import DecodedImage, DecodedMedia, DecodedVideo
 from omnitrace_core.errors import Quarantined, SpeechError
-from omnitrace_core.reader import ReadingOptions, SampleReader
+from omnitrace_core.reader import KnownSpeech, ReadingOptions, SampleReader
 from omnitrace_core.records import Sample
 from omnitrace_core.text.language import load_language_without_torch
 from omnitrace_core.units.cut import SpeechByPart
@@ -94,6 +94,7 @@ class ChunkSpeech:
         samples, results = _build_samples(rows)
         read_s = self._analyse_texts(samples.values())
         group: list[_Loaded] = []
+        known: KnownSpeech = {}  # what samples share is processed once, also in different groups
         in_groups = self._reader.batches_speech and not attempt.one_by_one
         for row in rows:
             if row.index in results:
@@ -109,9 +110,9 @@ class ChunkSpeech:
                 continue
             group.append(loaded)
             if not in_groups or sum(item.n_bytes for item in group) >= MAX_GROUP_BYTES:
-                results |= self._process_group(group)
+                results |= self._process_group(group, known)
                 group = []
-        return results | self._process_group(group)
+        return results | self._process_group(group, known)
 
     def _analyse_texts(self, samples: Collection[Sample]) -> float:
         """Analyse the texts of all samples in one batch. Returns the seconds per sample."""
@@ -120,7 +121,7 @@ class ChunkSpeech:
         guarded(STAGE, "analysing texts", partial(self._reader.analyse_texts, samples))
         return (time.perf_counter() - started) / max(len(samples), 1)
 
-    def _process_group(self, group: Sequence[_Loaded]) -> Results:
+    def _process_group(self, group: Sequence[_Loaded], known: KnownSpeech) -> Results:
         """Find the speech of some samples at once, then cut the units of each."""
         if not group:
             return {}
@@ -128,7 +129,7 @@ class ChunkSpeech:
         keys = ", ".join(item.row.row_key for item in group)
         inputs = [(item.sample, item.media) for item in group]
         with deadline(self._timeout_s, f"finding speech in {len(group)} samples"):
-            found = guarded(STAGE, keys, partial(self._reader.find_speech_batch, inputs))
+            found = guarded(STAGE, keys, partial(self._reader.find_speech_batch, inputs, known))
         if isinstance(found, RowError):
             if len(group) == 1:
                 return {group[0].row.index: found}
@@ -136,7 +137,7 @@ class ChunkSpeech:
             return {
                 index: result
                 for item in group
-                for index, result in self._process_group([item]).items()
+                for index, result in self._process_group([item], known).items()
             }
         speech_s = (time.perf_counter() - started) / len(group)
         return {

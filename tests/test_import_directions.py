@@ -175,6 +175,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "stages.decode_media": {
         "omnitrace_core base modules",
+        "omnitrace_core.media",
         "omnitrace_core.reader",
         "stages.guards",
         "stages.arrow",

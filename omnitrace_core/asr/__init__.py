@@ -11,6 +11,7 @@ from omnitrace_core.asr.engines.base import (
     SpeechEngine,
     SpeechResult,
     find_segments,
+    sound_key,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "find_segments",
     "list_asr_engines",
     "load_engine",
+    "sound_key",
 ]

@@ -24,7 +24,7 @@ from omnitrace_core.backends.caches import growing_cache
 from omnitrace_core.backends.prompt import build_prompt
 from omnitrace_core.backends.qwen_media import QwenMedia
 from omnitrace_core.decoded_media import DecodedVideo
-from omnitrace_core.errors import InvalidSample, TraceError
+from omnitrace_core.errors import InvalidSample, SampleError, TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import DecodeOptions, ModelOptions
 from omnitrace_core.records import ReadySample
@@ -139,12 +139,12 @@ class Qwen25OmniBackend:
             InvalidSample: there are no samples.
         """
         reader = self._reader()
-        ready = [
-            reader.read_input(sample, number)
-            for number, sample in enumerate(as_sequence(samples), start=1)
-        ]
+        ready = reader.read_inputs(as_sequence(samples))
         if not ready:
             raise InvalidSample("prepare needs at least one sample; the sequence is empty")
+        for item in ready:
+            if isinstance(item, SampleError):
+                raise item
         return self.collate([self.encode(item) for item in ready])
 
     def collate(self, encoded: Sequence[EncodedSample]) -> PreparedBatch:

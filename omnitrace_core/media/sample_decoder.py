@@ -10,6 +10,7 @@ from omnitrace_core.errors import MediaMemory, MediaTooLarge, SampleError
 from omnitrace_core.media.decode import decode_part
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media.progress.media_times import decoding
+from omnitrace_core.media.shared_media import SharedMedia
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -42,8 +43,13 @@ class SampleDecoder:
         with decoding():
             return decode_part(part, self._options, self._rules)
 
-    def decode_parts(self, parts: Sequence[Part]) -> dict[int, DecodedMedia]:
+    def decode_parts(
+        self, parts: Sequence[Part], shared: SharedMedia | None = None
+    ) -> dict[int, DecodedMedia]:
         """The decoded media of one sample's parts, by part index; text parts have no entry.
+
+        shared: of all samples that may share media with this one. A medium that several parts share
+        is the same object for all of them.
 
         Raises:
             MediaTooLarge: together they take more than `media.max_decoded_mib`.
@@ -52,13 +58,14 @@ class SampleDecoder:
             InternalError, DecoderError: as `decode_part`.
             NodeFault: this machine lacks disk space, file handles or the like.
         """
+        shared = shared or SharedMedia([parts])
         decoded: dict[int, DecodedMedia] = {}
         n_bytes = 0
         for index, part in enumerate(parts):
             if part.type == "text":
                 continue
             try:
-                decoded[index] = self.decode_part(part)
+                decoded[index] = shared.take(part, self.decode_part)
             except SampleError as error:
                 raise_if_node_fault(error)
                 raise type(error)(f"part {index}: {error.message}") from error

@@ -24,7 +24,9 @@ from omnitrace_core.samples.build import build_sample
 from omnitrace_core.samples.rows import SampleRow
 from omnitrace_core.units.extents import Extent
 from stages.arrow import codec, media_codec
+from stages.arrow.chunk_media import ChunkMediaReader
 from stages.arrow.columns import combined
+from stages.arrow.nested import relist, restruct
 from stages.arrow.python_values import python_values
 from stages.arrow.state_schema import STATE, chunk_schema
 from stages.guards.row_guard import RowError
@@ -51,9 +53,9 @@ class _Columns:
         return python_values(self["sample"])
 
     @cached_property
-    def media(self) -> list[list[dict[str, Any]] | None]:
-        """DECODED structs of each sample; pixels and waveforms are views of Arrow's memory."""
-        return python_values(self["media"])
+    def media(self) -> ChunkMediaReader:
+        """The decoded media of each sample, read from Arrow's memory."""
+        return ChunkMediaReader(python_values(self["media"]))
 
     @cached_property
     def units(self) -> list[tuple[SourceUnit, ...]]:
@@ -99,7 +101,7 @@ class StateRow:
     @property
     def media(self) -> dict[int, DecodedMedia]:
         """Decoded media by part index."""
-        return media_codec.decode_media(self._columns.media[self.index] or ())
+        return self._columns.media.decode(self.index)
 
     @property
     def media_info(self) -> list[dict[str, Any]]:
@@ -247,16 +249,16 @@ def without_inline_data(samples: pa.StructArray) -> pa.StructArray:
     frames = part.field("frames")
     columns = {
         **_fields_without_data(part),
-        "frames": _relist(frames, _without_data(frames.flatten())),
+        "frames": relist(frames, _without_data(frames.flatten())),
     }
-    stripped = _relist(content, _restruct(part, columns))
-    message = _restruct(message, {"role": message.field("role"), "content": stripped})
+    stripped = relist(content, restruct(part, columns))
+    message = restruct(message, {"role": message.field("role"), "content": stripped})
     fields = {field.name: samples.field(field.name) for field in samples.type}
-    return _restruct(samples, {**fields, "messages": _relist(messages, message)})
+    return restruct(samples, {**fields, "messages": relist(messages, message)})
 
 
 def _without_data(media: pa.StructArray) -> pa.StructArray:
-    return _restruct(media, _fields_without_data(media))
+    return restruct(media, _fields_without_data(media))
 
 
 def _fields_without_data(media: pa.StructArray) -> dict[str, pa.Array]:
@@ -274,7 +276,7 @@ def with_plain_addresses(values: pa.Array) -> pa.Array:
     published table.
     """
     if pa.types.is_list(values.type):
-        return _relist(values, with_plain_addresses(values.flatten()))
+        return relist(values, with_plain_addresses(values.flatten()))
     if not pa.types.is_struct(values.type):
         return values
     columns = {}
@@ -282,7 +284,7 @@ def with_plain_addresses(values: pa.Array) -> pa.Array:
         column = values.field(field.name)
         is_address = field.name == "uri" and pa.types.is_string(field.type)
         columns[field.name] = _plain(column) if is_address else with_plain_addresses(column)
-    return _restruct(values, columns)
+    return restruct(values, columns)
 
 
 def _plain(addresses: pa.Array) -> pa.Array:
@@ -292,18 +294,3 @@ def _plain(addresses: pa.Array) -> pa.Array:
         return addresses
     cut = [plain_address(address) for address in addresses.filter(may_be_cut).to_pylist()]
     return pc.replace_with_mask(addresses, may_be_cut, pa.array(cut, addresses.type))
-
-
-def _restruct(like: pa.StructArray, columns: Mapping[str, pa.Array]) -> pa.StructArray:
-    """Structs of these columns, of the type of `like` and null where it is."""
-    return pa.StructArray.from_arrays(
-        list(columns.values()), fields=list(like.type), mask=like.is_null()
-    )
-
-
-def _relist(like: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """`values` cut into lists as long as those of `like`."""
-    lengths = pc.fill_null(pc.list_value_length(like), 0)
-    ends = pc.cumulative_sum(lengths).cast(pa.int32())
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
-    return pa.ListArray.from_arrays(offsets, values, type=like.type, mask=like.is_null())

@@ -1,5 +1,7 @@
 """Convert decoded media to and from the values of Arrow arrays, one sample at a time.
 
+`stages.arrow.chunk_media` does so for a chunk whose samples share media.
+
 Arrow reads pixels and waveforms from numpy's buffers. They are copied once on the way back, from
 Arrow's memory into a writable array.
 """
@@ -70,10 +72,11 @@ def _buffer(array: NDArray[np.uint8] | Float32) -> memoryview:
 
 def decode_media(items: Iterable[Mapping[str, Any]]) -> dict[int, DecodedMedia]:
     """DECODED structs of one sample (`python_values`) back to decoded media by part index."""
-    return {item["part_index"]: _decode_one(item) for item in items}
+    return {item["part_index"]: decode_one(item) for item in items}
 
 
-def _decode_one(item: Mapping[str, Any]) -> DecodedMedia:
+def decode_one(item: Mapping[str, Any]) -> DecodedMedia:
+    """A DECODED struct that holds its medium, as decoded media."""
     if item["type"] == "audio":
         return _decode_sound(item["sound"])
     pixels = _array(item["pixels"]).reshape(item["shape"])

@@ -39,6 +39,8 @@ SOUND = pa.struct(
 DECODED = pa.struct(
     [
         ("part_index", pa.int32()),
+        # The sample (by its index) and part with the same medium; all that follows is then null.
+        ("same_as", pa.struct([("row", pa.int32()), ("part_index", pa.int32())])),
         ("type", pa.string()),
         ("pixels", pa.large_binary()),  # uint8 of `shape`: image [h, w, 3], video [n, h, w, 3]
         ("shape", pa.list_(pa.int32())),

@@ -22,7 +22,13 @@ from omnitrace_core import (
     TraceOptions,
     TraceResult,
 )
+from omnitrace_core.decoded_media import DecodedMedia
+from omnitrace_core.media import decode_part, sample_decoder
+from omnitrace_core.media_rules import MediaRules
+from omnitrace_core.options import MediaOptions
+from omnitrace_core.records import Part
 from omnitrace_core.samples.parse import parse_any
+from tests.core.media_files import beep, write_clip
 from tests.core.ready_samples import ready
 
 CHAT = {
@@ -90,6 +96,48 @@ def test_every_spelling_of_a_picture_question(tracer: OmniTracer, picture: str) 
     for result in results:
         (unit,) = [unit for unit in result.units if unit.modality == "image"]
         assert unit.box == (0, 0, 120, 80)
+
+
+def test_samples_that_share_media_give_what_each_gives_alone(
+    tracer: OmniTracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding one sample must not change the pixels and the sound that the next one gets."""
+    clip = write_clip(tmp_path / "clip.mp4", 8, sound=beep(0.8, [0.2]))
+    samples: list[dict[str, object]] = [
+        {
+            "id": str(number),
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "video", "video": str(clip)},
+                        {"type": "audio", "audio": str(clip)},
+                        {"type": "text", "text": "What is it?"},
+                    ],
+                }
+            ],
+            "response": "A clip.",
+        }
+        for number in range(3)
+    ]
+    decoded: list[str] = []
+
+    def counted(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedMedia:
+        decoded.append(part.type)
+        return decode_part(part, options, rules)
+
+    monkeypatch.setattr(sample_decoder, "decode_part", counted)
+    together = tracer.trace(samples)
+    assert decoded == ["video", "audio"]
+    # One after the other, so that padding is the same.
+    ready = tracer._reader().read_inputs(samples)
+    for item, result in zip(ready, together, strict=True):
+        assert isinstance(item, ReadySample)
+        traced, alone = tracer.trace(item), tracer.trace(samples[0])
+        assert traced.units == alone.units == result.units
+        for name, fold in traced.folds.items():
+            np.testing.assert_array_equal(fold.mass, alone.folds[name].mass)
+            np.testing.assert_allclose(result.folds[name].mass, fold.mass, atol=1e-5)
 
 
 def test_generating_then_replaying_gives_the_same_numbers(tracer: OmniTracer) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from omnitrace_core.decoded_media import DecodedImage
+from omnitrace_core.media import SharedMedia
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
@@ -58,8 +59,8 @@ ORDERS = {
 }
 
 
-def _png() -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+def _png(seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (60, 90, 3), dtype=np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()
@@ -174,10 +175,10 @@ def test_media_that_kill_the_process_are_quarantined(
     rows = [{"sample_id": f"s{i}", "messages": [user(part)]} for i, part in enumerate(parts)]
     log, decode = MemoryLog(), SampleReader.decode
 
-    def decode_or_die(reader: SampleReader, sample: Sample) -> Any:
+    def decode_or_die(reader: SampleReader, sample: Sample, shared: SharedMedia) -> Any:
         if sample.sample_id == "s1":
             raise Killed
-        return decode(reader, sample)
+        return decode(reader, sample, shared)
 
     monkeypatch.setattr(SampleReader, "decode", decode_or_die)
     media = MediaOptions(isolate=False)
@@ -217,9 +218,10 @@ def test_times_are_of_decoding_and_fetching_alone(
 ) -> None:
     """By the clock of the child, where its start took hundreds of seconds."""
     monkeypatch.setattr(IsolatedDecoder.__init__, "__defaults__", (CLOCKED,))
-    image = {"type": "image", "data": _png()}
+    images = [{"type": "image", "data": _png(seed)} for seed in range(3)]
     text = {"type": "text", "text": "What is it?"}
-    rows = [{"sample_id": str(n), "messages": [user(*[image] * n, text)]} for n in range(3)]
+    shown: list[list[Row]] = [[], images[:1], images[1:]]
+    rows = [{"sample_id": str(n), "messages": [user(*shown[n], text)]} for n in range(3)]
     decoded = samples_of(DecodeMedia(_reading())(read_chunk(tmp_path, rows)))
     assert [row["decode_s"] for row in decoded] == [0, 2, 4]
     assert [row["fetch_s"] for row in decoded] == [0, 30, 60]

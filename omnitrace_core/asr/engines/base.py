@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from omnitrace_core.addresses import media_name
@@ -24,6 +24,18 @@ class PartAudio:
 
     audio: DecodedAudio
     part: Part
+
+
+def sound_key(sound: PartAudio) -> Hashable:
+    """Equal for sounds in which an engine finds the same: of equal bytes, stretch, and part.
+
+    What an engine may read of a part counts: its address (in messages), options and own segments.
+    """
+    audio = sound.audio
+    if not audio.sha256:
+        return object()  # nobody says of what file it is
+    stretch = (audio.sha256, audio.start_s, audio.duration_s, audio.waveform.size)
+    return *stretch, audio.sample_rate, replace(sound.part, data=None, evidence=True)
 
 
 class SpeechEngine(Protocol):
