@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from omnitrace_core.decoded_media import DecodedImage
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.containers.sniff import HEAD_BYTES, check_kind
 from omnitrace_core.media.fetching.fetch import read_media, sha256_of
+from omnitrace_core.media.image_work import CountedFile, check_passes, frame_note
 from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sizes import check_decoded, image_size
 from omnitrace_core.media_rules import MediaRules
@@ -41,6 +41,8 @@ _BROKEN = (
 )
 # Part of Pillow's message when a PNG's compressed text or colour profile unpacks to too much.
 _TOO_MUCH_TEXT = "MAX_TEXT_"
+# A damaged header can cause one for each of its entries.
+_MAX_WARNINGS = 3
 # Rows of 32-bit grey values converted at once.
 _ROWS_AT_ONCE = 256
 
@@ -90,18 +92,21 @@ def read_picture(
     size_of: the width and height to scale to, by those of the upright image; may raise.
 
     Raises:
-        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding.
+        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding; or more
+            entries in its header, or passes over its pixels, than an image needs.
         MediaCorrupt: not an image, or a truncated one.
     """
     check_kind(content[:HEAD_BYTES], "image", name)
-    with reading(name) as notes, Image.open(io.BytesIO(content), formats=pillow_formats()) as image:
+    check_passes(content, name)
+    file = CountedFile(content, name)
+    with reading(name) as notes, Image.open(file, formats=pillow_formats()) as image:
+        file.end_header()
         check_image_pixels(image, options, name)
-        n_frames = getattr(image, "n_frames", 1)
-        if n_frames > 1:
-            notes.append(f"first of {n_frames} frames")
         upright = ImageOps.exif_transpose(image)
         size = size_of(*upright.size)
         rgb = to_rgb(upright, notes)
+        if note := frame_note(image, file):
+            notes.insert(0, note)
     pixels = np.array(rgb.resize(size, Image.Resampling.BICUBIC))
     return Picture(pixels, *upright.size, tuple(notes))
 
@@ -183,4 +188,6 @@ def reading(name: str) -> Iterator[list[str]]:
                 "64 MiB in all); save the image without its metadata"
             ) from error
         raise MediaCorrupt(f"{name}: the image is damaged: {error}") from error
-    notes.extend(f"Pillow: {warning.message}" for warning in caught)
+    notes.extend(f"Pillow: {warning.message}" for warning in caught[:_MAX_WARNINGS])
+    if len(caught) > _MAX_WARNINGS:
+        notes.append(f"Pillow: {len(caught) - _MAX_WARNINGS:,} more warnings")
