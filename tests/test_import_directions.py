@@ -62,7 +62,13 @@ ALLOWED: dict[str, set[str]] = {
         "omnitrace_core.media.containers",
         "omnitrace_core.media.ffmpeg",
     },
+    "omnitrace_core.media.pictures": {
+        "omnitrace_core base modules",
+        "omnitrace_core.media.progress",
+        "omnitrace_core.media.containers",
+    },
     "omnitrace_core.media": {
+        "omnitrace_core.media.pictures",
         "omnitrace_core.media.frames",
         "omnitrace_core.media.sound",
         "omnitrace_core base modules",

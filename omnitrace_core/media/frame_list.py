@@ -18,9 +18,9 @@ from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import MediaError, MediaTooLarge, SampleError
 from omnitrace_core.media.fetching.fetch import read_media
-from omnitrace_core.media.frame_notes import FrameNotes
 from omnitrace_core.media.frames.sampling import count_frames, frames_between, spread_frames
-from omnitrace_core.media.image import read_picture
+from omnitrace_core.media.pictures.frame_notes import FrameNotes
+from omnitrace_core.media.pictures.picture import read_picture
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded, frame_size
 from omnitrace_core.media_rules import MediaRules

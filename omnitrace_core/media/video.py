@@ -14,6 +14,7 @@ from PIL import Image
 from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import MediaEmpty, MediaTooLarge
+from omnitrace_core.media.animation import decode_animation, is_animation
 from omnitrace_core.media.containers.sniff import (
     HEAD_BYTES,
     check_complete,
@@ -22,7 +23,12 @@ from omnitrace_core.media.containers.sniff import (
 from omnitrace_core.media.fetching.fetch import media_path, sha256_of
 from omnitrace_core.media.frames.decord_reader import decord_frames
 from omnitrace_core.media.frames.pixels import pyav_frames
-from omnitrace_core.media.frames.sampling import count_frames, frames_between, pick_frames
+from omnitrace_core.media.frames.sampling import (
+    count_frames,
+    count_notes,
+    frames_between,
+    pick_frames,
+)
 from omnitrace_core.media.frames.video_track import Doubt, VideoTrack, read_video_track
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded, frame_size
@@ -49,6 +55,8 @@ def decode_video(
     """
     name = media_name(part)
     with media_path(part, options) as path, path.open("rb") as file:
+        if is_animation(path):
+            return decode_animation(path, part, options, rules)
         kind = check_kind(file.read(HEAD_BYTES), "video", name)
         notes = check_complete(file, kind, name)
         assert kind is not None
@@ -88,7 +96,7 @@ def _sample(
     length_s = float(timeline.ends_s[last] - timeline.starts_s[first])
     n = count_frames(n_range, n_range / length_s, requested, options, rules, name)
     picks, times_s = pick_frames(timeline, first, last, n)
-    notes = list(_count_notes(n, n_range, part, rules))
+    notes = list(count_notes(n, n_range, requested, rules))
     wide, high = track.pixel_aspect
     if wide != high:
         notes.append(f"pixels are {wide}:{high}, not square; frames and boxes are as stored")
@@ -119,14 +127,6 @@ def _read_frames(
     if options.video_reader == "decord":
         return decord_frames(path, track, pts)
     return pyav_frames(track, pts, notes)
-
-
-def _count_notes(n: int, n_range: int, part: Part, rules: MediaRules) -> Iterator[str]:
-    requested, factor = part.options.nframes, rules.frame_factor
-    if requested is not None and n < requested // factor * factor:
-        yield f"{requested} frames asked for, the video has {n_range}; {n} sampled"
-    if n > n_range:
-        yield f"only {n_range} frame; repeated to {n}"
 
 
 class _Scaler:

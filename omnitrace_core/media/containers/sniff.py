@@ -45,22 +45,29 @@ FLV = Kind("FLV", ("video", "audio"), "flv")
 MPEG_TS = Kind("MPEG-TS", ("video", "audio"), "mpegts")
 _ADTS = Kind("AAC", ("audio",), "aac")
 _TIFF = Kind("TIFF", ("image",))
+# Videos if they are animated.
+_PNG = Kind("PNG", ("image", "video"))
+_GIF = Kind("GIF", ("image", "video"))
+_WEBP = Kind("WebP", ("image", "video"))
+_AVIF = Kind("AVIF", ("image", "video"))
+ANIMATIONS = (_PNG, _GIF, _WEBP, _AVIF)
 # Read as audio by their sound track, with FFmpeg; the others with libsndfile.
 TRACKS = (ISO, MATROSKA, AVI, FLV, MPEG_TS, _ADTS)
 _READ = {
     "audio": "WAV, FLAC, MP3, OGG, AIFF, CAF, M4A, AAC or the sound of a video",
-    "video": "MP4, MOV, MKV, WebM, AVI, FLV or MPEG-TS",
+    "video": "MP4, MOV, MKV, WebM, AVI, FLV or MPEG-TS, or an animated GIF, WebP, PNG or AVIF",
 }
 Signature = tuple[tuple[int, bytes], ...]
 _SIGNATURES: tuple[tuple[Kind, Signature], ...] = (
     (Kind("JPEG", ("image",)), ((0, b"\xff\xd8\xff"),)),
-    (Kind("PNG", ("image",)), ((0, b"\x89PNG\r\n\x1a\n"),)),
-    (Kind("GIF", ("image",)), ((0, b"GIF8"),)),
-    (Kind("WebP", ("image",)), ((0, b"RIFF"), (8, b"WEBP"))),
+    (_PNG, ((0, b"\x89PNG\r\n\x1a\n"),)),
+    (_GIF, ((0, b"GIF8"),)),
+    (_WEBP, ((0, b"RIFF"), (8, b"WEBP"))),
     (_TIFF, ((0, b"II*\0"),)),
     (_TIFF, ((0, b"MM\0*"),)),
     (Kind("JPEG 2000", ("image",)), ((0, b"\0\0\0\x0cjP  "),)),
-    (Kind("AVIF", ("image",)), ((0, b"\0"), (4, b"ftypavif"))),
+    (_AVIF, ((0, b"\0"), (4, b"ftypavif"))),
+    (_AVIF, ((0, b"\0"), (4, b"ftypavis"))),
     (Kind("HEIC", ("image",)), ((0, b"\0"), (4, b"ftyphei"))),
     (Kind("BMP", ("image",)), ((0, b"BM"),)),
     (_WAV, ((0, b"RIFF"), (8, b"WAVE"))),

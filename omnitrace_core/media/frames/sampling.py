@@ -6,6 +6,7 @@ Symbols: N frames in the chosen range, n of them sampled.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,15 @@ def count_frames(
         wanted = min(max(n_frames / video_fps * fps, least), most)
     # Lengths are known to a container's unit: half a step more or less must not take two frames.
     return max(int(min(wanted + _SLACK_FRAMES, n_frames)) // factor * factor, factor)
+
+
+def count_notes(n: int, n_range: int, part: PartOptions, rules: MediaRules) -> Iterator[str]:
+    """Notes if `n` sampled frames of `n_range` are not the number that was asked for."""
+    requested, factor = part.nframes, rules.frame_factor
+    if requested is not None and n < requested // factor * factor:
+        yield f"{requested} frames asked for, the video has {n_range}; {n} sampled"
+    if n > n_range:
+        yield f"only {n_range} frame; repeated to {n}"
 
 
 def spread_frames(first: int, last: int, n: int) -> NDArray[np.int64]:

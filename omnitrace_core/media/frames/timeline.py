@@ -69,7 +69,7 @@ def make_timeline(
     if window.end_s is not None:
         shown &= starts < window.end_s - _EDIT_SLACK_S
     stored, starts, ends = stored[shown], starts[shown], ends[shown]
-    is_steady = _is_steady(starts)
+    is_steady = is_steady_rate(starts)
     if len(starts):
         # A frame that began before the window is shown from the window's beginning.
         starts[0] = max(starts[0], starts[0] if window.begin_s is None else window.begin_s)
@@ -98,7 +98,7 @@ def _on_grid(
     return starts, 0.0
 
 
-def _is_steady(starts: NDArray[np.float64]) -> bool:
+def is_steady_rate(starts: NDArray[np.float64]) -> bool:
     """Whether no frame is half a step or more from its place at a constant rate."""
     if len(starts) < 3:
         return True

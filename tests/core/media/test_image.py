@@ -16,7 +16,7 @@ from PIL import Image
 from omnitrace_core.decoded_media import DecodedImage
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaError, MediaTooLarge
 from omnitrace_core.media import decode_part
-from omnitrace_core.media.image import to_rgb
+from omnitrace_core.media.pictures.picture import to_rgb
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions

@@ -248,7 +248,7 @@ def test_files_without_a_video_track(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (image_bytes(RED), "the bytes are PNG, not video"),
+        (image_bytes(RED), "a picture that is not animated; make its part an image"),
         (audio_bytes(beep(1, [0]), 16_000), "the bytes are WAV, not video"),
         (b"\0\1\2\3" * 999, "no video format that we read"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no video format that we read"),

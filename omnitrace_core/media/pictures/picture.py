@@ -1,4 +1,4 @@
-"""Decode images to 8-bit RGB, upright, at the size that the model gets."""
+"""Decode pictures to 8-bit RGB, upright, at the size that the caller chooses."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from omnitrace_core.addresses import media_name
-from omnitrace_core.decoded_media import DecodedImage
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.containers.sniff import HEAD_BYTES, check_kind
-from omnitrace_core.media.fetching.fetch import read_media, sha256_of
-from omnitrace_core.media.image_work import CountedFile, check_passes, frame_note
+from omnitrace_core.media.pictures.picture_work import CountedFile, check_passes, frame_note
 from omnitrace_core.media.progress.media_times import importing
-from omnitrace_core.media.sizes import check_decoded, image_size
-from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
-from omnitrace_core.records import Part
 
 # Pillow's other readers are not used: some start programs (EPS: Ghostscript) or accept almost any
 # bytes.
@@ -45,30 +39,6 @@ _TOO_MUCH_TEXT = "MAX_TEXT_"
 _MAX_WARNINGS = 3
 # Rows of 32-bit grey values converted at once.
 _ROWS_AT_ONCE = 256
-
-
-def decode_image(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedImage:
-    """Fetch and decode an image part.
-
-    Raises:
-        InvalidSample: min_pixels above max_pixels, or neither uri nor data.
-        MediaTooLarge: above `media.max_image_pixels`, by the header, before decoding; or above
-            `media.max_decoded_mib` at the requested size.
-        MediaCorrupt: not an image, or a truncated one.
-        MediaError: fetching failed (see `read_media`), or the aspect ratio is not accepted.
-    """
-    name = media_name(part)
-    content = read_media(part, options)
-
-    def size_of(width: int, height: int) -> tuple[int, int]:
-        size = image_size(width, height, part.options, options, rules, name)
-        check_decoded(size[0] * size[1] * 3, part.options, options, name)
-        return size
-
-    picture = read_picture(content, size_of, options, name)
-    return DecodedImage(
-        picture.pixels, picture.width, picture.height, sha256_of(content), picture.notes
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media import SampleDecoder, decode_part
-from omnitrace_core.media.image_work import CountedFile
+from omnitrace_core.media.pictures.picture_work import CountedFile
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
