@@ -16,6 +16,7 @@ from omnitrace_core.decoded_media import DecodedVideo
 from omnitrace_core.errors import MediaEmpty, MediaTooLarge
 from omnitrace_core.media.animation import decode_animation, is_animation
 from omnitrace_core.media.containers.sniff import (
+    AVI,
     HEAD_BYTES,
     check_complete,
     check_kind,
@@ -72,10 +73,11 @@ def _sample_surely(
     path: Path, track: VideoTrack, part: Part, options: MediaOptions, rules: MediaRules
 ) -> DecodedVideo:
     """Sample the frames by seeking; if that leaves any doubt, by decoding all in turn."""
-    with suppress(Doubt):
-        return _sample(path, track, part, options, rules)
-    with suppress(Doubt):
-        return _sample(path, track.in_turn(), part, options, rules)
+    if track.kind is not AVI:  # whose frames have to be counted first
+        with suppress(Doubt):
+            return _sample(path, track, part, options, rules)
+        with suppress(Doubt):
+            return _sample(path, track.in_turn(), part, options, rules)
     return _sample(path, track.by_decoding(), part, options, rules)
 
 

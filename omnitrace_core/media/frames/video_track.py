@@ -108,6 +108,8 @@ class VideoTrack:
                 times.append(frame.pts)
                 last_duration = frame.duration
         if self.kind is AVI:
+            # The order tells the time, if there is a frame for each packet.
+            last_duration = 0
             times = list(self.all_pts) if len(times) == len(self.all_pts) else [None]
         pts = [time for time in times if time is not None]
         if not times:
