@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO
 
+import numpy as np
+
 from omnitrace_core.media.containers.declared import Declared, Window, read_at
 
 # A file with more boxes than this is not one that anybody wrote on purpose.
 _MAX_BOXES = 1_000_000
 _LOAD = (b"moov", b"mdat", b"moof")
 _SAME_RATE = 0x1_0000
+# Flags of a run of samples (8.8.8): which fields it has itself, and which its samples have.
+_RUN_FIELDS = (0x01, 0x04)
+_SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 # A file's part as [start, end).
 _Place = tuple[int, int]
 
@@ -63,6 +68,37 @@ def shown(file: BinaryIO, track_id: int) -> tuple[Window, str]:
     begin_s = empty / scales[0]
     length = sum(duration for duration, _, _ in edits)
     return Window(begin_s, begin_s + length / scales[0] if length else None), ""
+
+
+def delay(file: BinaryIO, track_id: int) -> tuple[int, str]:
+    """By how much FFmpeg shows frames in fragments too late, in the track's time, and a fault.
+
+    It takes the most negative composition offset (8.8.8) for a delay of decoding, but leaves the
+    times of decoding as they are; only in fragments, so that a track with others has two clocks.
+    """
+    earliest = 0
+    for traf in _find(file, b"moof/traf", _all(file)):
+        if any(_uint(file, start + 4) != track_id for start, _ in _find(file, b"tfhd", traf)):
+            continue
+        for start, end in _find(file, b"trun", traf):
+            flags = _uint(file, start)
+            # The offset is the last of a sample's fields.
+            n_fields = sum(bool(flags & field) for field in _SAMPLE_FIELDS)
+            if flags & _SAMPLE_FIELDS[-1]:
+                at = start + 8 + 4 * sum(bool(flags & field) for field in _RUN_FIELDS)
+                table = read_at(file, at, min(end - at, 4 * n_fields * _uint(file, start + 4)))
+                offsets = np.frombuffer(table[: len(table) // 4 * 4], ">i4")[
+                    n_fields - 1 :: n_fields
+                ]
+                earliest = min(earliest, int(offsets.min(initial=0)))
+    sizes = (
+        place
+        for number, track in _tracks(file)
+        if number == track_id
+        for place in _find(file, b"mdia/minf/stbl/stsz", track)
+    )
+    is_mixed = earliest < 0 and any(_uint(file, start + 8) for start, _ in sizes)
+    return -earliest, "only a part of its times is in fragments; rewrite it" if is_mixed else ""
 
 
 def _edits(file: BinaryIO, track: _Place) -> Iterator[tuple[int, int, int]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from omnitrace_core.errors import MediaCorrupt, MediaEmpty
 from omnitrace_core.media.containers.declared import Window
-from omnitrace_core.media.containers.iso import shown
+from omnitrace_core.media.containers.iso import delay, shown
 from omnitrace_core.media.containers.sniff import AVI, ISO, MATROSKA, MPEG_TS, Kind
 from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av
 from omnitrace_core.media.frames.timeline import Timeline, make_timeline
@@ -145,8 +145,10 @@ def read_video_track(file: BinaryIO, kind: Kind, name: str) -> VideoTrack:
         origin_s = begin_s(container) if kind is MPEG_TS else 0.0
         rate, track_id = stream.average_rate, stream.id
     window, fault = shown(file, track_id) if kind is ISO else (Window(), "")
-    if fault:
-        raise MediaCorrupt(f"{name}: {fault}")
+    late, mixed = delay(file, track_id) if kind is ISO else (0, "")
+    if fault or mixed:
+        raise MediaCorrupt(f"{name}: {fault or mixed}")
+    origin_s += late * float(unit)
     pts = _times(packets, kind, name)
     keyframes = [
         _Keyframe(packet.pts, packet.pts if packet.dts is None else min(packet.pts, packet.dts))
