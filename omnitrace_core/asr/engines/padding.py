@@ -5,12 +5,18 @@ looks one frame beyond the end of a clip, and its recurrent layer for times star
 padding; Whisper's alignment of words with time includes the tokens that pad a shorter output. With
 these changes, a clip gets the same words in a batch as alone, and times that differ by the rounding
 of sums only.
+
+Where Whisper's output ends before its 30 s, transformers goes on at the last time that the output
+names, into padding after the end of the clip, where Whisper invents words: here it stops there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+# Whisper has 100 frames per second. What follows a time in the last 0.2 s of a clip is no word.
+_IGNORED_FRAMES = 20
 
 
 def keep_padding_out_of_paraformer(model: Any) -> None:
@@ -27,6 +33,29 @@ def keep_padding_out_of_whisper(model: Any) -> None:
     model._extract_token_timestamps = _without_padding_tokens(
         model._extract_token_timestamps, model.generation_config
     )
+    model._retrieve_max_frames_and_seek = _up_to_the_end(model._retrieve_max_frames_and_seek)
+    model._get_input_segment = _with_padding(model._get_input_segment)
+
+
+def _up_to_the_end(retrieve: Callable[..., Any]) -> Callable[..., Any]:
+    """The frames [n_clips] to transcribe: those of the sound, less what is too short for a word."""
+
+    def retrieve_sound(*, attention_mask: Any, **options: Any) -> tuple[Any, Any]:
+        _, seek = retrieve(attention_mask=attention_mask, **options)
+        n_frames = attention_mask.sum(-1).cpu().to(seek.dtype)
+        return (n_frames - _IGNORED_FRAMES).clamp(min=1), seek
+
+    return retrieve_sound
+
+
+def _with_padding(get: Callable[..., Any]) -> Callable[..., Any]:
+    """Each clip with its padding as the feature extractor made it, not cut where the clip ends."""
+
+    def get_padded(*, seek_num_frames: Any, num_segment_frames: int, **options: Any) -> Any:
+        whole = seek_num_frames.new_full(seek_num_frames.shape, num_segment_frames)
+        return get(seek_num_frames=whole, num_segment_frames=num_segment_frames, **options)
+
+    return get_padded
 
 
 def _zero_padding(encode: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.records import Float32
 
+# Start and end in seconds of the original file.
+Interval = tuple[float, float]
+
 # Hz that all speech models here take.
 MODEL_RATE = 16_000
 # No word is shorter, and the frontends of models fail on less than one of their windows.
@@ -19,16 +22,22 @@ class SoundClip:
     """A stretch of a sound, at 16 kHz.
 
     start_s: where it begins in the original file. waveform: [n_samples] float32, a view of the
-    waveform that it was cut from.
+    waveform that it was cut from. speech: where in it somebody speaks; if empty, everywhere.
     """
 
     start_s: float
     waveform: Float32
+    speech: tuple[Interval, ...] = ()
 
     @property
     def length_s(self) -> float:
         """Its length in seconds."""
         return len(self.waveform) / MODEL_RATE
+
+    def part(self, start_s: float, end_s: float) -> SoundClip:
+        """What it holds between two times, in seconds of the original file."""
+        first, last = (round((at_s - self.start_s) * MODEL_RATE) for at_s in (start_s, end_s))
+        return SoundClip(start_s, self.waveform[max(first, 0) : last])
 
 
 def model_waveform(audio: DecodedAudio) -> Float32:
@@ -55,7 +64,7 @@ def decoded_end_s(audio: DecodedAudio) -> float:
     return min(audio.start_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
 
 
-def cut_clips(audio: DecodedAudio, intervals: Sequence[tuple[float, float]]) -> list[SoundClip]:
+def cut_clips(audio: DecodedAudio, intervals: Sequence[Interval]) -> list[SoundClip]:
     """The clips of some intervals (start, end) in seconds of the original file.
 
     Intervals are limited to the decoded stretch; clips shorter than 0.1 s are left out.

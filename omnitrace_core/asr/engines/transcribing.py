@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from omnitrace_core.asr.engines.base import (
     PartAudio,
@@ -12,6 +13,7 @@ from omnitrace_core.asr.engines.base import (
     raise_if_device_broken,
 )
 from omnitrace_core.asr.engines.sound import SoundClip, decoded_end_s, resample
+from omnitrace_core.asr.engines.windows import list_doubtful, place_words
 from omnitrace_core.asr.engines.words import split_sentences, tidy_words
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.records import Float32, Word
@@ -64,13 +66,44 @@ def transcribe(sounds: Sequence[PartAudio], recogniser: Recogniser) -> list[Spee
         else:
             clips += sound_clips
             clip_sounds += [number] * len(sound_clips)
-    clip_words = _recognise_all(sounds, clips, clip_sounds, recogniser, errors)
-    sound_words: list[list[Word]] = [[] for _ in sounds]
-    for number, words in zip(clip_sounds, clip_words, strict=True):
-        sound_words[number] += words
+    sound_words = _hear(sounds, clips, clip_sounds, recogniser, errors)
     return [
         errors[number] if number in errors else _segments(sound, sound_words[number], recogniser)
         for number, sound in enumerate(sounds)
+    ]
+
+
+def _hear(
+    sounds: Sequence[PartAudio],
+    clips: Sequence[SoundClip],
+    clip_sounds: Sequence[int],
+    recogniser: Recogniser,
+    errors: dict[int, SpeechError],
+) -> list[list[Word]]:
+    """The words of each sound; doubtful stretches of windows are transcribed once more."""
+    # Of each sound: where a stretch starts, and its words.
+    pieces: list[list[tuple[float, list[Word]]]] = [[] for _ in sounds]
+    again: list[SoundClip] = []
+    again_sounds: list[int] = []
+    clip_words = _recognise_all(sounds, clips, clip_sounds, recogniser, errors)
+    for number, clip, words in zip(clip_sounds, clips, clip_words, strict=True):
+        if not clip.speech:
+            pieces[number].append((clip.start_s, words))
+            continue
+        placed = place_words(words, clip.speech)
+        doubtful = list_doubtful(placed, clip.speech)
+        for index, (start_s, end_s) in enumerate(clip.speech):
+            if index in doubtful:
+                again.append(clip.part(start_s, end_s))
+                again_sounds.append(number)
+            else:
+                pieces[number].append((start_s, placed[index]))
+    again_words = _recognise_all(sounds, again, again_sounds, recogniser, errors)
+    for number, clip, words in zip(again_sounds, again, again_words, strict=True):
+        pieces[number].append((clip.start_s, words))
+    return [
+        [word for _, words in sorted(of_sound, key=itemgetter(0)) for word in words]
+        for of_sound in pieces
     ]
 
 

@@ -1,7 +1,8 @@
-"""The engine `whisper`: transformers' pipeline on the clips of speech that silero-vad finds.
+"""The engine `whisper`: transformers' pipeline on windows of the speech that silero-vad finds.
 
-Whisper invents words where nobody speaks, and takes at most 30 s at a time: it gets clips that hold
-speech only and fit into its window.
+Whisper pads each clip to 30 s, and understands a sentence better if it hears what comes before and
+after it: so neighbouring stretches of speech share a window. It invents words where nobody speaks:
+so a window ends with its speech, and words far from all detected speech are left out.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from omnitrace_core.asr.engines.base import PartAudio, SpeechResult, only_result
 from omnitrace_core.asr.engines.languages import check_whisper_language, read_generation_config
 from omnitrace_core.asr.engines.model_folder import check_model, model_folder
 from omnitrace_core.asr.engines.padding import keep_padding_out_of_whisper
-from omnitrace_core.asr.engines.sound import MODEL_RATE, SoundClip, cut_clips
+from omnitrace_core.asr.engines.sound import MODEL_RATE, SoundClip
 from omnitrace_core.asr.engines.transcribing import Recogniser, transcribe
 from omnitrace_core.asr.engines.vad import VoiceActivity
+from omnitrace_core.asr.engines.windows import cut_windows
 from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import BackendError
-from omnitrace_core.options import AsrOptions
+from omnitrace_core.options import DAY_S, AsrOptions
 from omnitrace_core.records import Float32, Part, SpeechSegment, Word
 from omnitrace_core.runtime.process_state import preserve_process_state
 
 # Whisper pads each clip to this length.
 _WINDOW_S = 30.0
-# The window less a margin for the padding that the detector adds.
-_LONGEST_CLIP_S = 28.0
+# Longer windows may lose their end: Whisper is trained to leave what may go on after its 30 s.
+_LONGEST_WINDOW_S = 28.0
 
 
 class Whisper:
@@ -42,7 +44,7 @@ class Whisper:
         model = check_model("asr.model", options.model, "whisper")
         check_whisper_language(options.language, read_generation_config(model))
         self._options = options
-        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": _LONGEST_CLIP_S}))
+        self._silero = VoiceActivity(options.model_copy(update={"max_chunk_s": DAY_S}))
 
     def load(self) -> None:
         """Load the model.
@@ -83,7 +85,8 @@ class Whisper:
 
     def _cut(self, sound: PartAudio) -> list[SoundClip]:
         speech = self._silero.segments(sound.audio, sound.part)
-        return cut_clips(sound.audio, [(s.start_s, s.end_s) for s in speech])
+        intervals = [(segment.start_s, segment.end_s) for segment in speech]
+        return cut_windows(sound.audio, intervals, _LONGEST_WINDOW_S)
 
     def _recognise(self, waveforms: list[Float32]) -> list[list[Word]]:
         return recognise(self._model(), self._options.language, waveforms)

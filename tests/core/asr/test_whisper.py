@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_sentences_and_words_end_to_end(folder: str) -> None:
     assert engine.segments(audio, part) == segments
 
 
-def test_long_sounds_are_cut_into_clips_that_fit(
+def test_long_sounds_are_cut_into_windows_that_fit(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[float] = []
@@ -61,10 +62,41 @@ def test_long_sounds_are_cut_into_clips_that_fit(
     monkeypatch.setattr(whisper, "recognise", record)
     audio, spoken, _ = long_speech()
     segments = load_engine(options(folder, batch_s=60)).segments(audio, Part("audio"))
-    assert len(lengths) > 5
-    assert max(lengths) <= 28.5
+    # Random weights leave out some sentences, which are then transcribed by themselves.
+    assert 4 <= sum(length > 5 for length in lengths) <= 5
+    assert 20 < max(lengths) <= 28
     assert segments[-1].end_s > spoken[-1][0]
     assert all(a.end_s <= b.start_s for a, b in pairwise(segments))
+
+
+@pytest.mark.parametrize(("time_s", "starts_s"), [(4.0, [0.0, 4.0]), (8.6, [0.0])])
+def test_whisper_goes_on_at_a_time_but_not_into_padding(
+    folder: str, monkeypatch: pytest.MonkeyPatch, time_s: float, starts_s: list[float]
+) -> None:
+    audio, part = decode_speech()
+    engine = load_engine(options(folder))
+    engine.segments(audio, part)
+    pipeline = whisper.load_pipeline(folder, "cpu", 1)
+    token = pipeline.tokenizer.convert_tokens_to_ids(f"<|{time_s:.2f}|>")
+    starts: list[float] = []
+    real = pipeline.model.generate_with_fallback
+
+    def end_early(**values: Any) -> Any:
+        """The model's output, with a time twice at its end, after which more is to come."""
+        starts.append(int(values["seek"][0]) / 100)
+        sequences, *others = real(**values)
+        if len(starts) == 1:
+            # The padding is silence as the feature extractor made it, not zeros.
+            assert (values["segment_input"][0, :, -1] != 0).all()
+            sequences[0][-2:] = token
+        return sequences, *others
+
+    monkeypatch.setattr(pipeline.model, "generate_with_fallback", end_early)
+    segments = engine.segments(audio, part)
+    # The window is 8.74 s long.
+    assert starts == starts_s
+    words = [word for segment in segments for word in segment.words]
+    assert all(a.end_s <= b.start_s for a, b in pairwise(words))
 
 
 def test_silence_loads_no_model() -> None:
