@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import compare_runs, full_size, media, parsing, precision, speech, texts, tracing
+from benchmarks import (
+    compare_runs,
+    full_size,
+    media,
+    parsing,
+    precision,
+    speech,
+    speech_windows,
+    texts,
+    tracing,
+)
 from benchmarks.tracing import main
 from benchmarks.tracing_cases import PAPER, Case, Mode, Result, Settings, job_from_json, job_to_json
 from benchmarks.tracing_child import Runner, measure
@@ -178,6 +188,16 @@ def test_speech_is_measured_in_batches_and_one_by_one(
     assert [row["engine"] for row in rows] == ["paraformer", "whisper"]
     assert all(row["together"] > 0 for row in rows)
     assert "ratio" in capsys.readouterr().out
+
+
+def test_word_errors_are_counted() -> None:
+    said = ["a", "man", "walks", "through", "the", "dark", "forest"]
+    assert speech_windows.word_errors(said, said) == 0
+    assert (
+        speech_windows.word_errors(said, ["the", "man", "walks", "the", "dark", "dark", "forests"])
+        == 4
+    )
+    assert speech_windows.word_errors(said, []) == 7
 
 
 @pytest.mark.parametrize("case", parsing.CASES)

@@ -1,6 +1,10 @@
-"""A file of speech for tests, and how much of its speech some segments cover."""
+"""Files of speech for tests, and how much of their speech some segments cover."""
 
 from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,6 +28,30 @@ def decode_speech(
     audio = decode_part(part, MediaOptions(), MediaRules())
     assert isinstance(audio, DecodedAudio)
     return audio, part
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """What is said without a pause, and when, in seconds."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+def seven_sentences(audio_end: float | None = None) -> tuple[DecodedAudio, Part, list[Phrase]]:
+    """A file of seven sentences with pauses inside them, and its phrases; or its first seconds."""
+    options = PartOptions(audio_end=audio_end)
+    part = Part("audio", uri=str(DATA / "seven_sentences.ogg"), options=options)
+    audio = decode_part(part, MediaOptions(), MediaRules())
+    assert isinstance(audio, DecodedAudio)
+    phrases = [Phrase(*item) for item in json.loads((DATA / "seven_sentences.json").read_text())]
+    return audio, part, [p for p in phrases if audio_end is None or p.end_s <= audio_end]
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text without punctuation and capital letters."""
+    return re.sub(r"[^a-z' ]", " ", text.lower()).split()
 
 
 def covered_s(
