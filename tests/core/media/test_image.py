@@ -50,6 +50,10 @@ def test_size_and_colour() -> None:
         (RED.convert("CMYK"), "TIFF", (200, 30, 40), ""),
         (Image.new("1", (84, 84), 1), "PNG", (255, 255, 255), ""),
         (Image.new("LA", (84, 84), (0, 0)), "PNG", (255, 255, 255), "transparency"),
+        (RED.convert("LA"), "PNG", (82, 82, 82), ""),
+        (RED.convert("L"), "JPEG", (82, 82, 82), ""),
+        (RED.convert("CMYK"), "JPEG", (200, 30, 40), ""),
+        (Image.new("RGBA", (84, 84), (200, 30, 40, 0)), "WEBP", (255, 255, 255), "transparency"),
         (Image.new("RGBA", (84, 84), (200, 30, 40, 255)), "PNG", (200, 30, 40), ""),
         (Image.new("RGBA", (84, 84), (0, 0, 0, 51)), "PNG", (204, 204, 204), "transparency"),
         (Image.new("I;16", (84, 84), 0x8080), "PNG", (128, 128, 128), ""),
@@ -72,16 +76,38 @@ def test_palette_transparency_is_put_on_white() -> None:
     assert (decoded.pixels == 255).all()
 
 
-def test_exif_orientation() -> None:
+# Where the upper left corner of what is stored is shown: (row, column), 0 for top and left.
+@pytest.mark.parametrize(
+    ("orientation", "place", "is_turned"),
+    [
+        (1, (0, 0), False),
+        (2, (0, 1), False),
+        (3, (1, 1), False),
+        (4, (1, 0), False),
+        (5, (0, 0), True),
+        (6, (0, 1), True),
+        (7, (1, 1), True),
+        (8, (1, 0), True),
+    ],
+)
+def test_exif_orientation(orientation: int, place: tuple[int, int], is_turned: bool) -> None:
     image = Image.new("RGB", (168, 84), "black")
-    image.paste((255, 255, 255), (0, 0, 84, 84))
+    image.paste((255, 255, 255), (0, 0, 42, 21))
     exif = Image.Exif()
-    exif[0x0112] = 6  # upright after a clockwise turn: the left half becomes the top
+    exif[0x0112] = orientation
     decoded = decode_image(image_bytes(image, "JPEG", exif=exif))
-    assert (decoded.width, decoded.height) == (84, 168)
-    assert decoded.pixels.shape == (168, 84, 3)
-    assert decoded.pixels[:70].min() > 200
-    assert decoded.pixels[-70:].max() < 50
+    height, width = (168, 84) if is_turned else (84, 168)
+    assert (decoded.width, decoded.height) == (width, height)
+    assert decoded.pixels.shape == (height, width, 3)
+    corners = decoded.pixels[:: height - 1, :: width - 1].mean(axis=2) > 128
+    assert [tuple(corner) for corner in np.argwhere(corners)] == [place]
+
+
+def test_a_colour_that_stands_for_transparency_is_put_on_white() -> None:
+    image = Image.new("RGB", (84, 84), (30, 30, 200))
+    assert (decode_image(image_bytes(image, transparency=(30, 30, 200))).pixels == 255).all()
+    kept = decode_image(image_bytes(image, transparency=(30, 30, 201)))
+    assert (kept.pixels == (30, 30, 200)).all()
 
 
 def test_only_the_first_frame_of_an_animation_is_decoded() -> None:
@@ -137,6 +163,10 @@ def test_pillows_warning_of_a_bomb_is_no_limit() -> None:
 
 def test_tiny_and_very_narrow_images() -> None:
     assert decode_image(image_bytes(Image.new("RGB", (1, 1)))).pixels.shape == (56, 56, 3)
+    for size in ((3, 400), (10, 2000), (1, 200)):
+        assert (decode_image(image_bytes(Image.new("RGB", size, (9, 9, 9)))).pixels == 9).all()
+    with pytest.raises(MediaError, match="aspect ratio of 201, above 200"):
+        decode_image(image_bytes(Image.new("RGB", (1, 201))))
     with pytest.raises(MediaError, match="aspect ratio of 300, above 200"):
         decode_image(image_bytes(Image.new("RGB", (600, 2))))
 
