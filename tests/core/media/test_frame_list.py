@@ -98,6 +98,12 @@ def test_options_choose_frames_on_the_clock_of_the_list(
     assert video.fps == pytest.approx(len(chosen) / (video.end_s - video.start_s))
 
 
+def test_frames_are_scaled_once_as_those_of_a_file() -> None:
+    """Qwen's code scales a list twice, first to multiples of 56: to 616x504."""
+    frames = tuple(Frame(data=picture(i, (640, 480))) for i in range(4))
+    assert decode(frames, fps=2).frames.shape == (4, 476, 644, 3)
+
+
 def test_the_hash_is_of_the_hashes_of_all_listed_files() -> None:
     frames = listed(10)
     digests = b"".join(hashlib.sha256(frame.data or b"").digest() for frame in frames)
