@@ -7,6 +7,7 @@ frame; each is shown as long as the file says, and the whole once, however often
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,8 @@ def decode_animation(
         MediaCorrupt: damaged, truncated, or not animated.
         MediaError: the aspect ratio is not accepted.
     """
-    name, requested = media_name(part), part.options
-    content, notes = path.read_bytes(), FrameNotes()
+    name, notes = media_name(part), FrameNotes()
+    content = path.read_bytes()
     file = CountedFile(_with_alpha(content), name)
     file.end_header()
     file.allow_reads(_BASE_READS + len(content) // _BYTES_PER_READ)
@@ -78,33 +79,43 @@ def decode_animation(
         timeline = _read_timeline(image, options, name, notes)
         if image.format == "GIF" and content[file.tell() - 1 : file.tell()] != b";":
             raise MediaCorrupt(f"{name}: truncated: it has no end mark; copy it from its source")
-        first, last = frames_between(
-            timeline.starts_s, requested.video_start, requested.video_end, name
-        )
-        start_s, end_s = float(timeline.starts_s[first]), float(timeline.ends_s[last])
-        n_range = last - first + 1
-        rate = n_range / (end_s - start_s)
-        n = count_frames(n_range, rate, requested, options, rules, name)
-        for note in count_notes(n, n_range, requested, rules):
-            notes.add(note)
-        picks, times_s = pick_frames(timeline, first, last, n)
-        image.seek(0)
-        width, height = image.size
-        size = frame_size(width, height, n, requested, options, rules, name)
-        check_decoded(n * size[0] * size[1] * 3, requested, options, name)
-        frames = _draw(image, timeline.pts[picks], size, notes)
+        video = _sample(image, timeline, part, options, rules, notes)
+    return replace(video, sha256=sha256_of(content), notes=(*notes.texts(), *warnings))
+
+
+def _sample(
+    image: Image.Image,
+    timeline: Timeline,
+    part: Part,
+    options: MediaOptions,
+    rules: MediaRules,
+    notes: FrameNotes,
+) -> DecodedVideo:
+    name, requested = media_name(part), part.options
+    first, last = frames_between(
+        timeline.starts_s, requested.video_start, requested.video_end, name
+    )
+    start_s, end_s = float(timeline.starts_s[first]), float(timeline.ends_s[last])
+    n_range, length_s = last - first + 1, end_s - start_s
+    n = count_frames(n_range, n_range / length_s, requested, options, rules, name)
+    for note in count_notes(n, n_range, requested, rules):
+        notes.add(note)
+    picks, times_s = pick_frames(timeline, first, last, n)
+    image.seek(0)
+    width, height = image.size
+    size = frame_size(width, height, n, requested, options, rules, name)
+    check_decoded(n * size[0] * size[1] * 3, requested, options, name)
     return DecodedVideo(
-        frames=frames,
+        frames=_draw(image, timeline.pts[picks], size, notes),
         frame_times_s=times_s,
-        fps=n / (end_s - start_s),
+        fps=n / length_s,
         width=width,
         height=height,
         start_s=start_s,
         end_s=end_s,
         duration_s=timeline.end_s,
         sound=None,
-        sha256=sha256_of(content),
-        notes=(*notes.texts(), *warnings),
+        sha256="",
     )
 
 
@@ -113,7 +124,7 @@ def _with_alpha(content: bytes) -> bytes:
 
     If it does not say so, Pillow drops the transparency of frames, and what they hide is black.
     """
-    if content[8:16] != b"WEBPVP8X":
+    if content[8:16] != b"WEBPVP8X" or len(content) <= 20:
         return content
     return content[:20] + bytes((content[20] | 0x10,)) + content[21:]
 

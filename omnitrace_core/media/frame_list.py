@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedVideo
-from omnitrace_core.errors import MediaError, MediaTooLarge, SampleError
+from omnitrace_core.errors import InvalidSample, MediaError, MediaTooLarge, SampleError
 from omnitrace_core.media.fetching.fetch import read_media
 from omnitrace_core.media.frames.sampling import count_frames, frames_between, spread_frames
 from omnitrace_core.media.pictures.frame_notes import FrameNotes
@@ -30,6 +30,8 @@ from omnitrace_core.runtime.node_faults import raise_if_node_fault
 
 # Frames per second of a list without a rate: what Qwen's own code assumes.
 DEFAULT_RATE = 2.0
+# Times are told apart to a millisecond.
+_MAX_RATE = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ def decode_frame_list(part: Part, options: MediaOptions, rules: MediaRules) -> D
     if requested.fps is None:
         notes.add(f"no fps given with the list of frames; {DEFAULT_RATE:g} per second assumed")
     rate = requested.fps or DEFAULT_RATE
+    if rate > _MAX_RATE:
+        raise InvalidSample(f"{name}: fps={rate:g}; at most {_MAX_RATE:g} frames per second")
     n_listed = len(part.frames)
     if n_listed / rate > options.max_video_s:
         raise MediaTooLarge(

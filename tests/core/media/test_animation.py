@@ -167,6 +167,13 @@ def test_a_png_that_tells_more_frames_than_it_has_is_refused() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("length", [12, 16, 20, 21, 30])
+def test_a_header_alone_is_refused(form: str, length: int) -> None:
+    with pytest.raises(MediaError):
+        decode(animated(form, 250)[:length])
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_still_picture_is_no_video(form: str) -> None:
     still = image_bytes(Image.new("RGB", SIZE), form)
     with pytest.raises(MediaCorrupt, match="not animated; make its part an image"):

@@ -175,6 +175,8 @@ def test_limits_of_the_whole_list() -> None:
         decode(frames, MediaOptions(max_bytes=sizes - 1), fps=2)
     with pytest.raises(MediaError, match=r"8 frames .*: 4\.0 s at 2 frames per second"):
         decode(frames, MediaOptions(max_video_s=3.9), fps=2)
+    with pytest.raises(InvalidSample, match="at most 1000 frames per second"):
+        decode(frames, fps=1001)
     with pytest.raises(MediaError, match=r"media\.max_decoded_mib"):
         decode(frames, MediaOptions(max_decoded_mib=1), fps=2, min_pixels=10**6)
     with pytest.raises(MediaError, match=r"nframes=8, above media\.max_frames=4"):
