@@ -2,16 +2,18 @@
 
 Run from the repository's root: `OMP_NUM_THREADS=1 python -m benchmarks.media`. It makes its own
 media. The bare call does the minimum for a result of the same size: Pillow opens, converts and
-resizes; soundfile reads and soxr resamples; decord reads as many frames (and the sound, if any) and
-Pillow resizes them; silero-vad is called on a waveform. Ours adds limits, checks for truncated
+resizes; soundfile reads and soxr resamples; PyAV decodes all frames (and the sound, if any), and
+Pillow resizes as many; silero-vad is called on a waveform. Ours adds limits, checks for truncated
 files, a hash and true times; the child adds the transfer between processes. Rates are per second of
 processor time, of both processes together. Raw numbers: benchmarks/out/media.json.
+
+`--costs` measures processor time and peak memory per minute of media instead, of ours and of bare
+libraries, beside those of the version that decoded with decord (`--before`).
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -27,8 +29,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks import media_bare, media_cost
 from omnitrace_core.asr import load_engine
-from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia, DecodedVideo
+from omnitrace_core.decoded_media import DecodedAudio, DecodedImage, DecodedMedia
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.isolation.isolated_decoder import IsolatedDecoder
 from omnitrace_core.media_rules import MediaRules
@@ -37,6 +40,7 @@ from omnitrace_core.records import Modality, Part
 from tests.core.media_files import audio_bytes, beep, image_bytes, run_ffmpeg, write_clip
 
 OUTPUT = Path(__file__).parent / "out" / "media.json"
+BEFORE = Path(__file__).parent / "results" / "media-cost-before.json"
 OPTIONS, RULES = MediaOptions(), MediaRules()
 LARGE_BYTES = 100_000_000
 
@@ -86,49 +90,14 @@ def make_files(folder: Path) -> list[tuple[str, Modality, Path, Bare]]:
     options = "-f lavfi -i testsrc2=s=3840x2160:r=25:d=2 -preset ultrafast -pix_fmt yuv420p"
     run_ffmpeg(*options.split(), wide)
     return [
-        ("image 112x84 PNG", "image", icon, bare_image),
-        ("image 1600x1200 JPEG", "image", photo, bare_image),
-        ("audio 30 s, 44.1 kHz", "audio", recording, bare_audio),
-        ("audio 30 s, 16 kHz", "audio", model_rate, bare_audio),
-        ("video 5 s, 640x360", "video", clip, bare_video),
-        ("the same, with sound", "video", sounding, bare_video),
-        ("video 2 s, 3840x2160", "video", wide, bare_video),
+        ("image 112x84 PNG", "image", icon, media_bare.pillow_image),
+        ("image 1600x1200 JPEG", "image", photo, media_bare.pillow_image),
+        ("audio 30 s, 44.1 kHz", "audio", recording, media_bare.soundfile_audio),
+        ("audio 30 s, 16 kHz", "audio", model_rate, media_bare.soundfile_audio),
+        ("video 5 s, 640x360", "video", clip, media_bare.pyav_video),
+        ("the same, with sound", "video", sounding, media_bare.pyav_video),
+        ("video 2 s, 3840x2160", "video", wide, media_bare.pyav_video),
     ]
-
-
-def bare_image(path: Path, like: DecodedImage) -> object:
-    """Pillow alone."""
-    height, width, _ = like.pixels.shape
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
-
-
-def bare_audio(path: Path, like: DecodedAudio) -> object:
-    """soundfile alone, and soxr if the file has another rate than the model."""
-    import librosa
-    import soundfile
-
-    waveform, rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")
-    if rate == like.sample_rate:
-        return waveform
-    return librosa.resample(waveform, orig_sr=rate, target_sr=like.sample_rate, res_type="soxr_hq")
-
-
-def bare_video(path: Path, like: DecodedVideo) -> object:
-    """decord alone: evenly spaced frames, and the sound if ours decoded it."""
-    import decord
-
-    n_frames, height, width, _ = like.frames.shape
-    reader = decord.VideoReader(str(path), num_threads=1)
-    picks = np.linspace(0, len(reader) - 1, n_frames).round().astype(int)
-    frames = [
-        Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
-        for frame in reader.get_batch(picks).asnumpy()
-    ]
-    if like.sound is None:
-        return np.stack([np.asarray(frame) for frame in frames])
-    track = decord.AudioReader(str(path), sample_rate=like.sound.sample_rate, mono=True)
-    return np.stack([np.asarray(frame) for frame in frames]), track[:].asnumpy()
 
 
 def cpu_s(child: int | None = None) -> float:
@@ -229,22 +198,34 @@ def _took_ms(isolated: IsolatedDecoder, part: Part) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure everything."""
-    parser = argparse.ArgumentParser(description="Media decoded per second on one core.")
-    parser.add_argument("--round-s", type=float, default=1.0, help="seconds of a round")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
-    options = parser.parse_args(arguments)
+def measure_rates(folder: Path, round_s: float, n_rounds: int) -> dict[str, object]:
+    """Measure everything but costs; returns it as JSON values."""
     header = f"{'samples/s':24}{'bare':>10}{'ours':>10}{'ratio':>8}{'child':>10}{'ratio':>8}"
     print(f"{header}{'added ms':>10}")
-    with tempfile.TemporaryDirectory() as folder:
-        results = measure_media(Path(folder), options.round_s, options.rounds)
-    results.append(measure_speech(options.round_s, options.rounds))
+    results = measure_media(folder, round_s, n_rounds)
+    results.append(measure_speech(round_s, n_rounds))
     machine = {"machine": platform.machine(), "numpy": np.__version__, "child": measure_child()}
+    return {**machine, "results": [asdict(result) for result in results]}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure rates, or costs."""
+    parser = argparse.ArgumentParser(description="What decoding media costs on one core.")
+    parser.add_argument("--round-s", type=float, default=1.0, help="seconds of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the best one counts")
+    parser.add_argument("--costs", action="store_true", help="time and memory of each minute")
+    parser.add_argument("--before", type=Path, default=BEFORE, help="costs of another version")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="raw numbers, as JSON")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.costs:
+            costs = media_cost.measure_costs(Path(folder))
+            print(media_cost.table(costs, media_cost.read_costs(options.before)))
+            content = media_cost.as_json(costs)
+        else:
+            content = measure_rates(Path(folder), options.round_s, options.rounds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(result) for result in results]
-    options.output.write_text(json.dumps({**machine, "results": rows}, indent=2) + "\n")
+    options.output.write_text(json.dumps(content, indent=2) + "\n")
     print(f"raw numbers: {options.output}")
 
 

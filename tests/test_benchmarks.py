@@ -18,6 +18,7 @@ from benchmarks import (
     compare_runs,
     full_size,
     media,
+    media_cost,
     parsing,
     precision,
     speech,
@@ -30,6 +31,7 @@ from benchmarks.tracing_cases import PAPER, Case, Mode, Result, Settings, job_fr
 from benchmarks.tracing_child import Runner, measure
 from benchmarks.tracing_references import spread
 from benchmarks.tracing_report import Report
+from tests.core.media_files import audio_bytes, beep
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +177,22 @@ def test_media_are_measured_beside_the_bare_libraries(
     assert all(row["bare_per_s"] > 0 and row["ours_per_s"] > 0 for row in content["results"])
     assert content["child"]["large_ms"] > 0
     assert "speech (vad)" in capsys.readouterr().out
+
+
+def test_the_cost_of_a_file_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wav, short = tmp_path / "a.wav", tmp_path / "short.wav"
+    for path, duration_s in ((wav, 120), (short, 1)):
+        path.write_bytes(audio_bytes(beep(duration_s, [0], 44_100), 44_100))
+    file = media_cost.CostFile("a", "audio", wav, short, 2.0, ())
+    _, ours = media_cost.measure_file(file, media_cost.OURS, "{}")
+    # Two minutes at the model's rate are 7 MiB.
+    assert ours.peak_mib > 6
+    media_cost.main(["soundfile_audio", "audio", str(wav), str(short), "{}"])
+    bare = media_cost.Cost(**json.loads(capsys.readouterr().out)["cost"])
+    assert min(ours.cpu_s, bare.cpu_s) > 0
+    before = media_cost.read_costs(media.BEFORE)
+    name = "WAV 30 s, 44.1 kHz"
+    assert f"{before[name]['ours'].cpu_s:.3f}" in media_cost.table({name: {"ours": ours}}, before)
 
 
 def test_speech_is_measured_in_batches_and_one_by_one(
