@@ -58,7 +58,10 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def check_words(
-    segments: Sequence[SpeechSegment], phrases: Sequence[Phrase], most_errors: int
+    segments: Sequence[SpeechSegment],
+    phrases: Sequence[Phrase],
+    most_errors: int,
+    near_s: float = NEAR_S,
 ) -> None:
     """All but a few words are heard, in their phrases, one after the other."""
     words = [word for segment in segments for word in segment.words]
@@ -75,7 +78,7 @@ def check_words(
         for a, b in matches
     ]
     # A short word beside a pause of half a second may get the times before the pause.
-    assert sum(error_s > NEAR_S for error_s in errors_s) <= len(phrases) / 10
+    assert sum(error_s > near_s for error_s in errors_s) <= len(phrases) / 10
     assert max(errors_s) < 1.0
     # Words share the time of their phrase: none is squeezed to a moment.
     lengths_s = [heard[b][1].end_s - heard[b][1].start_s for _, b in matches]
@@ -101,6 +104,29 @@ def test_several_windows_of_one_sound(engine: SpeechEngine, windows: list[float]
     shifted = [Phrase(p.start_s + 100, p.end_s + 100, p.text) for p in phrases]
     # Some of the synthetic words are hard to understand: map, trees.
     check_words(segments, shifted, 4)
+
+
+def test_speech_without_pauses(engine: SpeechEngine, windows: list[float]) -> None:
+    """The same phrases, one right after the other: no pause of 0.3 s in more than 28 s."""
+    audio, part, phrases = seven_sentences()
+    pieces: list[Float32] = []
+    moved: list[Phrase] = []
+    at_s = 0.0
+    for phrase in phrases:
+        first, last = (round(at * 16_000) for at in (phrase.start_s, phrase.end_s + 0.12))
+        pieces.append(audio.waveform[first:last])
+        length_s = phrase.end_s - phrase.start_s
+        moved.append(Phrase(at_s, at_s + length_s, phrase.text))
+        at_s += (last - first) / 16_000
+    waveform = np.concatenate(pieces)
+    joined = DecodedAudio(waveform, 16_000, 0.0, len(waveform) / 16_000, "")
+    segments = engine.segments(joined, part)
+    assert joined.duration_s > 28
+    assert len(windows) == 2
+    # Cut, not left out.
+    assert sum(windows) > joined.duration_s - 0.5
+    # No detected pause corrects Whisper's times, which are up to 0.4 s early.
+    check_words(segments, moved, 4, near_s=0.45)
 
 
 def test_real_speech(engine: SpeechEngine, windows: list[float], shared_data: Path) -> None:
