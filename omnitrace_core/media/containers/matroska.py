@@ -14,8 +14,9 @@ from omnitrace_core.media.containers.declared import Declared, is_padding, read_
 MAGIC = b"\x1a\x45\xdf\xa3"
 _DOC_TYPE, _DOC_TYPES = 0x4282, (b"matroska", b"webm")
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
-# What a live recording consists of: the bytes of a file that follows it may look like elements.
-_IN_LIVE = {
+# Elements in clusters, and in live recordings, whose clusters end where another element begins.
+# What is damaged, or is another file, may look like elements of other ids.
+_IN_CLUSTERS = {
     *(0x1A45DFA3, _SEGMENT, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1043A770),
     *(0x1941A469, 0x1254C367, _CLUSTER, 0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0x5854, 0xEC, 0xBF),
 }
@@ -41,10 +42,12 @@ def names_itself(head: bytes) -> bool:
 def declared(file: BinaryIO, size: int) -> Declared:
     """Follow the elements down to the blocks; a live recording ends with the file."""
     at, n_segments, note = 0, 0, ""
-    open_until = 0.0  # of the segment
+    open_until = cluster_end = 0.0  # of the segment and the cluster
     for element, body, end in _elements(file, 0, size):
-        if note and element not in _IN_LIVE:
+        is_known = element in _IN_CLUSTERS or not (note or at < cluster_end)
+        if not is_known or at < cluster_end < end or at < open_until < end:
             break
+        cluster_end = end if element == _CLUSTER else cluster_end
         if element == _SEGMENT:
             n_segments, open_until = n_segments + 1, end
             note = _NO_LENGTH if end > 1 << 62 else note

@@ -88,7 +88,9 @@ def read_sound(file: BinaryIO, kind: Kind, request: Request) -> Sound | None:
         reader = _TrackReader(stream, origin_s, window, request)
         for packet in container.demux(stream):
             reader.take(packet)
-        return reader.finish(declared_s if kind is ISO else 0.0, notes)
+        # A Matroska file of several tracks declares the length of the longest.
+        is_sure = kind is ISO or len(container.streams) == 1
+        return reader.finish(declared_s if is_sure else 0.0, notes)
 
 
 def choose_track(

@@ -93,8 +93,9 @@ def test_headers_that_declare_less_than_the_content_are_refused() -> None:
     assert "it declares 16,000 samples" in refusal("audio", flac_declaring(flac, 16_000))
     assert "it declares 10 frames" in refusal("audio", mp3_declaring(mp3, 10))
     assert "2 streams" in refusal("audio", ogg + ogg)
-    last = ogg.rindex(b"OggS") + 5
-    assert "not marked as the last" in refusal("audio", put(ogg, last, b"\0"))
+    last = ogg.rindex(b"OggS")
+    assert "not marked as the last" in refusal("audio", ogg[:last])
+    assert "does not fit its checksum" in refusal("audio", put(ogg, last + 5, b"\0"))
 
 
 @pytest.mark.parametrize("blocks", [("-frame_size", "1152"), ("-frame_size", "4608"), ()])
@@ -148,6 +149,27 @@ def test_video_formats_without_readable_times_are_refused(
     codec = {"a.mpg": ("-r", "25")}.get(name, ())
     content = converted(clip, "a.mp4", name, *codec)
     assert message in refusal("video", content)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ogg", "libvorbis"), ("a.opus", "libopus"), ("a.mkv", "libopus"), ("b.mkv", "ac3")],
+)
+def test_damage_does_not_end_a_sound_early(name: str, codec: str) -> None:
+    """Readers look for the next page or block, or stop there without a word."""
+    data = converted(audio_bytes(noise(4.0), 44_100), "a.wav", name, "-c:a", codec)
+    whole = decode_audio(data)
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        n = (1, 16, 400, 3000)[seed % 4]
+        at = int(random.integers(len(data) // 10, len(data) - n))
+        try:
+            decoded = decode_audio(put(data, at, random.bytes(n)))
+        except MediaCorrupt:
+            continue
+        # Bytes of a block of Opus or AC-3 in Matroska have no checksum.
+        assert name.endswith(".mkv")
+        assert len(decoded.waveform) == len(whole.waveform) or decoded.notes
 
 
 def test_damaged_headers(tmp_path: Path) -> None:
