@@ -21,7 +21,6 @@ from omnitrace_core.media.containers.sniff import ANIMATIONS, HEAD_BYTES, sniff
 from omnitrace_core.media.fetching.fetch import sha256_of
 from omnitrace_core.media.frames.sampling import (
     count_frames,
-    count_notes,
     frames_between,
     pick_frames,
 )
@@ -46,6 +45,7 @@ _NO_DURATION_S = 0.1
 # 8,000 frames of 1920x1080.
 _MAX_FRAMES, _MAX_PIXELS = 50_000, 1 << 34
 # Small frames take some reads each, and GIF files two for each 256 bytes.
+_SLACK_S = 1e-6
 _BASE_READS, _BYTES_PER_READ = 2_000_000, 16
 
 
@@ -97,10 +97,10 @@ def _sample(
     )
     start_s, end_s = float(timeline.starts_s[first]), float(timeline.ends_s[last])
     n_range, length_s = last - first + 1, end_s - start_s
-    n = count_frames(n_range, n_range / length_s, requested, options, rules, name)
-    for note in count_notes(n, n_range, requested, rules):
-        notes.add(note)
-    picks, times_s = pick_frames(timeline, first, last, n)
+    # Pictures may stand for seconds, so there may be more samples than frames.
+    n_most = max(n_range, options.max_frames)
+    n = count_frames(n_most, n_most / length_s, requested, options, rules, name)
+    picks, times_s = _pick(timeline, first, last, n)
     image.seek(0)
     width, height = image.size
     size = frame_size(width, height, n, requested, options, rules, name)
@@ -117,6 +117,24 @@ def _sample(
         sound=None,
         sha256="",
     )
+
+
+def _pick(
+    timeline: Timeline, first: int, last: int, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The `n` sampled frames, from `first` to `last` inclusive, and their times.
+
+    As those of a video file, if there are as many. Otherwise what is shown at evenly spaced times;
+    a picture that is sampled again has the time of that sample.
+    """
+    if n <= last - first + 1:
+        return pick_frames(timeline, first, last, n)
+    starts = timeline.starts_s
+    times_s = starts[first] + (timeline.ends_s[last] - starts[first]) * np.arange(n) / n
+    picks = np.searchsorted(starts, times_s + _SLACK_S, side="right") - 1
+    picks = picks.clip(first, last)
+    is_new = np.append(True, picks[1:] != picks[:-1])
+    return picks, np.where(is_new, starts[picks], times_s)
 
 
 def _with_alpha(content: bytes) -> bytes:

@@ -17,6 +17,7 @@ from omnitrace_core.media import SampleDecoder, animation, decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions
+from omnitrace_core.units.extents import frame_bins
 from tests.core.media_files import image_bytes
 
 RULES = MediaRules()
@@ -68,7 +69,9 @@ def test_frames_at_a_constant_rate_are_sampled_as_those_of_a_video_file(form: st
     assert indices(every) == [0, 1, 2, 3, 4, 5]
     np.testing.assert_allclose(every.frame_times_s, np.arange(6) / 4)
     cut = decode(animated(form, 250), fps=4, video_start=0.5, video_end=1.0)
-    assert indices(cut) == [2, 4]
+    # Four at least, of three frames: what is shown at 0.5, 0.6875, 0.875 and 1.0625 s.
+    assert indices(cut) == [2, 2, 3, 4]
+    np.testing.assert_allclose(cut.frame_times_s, [0.5, 0.6875, 0.75, 1.0])
     assert (cut.start_s, cut.end_s) == (0.5, 1.25)
 
 
@@ -78,14 +81,25 @@ def test_a_frame_is_shown_as_long_as_the_file_says(form: str) -> None:
     video = decode(animated(form, durations), fps=2)
     starts = np.append(0, np.cumsum(durations))[:-1] / 1000
     assert video.duration_s == pytest.approx(4.0, abs=0.002)
-    # What is shown at evenly spaced times, because the model is told a constant rate.
-    times_s = np.linspace(0, starts[-1], 6)
-    shown = np.searchsorted(starts, times_s + 0.002, side="right") - 1
+    # What is shown each half second, because the model is told a constant rate.
+    shown = np.searchsorted(starts, np.arange(8) / 2 + 0.002, side="right") - 1
     assert indices(video) == shown.tolist()
     assert (np.diff(video.frame_times_s) > 0).all()
     for k, index in enumerate(shown):
         assert starts[index] - 0.002 <= video.frame_times_s[k] <= starts[index] + durations[index]
-    assert video.fps == pytest.approx(6 / 4.0, abs=0.002)
+    assert video.fps == pytest.approx(2.0, abs=0.002)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_that_stands_is_sampled_again(form: str) -> None:
+    """None of three pictures of a second each is lost by the rule of even numbers."""
+    video = decode(animated(form, 1000, n=3))
+    assert indices(video) == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_allclose(video.frame_times_s, np.arange(6) / 2)
+    assert frame_bins(video, 2) == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)]
+    one = decode(animated(form, 1000, n=3), video_start=1.0, video_end=1.5)
+    assert indices(one) == [1] * 4
+    np.testing.assert_allclose(one.frame_times_s, [1.0, 1.25, 1.5, 1.75])
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
