@@ -142,10 +142,12 @@ class Qwen25OmniBackend:
         ready = reader.read_inputs(as_sequence(samples))
         if not ready:
             raise InvalidSample("prepare needs at least one sample; the sequence is empty")
+        encoded: list[EncodedSample] = []
         for item in ready:
             if isinstance(item, SampleError):
                 raise item
-        return self.collate([self.encode(item) for item in ready])
+            encoded.append(self.encode(item))
+        return self.collate(encoded)
 
     def collate(self, encoded: Sequence[EncodedSample]) -> PreparedBatch:
         """Left-pad encoded samples to one batch.

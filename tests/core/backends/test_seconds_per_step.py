@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from omnitrace_core import OmniTracer
+from omnitrace_core.backends.qwen2_5_omni import Qwen25OmniBackend
 from tests.core.media.barcodes.corpus import made
 from tests.core.media.barcodes.derived import PLAIN
 from tests.core.media.barcodes.irregular import IRREGULAR
@@ -33,7 +35,7 @@ def steps(tracer: OmniTracer, path: Path, **options: float) -> tuple[int, float]
     part = {"type": "video", "video": str(path), **options}
     content = [part, {"type": "text", "text": "What?"}]
     sample = {"sample_id": "v", "messages": [{"role": "user", "content": content}], "response": "x"}
-    inputs: Mapping[str, np.ndarray] = tracer.backend.prepare([sample]).inputs
+    inputs: Mapping[str, Any] = tracer.backend.prepare([sample]).inputs
     return int(inputs["video_grid_thw"][0, 0]), float(inputs["video_second_per_grid"][0])
 
 
@@ -92,5 +94,6 @@ def test_sound_longer_than_the_window_of_the_extractor_is_whole(
     # 100 mel frames, and 25 positions, per second.
     levels = np.asarray(prepared.inputs["input_features"])[0].mean(axis=0)
     assert abs(int(levels.argmax()) - beep_s * 100) <= 100
+    assert isinstance(tracer.backend, Qwen25OmniBackend)
     token = tracer.backend.processor.audio_token_id
     assert int((prepared.inputs["input_ids"] == token).sum()) == 350 * 25
