@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,20 +62,42 @@ def decode(path: Path | str, data: bytes | None, reader: str) -> list[str]:
     return said
 
 
-def test_the_traps_notice_what_others_open_and_send(traps: Traps, tmp_path: Path) -> None:
+def followed(traps: Traps, path: Path, *options: str) -> list[str]:
+    """What FFmpeg's program touches when it is allowed to; it may wait for the host then."""
     import imageio_ffmpeg
 
+    allowed = ["-protocol_whitelist", "file,http,tcp,crypto", *options]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", *allowed, "-i", str(path)]
+    with subprocess.Popen([*command, "-f", "null", "-"], stdin=subprocess.DEVNULL) as process:
+        touched: list[str] = []
+        while not touched and process.poll() is None:
+            time.sleep(0.02)
+            touched = traps.touched()
+        process.kill()
+    return touched + traps.touched()
+
+
+def test_the_files_are_hostile_and_the_traps_notice(
+    traps: Traps, clip: Path, tmp_path: Path
+) -> None:
     assert traps.touched() == []
-    listed = tmp_path / "list.txt"
-    listed.write_bytes(texts(traps.files[0], traps.port)["ffconcat"])
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", "-safe", "0", "-f", "concat"]
-    subprocess.run([*command, "-i", listed, "-f", "null", "-"], check=False)
-    assert "a planted file was opened" in traps.touched()
-    socket.create_connection(("127.0.0.1", traps.port)).close()
+    path = tmp_path / "hostile"
+    listed = texts(traps.files[0], traps.port)
+    for name, options, seen in (
+        ("ffconcat", ("-f", "concat", "-safe", "0"), "a planted file was opened"),
+        ("mpd", ("-f", "dash", "-allowed_extensions", "ALL"), "a connection was made"),
+        ("m3u8-key", ("-f", "hls", "-extension_picky", "0"), "a connection was made"),
+    ):
+        path.write_bytes(listed[name])
+        assert seen in followed(traps, path, *options), name
+    for name, data in movies(clip.read_bytes(), traps.files[0], traps.port):
+        if name.startswith("alias"):
+            path.write_bytes(data)
+            drefs = ("-enable_drefs", "1", "-use_absolute_path", "1")
+            assert "a planted file was opened" in followed(traps, path, "-f", "mov", *drefs), name
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("127.0.0.1", traps.port))
-    assert traps.touched() == ["a connection was made", "a datagram came"]
-    assert traps.touched() == []
+    assert "a datagram came" in traps.touched()
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -35,8 +35,9 @@ class Traps:
         except BlockingIOError:
             pass
         try:
-            self._tcp.accept()[0].close()
-            found.append("a connection was made")
+            while True:
+                self._tcp.accept()[0].close()
+                found.append("a connection was made")
         except BlockingIOError:
             pass
         try:

@@ -161,11 +161,8 @@ def _entry(name: str, e: Encode) -> Entry:
 
 
 def _odd(e: Encode) -> str:
-    if e.container == "avi" and e.n_b:
-        return "AVI has no times of presentation; frames are out of order"
-    if e.container == "mixednegative":
-        return "FFmpeg gives frames in fragments and others two clocks"
-    return "recorded live: nothing says where it ends" if "-live" in e.extra else ""
+    mixed = e.container == "mixednegative"
+    return "FFmpeg gives frames in fragments and others two clocks" if mixed else ""
 
 
 def made(e: Encode, folder: Path, name: str) -> Path:
