@@ -179,6 +179,7 @@ def test_fingerprint_ignores_what_cannot_change_records(config_file: str, overri
         "curation.gamma=1",
         "media.video_fps=1",
         "media.web_hosts=[media.example.com]",
+        "media.max_heard_s=300",
         "asr.engine=given",
         "asr.batch_s=1",
         "asr.min_chunk_s=1",

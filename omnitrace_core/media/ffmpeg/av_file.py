@@ -44,12 +44,13 @@ def open_av(file: BinaryIO, av_format: str, name: str) -> Iterator[InputContaine
 
 
 def begin_s(container: InputContainer) -> float:
-    """When the first of all tracks begins, in stored time."""
-    return min(
+    """When the first of all tracks begins, in stored time; 0 if none says."""
+    starts_s = (
         float(stream.start_time * stream.time_base)
         for stream in container.streams
         if stream.start_time is not None and stream.time_base is not None
     )
+    return min(starts_s, default=0.0)
 
 
 @contextmanager

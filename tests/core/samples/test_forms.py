@@ -144,6 +144,8 @@ def test_qwen_parts_with_options_bytes_and_hub_structs() -> None:
             {"type": "image", "image": PNG},
             {"type": "image", "image": {"bytes": PNG, "path": "gone.png"}},
             {"type": "audio", "audio": {"bytes": None, "path": "a.wav"}, "audio_start": 1},
+            {"type": "video", "video": "v.mkv", "audio_track": 0},
+            {"type": "audio", "uri": "a.m4a", "options": {"audio_track": 2}},
             {"type": "image", "image": Path("/p/i.png")},
             {"image": "untyped.png"},
         ]
@@ -154,7 +156,8 @@ def test_qwen_parts_with_options_bytes_and_hub_structs() -> None:
     assert sample.parts[0].options == sample.parts[1].options == expected
     assert [part.data for part in sample.parts[2:4]] == [PNG, PNG]
     assert (sample.parts[4].uri, sample.parts[4].options.audio_start) == ("a.wav", 1.0)
-    assert [part.uri for part in sample.parts[5:]] == ["/p/i.png", "untyped.png"]
+    assert [part.options.audio_track for part in sample.parts[4:7]] == [None, 0, 2]
+    assert [part.uri for part in sample.parts[7:]] == ["/p/i.png", "untyped.png"]
 
 
 def test_own_form_with_everything() -> None:

@@ -119,6 +119,8 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     (row_with({**VIDEO, "options": {"video_start": -1.0}}), "a number of 0 or more"),
     (row_with({**VIDEO, "options": {"video_start": 3.0, "video_end": 3.0}}), "video_start=3.0"),
     (row_with({**VIDEO, "options": {"audio_start": 3.0, "audio_end": 2.0}}), "audio_end=2.0"),
+    (row_with({**VIDEO, "options": {"audio_track": -1}}), "audio_track is -1; give a number of 0"),
+    (row_with({**VIDEO, "options": {"audio_track": 0.5}}), "audio_track is 0.5"),
     (row_with({**VIDEO, "options": {"min_frames": 9, "max_frames": 4}}), "min_frames=9"),
     (row_with(response=""), "response is ''"),
     (row_with(response=" \n"), "response is"),

@@ -10,7 +10,7 @@ from omnitrace_core.errors import InputSchemaError
 from pipeline.commands.ingest import ingest
 from pipeline.planning.input_shards import list_input, scan_input
 from pipeline.run_folder.verdict import exit_code_of
-from stages.arrow.input_columns import schema_problems
+from stages.arrow.input_columns import cast_to_sample_structs, schema_problems
 from stages.arrow.sample_schema import SAMPLE
 from tests.stages.chunks import text_row
 
@@ -69,3 +69,15 @@ def test_two_fields_of_one_name_are_refused() -> None:
     message = pa.struct([("role", pa.string()), ("content", pa.list_(part))])
     schema = pa.schema([("sample_id", pa.string()), ("messages", pa.list_(message))])
     assert schema_problems(schema) == ["messages.content.text is there twice"]
+
+
+def test_shards_of_older_versions_lack_the_later_options() -> None:
+    options = {"audio_start": 1.0, "audio_end": None}
+    part = {"type": "audio", "uri": "a.wav", "options": options}
+    row = {"sample_id": "a", "messages": [{"role": "user", "content": [part]}]}
+    table = pa.Table.from_pylist([row])
+    assert schema_problems(table.schema) == []
+    samples, misfits = cast_to_sample_structs(table)
+    assert not misfits
+    (found,) = samples[0]["messages"][0]["content"].as_py()
+    assert (found["options"]["audio_start"], found["options"]["audio_track"]) == (1.0, None)

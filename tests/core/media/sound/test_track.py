@@ -297,3 +297,23 @@ def test_sound_stays_with_the_frames(
     assert video.sound is not None
     beep_s = video.sound.start_s + onset_s(video.sound.waveform, 16_000)
     assert beep_s - video.frame_times_s[0] == pytest.approx(2.5 + sound_s - video_s, abs=0.003)
+
+
+def test_he_aac_has_twice_the_rate_of_its_core(tmp_path: Path) -> None:
+    """AAC that says it is HE-AAC; what would be its upper half is empty."""
+    wav = write_wav(tmp_path / "a.wav", beep(2, [0.5, 1.5], 22_050), 22_050)
+    run_ffmpeg("-i", wav, "-c:a", "aac", tmp_path / "lc.m4a")
+    core, extended = bytes.fromhex("138856e500"), bytes.fromhex("2b8a080000")
+    data = (tmp_path / "lc.m4a").read_bytes()
+    assert data.count(core) == 1
+    (tmp_path / "he.m4a").write_bytes(data.replace(core, extended))
+    # Wrapped in other containers, the core's rate is told, and frames come at twice that.
+    for name in ("he.m4a", "he.mkv", "he.flv", "he.ts"):
+        if name != "he.m4a":
+            run_ffmpeg("-i", tmp_path / "he.m4a", "-c", "copy", tmp_path / name)
+        decoded = decode(tmp_path / name)
+        assert decoded.duration_s == pytest.approx(2.0, abs=0.1)
+        first_s = onset_s(decoded.waveform, 16_000)
+        assert first_s == pytest.approx(0.5, abs=0.07)
+        assert onset_s(decoded.waveform[16_000:], 16_000) == pytest.approx(first_s, abs=0.001)
+        assert not [note for note in decoded.notes if "gap" in note or "overlap" in note]
