@@ -35,6 +35,7 @@ from omnitrace_core.media.pictures.picture import (
 from omnitrace_core.media.pictures.picture_work import CountedFile
 from omnitrace_core.media.progress.heartbeat import report_progress
 from omnitrace_core.media.sizes import check_decoded, frame_size
+from omnitrace_core.media.sound.track import check_track_number
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
@@ -70,6 +71,7 @@ def decode_animation(
         MediaError: the aspect ratio is not accepted.
     """
     name, notes = media_name(part), FrameNotes()
+    check_track_number(part.options.audio_track, 0, name)
     content = path.read_bytes()
     file = CountedFile(_with_alpha(content), name)
     file.end_header()

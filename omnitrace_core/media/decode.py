@@ -10,6 +10,7 @@ from omnitrace_core.media.fetching.fetch import read_media, sha256_of
 from omnitrace_core.media.frame_list import decode_frame_list
 from omnitrace_core.media.pictures.picture import read_picture
 from omnitrace_core.media.sizes import check_decoded, image_size
+from omnitrace_core.media.sound.track import check_track_number
 from omnitrace_core.media.video import decode_video
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
@@ -37,6 +38,7 @@ def decode_part(
                 f"{media_name(part)}: a list of frames is a video of its own; give neither another "
                 "type nor uri or data beside it"
             )
+        check_track_number(part.options.audio_track, 0, media_name(part))
         return decode_frame_list(part, options, rules)
     if part.type == "image":
         return decode_image(part, options, rules)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from omnitrace_core.decoded_media import DecodedImage, DecodedVideo
-from omnitrace_core.errors import MediaCorrupt, MediaEmpty, MediaError, MediaTooLarge
+from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaError, MediaTooLarge
 from omnitrace_core.media import SampleDecoder, animation, decode_part
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
@@ -230,6 +230,11 @@ def test_many_small_frames_end_by_their_count() -> None:
         decode(head + frame * 100_000 + b";")
     with pytest.raises(MediaTooLarge, match="more entries"):
         decode(head + frame + b"\x21\xfe\1A\0" * 2_000_000 + frame + b";")
+
+
+def test_it_has_no_sound_track_to_choose() -> None:
+    with pytest.raises(InvalidSample, match="audio_track"):
+        decode(animated("GIF", 250), audio_track=1)
 
 
 def test_from_a_file_in_a_child_process(tmp_path: Path) -> None:

@@ -193,6 +193,11 @@ def test_a_list_is_neither_another_type_nor_beside_a_file() -> None:
             decode_part(part, DEFAULTS, RULES)
 
 
+def test_a_list_has_no_sound_track_to_choose() -> None:
+    with pytest.raises(InvalidSample, match="audio_track"):
+        decode(listed(2), fps=2, audio_track=1)
+
+
 def test_in_a_child_process_and_from_files(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for i, path in enumerate(paths):
