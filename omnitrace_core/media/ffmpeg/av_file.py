@@ -7,7 +7,7 @@ refused, and so are references of a movie to other files. It stops at the first 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from omnitrace_core.errors import MediaCorrupt, MediaMemory
@@ -15,6 +15,8 @@ from omnitrace_core.media.progress.media_times import importing
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
 
 # No protocol may be opened; damage is an error; no files that a movie names; edit lists are left to
 # us, because FFmpeg rounds the times of clips that begin between keyframes.
@@ -39,8 +41,22 @@ def open_av(file: BinaryIO, av_format: str, name: str) -> Iterator[InputContaine
     # FFmpeg would write its own account of broken files to stderr; our errors carry the cause.
     av.logging.set_level(None)
     file.seek(0)
-    with av_errors(name), av.open(file, "r", format=av_format, options=_OPTIONS) as container:
+    with (
+        av_errors(name),
+        av.open(
+            file, "r", format=av_format, options=_OPTIONS, metadata_errors="replace"
+        ) as container,
+    ):
         yield container
+
+
+def packets_of(container: InputContainer, stream: Stream) -> Iterator[Packet]:
+    """The packets of a track, and one without content behind the last.
+
+    If another track appears on the way, as in MPEG-TS, PyAV ends with an IndexError behind that.
+    """
+    with suppress(IndexError):
+        yield from container.demux(stream)
 
 
 def begin_s(container: InputContainer) -> float:

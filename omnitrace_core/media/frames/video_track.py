@@ -19,7 +19,7 @@ from omnitrace_core.errors import MediaCorrupt, MediaEmpty
 from omnitrace_core.media.containers.declared import Window
 from omnitrace_core.media.containers.iso import delay, shown
 from omnitrace_core.media.containers.sniff import AVI, ISO, MATROSKA, MPEG_TS, Kind
-from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av
+from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av, packets_of
 from omnitrace_core.media.frames.timeline import Timeline, make_timeline
 from omnitrace_core.media.progress.heartbeat import report_progress
 
@@ -199,7 +199,7 @@ def _packets(
         MediaCorrupt: some are cut or missing.
     """
     found: list[_Packet] = []
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         if packet.size == 0:
             continue
         if packet.is_corrupt:
@@ -249,7 +249,7 @@ def _decode(
     Raises: MediaCorrupt: one is damaged.
     """
     begun = kind is not MPEG_TS
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         begun = begun or packet.is_keyframe
         if not begun:
             continue
@@ -307,7 +307,7 @@ class _Frames:
         self._container.seek(start.place, stream=self._stream)
         self._stream.codec_context.flush_buffers()
         first: int | None = None
-        for packet in self._container.demux(self._stream):
+        for packet in packets_of(self._container, self._stream):
             if first is None:
                 if not packet.is_keyframe or packet.pts is None or packet.pts > start.pts:
                     raise Doubt

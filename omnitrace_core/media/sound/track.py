@@ -14,7 +14,7 @@ from omnitrace_core.errors import InvalidSample, MediaCorrupt, SampleError
 from omnitrace_core.media.containers.declared import Window
 from omnitrace_core.media.containers.iso import shown
 from omnitrace_core.media.containers.sniff import ISO, MATROSKA, MPEG_TS, Kind
-from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av
+from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av, packets_of
 from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.media.sound.mixing import to_float
 from omnitrace_core.media.sound.timeline import PADDING, Timeline
@@ -86,7 +86,7 @@ def read_sound(file: BinaryIO, kind: Kind, request: Request) -> Sound | None:
         origin_s = begin_s(container) if kind is MPEG_TS else 0.0
         window = _window(file, kind, stream, request.name)
         reader = _TrackReader(stream, origin_s, window, request)
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             reader.take(packet)
         # A Matroska file of several tracks declares the length of the longest.
         is_sure = kind is ISO or len(container.streams) == 1

@@ -317,3 +317,15 @@ def test_he_aac_has_twice_the_rate_of_its_core(tmp_path: Path) -> None:
         assert first_s == pytest.approx(0.5, abs=0.07)
         assert onset_s(decoded.waveform[16_000:], 16_000) == pytest.approx(first_s, abs=0.001)
         assert not [note for note in decoded.notes if "gap" in note or "overlap" in note]
+
+
+def test_tags_that_are_not_utf8_are_no_matter(tmp_path: Path) -> None:
+    wav = write_wav(tmp_path / "a.wav", beep(1, [0.5], RATE))
+    for name in ("a.m4a", "a.mkv", "a.flv", "a.ts"):
+        tags = ("-metadata", "title=Lied-QQQQ", "-metadata", "service_name=Lied-QQQQ")
+        run_ffmpeg("-i", wav, "-c:a", "aac", *tags, tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        assert b"Lied-QQQQ" in data
+        # Characters of ISO 8859-1. In MPEG-TS a table no longer fits its checksum.
+        (tmp_path / name).write_bytes(data.replace(b"Lied-QQQQ", b"Lied-\xe4\xfc\xf6\xdf"))
+        assert onset_s(decode(tmp_path / name).waveform, 16_000) == pytest.approx(0.5, abs=0.025)
