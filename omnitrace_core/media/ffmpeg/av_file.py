@@ -6,6 +6,7 @@ refused, and so are references of a movie to other files. It stops at the first 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
@@ -84,7 +85,16 @@ def av_errors(name: str) -> Iterator[None]:
         raise MediaMemory(f"{name}: does not fit in memory; lower media.max_*") from error
     except av.error.FFmpegError as error:
         cause = str(error.strerror or type(error).__name__)[:_MAX_CAUSE_CHARS]
-        raise MediaCorrupt(
-            f"{name}: damaged, or not what it seems: it cannot be decoded ({cause}); copy it again "
-            "from its source, or encode it again"
-        ) from error
+        raise _cannot_be_decoded(name, cause) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # The file would have been read before its beginning, as a damaged index says.
+        raise _cannot_be_decoded(name, "a place outside of it is named") from error
+
+
+def _cannot_be_decoded(name: str, cause: str) -> MediaCorrupt:
+    return MediaCorrupt(
+        f"{name}: damaged, or not what it seems: it cannot be decoded ({cause}); copy it again "
+        "from its source, or encode it again"
+    )

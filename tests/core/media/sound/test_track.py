@@ -11,6 +11,7 @@ import pytest
 from omnitrace_core.decoded_media import DecodedAudio, DecodedVideo
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, MediaEmpty, MediaTooLarge
 from omnitrace_core.media import decode_part
+from omnitrace_core.media.ffmpeg.av_file import av_errors
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part, PartOptions
@@ -329,3 +330,11 @@ def test_tags_that_are_not_utf8_are_no_matter(tmp_path: Path) -> None:
         # Characters of ISO 8859-1. In MPEG-TS a table no longer fits its checksum.
         (tmp_path / name).write_bytes(data.replace(b"Lied-QQQQ", b"Lied-\xe4\xfc\xf6\xdf"))
         assert onset_s(decode(tmp_path / name).waveform, 16_000) == pytest.approx(0.5, abs=0.025)
+
+
+def test_a_place_before_the_beginning_of_a_file_is_damage(tmp_path: Path) -> None:
+    """Some damaged indexes of fragments make FFmpeg seek there."""
+    wav = write_wav(tmp_path / "a.wav", beep(1, [0.5], RATE))
+    named = "a place outside of it is named"
+    with pytest.raises(MediaCorrupt, match=named), av_errors("a.mp4"), wav.open("rb") as file:
+        file.seek(-1)
