@@ -80,11 +80,13 @@ def read_sound(file: BinaryIO, kind: Kind, request: Request) -> Sound | None:
         stream, notes = choose_track(container, request.track, request.name)
         if stream is None:
             return None
+        window = _window(file, kind, stream, request.name)
         declared_s = _declared_end_s(container, stream, kind)
+        if window.end_s is not None:
+            declared_s = min(declared_s, window.end_s)
         if declared_s > request.limit_s + _LAST_BLOCK_S:
             raise request.too_long(declared_s)
         origin_s = begin_s(container) if kind is MPEG_TS else 0.0
-        window = _window(file, kind, stream, request.name)
         reader = _TrackReader(stream, origin_s, window, request)
         for packet in packets_of(container, stream):
             reader.take(packet)
@@ -235,8 +237,7 @@ class _TrackReader:
         timeline.close()
         if timeline.is_too_long:
             raise request.too_long(max(timeline.end_s, self._packets_end_s))
-        due_s = min(declared_s, self._window.end_s or declared_s)
-        if timeline.end_s < due_s - 2 * PADDING / timeline.rate:
+        if timeline.end_s < declared_s - 2 * PADDING / timeline.rate:
             raise self._damaged("there should be more")
         if not timeline.end_s:
             return None

@@ -338,3 +338,17 @@ def test_a_place_before_the_beginning_of_a_file_is_damage(tmp_path: Path) -> Non
     named = "a place outside of it is named"
     with pytest.raises(MediaCorrupt, match=named), av_errors("a.mp4"), wav.open("rb") as file:
         file.seek(-1)
+
+
+def test_what_an_edit_list_leaves_out_is_not_heard(tmp_path: Path) -> None:
+    wav = write_wav(tmp_path / "a.wav", beep(4, [0.5, 1.5, 3.0], RATE))
+    run_ffmpeg("-i", wav, "-c:a", "aac", tmp_path / "a.m4a")
+    data = bytearray((tmp_path / "a.m4a").read_bytes())
+    at = data.index(b"elst") + 12  # duration of the first edit
+    assert data[at : at + 4] == (4 * RATE).to_bytes(4, "big")
+    data[at : at + 4] = (RATE * 5 // 4).to_bytes(4, "big")
+    (tmp_path / "a.m4a").write_bytes(data)
+    # Nor does it count against the limit.
+    decoded = decode(tmp_path / "a.m4a", MediaOptions(max_audio_s=2.0))
+    assert (decoded.duration_s, len(decoded.waveform)) == (1.25, 20_000)
+    assert onset_s(decoded.waveform, 16_000) == pytest.approx(0.5, abs=0.001)
