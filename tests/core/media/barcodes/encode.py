@@ -147,12 +147,12 @@ CODECS: dict[str, Callable[[Encode], list[str]]] = {
 def n_waits(e: Encode) -> int:
     """How many frames are decoded before the first one is shown.
 
-    One where some frames wait for a later one; two in H.264 and H.265 as encoded here, where with
-    two or more B-frames in a row other B-frames refer to the middle one.
+    One where some frames wait for a later one; two where other B-frames may refer to the middle one
+    of several, which x265 allows for with a single one, too.
     """
-    if e.codec in ("h264", "hevc"):
-        return min(e.n_b, 2)
-    return min(e.n_b, 1) if e.codec in ("mpeg4", "mpeg2") else 0
+    if e.codec == "hevc":
+        return 2 * (e.n_b > 0)
+    return min(e.n_b, {"h264": 2, "mpeg4": 1, "mpeg2": 1}.get(e.codec, 0))
 
 
 def encode(e: Encode, path: Path) -> None:
