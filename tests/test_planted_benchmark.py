@@ -20,6 +20,8 @@ from training.tiny.planted_thinker import SIZES, make_planted_thinker, make_plan
 from training.world.decoded import as_ready
 from training.world.tasks import TASK_NAMES, make_sample
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> str:

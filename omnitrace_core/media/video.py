@@ -27,7 +27,7 @@ from omnitrace_core.media.frames.pixels import pyav_frames
 from omnitrace_core.media.frames.sampling import (
     count_frames,
     count_notes,
-    frames_between,
+    find_stretch,
     pick_frames,
 )
 from omnitrace_core.media.frames.video_track import Doubt, VideoTrack, read_video_track
@@ -78,7 +78,9 @@ def _sample_surely(
             return _sample(path, track, part, options, rules)
         with suppress(Doubt):
             return _sample(path, track.in_turn(), part, options, rules)
-    return _sample(path, track.by_decoding(), part, options, rules)
+    found = track.by_decoding()
+    video = _sample(path, found, part, options, rules)
+    return replace(video, notes=(*video.notes, *found.lost_notes(len(track.all_pts))))
 
 
 def _sample(
@@ -91,14 +93,12 @@ def _sample(
     if timeline.end_s > options.max_video_s:
         raise too_long(timeline.end_s, options=options, what=f"{name}:")
     _check_pixels(*track.size, options, name)
-    first, last = frames_between(
-        timeline.starts_s, requested.video_start, requested.video_end, name
-    )
+    first, last, begin_s = find_stretch(timeline, requested.video_start, requested.video_end, name)
     n_range = last - first + 1
-    length_s = float(timeline.ends_s[last] - timeline.starts_s[first])
+    length_s = float(timeline.ends_s[last]) - begin_s
     n = count_frames(n_range, n_range / length_s, requested, options, rules, name)
-    picks, times_s = pick_frames(timeline, first, last, n)
-    notes = list(count_notes(n, n_range, requested, rules))
+    picks, times_s = pick_frames(timeline, first, last, n, begin_s)
+    notes = [*count_notes(n, n_range, requested, rules), *timeline.gap_notes()]
     wide, high = track.pixel_aspect
     if wide != high:
         notes.append(f"pixels are {wide}:{high}, not square; frames and boxes are as stored")
@@ -113,7 +113,7 @@ def _sample(
         fps=n / length_s,
         width=scaler.width,
         height=scaler.height,
-        start_s=float(timeline.starts_s[first]),
+        start_s=begin_s,
         end_s=float(timeline.ends_s[last]),
         duration_s=timeline.end_s,
         sound=None,

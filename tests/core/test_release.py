@@ -124,6 +124,7 @@ def test_an_unknown_method_is_refused_with_the_valid_ones(tiny_model: str) -> No
         OmniTracer(tiny_model, method="attention").load()
 
 
+@pytest.mark.slow
 def test_a_modality_is_its_method(tracer: OmniTracer, clip: str) -> None:
     content = [{"type": "text", "text": "The lamp is red."}]
     for result, kinds in (

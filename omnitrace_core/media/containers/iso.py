@@ -53,11 +53,12 @@ def shown(file: BinaryIO, track_id: int) -> tuple[Window, str]:
     scales = [_timescale(file, place) for place in _find(file, b"moov/mvhd", _all(file))]
     place = next((place for number, place in _tracks(file) if number == track_id), None)
     edits = list(_edits(file, place)) if place else []
-    empty = 0
-    while edits and edits[0][1] == -1:
-        empty += edits.pop(0)[0]
     if not edits or not scales or not scales[0]:
         return Window(), ""
+    # FFmpeg follows one empty edit at the beginning, and no other.
+    empty = edits.pop(0)[0] if edits[0][1] == -1 else 0
+    if not edits or any(begin < 0 for _, begin, _ in edits):
+        return Window(), "its edit list shows nothing, or has several gaps; encode it again"
     track_scales = [_timescale(file, found) for found in _find(file, b"mdia/mdhd", place or (0, 0))]
     follows = all(
         abs(later[1] - first[1] - first[0] * track_scales[0] / scales[0]) <= 1

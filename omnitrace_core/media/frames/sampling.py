@@ -51,6 +51,31 @@ def frames_between(
     return first, last
 
 
+def find_stretch(
+    timeline: Timeline, start: float | None, end: float | None, name: str
+) -> tuple[int, int, float]:
+    """The first and last frame of [start, end], and when the first is shown in it, in seconds.
+
+    At a constant rate those that begin in it, as in qwen-omni-utils. Otherwise, and where none
+    begins in it, also the frame that is shown at its start: a picture may stand still for long.
+
+    Raises: as `frames_between`, if no frame is shown in the interval.
+    """
+    starts = timeline.starts_s
+    shown = -1
+    if start is not None and 0 <= start < timeline.end_s:
+        shown = int(np.searchsorted(starts, start + _SLACK_S, side="right")) - 1
+    try:
+        first, last = frames_between(starts, start, end, name)
+    except MediaEmpty:
+        if shown < 0:
+            raise
+        first = last = shown
+    if shown >= 0 and not timeline.is_steady:
+        first = min(first, shown)
+    return first, last, max(float(starts[first]), start or float(starts[first]))
+
+
 def count_frames(
     n_frames: int,
     video_fps: float,
@@ -105,24 +130,25 @@ def spread_frames(first: int, last: int, n: int) -> NDArray[np.int64]:
 
 
 def pick_frames(
-    timeline: Timeline, first: int, last: int, n: int
+    timeline: Timeline, first: int, last: int, n: int, begin_s: float | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The `n` sampled frames, from `first` to `last` inclusive, and their times.
 
     Both [n], int64 and float64. At a constant rate they are evenly spaced frames, as in
     qwen-omni-utils. Otherwise they are those that are shown at evenly spaced times, because the
     model is told a constant rate: a picture that stands still is sampled again, and has the time of
-    that sample. All others have the time at which they begin.
+    that sample. All others have the time at which they begin, or `begin_s` if that is later.
     """
     starts = timeline.starts_s
+    begin_s = float(starts[first]) if begin_s is None else begin_s
     if timeline.is_steady or first == last:
         picks = spread_frames(first, last, n)
-        return picks, starts[picks]
-    times_s = np.linspace(starts[first], starts[last], n)
+        return picks, np.maximum(starts[picks], begin_s)
+    times_s = np.linspace(begin_s, max(starts[last], begin_s), n)
     picks = np.searchsorted(starts, times_s + _SLACK_S, side="right") - 1
     picks = picks.clip(first, last)
     is_new = np.append(True, picks[1:] != picks[:-1])
-    return picks, np.where(is_new, starts[picks], times_s)
+    return picks, np.where(is_new, np.maximum(starts[picks], begin_s), times_s)
 
 
 def _check_positive(value: float, option: str, name: str) -> None:

@@ -16,6 +16,9 @@ from omnitrace_core.media.containers.declared import Window
 _TICKS = 1.2
 # Edit lists are rounded to the movie's own unit, which may be 1/600 s.
 _EDIT_SLACK_S = 2e-3
+# Of a constant rate with gaps: the fewest steps, the share of them that may be gaps, and by how
+# much of a step times may be off.
+_LEAST_STEPS, _MOST_GAPS, _OFF_STEP = 20, 0.05, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,26 @@ class Timeline:
     def end_s(self) -> float:
         """When the last frame ends."""
         return float(self.ends_s[-1])
+
+    def gap_notes(self) -> list[str]:
+        """A note if the rate is constant but for a few gaps: packets were lost on the way here.
+
+        Codecs do not notice all of it: they go on from the frame before.
+        """
+        steps = np.diff(self.starts_s)
+        if len(steps) < _LEAST_STEPS:
+            return []
+        usual = float(np.median(steps))
+        n_lost = np.round(steps / usual) - 1
+        is_gap = n_lost >= 1
+        is_regular = (np.abs(steps - (n_lost + 1) * usual) <= _OFF_STEP * usual).all()
+        if not is_regular or not 0 < is_gap.sum() <= _MOST_GAPS * len(steps):
+            return []
+        n, at_s = int(n_lost[is_gap].sum()), float(self.starts_s[:-1][is_gap][0] + usual)
+        return [
+            f"the file seems to lack {n} of its frames, the first at {at_s:.2f} s; pictures after "
+            "a gap may be damaged up to the next keyframe"
+        ]
 
 
 def make_timeline(

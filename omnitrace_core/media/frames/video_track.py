@@ -24,7 +24,7 @@ from omnitrace_core.media.frames.timeline import Timeline, make_timeline
 from omnitrace_core.media.progress.heartbeat import report_progress
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -118,6 +118,16 @@ class VideoTrack:
             raise MediaCorrupt(f"{self.name}: {_NO_TIMES}")
         return replace(self, all_pts=pts, last_duration=last_duration, keyframes=[])
 
+    def lost_notes(self, n_packets: int) -> list[str]:
+        """A note if fewer frames were decoded than the file has packets of them."""
+        n_lost = n_packets - len(self.all_pts)
+        if n_lost <= 0:
+            return []
+        return [
+            f"{n_lost:,} of {n_packets:,} frames cannot be shown, because they need others that "
+            f"are not in the file; the first that can is at {self.timeline.starts_s[0]:.2f} s"
+        ]
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         with open_av(self.file, self.kind.av_format, self.name) as container:
@@ -144,6 +154,9 @@ def read_video_track(file: BinaryIO, kind: Kind, name: str) -> VideoTrack:
         # MPEG-TS counts from any time on; in other files 0 is the beginning.
         origin_s = begin_s(container) if kind is MPEG_TS else 0.0
         rate, track_id = stream.average_rate, stream.id
+    if kind is MPEG_TS:
+        packets, more = _from_keyframe(packets)
+        notes += more
     window, fault = shown(file, track_id) if kind is ISO else (Window(), "")
     late, mixed = delay(file, track_id) if kind is ISO else (0, "")
     if fault or mixed:
@@ -192,7 +205,7 @@ def _choose(container: InputContainer, name: str) -> tuple[VideoStream, tuple[st
 def _packets(
     container: InputContainer, stream: VideoStream, kind: Kind, name: str
 ) -> list[_Packet]:
-    """All packets of frames; of MPEG-TS from the first keyframe on, as earlier ones need others.
+    """All packets of frames.
 
     Raises:
         MediaEmpty: there is none.
@@ -219,9 +232,18 @@ def _packets(
         )
     if not found:
         raise MediaEmpty(f"{name}: no video frames")
-    # A recording of a broadcast begins anywhere.
-    keyframes = (at for at, packet in enumerate(found) if packet.is_keyframe)
-    return found[next(keyframes, 0) if kind is MPEG_TS else 0 :]
+    return found
+
+
+def _from_keyframe(packets: list[_Packet]) -> tuple[list[_Packet], tuple[str, ...]]:
+    """Those from the first keyframe on, as a recording of a broadcast begins anywhere."""
+    first = next((at for at, packet in enumerate(packets) if packet.is_keyframe), 0)
+    if not first:
+        return packets, ()
+    return packets[first:], (
+        f"it begins in the middle of a stream: {first:,} frames before the first keyframe are left "
+        "out",
+    )
 
 
 def _times(packets: list[_Packet], kind: Kind, name: str) -> list[int]:
@@ -248,16 +270,36 @@ def _decode(
 
     Raises: MediaCorrupt: one is damaged.
     """
-    begun = kind is not MPEG_TS
+    first: int | None = None  # of a recording of a broadcast
     for packet in packets_of(container, stream):
-        begun = begun or packet.is_keyframe
-        if not begun:
-            continue
-        for frame in stream.codec_context.decode(packet if packet.size else None):
+        if kind is MPEG_TS and first is None:
+            if not packet.is_keyframe or packet.pts is None:
+                continue
+            first = packet.pts
+        # Frames that are shown before the first keyframe need others from before it.
+        is_leading = first is not None and packet.pts is not None and packet.pts < first
+        for frame in _frames_of(stream, packet, is_leading=is_leading):
             report_progress()
-            if frame.is_corrupt:
+            is_needless = first is not None and frame.pts is not None and frame.pts < first
+            if frame.is_corrupt and not is_needless:
                 raise MediaCorrupt(f"{name}: damaged: a frame cannot be decoded; copy it again")
-            yield frame
+            if not is_needless:
+                yield frame
+
+
+def _frames_of(stream: VideoStream, packet: Packet, *, is_leading: bool) -> list[VideoFrame]:
+    """What a packet completes; nothing if it is a leading one that cannot be decoded.
+
+    Raises: av.error.FFmpegError: it cannot be decoded.
+    """
+    from av.error import FFmpegError
+
+    try:
+        return stream.codec_context.decode(packet if packet.size else None)
+    except FFmpegError:
+        if is_leading:
+            return []
+        raise
 
 
 class _Frames:
@@ -289,10 +331,7 @@ class _Frames:
         index = bisect_left(self._times, pts)
         while self._next <= index:
             frame = next(self._decoded, None)
-            # In AVI, the order tells the time.
-            if frame is None or (
-                self._track.kind is not AVI and frame.pts != self._times[self._next]
-            ):
+            if frame is None or not self._is_next(frame):
                 raise Doubt
             self._last, self._next = frame, self._next + 1
 
@@ -313,14 +352,12 @@ class _Frames:
                     raise Doubt
                 first = packet.pts
                 self._next = bisect_left(self._times, first)
+            # Frames shown before the keyframe, and stored behind it, may need earlier ones.
+            is_leading = packet.pts is not None and packet.pts < first
             try:
-                frames = self._stream.codec_context.decode(packet if packet.size else None)
+                frames = _frames_of(self._stream, packet, is_leading=is_leading)
             except FFmpegError as error:
-                # Frames that are shown before the keyframe, and stored behind it, may need earlier
-                # ones.
-                if packet.pts is None or packet.pts >= first:
-                    raise Doubt from error
-                continue
+                raise Doubt from error
             for frame in frames:
                 report_progress()
                 if frame.pts is None or (frame.is_corrupt and frame.pts >= first):

@@ -77,6 +77,7 @@ def test_a_static_cache_gives_the_same(
     assert kinds == [StaticCache]
 
 
+@pytest.mark.slow
 def test_the_prompt_is_run_again_if_the_cache_cannot_be_shortened(
     tracer: BatchTracer, samples: list[ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:

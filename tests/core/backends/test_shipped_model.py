@@ -24,6 +24,8 @@ from omnitrace_core.text.spans import Segmenter
 from omnitrace_core.tracing.batch_tracer import BatchTracer
 from pipeline.planning.model_files import check_model_files, model_identity
 
+pytestmark = pytest.mark.slow
+
 NAME = "omnitrace-tiny"
 MOST_BYTES = 12_000_000
 

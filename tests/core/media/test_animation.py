@@ -220,6 +220,7 @@ def test_limits_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
                     decode(animated(form, 250))
 
 
+@pytest.mark.slow
 def test_many_small_frames_end_by_their_count() -> None:
     """A hundred thousand frames, and two million comments between two."""
     frame = (

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_torchvision_can_be_imported_beside_a_cpu_only_torch() -> None:
     code = (
         "import sys\n"

@@ -42,6 +42,7 @@ def test_device_that_cannot_work_is_found_before_any_sample(
         tracer.warm_up()
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(
     tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_out_of_memory_halves_the_batch(
     assert sizes.count(1) == 3
 
 
+@pytest.mark.slow
 def test_out_of_memory_in_the_replay_halves_the_batch_too(
     tracer: BatchTracer, samples: dict[str, ReadySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:

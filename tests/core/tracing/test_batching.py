@@ -56,6 +56,7 @@ def test_a_long_known_response_counts() -> None:
     assert [[one.index for one in batch] for batch in grouped] == [[0], [1], [2]]
 
 
+@pytest.mark.slow
 def test_mixed_samples_keep_their_order_and_values(tiny_model: str) -> None:
     """Generated and known responses, videos with and without sound, returned in input order."""
     samples = [
@@ -80,6 +81,7 @@ def test_mixed_samples_keep_their_order_and_values(tiny_model: str) -> None:
         np.testing.assert_allclose(fold.mass, wanted.mass, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sampling_is_seeded(tiny_model: str) -> None:
     samples = [ready(["Where is the lamp?"]), ready(["Tell me about the hall. And the lamp."])]
     model = ModelOptions(path=tiny_model, device="cpu")

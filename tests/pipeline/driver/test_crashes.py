@@ -128,6 +128,7 @@ def test_input_that_changes_and_changes_back_is_done_again(
     assert die_at > 10
 
 
+@pytest.mark.slow
 def test_file_that_vanished_leaves_no_mixture_behind(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_damaged_row_group_costs_its_rows(
     assert "input_damaged" in plain(verdict_blocks(planned.folder, verdict))
 
 
+@pytest.mark.slow
 def test_resumed_run_publishes_the_same(tmp_path: Path) -> None:
     shard = _write_input(tmp_path)
     damage(shard, "sample_id", 1)
@@ -251,6 +252,7 @@ def test_long_lists_of_damage_are_cut(tmp_path: Path) -> None:
     assert lines[-1].strip() == "and 3 more row groups"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("checksums", [False, True])
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ class _SuspendedDriver:
         yield from Worker(self.planned.folder, claim=current_claim(self.planned.folder))(chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started", [False, True])
 def test_driver_that_wakes_at_any_step_does_no_harm(
     folder: Path, monkeypatch: pytest.MonkeyPatch, started: bool
@@ -163,6 +164,7 @@ def test_driver_that_wakes_at_any_step_does_no_harm(
     assert 12 < suspend_after < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["disk", "memory"])
 def test_driver_that_wakes_beside_a_run_of_other_input_adds_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, where: str

@@ -96,16 +96,21 @@ def _compare(
     if turned != {truth.matrix}:
         yield f"turned {turned}, not {truth.matrix}"
     first, last = 0, len(truth.starts_s) - 1
+    begin_s = float(truth.starts_s[0])
     if cut is not None:
         first = int(np.searchsorted(truth.starts_s, cut[0]))
         last = int(np.searchsorted(truth.starts_s, cut[1])) - 1
+        begin_s = float(truth.starts_s[first])
+        if not truth.is_even:
+            # A picture may stand still where the stretch begins.
+            first, begin_s = max(first - 1, 0), cut[0]
     if truth.n_sure is not None:
         # The file decides how far it goes, and whether frames are missing at its end.
         if shown[-1] < min(truth.n_sure - 1, last):
             yield f"the last frame is at {video.frame_times_s[-1]}"
         return
-    yield from _compare_choice(times_s, shown, truth, first, last)
-    yield from _compare_interval(video, truth, origin_s, first, last)
+    yield from _compare_choice(times_s, shown, truth, (first, last), begin_s)
+    yield from _compare_interval(video, truth, origin_s, last, begin_s)
 
 
 def _shown_at(time_s: float, truth: Truth, number: int | None, within_s: float = _CLOCK_S) -> int:
@@ -124,29 +129,34 @@ def _shown_at(time_s: float, truth: Truth, number: int | None, within_s: float =
 
 
 def _compare_choice(
-    times_s: NDArray[np.float64], shown: list[int], truth: Truth, first: int, last: int
+    times_s: NDArray[np.float64],
+    shown: list[int],
+    truth: Truth,
+    stretch: tuple[int, int],
+    begin_s: float,
 ) -> Iterator[str]:
-    """Which of the frames from first to last were sampled."""
-    n = len(shown)
+    """Which of the frames of a stretch (first, last) were sampled; it begins at `begin_s`."""
+    n, (first, last) = len(shown), stretch
     if truth.is_even:
         spread = [int(k) for k in np.linspace(first, last, n).round()]
         if spread != shown:
             yield f"frames {shown[:4]}...{shown[-3:]} sampled, not {spread[:4]}...{spread[-3:]}"
         return
     # The model is told a constant rate: a picture that stands still is sampled several times.
-    due_s = np.linspace(truth.starts_s[first], truth.starts_s[last], n)
+    due_s = np.linspace(begin_s, truth.starts_s[last], n)
     numbers = [int(truth.numbers[k]) for k in shown]
     # The even times are rounded, as well as those of the frames.
     due = [_shown_at(due_s[k], truth, numbers[k], 2 * _CLOCK_S) for k in range(n)]
     if due != shown:
         yield f"frames {shown} sampled, {due} are shown at even times"
-    off_s = np.minimum(np.abs(times_s - truth.starts_s[shown]), np.abs(times_s - due_s))
+    starts_s = np.maximum(truth.starts_s[shown], begin_s)
+    off_s = np.minimum(np.abs(times_s - starts_s), np.abs(times_s - due_s))
     if off_s.max() > 2 * truth.slack_s or (np.diff(times_s) <= 0).any():
         yield "sampled times are neither even nor those of frames"
 
 
 def _compare_interval(
-    video: DecodedVideo, truth: Truth, origin_s: float, first: int, last: int
+    video: DecodedVideo, truth: Truth, origin_s: float, last: int, begin_s: float
 ) -> Iterator[str]:
     """What is said of the frames as a whole: when they begin and end, and their rate."""
     n = len(video.frames)
@@ -154,8 +164,8 @@ def _compare_interval(
     end_slack_s = 2 * truth.slack_s if last + 1 < len(truth.starts_s) else truth.end_slack_s
     if abs(video.end_s - origin_s - end_s) > end_slack_s:
         yield f"ends at {video.end_s - origin_s:.4f}, {end_s:.4f} is due"
-    if abs(video.start_s - origin_s - truth.starts_s[first]) > truth.slack_s:
-        yield f"starts at {video.start_s - origin_s:.4f}, {truth.starts_s[first]:.4f} is due"
+    if abs(video.start_s - origin_s - begin_s) > truth.slack_s:
+        yield f"starts at {video.start_s - origin_s:.4f}, {begin_s:.4f} is due"
     length_s = video.end_s - video.start_s
     if abs(n / video.fps / length_s - 1) > _RATE_SLACK:
         yield f"{n} frames of {length_s:.3f} s are told as {video.fps:.3f} per second"

@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from omnitrace_core.errors import MediaEmpty
 from omnitrace_core.media.containers.declared import Window
-from omnitrace_core.media.frames.sampling import pick_frames
+from omnitrace_core.media.frames.sampling import find_stretch, pick_frames
 from omnitrace_core.media.frames.timeline import Timeline, make_timeline
 
 MS = Fraction(1, 1000)
@@ -98,3 +99,59 @@ def test_a_picture_that_stands_still_is_sampled_again_with_the_time_of_the_sampl
     assert picks.tolist() == [0, 10, 19, 19, 19, 19, 19, 19, 19, 19, 20]
     np.testing.assert_allclose(times_s, [0, 1, 1.9, 3, 4, 5, 6, 7, 8, 9, 10])
     assert (np.diff(times_s) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("stored", "note"),
+    [
+        ([*range(0, 3_000, 100)], ""),
+        (
+            [*range(0, 2_000, 100), *range(2_300, 5_000, 100)],
+            "lack 3 of its frames, the first at 2.0",
+        ),
+        ([*range(0, 2_000, 100), *range(2_100, 5_000, 100), 5_100], "lack 2 of its frames"),
+        # Irregular rates: a screen recording, a slow part, a picture that stands still.
+        ([*range(0, 1_000, 100), *range(1_300, 5_000, 300)], ""),
+        ([*range(0, 2_000, 100), 2_150, *range(2_400, 5_000, 100)], ""),
+        ([0, 100, 5_000], ""),
+    ],
+)
+def test_gaps_in_a_constant_rate_are_noted(stored: list[int], note: str) -> None:
+    notes = " ".join(timeline(stored, 100).gap_notes())
+    assert note in notes
+    assert bool(note) == bool(notes)
+
+
+STILL = [*range(0, 600, 33), *range(5_000, 6_000, 33)]  # from 0.594 to 5 s
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "first_ms", "last_ms", "begin_s"),
+    [
+        (None, None, 0, 5_990, 0.0),
+        (1.0, None, 594, 5_990, 1.0),
+        (0.8, 3.0, 594, 594, 0.8),
+        (None, 0.62, 0, 594, 0.0),
+        (5.0, 5.5, 5_000, 5_495, 5.0),
+    ],
+)
+def test_a_picture_that_stands_still_is_in_every_stretch_in_which_it_is_shown(
+    start: float | None, end: float | None, first_ms: int, last_ms: int, begin_s: float
+) -> None:
+    found = timeline(STILL)
+    first, last, begin = find_stretch(found, start, end, "x")
+    assert (STILL[first], STILL[last]) == (first_ms, last_ms)
+    assert begin == pytest.approx(begin_s)
+    picks, times_s = pick_frames(found, first, last, 4, begin)
+    assert times_s[0] == pytest.approx(begin_s)
+    assert picks[0] == first
+
+
+def test_slides_are_shown_between_their_beginnings() -> None:
+    slides = timeline([0, 1_000, 2_000], 1_000)
+    assert find_stretch(slides, 0.2, 0.9, "x") == (0, 0, 0.2)
+    assert find_stretch(slides, 0.2, 1.9, "x") == pytest.approx((1, 1, 1.0))
+    assert find_stretch(slides, 2.5, None, "x") == (2, 2, 2.5)
+    for start in (3.0, 7.0):
+        with pytest.raises(MediaEmpty, match="no frame between"):
+            find_stretch(slides, start, None, "x")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import av
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ from omnitrace_core.media.frames.video_track import Doubt, read_video_track
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
-from tests.core.media_files import run_ffmpeg, write_clip
+from tests.core.media_files import grey_index, run_ffmpeg, write_clip
 
 OPEN = ["-c:v", "libx264", "-x264-params", "open-gop=1:keyint=10:bframes=3:scenecut=0"]
 REFRESH = ["-c:v", "libx264", "-x264-params", "intra-refresh=1:keyint=10:bframes=0"]
@@ -148,6 +150,65 @@ def test_an_edit_list_that_plays_otherwise_is_refused(tmp_path: Path, fault: str
     path.write_bytes(data)
     with pytest.raises(MediaCorrupt, match="its edit list changes the order or the speed"):
         decode(path)
+
+
+@pytest.mark.parametrize("entries", [[(-1, 500), (-1, 500), (0, 3000)], [(-1, 4000)], [(-2, 4000)]])
+def test_an_edit_list_that_ffmpeg_reads_otherwise_is_refused(
+    tmp_path: Path, entries: list[tuple[int, int]]
+) -> None:
+    """It follows one empty edit at the beginning, and no other."""
+    path = write_clip(tmp_path / "a.mp4", 40)
+    data = path.read_bytes()
+    rows = b"".join(struct.pack(">IiI", length, time, 1 << 16) for time, length in entries)
+    data = replace_box(data, b"elst", bytes(4) + len(entries).to_bytes(4, "big") + rows)
+    path.write_bytes(data)
+    with pytest.raises(MediaCorrupt, match="its edit list shows nothing, or has several gaps"):
+        decode(path)
+
+
+def replace_box(data: bytes, kind: bytes, body: bytes) -> bytes:
+    """A movie with another body of a box of moov/trak/edts, which stands behind its media."""
+    at = data.index(kind) - 4
+    old = int.from_bytes(data[at : at + 4], "big")
+    new = (8 + len(body)).to_bytes(4, "big") + kind + body
+    grown = bytearray(data[:at] + new + data[at + old :])
+    for name in (b"edts", b"trak", b"moov"):
+        box = data.rindex(name, 0, at) - 4
+        size = int.from_bytes(data[box : box + 4], "big") + len(new) - old
+        grown[box : box + 4] = size.to_bytes(4, "big")
+    return bytes(grown)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_frames_before_the_first_keyframe_are_left_out_and_noted(tmp_path: Path, name: str) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", 40, output=["-g", "10", "-bf", "0"])
+    _copy_without(whole, tmp_path / name, set(range(4)))
+    video = decode(tmp_path / name)
+    index = np.array(grey_index(video.frames))
+    assert index[0] == 10
+    np.testing.assert_allclose(np.diff(video.frame_times_s), np.diff(index) / 10, atol=2e-3)
+    noted = " ".join(video.notes)
+    assert "6 of 36 frames cannot be shown" in noted or "6 frames before the first" in noted
+
+
+def test_frames_that_a_file_lacks_are_noted(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", 40, output=["-g", "30", "-c:v", "mpeg4"])
+    _copy_without(whole, tmp_path / "a.mp4", {20, 21})
+    assert decode(whole).notes == ()
+    [note] = decode(tmp_path / "a.mp4").notes
+    assert "lack 2 of its frames, the first at 2.00 s" in note
+
+
+def _copy_without(source: Path, target: Path, left_out: set[int]) -> None:
+    """Copy the video track without some of its packets, as lossy recordings are."""
+    with av.open(source) as original, av.open(target, "w") as copy:
+        track = original.streams.video[0]
+        stream = copy.add_stream_from_template(track)
+        packets = [packet for packet in original.demux(track) if packet.dts is not None]
+        for number, packet in enumerate(packets):
+            if number not in left_out:
+                packet.stream = stream
+                copy.mux(packet)
 
 
 @pytest.mark.parametrize("cut_s", [0.0, 0.5])

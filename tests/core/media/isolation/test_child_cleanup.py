@@ -29,6 +29,7 @@ from tests.core.media.isolation.decoding_children import (
 )
 
 
+@pytest.mark.slow
 def test_a_killed_child_leaves_no_files_descriptors_or_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

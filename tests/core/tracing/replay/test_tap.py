@@ -192,6 +192,7 @@ def test_all_signals_share_one_pass(tracer: BatchTracer, monkeypatch: pytest.Mon
     assert calls.count(True) == 1
 
 
+@pytest.mark.slow
 def test_a_slice_is_freed_before_the_next_is_computed(tiny_model: str) -> None:
     """The rows of two slices never exist at once if the caller drops each slice."""
     import gc

@@ -35,6 +35,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "my_signals", raising=False)
 
 
+@pytest.mark.slow
 def test_the_signal_of_the_readme_is_traced(tiny_model: str, installed: None) -> None:
     tracer = OmniTracer(
         tiny_model, signals=("attmean", NAME), decode=DecodeOptions(max_new_tokens=4)

@@ -61,6 +61,7 @@ def write(folder: Path, ending: str, weights: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["json", "npy", "safetensors"])
 def test_head_weights_from_a_file(
     tiny_model: str, sample: ReadySample, tmp_path: Path, ending: str
