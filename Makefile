@@ -25,7 +25,7 @@ test: setup
 
 # Under three minutes: no Ray, nothing slow.
 test-fast: setup
-	$(PYTEST) -m "not ray and not slow"
+	$(PYTEST) -m "not ray and not slow and not nightly"
 
 # All that docs/guarantees.md names, five times over; `make faults ROUNDS=1` does it once.
 faults: setup

@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     )
     from omnitrace_core.tracing.streaming import StreamedToken
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "AsrOptions",
     "Attribution",
