@@ -80,7 +80,7 @@ class UnitRefolder:
         units, notes = self._reader.cut_units(sample, extents, speech)
         # Only for the notes, which do not depend on the text.
         _, old_notes = build_units(sample, extents, stored_speech, lambda text: [], self._old)
-        if self._addresses is not None:
+        if self._addresses is not None or self._reader.options.units.audio != "chunks":
             old_notes += tuple(note for index in extents for note in speech_notes(index))
         prompt = positions.prompt
         folds = {name: row.fold(name) for name in self._signals}

@@ -8,6 +8,7 @@ behind the last whole bin of a gap joins this bin if it is at most 0.3 s and hal
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,9 +22,12 @@ _AUDIO_TOKEN_S = 0.04
 _LEAST_GAP_S = 0.3
 # Rounding of sums of float64 seconds.
 _EPSILON_S = 1e-6
+# Times of transcripts are often rounded to tenths of a second, or refer to the padded file.
+_TOLERANCE_S = 0.1
 
 _OVERLAP = "speech chunks overlap; each begins where the one before it ends"
 _OUTSIDE = "speech without length within the sound is left out"
+_UNHEARD = "speech goes on outside what is heard; its transcript is whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +70,56 @@ def place_chunks(
 ) -> tuple[list[SpeechChunk], tuple[str, ...]]:
     """The chunks within the sound, in order of time and without overlap, and notes on changes.
 
-    A chunk that lies within an earlier one adds its text to that one.
+    Each begins where the one before it ends at the earliest; one that lies within earlier ones is
+    none of its own. The text of each goes to the chunk that covers most of its time.
     """
-    placed: list[SpeechChunk] = []
+    inside, notes = _within(sound, chunks)
+    edges: list[tuple[float, float]] = []
+    for chunk in inside:
+        at_s = edges[-1][1] if edges else sound[0]
+        if chunk.start_s < at_s - _EPSILON_S:
+            notes.add(_OVERLAP)
+        if max(chunk.start_s, at_s) < chunk.end_s:
+            edges.append((max(chunk.start_s, at_s), chunk.end_s))
+    texts: list[list[str]] = [[] for _ in edges]
+    for chunk in inside:
+        texts[_most_of(chunk, edges)].append(chunk.text)
+    placed = [SpeechChunk(*e, join_texts(t)) for e, t in zip(edges, texts, strict=True)]
+    return placed, tuple(sorted(notes))
+
+
+def _within(
+    sound: tuple[float, float], chunks: Sequence[SpeechChunk]
+) -> tuple[list[SpeechChunk], set[str]]:
+    """The chunks cut to the sound, in order of time, and notes on what this changes."""
+    inside: list[SpeechChunk] = []
     notes: set[str] = set()
     for chunk in sorted(chunks, key=lambda item: (item.start_s, -item.end_s)):
         start_s, end_s = max(chunk.start_s, sound[0]), min(chunk.end_s, sound[1])
         if not start_s < end_s:  # a NaN fails, too
             notes.add(_OUTSIDE)
             continue
-        at_s = placed[-1].end_s if placed else sound[0]
-        if start_s < at_s - _EPSILON_S:
-            notes.add(_OVERLAP)
-        start_s = max(start_s, at_s)
-        if start_s < end_s:
-            placed.append(SpeechChunk(start_s, end_s, chunk.text))
-        else:
-            text = join_texts((placed[-1].text, chunk.text))
-            placed[-1] = replace(placed[-1], text=text)
-    return placed, tuple(sorted(notes))
+        if chunk.text and max(start_s - chunk.start_s, chunk.end_s - end_s) > _TOLERANCE_S:
+            notes.add(_UNHEARD)
+        inside.append(SpeechChunk(start_s, end_s, chunk.text))
+    return inside, notes
 
 
-def speech_notes(index: int, notes: Sequence[str] = (_OUTSIDE, _OVERLAP)) -> tuple[str, ...]:
+def _most_of(chunk: SpeechChunk, edges: Sequence[tuple[float, float]]) -> int:
+    """Which of the intervals covers most of a chunk; of equal ones, the last.
+
+    edges: in order and without overlap; together they cover the chunk.
+    """
+    first = bisect_right(edges, chunk.start_s, key=lambda edge: edge[1])
+    last = bisect_left(edges, chunk.end_s, key=lambda edge: edge[0])
+    covered = [min(chunk.end_s, b) - max(chunk.start_s, a) for a, b in edges[first:last]]
+    most_s = max(covered) - _EPSILON_S
+    return max(first + k for k, shared_s in enumerate(covered) if shared_s >= most_s)
+
+
+def speech_notes(
+    index: int, notes: Sequence[str] = (_OUTSIDE, _OVERLAP, _UNHEARD)
+) -> tuple[str, ...]:
     """The notes of `place_chunks` on part `index`; by default all that there may be."""
     return tuple(f"part {index}: {note}" for note in notes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from omnitrace_core.addresses import media_name
+from omnitrace_core.asr.engines.words import copy_punctuation, join_texts
 from omnitrace_core.decoded_media import DecodedAudio
 from omnitrace_core.errors import SpeechError
 from omnitrace_core.records import Part, SpeechSegment
@@ -14,10 +15,13 @@ _TOLERANCE_S = 0.1
 
 
 class GivenSegments:
-    """Returns a part's own segments, clipped to the decoded stretch of the file."""
+    """Returns a part's own segments, cut to the decoded stretch of the file as their words say."""
 
     def segments(self, audio: DecodedAudio, part: Part) -> tuple[SpeechSegment, ...]:
         """The part's segments that overlap the decoded sound.
+
+        A segment that goes on outside it is cut, and so is its text if it has words. A text without
+        words cannot be cut: the times of its segment stay, which says that it is not all heard.
 
         Raises:
             SpeechError: the part has no segments, or they are empty, out of order, overlapping or
@@ -32,7 +36,8 @@ class GivenSegments:
         low_s = audio.start_s
         high_s = min(low_s + len(audio.waveform) / audio.sample_rate, audio.duration_s)
         overlapping = [s for s in part.segments if s.start_s < high_s and s.end_s > low_s]
-        return tuple(_clip(segment, low_s, high_s) for segment in overlapping)
+        heard = (_heard(segment, low_s, high_s) for segment in overlapping)
+        return tuple(segment for segment in heard if segment is not None)
 
 
 def _check(segments: tuple[SpeechSegment, ...], duration_s: float, name: str) -> None:
@@ -69,7 +74,25 @@ def _check_words(segment: SpeechSegment, where: str) -> None:
         earliest_s = word.start_s
 
 
-def _clip(segment: SpeechSegment, low_s: float, high_s: float) -> SpeechSegment:
-    words = tuple(word for word in segment.words if word.start_s < high_s and word.end_s > low_s)
+def _heard(segment: SpeechSegment, low_s: float, high_s: float) -> SpeechSegment | None:
+    """What is heard of a segment; None if none of its words is."""
+    beyond_s = max(low_s - segment.start_s, segment.end_s - high_s)
+    is_cut = beyond_s > _TOLERANCE_S
+    if is_cut and segment.text and not segment.words:
+        return segment
     start_s, end_s = max(segment.start_s, low_s), min(segment.end_s, high_s)
-    return replace(segment, start_s=start_s, end_s=end_s, words=words)
+    inside = [w.start_s < high_s and w.end_s > low_s for w in segment.words]
+    words = tuple(word for word, kept in zip(segment.words, inside, strict=True) if kept)
+    text = segment.text
+    if is_cut and text:
+        if not words:
+            return None
+        spoken = _punctuated(segment)
+        text = join_texts(word for word, kept in zip(spoken, inside, strict=True) if kept)
+    return replace(segment, start_s=start_s, end_s=end_s, text=text, words=words)
+
+
+def _punctuated(segment: SpeechSegment) -> list[str]:
+    """The words as the text of the segment spells them, or as they are if it has other words."""
+    words = [word.text.strip() for word in segment.words]
+    return copy_punctuation(words, segment.text.strip()) or words

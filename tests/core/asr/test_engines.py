@@ -147,18 +147,32 @@ class TestGiven:
     def test_a_rounded_end_is_clipped_to_the_file(self) -> None:
         assert self.segments(SpeechSegment(9.0, 10.05)) == (SpeechSegment(9.0, 10.0),)
 
-    def test_segments_are_clipped_to_the_decoded_stretch(self) -> None:
+    def test_segments_and_their_texts_are_cut_to_the_decoded_stretch(self) -> None:
         audio = DecodedAudio(np.zeros(16_000 * 3, np.float32), 16_000, 4.0, 10.0, "")
         words = (Word("one", 3.0, 3.5), Word("two", 4.5, 5.0))
+        later = (Word("three", 6.0, 6.4), Word("four", 6.9, 7.2), Word("five", 7.3, 8.0))
         given = (
             SpeechSegment(1, 2, "out"),
-            SpeechSegment(3, 5, "one two", words),
-            SpeechSegment(6, 8, "over"),
+            SpeechSegment(3, 5, "One, two.", words),
+            SpeechSegment(5.5, 8, "Three? Four! Five.", later),
+            SpeechSegment(8, 9, "out"),
         )
         assert self.segments(*given, audio=audio) == (
-            SpeechSegment(4.0, 5, "one two", words[1:]),
-            SpeechSegment(6, 7.0, "over"),
+            SpeechSegment(4.0, 5, "two.", words[1:]),
+            SpeechSegment(5.5, 7.0, "Three? Four!", later[:2]),
         )
+        # Words that are not those of the text are taken as they are.
+        other = SpeechSegment(3, 5, "1 and 2", words)
+        assert [s.text for s in self.segments(other, audio=audio)] == ["two"]
+        # None of its words is heard.
+        assert self.segments(SpeechSegment(3, 8, "one", words[:1]), audio=audio) == ()
+
+    def test_a_text_without_words_keeps_its_times(self) -> None:
+        """So that `place_chunks` can say that not all of it is heard."""
+        audio = DecodedAudio(np.zeros(16_000 * 3, np.float32), 16_000, 4.0, 10.0, "")
+        over = SpeechSegment(6, 8, "over")
+        assert self.segments(over, audio=audio) == (over,)
+        assert self.segments(SpeechSegment(6, 8), audio=audio) == (SpeechSegment(6, 7.0),)
 
     @pytest.mark.parametrize(
         ("given", "message"),

@@ -164,7 +164,8 @@ def check_speech(
     notes: Sequence[str],
     options: UnitOptions,
 ) -> None:
-    """Speech lies in chunks, which are longer than it by short pauses; no word is lost unsaid."""
+    """Speech lies in chunks, which are longer than it by short pauses; no word is lost unsaid, and
+    each is where most of it was spoken."""
     chunks = [unit for unit in units if unit.kind in ("audio_chunk", "sound_chunk")]
     if options.audio == "bins":
         assert not chunks
@@ -180,10 +181,18 @@ def check_speech(
     assert said == sorted(text for _, _, text in inside)
     assert any("left out" in note for note in notes) == (len(inside) < len(speech))
     assert any("no speech found" in note for note in notes) == (not chunks)
-    for start_s, end_s, _ in inside:
-        for unit in units:
-            shared_s = min(end_s, unit.end_s or 0) - max(start_s, unit.start_s or 0)
-            assert unit in chunks or shared_s < 1e-5
+    for start_s, end_s, text in inside:
+        shared_s = [min(end_s, u.end_s or 0) - max(start_s, u.start_s or 0) for u in units]
+        (place,) = [j for j, unit in enumerate(units) if text in unit.transcript.split()]
+        assert shared_s[place] > max(shared_s) - 1e-5
+        assert all(u in chunks or s < 1e-5 for u, s in zip(units, shared_s, strict=True))
+    cut = [
+        c
+        for c in speech
+        if max(c.start_s, case.sound[0]) < min(c.end_s, case.sound[1])
+        and (c.start_s < case.sound[0] - 0.1 or c.end_s > case.sound[1] + 0.1)
+    ]
+    assert any("its transcript is whole" in note for note in notes) == bool(cut)
     lengths = sum((u.end_s or 0) - (u.start_s or 0) for u in chunks)
     spoken = _length_of_union([(a, b) for a, b, _ in inside])
     assert spoken - 1e-5 <= lengths <= spoken + 0.3 * (len(chunks) + 1)
@@ -234,7 +243,7 @@ def test_changes_of_speech_are_noted() -> None:
     given = [(0.5, 1.5, "a"), (1.0, 2.0, "b"), (1.2, 1.4, "c"), (4.0, 5.0, "d"), (2.5, 2.5, "e")]
     chunks = [SpeechChunk(*item) for item in given]
     units, notes = sound_units(extent("audio", 0.0, 3.0), chunks, UnitOptions(audio="chunks"))
-    assert [unit.transcript for unit in units] == ["", "a", "b c", ""]
+    assert [unit.transcript for unit in units] == ["", "a c", "b", ""]
     assert notes == (
         "part 0: speech chunks overlap; each begins where the one before it ends",
         "part 0: speech without length within the sound is left out",

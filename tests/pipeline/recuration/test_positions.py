@@ -114,6 +114,22 @@ def test_known_speech_is_not_searched_again(source: PlannedRun, tmp_path: Path) 
     assert after["inline"] == before["inline"]
 
 
+def test_speech_that_is_partly_heard_is_noted_where_it_has_units(
+    source: PlannedRun, tmp_path: Path
+) -> None:
+    note = "part 0: speech goes on outside what is heard; its transcript is whole"
+    given = {"units": {"audio": "chunks"}, "asr": {"engine": "given"}}
+    first = _fresh(source, tmp_path, **given, media={"max_heard_s": 0.8})
+    grid = _again(first, tmp_path / "grid", "units.image=grid")
+    bins = _again(first, tmp_path / "bins", "units.audio=bins")
+    chunks = _again(bins, tmp_path / "chunks", "units.audio=chunks")
+    notes = [
+        _by_sample(rows(item.folder, "samples"))["sound"][0]["notes"]
+        for item in (first, grid, bins, chunks)
+    ]
+    assert [found.count(note) for found in notes] == [1, 1, 0, 1]
+
+
 def test_sound_is_decoded_again_from_its_address(source: PlannedRun, tmp_path: Path) -> None:
     """With asr.engine=vad. Inline sound is not stored, and a file that changed is refused."""
     vad = ["units.audio=chunks", "asr.engine=vad"]
