@@ -25,10 +25,10 @@ from omnitrace_core import (
 from omnitrace_core.decoded_media import DecodedMedia
 from omnitrace_core.media import decode_part, sample_decoder
 from omnitrace_core.media_rules import MediaRules
-from omnitrace_core.options import MediaOptions
+from omnitrace_core.options import AsrOptions, MediaOptions, UnitOptions
 from omnitrace_core.records import Part
 from omnitrace_core.samples.parse import parse_any
-from tests.core.media_files import beep, write_clip
+from tests.core.media_files import audio_bytes, beep, write_clip
 from tests.core.ready_samples import ready
 
 CHAT = {
@@ -248,3 +248,32 @@ def test_a_result_is_printed_on_one_screen(tracer: OmniTracer) -> None:
 def test_curation_settings_count(tiny_model: str) -> None:
     strict = OmniTracer(tiny_model, curation=CurationOptions(min_confidence=1.0))
     assert {span.outcome for span in strict.trace(CHAT).spans} == {"unsupported"}
+
+
+def test_what_is_heard_at_most_ends_the_units(tiny_model: str, tmp_path: Path) -> None:
+    """Words that are not heard are in no unit, or a note says that the transcript is whole."""
+    path = tmp_path / "beep.wav"
+    path.write_bytes(audio_bytes(beep(3, [0.5, 2.5]), 16_000))
+    words = [
+        {"text": "hi", "start_s": 1.0, "end_s": 1.3},
+        {"text": "there", "start_s": 2.0, "end_s": 2.4},
+    ]
+    segment = {"start_s": 1.0, "end_s": 2.5, "text": "Hi there."}
+    media = MediaOptions(max_heard_s=1.5)
+    units = UnitOptions(audio="chunks")
+    tracer = OmniTracer(tiny_model, media=media, units=units, asr=AsrOptions(engine="given"))
+    for given, transcript in (({**segment, "words": words}, "Hi"), (segment, "Hi there.")):
+        part = {"type": "audio", "audio": str(path), "segments": [given]}
+        content = [part, {"type": "text", "text": "What is said?"}]
+        chat = {"messages": [{"role": "user", "content": content}], "response": "A greeting."}
+        result = tracer.trace(chat)
+        heard = [u for u in result.units if u.modality == "audio"]
+        assert [(u.kind, u.start_s, u.end_s, u.transcript) for u in heard] == [
+            ("audio_bin", 0.0, 1.0, ""),
+            ("audio_chunk", 1.0, 1.5, transcript),
+        ]
+        notes = result.trace.notes
+        assert "part 0: heard 1.5 of 3.0 s of sound, as media.max_heard_s says" in notes
+        whole = "part 0: speech goes on outside what is heard; its transcript is whole"
+        assert (whole in notes) == (transcript == "Hi there.")
+        np.testing.assert_array_equal(result.folds["attmean"].uncovered, 0.0)

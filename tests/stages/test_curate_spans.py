@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from omnitrace_core.attribution.curation import curate
 from omnitrace_core.errors import TraceError
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import (
     CurationOptions,
+    DecodeOptions,
+    ModelOptions,
     SpanOptions,
     TraceOptions,
     UnitOptions,
 )
 from omnitrace_core.reader import ReadingOptions
 from omnitrace_core.text.spans import Segmenter
-from stages.arrow.chunk import state_rows
+from stages.arrow.chunk import Fields, StateRow, state_rows
+from stages.arrow.codec import encode_units
 from stages.arrow.state_schema import chunk_schema
 from stages.arrow.table_schema import MASS_BUCKETS, RECORD
 from stages.chunk_speech import ChunkSpeech
 from stages.curate_spans import CurateOptions, CurateSpans
 from stages.decode_media import DecodeMedia
 from stages.records.assemble import Provenance
-from tests.stages.chunks import read_chunk, text_row
+from stages.trace_decode import TraceDecode, TraceDecodeOptions
+from tests.stages.chunks import read_chunk, run_rows, text_row, user
 from tests.stages.made_traces import TRACED_BY, MadeTracer, samples_of, trace_stage
 
 READING = ReadingOptions(MediaRules())
@@ -180,3 +185,38 @@ def test_curation_that_breaks_costs_one_row(
     assert sample["response"] == "In the hall. It is red."
     assert records[2]["spans"] == records[2]["traces"] == []
     assert records[0]["sample"]["status"] == "ok"
+
+
+def test_mass_of_media_without_a_unit_is_in_the_spans_and_noted(
+    tmp_path: Path, tiny_model: str
+) -> None:
+    """Units that OmniTrace cuts leave nothing out, so one of them is removed."""
+    Image.new("RGB", (120, 80), "red").save(tmp_path / "red.png")
+    content = [
+        {"type": "image", "uri": str(tmp_path / "red.png")},
+        {"type": "text", "text": TEXT},
+    ]
+    reading = ReadingOptions(MediaRules(), units=UnitOptions(image="grid", grid=(1, 2)))
+    row = {"sample_id": "a", "messages": [user(*content)], "response": "In the hall."}
+    chunk = ChunkSpeech(reading)(DecodeMedia(reading)(read_chunk(tmp_path, [row])))
+
+    def without_first(row: StateRow) -> Fields:
+        kept = [replace(unit, unit_id=j) for j, unit in enumerate(row.units[1:])]
+        return {"units": encode_units(kept)}
+
+    less = run_rows(chunk, "chunk_audio", without_first, fields=["units"])
+    model = ModelOptions(path=tiny_model, device="cpu")
+    trace = TraceDecode(TraceDecodeOptions(model, DecodeOptions(), BOTH))
+    whole, partial = (samples_of(_curate()(trace(table)))[0] for table in (chunk, less))
+    (full,), (span,) = whole["spans"], partial["spans"]
+    assert full["mass_uncovered"] == 0.0
+    assert span["mass_uncovered"] == pytest.approx(
+        full["mass_image"] - span["mass_image"], rel=1e-4
+    )
+    assert 0 < span["mass_uncovered"] < full["mass_image"]
+    assert span["mass_markup"] == pytest.approx(full["mass_markup"], rel=1e-4)
+    assert sum(span[f"mass_{bucket}"] for bucket in MASS_BUCKETS) == pytest.approx(1, abs=1e-4)
+    (note,) = [note for note in partial["sample"]["notes"] if "lie in no unit" in note]
+    assert note.startswith("part 0: ")
+    assert note.endswith("positions lie in no unit; their mass is counted as uncovered")
+    assert not [note for note in whole["sample"]["notes"] if "lie in no unit" in note]
