@@ -24,7 +24,7 @@ from stages.arrow.table_schema import TABLES
 
 STAGED = "_staged"  # folder of files that will replace published ones
 ROW_GROUP_BYTES = 64 * 1024**2
-# Chunks are added to the tables together up to this: they have 167 columns, so a few rows take as
+# Chunks are added to the tables together up to this: they have 173 columns, so a few rows take as
 # long as many.
 _BUFFERED_BYTES = 4 * 1024**2
 # The content of a table is at most this many times the size of its buffers: a boolean counts as a
