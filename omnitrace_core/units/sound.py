@@ -70,8 +70,8 @@ def place_chunks(
 ) -> tuple[list[SpeechChunk], tuple[str, ...]]:
     """The chunks within the sound, in order of time and without overlap, and notes on changes.
 
-    Each begins where the one before it ends at the earliest; one that lies within earlier ones is
-    none of its own. The text of each goes to the chunk that covers most of its time.
+    Each begins where the one before it ends at the earliest; one that lies within earlier ones has
+    no place of its own. The text of each goes to the chunk that covers most of its time.
     """
     inside, notes = _within(sound, chunks)
     edges: list[tuple[float, float]] = []
