@@ -43,6 +43,7 @@ _CAF = Kind("CAF", ("audio",))
 AVI = Kind("AVI", ("video", "audio"), "avi")
 FLV = Kind("FLV", ("video", "audio"), "flv")
 MPEG_TS = Kind("MPEG-TS", ("video", "audio"), "mpegts")
+_M2TS = Kind("MPEG-TS with time stamps (M2TS; rewrite it as MP4 or MPEG-TS)")
 _ADTS = Kind("AAC", ("audio",), "aac")
 _TIFF = Kind("TIFF", ("image",))
 # Videos if they are animated.
@@ -50,6 +51,7 @@ _PNG = Kind("PNG", ("image", "video"))
 _GIF = Kind("GIF", ("image", "video"))
 _WEBP = Kind("WebP", ("image", "video"))
 _AVIF = Kind("AVIF", ("image", "video"))
+_HEIC = Kind("HEIC", ("image",))
 ANIMATIONS = (_PNG, _GIF, _WEBP, _AVIF)
 # Read as audio by their sound track, with FFmpeg; the others with libsndfile.
 TRACKS = (ISO, MATROSKA, AVI, FLV, MPEG_TS, _ADTS)
@@ -57,6 +59,8 @@ _READ = {
     "audio": "WAV, FLAC, MP3, OGG, AIFF, CAF, M4A, AAC or the sound of a video",
     "video": "MP4, MOV, MKV, WebM, AVI, FLV or MPEG-TS, or an animated GIF, WebP, PNG or AVIF",
 }
+# Structural brands of pictures (ISO/IEC 23008-12), whatever their coding.
+_HEIF = (b"ftypmif1", b"ftypmsf1", b"ftypmiaf", b"ftypMA1A", b"ftypMA1B")
 Signature = tuple[tuple[int, bytes], ...]
 _SIGNATURES: tuple[tuple[Kind, Signature], ...] = (
     (Kind("JPEG", ("image",)), ((0, b"\xff\xd8\xff"),)),
@@ -68,7 +72,9 @@ _SIGNATURES: tuple[tuple[Kind, Signature], ...] = (
     (Kind("JPEG 2000", ("image",)), ((0, b"\0\0\0\x0cjP  "),)),
     (_AVIF, ((0, b"\0"), (4, b"ftypavif"))),
     (_AVIF, ((0, b"\0"), (4, b"ftypavis"))),
-    (Kind("HEIC", ("image",)), ((0, b"\0"), (4, b"ftyphei"))),
+    (_HEIC, ((0, b"\0"), (4, b"ftyphei"))),
+    # Packets of 192 bytes; the time before the first of them may be any four bytes.
+    (_M2TS, ((4, b"\x47"), (196, b"\x47"), (388, b"\x47"))),
     (Kind("BMP", ("image",)), ((0, b"BM"),)),
     (_WAV, ((0, b"RIFF"), (8, b"WAVE"))),
     (_WAV, ((0, b"RF64"), (8, b"WAVE"))),
@@ -102,8 +108,21 @@ def sniff(head: bytes) -> Kind | None:
     """The format whose signature the first bytes carry, None if we know none."""
     for kind, signature in _SIGNATURES:
         if all(head[at : at + len(magic)] == magic for at, magic in signature):
-            return None if kind is MATROSKA and not matroska.names_itself(head) else kind
+            if kind is MATROSKA and not matroska.names_itself(head):
+                return None
+            return _coding(head) if kind is ISO and head[4:12] in _HEIF else kind
     return None
+
+
+def _coding(head: bytes) -> Kind:
+    """What a HEIF file is whose first brand does not tell: the compatible ones do.
+
+    Image sequences that are no AVIF are videos, and read as such.
+    """
+    brands = {head[at : at + 4] for at in range(16, int.from_bytes(head[:4], "big"), 4)[:100]}
+    if brands & {b"avif", b"avis"}:
+        return _AVIF
+    return ISO if head[8:12] == b"msf1" else _HEIC
 
 
 def check_kind(head: bytes, part_type: str, name: str) -> Kind | None:
