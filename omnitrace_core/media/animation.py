@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from omnitrace_core.media.containers.sniff import ANIMATIONS, HEAD_BYTES, sniff
 from omnitrace_core.media.fetching.fetch import sha256_of
 from omnitrace_core.media.frames.sampling import (
     count_frames,
+    count_notes,
     frames_between,
     pick_frames,
 )
 from omnitrace_core.media.frames.timeline import Timeline, is_steady_rate
 from omnitrace_core.media.pictures.frame_notes import FrameNotes
+from omnitrace_core.media.pictures.joined import file_behind
 from omnitrace_core.media.pictures.picture import (
     check_image_pixels,
     pillow_formats,
@@ -46,8 +49,9 @@ _NO_DURATION_S = 0.1
 # 8,000 frames of 1920x1080.
 _MAX_FRAMES, _MAX_PIXELS = 50_000, 1 << 34
 # Small frames take some reads each, and GIF files two for each 256 bytes.
-_SLACK_S = 1e-6
 _BASE_READS, _BYTES_PER_READ = 2_000_000, 16
+# Blocks in which the end is looked for; Pillow has read them before.
+_MAX_BLOCKS = 20_000_000
 
 
 def is_animation(path: Path) -> bool:
@@ -67,7 +71,7 @@ def decode_animation(
             `media.max_decoded_mib`, more than `media.max_frames` asked for, or more frames or
             pixels in all than are read of an animation.
         MediaEmpty: no frame in [video_start, video_end].
-        MediaCorrupt: damaged, truncated, or not animated.
+        MediaCorrupt: damaged, truncated, not animated, or followed by another file.
         MediaError: the aspect ratio is not accepted.
     """
     name, notes = media_name(part), FrameNotes()
@@ -81,8 +85,18 @@ def decode_animation(
         timeline = _read_timeline(image, options, name, notes)
         if image.format == "GIF" and content[file.tell() - 1 : file.tell()] != b";":
             raise MediaCorrupt(f"{name}: truncated: it has no end mark; copy it from its source")
+        _check_alone(content, name)
         video = _sample(image, timeline, part, options, rules, notes)
     return replace(video, sha256=sha256_of(content), notes=(*notes.texts(), *warnings))
+
+
+def _check_alone(content: bytes, name: str) -> None:
+    """Check that no other file follows, as when files are joined: Pillow reads the first alone."""
+    if found := file_behind(content, _MAX_BLOCKS):
+        raise MediaCorrupt(
+            f"{name}: another file ({found[0].name}) begins in it at byte {found[1]:,} of "
+            f"{len(content):,}, as when files are joined; give each its own part, or make them one"
+        )
 
 
 def _sample(
@@ -99,10 +113,10 @@ def _sample(
     )
     start_s, end_s = float(timeline.starts_s[first]), float(timeline.ends_s[last])
     n_range, length_s = last - first + 1, end_s - start_s
-    # Pictures may stand for seconds, so there may be more samples than frames.
-    n_most = max(n_range, options.max_frames)
-    n = count_frames(n_most, n_most / length_s, requested, options, rules, name)
-    picks, times_s = _pick(timeline, first, last, n)
+    n = count_frames(n_range, n_range / length_s, requested, options, rules, name)
+    picks, times_s = pick_frames(timeline, first, last, n)
+    for note in count_notes(n, n_range, requested, rules):
+        notes.add(note)
     image.seek(0)
     width, height = image.size
     size = frame_size(width, height, n, requested, options, rules, name)
@@ -119,24 +133,6 @@ def _sample(
         sound=None,
         sha256="",
     )
-
-
-def _pick(
-    timeline: Timeline, first: int, last: int, n: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The `n` sampled frames, from `first` to `last` inclusive, and their times.
-
-    As those of a video file, if there are as many. Otherwise what is shown at evenly spaced times;
-    a picture that is sampled again has the time of that sample.
-    """
-    if n <= last - first + 1:
-        return pick_frames(timeline, first, last, n)
-    starts = timeline.starts_s
-    times_s = starts[first] + (timeline.ends_s[last] - starts[first]) * np.arange(n) / n
-    picks = np.searchsorted(starts, times_s + _SLACK_S, side="right") - 1
-    picks = picks.clip(first, last)
-    is_new = np.append(True, picks[1:] != picks[:-1])
-    return picks, np.where(is_new, starts[picks], times_s)
 
 
 def _with_alpha(content: bytes) -> bytes:
@@ -158,7 +154,10 @@ def _read_timeline(
     """
     # A PNG file may begin with a picture for readers that know no animation.
     first = int(bool(image.info.get("default_image")))
-    durations = list(_durations(image, options, name))[first:]
+    times = list(_times(image, name))[first:]
+    durations = [duration for _, duration in times]
+    if image.format == "AVIF":  # each is rounded to 1 ms, so their sum would be off
+        durations[:-1] = [later - begin for (begin, _), (later, _) in pairwise(times)]
     if len(durations) < 2:
         raise MediaCorrupt(f"{name}: a picture that is not animated; make its part an image")
     n_without = durations.count(0.0)
@@ -175,8 +174,8 @@ def _read_timeline(
     return Timeline(np.arange(first, first + len(ends)), starts, ends, is_steady_rate(starts))
 
 
-def _durations(image: Image.Image, options: MediaOptions, name: str) -> Iterator[float]:
-    """Seconds that each frame is shown, by the file; 0 if it does not tell."""
+def _times(image: Image.Image, name: str) -> Iterator[tuple[float, float]]:
+    """When each frame begins and how long it is shown, in seconds; 0 if the file does not tell."""
     n_told = None if image.format == "GIF" else getattr(image, "n_frames", 1)
     size = image.size
     _check_work(n_told or 1, size, name)
@@ -192,7 +191,8 @@ def _durations(image: Image.Image, options: MediaOptions, name: str) -> Iterator
         _check_work(index + 1, size, name)
         if image.size != size:
             raise MediaCorrupt(f"{name}: frame {index} is larger than the picture; save it again")
-        yield float(image.info.get("duration") or 0) / 1000
+        begin, duration = (image.info.get(key) or 0 for key in ("timestamp", "duration"))
+        yield float(begin) / 1000, float(duration) / 1000
         report_progress()
         index += 1
 

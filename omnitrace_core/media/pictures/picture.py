@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from omnitrace_core.errors import MediaCorrupt, MediaTooLarge
 from omnitrace_core.media.containers.sniff import HEAD_BYTES, check_kind
+from omnitrace_core.media.pictures.joined import file_behind
 from omnitrace_core.media.pictures.picture_work import CountedFile, check_passes, frame_note
 from omnitrace_core.media.progress.media_times import importing
 from omnitrace_core.options import MediaOptions
@@ -37,6 +38,8 @@ _BROKEN = (
 _TOO_MUCH_TEXT = "MAX_TEXT_"
 # A damaged header can cause one for each of its entries.
 _MAX_WARNINGS = 3
+# Blocks in which the end of a file is looked for, so as to note if another follows: 0.1 s.
+_MAX_BLOCKS = 500_000
 # Rows of 32-bit grey values converted at once.
 _ROWS_AT_ONCE = 256
 
@@ -77,6 +80,8 @@ def read_picture(
         rgb = to_rgb(upright, notes)
         if note := frame_note(image, file):
             notes.insert(0, note)
+        if found := file_behind(content, _MAX_BLOCKS):
+            notes.append(f"another file ({found[0].name}) follows at byte {found[1]:,}; not read")
     pixels = np.array(rgb.resize(size, Image.Resampling.BICUBIC))
     return Picture(pixels, *upright.size, tuple(notes))
 
