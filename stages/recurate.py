@@ -58,9 +58,7 @@ class Recurate:
         options = ReadingOptions(rules, new.media, new.units, new.asr, new.spans)
         reader = SampleReader(options, isolate=True)
         signals = new.trace.signals
-        self._refolder = UnitRefolder(
-            reader, old.units, signals, addresses if change.finds_speech else None
-        )
+        self._refolder = UnitRefolder(reader, old.units, signals, change.speech_settings, addresses)
 
     def __call__(self, chunk: StoredChunk) -> pa.Table:
         """The records of the chunk, one for each sample, in the schema of CHUNK_FILE.

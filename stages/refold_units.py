@@ -45,8 +45,9 @@ class RefoldedSample:
 class UnitRefolder:
     """Cuts a stored sample's units with other settings and folds its stored rows into them.
 
-    reader: with the new settings. old: the settings of the stored units. addresses: of the media,
-    to look for speech again; None: speech is taken from the stored units.
+    reader: with the new settings. old: the settings of the stored units. speech_settings: those
+    that changed so that speech is looked for again; empty: it is taken from the stored units.
+    addresses: of the media.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class UnitRefolder:
         reader: SampleReader,
         old: UnitOptions,
         signals: Sequence[str],
-        addresses: FullAddresses | None,
+        speech_settings: Sequence[str],
+        addresses: FullAddresses,
     ) -> None:
         self._reader = reader
         self._old = old
         self._signals = signals
+        self._speech_settings = speech_settings
         self._addresses = addresses
 
     def refold(self, row: StateRow) -> RefoldedSample:
@@ -75,12 +78,12 @@ class UnitRefolder:
         sample, extents = row.sample, row.extents
         stored_speech = _speech_of(row.units)
         speech = stored_speech
-        if self._addresses is not None:
-            speech = self._find_speech(sample, row, self._addresses)
+        if self._speech_settings:
+            speech = self._find_speech(sample, row)
         units, notes = self._reader.cut_units(sample, extents, speech)
         # Only for the notes, which do not depend on the text.
         _, old_notes = build_units(sample, extents, stored_speech, lambda text: [], self._old)
-        if self._addresses is not None or self._reader.options.units.audio != "chunks":
+        if self._speech_settings or self._reader.options.units.audio != "chunks":
             old_notes += tuple(note for index in extents for note in speech_notes(index))
         prompt = positions.prompt
         folds = {name: row.fold(name) for name in self._signals}
@@ -92,7 +95,7 @@ class UnitRefolder:
             notes=notes + unit_notes(prompt, assign_units(prompt, units), units),
         )
 
-    def _find_speech(self, sample: Sample, row: StateRow, addresses: FullAddresses) -> SpeechByPart:
+    def _find_speech(self, sample: Sample, row: StateRow) -> SpeechByPart:
         """The speech in every sound, which is decoded again from its address."""
         media: dict[int, DecodedMedia] = {}
         for info in row.media_info:
@@ -103,20 +106,19 @@ class UnitRefolder:
                 media[index] = _silence(info)
                 continue
             try:
-                media[index] = self._decode(sample.parts[index], info, row.row_key, addresses)
+                media[index] = self._decode(sample.parts[index], info, row.row_key)
             except SampleError as error:
                 raise type(error)(f"part {index}: {error.message}") from error
         return self._reader.find_speech(sample, media)
 
-    def _decode(
-        self, part: Part, info: Mapping[str, Any], row_key: str, addresses: FullAddresses
-    ) -> DecodedMedia:
+    def _decode(self, part: Part, info: Mapping[str, Any], row_key: str) -> DecodedMedia:
         if part.uri == INLINE_URI:
+            changed = " and ".join(self._speech_settings)
             raise MediaMissing(
                 "its sound came inline, and the bytes of inline media are not stored, so no speech "
-                "can be found in it; keep units.audio as it was, or run again"
+                f"can be found in it; do not change {changed}, or run again"
             )
-        uri, reason = addresses.find(row_key, int(info["part_index"]), part.uri)
+        uri, reason = self._addresses.find(row_key, int(info["part_index"]), part.uri)
         try:
             return self._decode_same(replace(part, uri=uri), info)
         except MediaError as error:

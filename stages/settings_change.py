@@ -50,8 +50,18 @@ class SettingsChange:
     @property
     def finds_speech(self) -> bool:
         """Whether speech is looked for again."""
-        chunks = self.new.units.audio == "chunks"
-        return chunks and (self.old.units.audio != "chunks" or self.old.asr != self.new.asr)
+        return bool(self.speech_settings)
+
+    @property
+    def speech_settings(self) -> tuple[str, ...]:
+        """The changed settings because of which speech is looked for again."""
+        if self.new.units.audio != "chunks":
+            return ()
+        if self.old.units.audio != "chunks":
+            return ("units.audio",)
+        old, new = self.old.asr, self.new.asr
+        names = type(new).model_fields
+        return tuple(f"asr.{name}" for name in names if getattr(old, name) != getattr(new, name))
 
     @property
     def cuts_units(self) -> bool:

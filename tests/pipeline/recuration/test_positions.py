@@ -138,6 +138,7 @@ def test_sound_is_decoded_again_from_its_address(source: PlannedRun, tmp_path: P
     inline = samples["inline"]
     assert (inline["error_code"], inline["error_stage"]) == ("media_missing", "curate")
     assert "part 0: its sound came inline" in inline["message"]
+    assert "do not change units.audio, or run again" in inline["message"]
     # A beep is not speech.
     assert "part 0: no speech found, its sound is cut into time bins" in samples["sound"]["notes"]
     sound = Path(source.config.input.path).with_name("beep.wav")
