@@ -84,6 +84,7 @@ class DecodeMedia:
         try:
             attempt.announce(row.row_key)
         except Quarantined as error:
+            shared.leave(row.sample.parts)
             return as_row_error(STAGE, error)
         return guarded(STAGE, row.row_key, partial(self._fields, row, shared, writer))
 

@@ -59,29 +59,39 @@ class SampleDecoder:
             NodeFault: this machine lacks disk space, file handles or the like.
         """
         shared = shared or SharedMedia([parts])
+        media = [(index, part) for index, part in enumerate(parts) if part.type != "text"]
         decoded: dict[int, DecodedMedia] = {}
-        n_bytes = 0
-        for index, part in enumerate(parts):
-            if part.type == "text":
-                continue
-            try:
-                decoded[index] = shared.take(part, self.decode_part)
-            except SampleError as error:
-                raise_if_node_fault(error)
-                raise type(error)(f"part {index}: {error.message}") from error
-            except MemoryError as error:
-                raise MediaMemory(
-                    f"part {index}: {media_name(part)}: does not fit in memory; lower media.max_*"
-                ) from error
-            n_bytes += _n_bytes(decoded[index])
-            if n_bytes > self._options.max_decoded_mib << 20:
-                raise MediaTooLarge(
-                    f"part {index}: {media_name(part)}: with it the sample's media take "
-                    f"{n_bytes / 2**20:,.0f} MiB when decoded, above media.max_decoded_mib="
-                    f"{self._options.max_decoded_mib:,}; split the sample or raise the limit in "
-                    "the config"
-                )
+        n_bytes = n_taken = 0
+        try:
+            for index, part in media:
+                n_taken += 1
+                decoded[index] = self._take(index, part, shared)
+                n_bytes += _n_bytes(decoded[index])
+                self._check_size(n_bytes, index, part)
+        finally:
+            shared.leave(part for _, part in media[n_taken:])
         return decoded
+
+    def _take(self, index: int, part: Part, shared: SharedMedia) -> DecodedMedia:
+        try:
+            return shared.take(part, self.decode_part)
+        except SampleError as error:
+            raise_if_node_fault(error)
+            raise type(error)(f"part {index}: {error.message}") from error
+        except MemoryError as error:
+            raise MediaMemory(
+                f"part {index}: {media_name(part)}: does not fit in memory; lower media.max_*"
+            ) from error
+
+    def _check_size(self, n_bytes: int, index: int, part: Part) -> None:
+        """Check the size of a sample's media, of which this part is the last."""
+        if n_bytes > self._options.max_decoded_mib << 20:
+            raise MediaTooLarge(
+                f"part {index}: {media_name(part)}: with it the sample's media take "
+                f"{n_bytes / 2**20:,.0f} MiB when decoded, above media.max_decoded_mib="
+                f"{self._options.max_decoded_mib:,}; split the sample or raise the limit in "
+                "the config"
+            )
 
 
 def _n_bytes(media: DecodedMedia) -> int:

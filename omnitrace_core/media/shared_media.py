@@ -19,7 +19,7 @@ class SharedMedia:
     Parts share a medium if they have the same type, address or bytes, and media options: whatever
     decoding depends on, with one decoder's settings. Whether a part is evidence and what is said in
     it do not matter. A file that changes meanwhile is the same for all: as it was first read. A
-    medium is kept until the last of its parts has taken it.
+    medium is kept until the last of its parts has taken it, or will not, because its sample failed.
     """
 
     def __init__(self, samples: Iterable[Sequence[Part]]) -> None:
@@ -51,10 +51,18 @@ class SharedMedia:
             raise type(found)(found.message)
         return found
 
+    def leave(self, parts: Iterable[Part]) -> None:
+        """Count parts that will not be taken, because their sample has failed before them."""
+        for part in parts:
+            outline = _outline(part)
+            if outline in self._n_left:
+                self._count_down(outline)
+
     def _count_down(self, outline: Hashable) -> None:
         self._n_left[outline] -= 1
         if not self._n_left[outline]:
-            del self._n_left[outline], self._kept[outline]
+            del self._n_left[outline]
+            self._kept.pop(outline, None)
 
 
 def _outline(part: Part) -> Hashable:

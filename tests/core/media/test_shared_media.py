@@ -258,6 +258,22 @@ def test_nothing_is_kept_after_the_last_part() -> None:
     assert alive() is None
 
 
+def test_nothing_is_kept_for_samples_that_failed() -> None:
+    import gc
+    import weakref
+
+    good, bad = Part("image", data=photo()), Part("image", data=b"no picture")
+    samples = [[bad, Part("text", "Well?"), good, good], [good]]
+    decoder, shared = SampleDecoder(MediaOptions(), RULES), SharedMedia(samples)
+    with pytest.raises(MediaCorrupt, match="part 0"):
+        decoder.decode_parts(samples[0], shared)
+    media = decoder.decode_parts(samples[1], shared)
+    alive = weakref.ref(media[0])
+    del media
+    gc.collect()
+    assert alive() is None
+
+
 def test_the_sample_that_caused_the_work_has_its_time(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(photo(0, (400, 400)))
