@@ -133,6 +133,8 @@ def _check_media_part(row: PartRow, where: str) -> None:
     if frames:
         _check_frames(row, frames, f"{where} ({kind})")
     elif not uri and data is None:
+        if kind == "video" and frames is not None:
+            raise InvalidSample(f"{where} (video) is an empty list of frames; give it frames")
         raise InvalidSample(f"{where} ({kind}) has neither uri nor data; give one of them")
     if uri and data is not None:
         raise InvalidSample(

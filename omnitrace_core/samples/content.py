@@ -165,7 +165,10 @@ class ContentReader:
         if not present:
             # The key is the type: {"depth": address} is a part of the unknown type depth.
             types = (str(key) for key in block if key not in _OTHER_KEYS and block[key] is not None)
-            return [_bare_part(next(types, None))]
+            part = _bare_part(next(types, None))
+            if part["type"] == "video":
+                part["frames"] = as_list(block["video"])  # an empty one, which is an error
+            return [part]
         return [
             self._part(_TYPE_OF_KEY[key], item, block, role, where)
             for key in present

@@ -62,7 +62,10 @@ def test_a_row_that_was_written_reads_the_same() -> None:
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ({"type": "video", "video": []}, "neither uri nor data"),
+        ({"type": "video", "video": []}, r"part 0 \(video\) is an empty list of frames"),
+        ({"type": "video", "frames": []}, "is an empty list of frames"),
+        ({"video": []}, "is an empty list of frames"),
+        ({"type": "video"}, "neither uri nor data"),
         ({"type": "video", "video": ["a.png", 3]}, "frame 1: 3 is neither an address nor bytes"),
         ({"type": "video", "video": ["a.png", None]}, "frame 1 has neither of uri and data"),
         ({"type": "video", "video": [["a.png"]]}, "frame 0: .* is neither an address nor bytes"),
