@@ -281,8 +281,8 @@ class MediaOptions(Options):
     video_sound: bool = Field(True, description="Use the sound tracks of videos.")
     video_reader: Literal["pyav", "decord"] = Field(
         "pyav",
-        description="Library that decodes frames. decord is a second opinion: slower, because it "
-        "reads from the beginning, and it refuses more.",
+        description="Library that decodes frames of video files. decord is a second opinion: it is "
+        "slower, and refuses more. Pillow reads animations and lists of frames (noted for decord).",
     )
     isolate: bool | None = Field(
         None,

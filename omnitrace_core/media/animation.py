@@ -74,7 +74,7 @@ def decode_animation(
         MediaCorrupt: damaged, truncated, not animated, or followed by another file.
         MediaError: the aspect ratio is not accepted.
     """
-    name, notes = media_name(part), FrameNotes()
+    name, notes = media_name(part), FrameNotes(options)
     check_track_number(part.options.audio_track, 0, name)
     content = path.read_bytes()
     file = CountedFile(_with_alpha(content), name)

@@ -58,7 +58,7 @@ def decode_frame_list(part: Part, options: MediaOptions, rules: MediaRules) -> D
             the frame by its index.
     """
     name, requested = media_name(part), part.options
-    notes = FrameNotes()
+    notes = FrameNotes(options)
     if requested.fps is None:
         notes.add(f"no fps given with the list of frames; {DEFAULT_RATE:g} per second assumed")
     rate = requested.fps or DEFAULT_RATE

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from omnitrace_core.options import MediaOptions
+
 
 class FrameNotes:
     """Notes on a video whose frames are pictures of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: MediaOptions) -> None:
         self._video: list[str] = []
+        if options.video_reader != "pyav":
+            self.add(f"read with Pillow, not with media.video_reader={options.video_reader}")
         self._frames: dict[str, list[int]] = {}
 
     def add(self, note: str) -> None:

@@ -248,6 +248,11 @@ def test_many_small_frames_end_by_their_count() -> None:
         decode(head + frame + b"\x21\xfe\1A\0" * 2_000_000 + frame + b";")
 
 
+def test_the_other_reader_is_none_of_animations() -> None:
+    decord = decode(animated("GIF", 250), MediaOptions(video_reader="decord"))
+    assert "read with Pillow, not with media.video_reader=decord" in decord.notes
+
+
 def test_it_has_no_sound_track_to_choose() -> None:
     with pytest.raises(InvalidSample, match="audio_track"):
         decode(animated("GIF", 250), audio_track=1)

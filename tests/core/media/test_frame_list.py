@@ -82,7 +82,7 @@ def test_an_odd_number_of_frames_ends_with_the_last_one_twice(n: int) -> None:
         ({}, {"video_start": 1.0, "video_end": 2.5}, [2, 3, 4, 5], None),
         ({}, {"video_start": 4.0}, [8, 9], None),
         ({}, {"video_start": 1.0, "nframes": 2}, [2, 9], "2 of the 8 listed frames sampled"),
-        ({}, {"min_frames": 40}, list(range(10)), None),
+        ({}, {"min_frames": 40}, list(range(10)), "min_frames=40, but the model gets 10 frames"),
     ],
 )
 def test_options_choose_frames_on_the_clock_of_the_list(
@@ -191,6 +191,11 @@ def test_a_list_is_neither_another_type_nor_beside_a_file() -> None:
     ):
         with pytest.raises(InvalidSample, match="a list of frames is a video of its own"):
             decode_part(part, DEFAULTS, RULES)
+
+
+def test_the_other_reader_is_none_of_lists() -> None:
+    decord = decode(listed(2), MediaOptions(video_reader="decord"), fps=2)
+    assert decord.notes == ("read with Pillow, not with media.video_reader=decord",)
 
 
 def test_a_list_has_no_sound_track_to_choose() -> None:
