@@ -16,6 +16,8 @@ from omnitrace_core.media.containers.declared import Declared, is_padding, read_
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _KBITS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBITS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+# Files are read in blocks that grow, so that many short pieces are not each read far ahead.
+_FIRST_READ_BYTES = 1 << 13
 _READ_BYTES = 1 << 20
 # The longest frame: 320 kbit/s at 32 kHz, and one byte of padding.
 _FRAME_BYTES = 1441
@@ -24,8 +26,14 @@ _SAME = 0xFFFE_0C00
 _MOST_PADDING = 1 << 20
 # What may follow the last tag, in files of careless taggers.
 _MOST_REST = 1 << 10
+# Joined files and tags, of which each costs time. Ten thousand joined files are not to be expected.
+_MOST_PIECES = 10_000
+# The longest lyrics of a Lyrics3 tag, and its end marks.
+_MOST_LYRICS = 1_000_000
+_LYRICS_ENDS = (b"LYRICS200", b"LYRICSEND")
 # Samples by which every decoder is late.
 _DECODER_DELAY = 529
+_REWRITE = "encode it again"
 _ENCODERS = (b"LAME", b"Lavf", b"Lavc")
 
 
@@ -60,7 +68,7 @@ def declared(file: BinaryIO, size: int) -> Declared:
 
 def pieces(file: BinaryIO, size: int) -> tuple[list[Piece], Declared]:
     """The recordings in a file, one unless files were joined, and what is wrong with the file."""
-    at = _skip_tags(file, 0, size)
+    at, n_tags = _skip_tags(file, 0, size, _MOST_PIECES)
     first = int.from_bytes(read_at(file, at, 4), "big")
     found: list[Piece] = []
     if not _n_bytes(first):
@@ -77,7 +85,10 @@ def pieces(file: BinaryIO, size: int) -> tuple[list[Piece], Declared]:
             what = "truncated" if header.n_frames > n_frames else "its header is wrong"
             fault = f"{what}: it declares {header.n_frames:,} frames, there are {n_frames:,}"
             return found, Declared(end, f"{fault}; encode it again")
-        at = _skip_tags(file, end, size)
+        at, n_more = _skip_tags(file, end, size, _MOST_PIECES - n_tags)
+        n_tags += n_more
+        if n_tags >= _MOST_PIECES or len(found) >= _MOST_PIECES:
+            return found, Declared(end, f"more than {_MOST_PIECES:,} tags or files; {_REWRITE}")
         if at >= size:
             return found, Declared(at)
         if _is_frame(read_at(file, at, 4), first) and at > start:
@@ -90,10 +101,10 @@ def pieces(file: BinaryIO, size: int) -> tuple[list[Piece], Declared]:
 
 def frame_bytes(file: BinaryIO, piece: Piece) -> Iterator[bytes]:
     """The frames of a piece."""
-    at, start, block = piece.start, piece.start, b""
+    at, start, block, n_read = piece.start, piece.start, b"", _FIRST_READ_BYTES
     for _ in range(piece.n_frames):
         if at + _FRAME_BYTES > start + len(block):
-            start, block = at, read_at(file, at, _READ_BYTES)
+            start, block, n_read = at, read_at(file, at, n_read), min(2 * n_read, _READ_BYTES)
         end = at + _n_bytes(int.from_bytes(block[at - start : at - start + 4], "big"))
         yield block[at - start : end - start]
         at = end
@@ -132,11 +143,11 @@ def _walk(file: BinaryIO, at: int, first: int) -> tuple[int, int]:
 
     It ends before a header, too: that of another file.
     """
-    n_frames, start, block = 0, at, b""
+    n_frames, start, block, n_read = 0, at, b"", _FIRST_READ_BYTES
     side = 4 + _side_bytes(first)
     while True:
         if at + 64 > start + len(block):
-            start, block = at, read_at(file, at, _READ_BYTES)
+            start, block, n_read = at, read_at(file, at, n_read), min(2 * n_read, _READ_BYTES)
         frame = at - start
         n_bytes = _n_bytes(int.from_bytes(block[frame : frame + 4], "big"))
         if not n_bytes or not _is_frame(block[frame : frame + 4], first):
@@ -171,17 +182,31 @@ def _side_bytes(head: int) -> int:
     return 9 if is_mono else 17
 
 
-def _skip_tags(file: BinaryIO, at: int, size: int) -> int:
-    """Where the next frame should be: behind tags and their padding."""
-    begin = at
-    while at < size and (n_bytes := _tag_bytes(file, at, size)):
-        at += n_bytes
+def _skip_tags(file: BinaryIO, at: int, size: int, most: int) -> tuple[int, int]:
+    """Where the next frame should be, behind tags and their padding; how many tags, `most` or less.
+
+    Without tags, no padding is expected between a frame and what follows it.
+    """
+    begin, n_tags = at, 0
+    while at < size and n_tags < most and (n_bytes := _tag_bytes(file, at, size)):
+        at, n_tags = at + n_bytes, n_tags + 1
     if is_padding(file, at, size):
-        return max(at, size)
+        return max(at, size), n_tags
     if begin and at == begin:
-        return at
-    padding = read_at(file, at, _MOST_PADDING)
-    return at + len(padding) - len(padding.lstrip(b"\0"))
+        return at, n_tags
+    return at + _n_zeros(file, at), n_tags
+
+
+def _n_zeros(file: BinaryIO, at: int) -> int:
+    """How many zeros stand at an offset, up to `_MOST_PADDING`."""
+    n_zeros, n_read = 0, _FIRST_READ_BYTES
+    while n_zeros < _MOST_PADDING:
+        block = read_at(file, at + n_zeros, min(n_read, _MOST_PADDING - n_zeros))
+        n = len(block) - len(block.lstrip(b"\0"))
+        n_zeros, n_read = n_zeros + n, 2 * n_read
+        if n < len(block) or not block:
+            break
+    return n_zeros
 
 
 def _tag_bytes(file: BinaryIO, at: int, size: int) -> int:
@@ -197,7 +222,20 @@ def _tag_bytes(file: BinaryIO, at: int, size: int) -> int:
     if head[:3] == b"TAG":
         return min(128, size - at)
     if head[:11] == b"LYRICSBEGIN":
-        lyrics = read_at(file, at, _MOST_PADDING)
-        ends = [lyrics.find(mark) + 9 for mark in (b"LYRICS200", b"LYRICSEND") if mark in lyrics]
-        return min(ends, default=size - at)
+        return _lyrics_bytes(file, at, size)
     return 0
+
+
+def _lyrics_bytes(file: BinaryIO, at: int, size: int) -> int:
+    """Length of a Lyrics3 tag up to its end mark; all the rest without one."""
+    lyrics, n_read = b"", _FIRST_READ_BYTES
+    while len(lyrics) < _MOST_LYRICS:
+        searched = max(len(lyrics) - 8, 0)
+        block = read_at(file, at + len(lyrics), n_read)
+        lyrics, n_read = lyrics + block, 2 * n_read
+        ends = [lyrics.find(mark, searched) + 9 for mark in _LYRICS_ENDS]
+        if max(ends) > 8:
+            return min(end for end in ends if end > 8)
+        if not block:
+            break
+    return size - at
