@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omnitrace_core.errors import MediaCorrupt
@@ -11,8 +13,11 @@ from omnitrace_core.media.sound.waveform import Recorder
 from omnitrace_core.records import Float32
 
 # Times are rounded, and those of recordings jitter: a sound goes on unless it is off by more than
-# this, which is less than a lost packet.
+# this, which is less than a lost packet. Up to the second number it may still be jitter, unless so
+# many blocks in turn are off to the same side.
 _JITTER_S = 0.015
+_MOST_JITTER_S = 0.1
+_N_BLOCKS = 6
 # Coarse time bases have ticks of a millisecond or a block of samples.
 _FINE_TICK_S = 0.0005
 # Less silence, and less overlap, is not noted.
@@ -37,7 +42,8 @@ class Timeline:
 
     rate: samples per second. tick_s: of the track's clock. window: what is shown of the track.
     limit_s: what comes later is of no use, because the track is too long.
-    silent_s: how late the track begins. is_too_long: it ends after `limit_s`.
+    silent_s: how late the track begins. is_too_long: it ends after `limit_s`. is_end_told: the file
+    says that the sound ends within a block.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Timeline:
         self.recorder = recorder
         self.silent_s = 0.0
         self.is_too_long = False
+        self.is_end_told = False
         self._tick_s = tick_s
         self._shown_begin = round((window.begin_s or 0) * rate)
         self._shown_end = math.inf if window.end_s is None else round(window.end_s * rate)
@@ -60,8 +67,11 @@ class Timeline:
         self._limit = round(limit_s * rate) + PADDING
         self._name = name
         self._held: _Block | None = None
+        self._waiting: deque[_Block] = deque()
         self._durations_fit = False
         self._has_begun = False
+        # The jitter that there was so far.
+        self._most_off_s = _JITTER_S
         self._n_gap, self._first_gap_s, self._n_overlap = 0, 0.0, 0
 
     @property
@@ -77,7 +87,8 @@ class Timeline:
         """
         if self._held is not None:
             self._durations_fit = abs(self._excess_s(self._held)) <= 2 * self._tick_s
-            self._write(self._held)
+            self._waiting.append(self._held)
+            self._settle()
         self._held = _Block(channels, start_s, end_s)
 
     def close(self) -> None:
@@ -87,7 +98,8 @@ class Timeline:
             return
         if self._durations_fit and 2 * self._tick_s < self._excess_s(block) < math.inf:
             self._shown_end = min(self._shown_end, round((block.end_s or 0) * self.rate))
-        self._write(block)
+        self._waiting.append(block)
+        self._settle(is_end=True)
 
     def _excess_s(self, block: _Block) -> float:
         """By how much a block is longer than its packet lasts; inf if the times are unknown."""
@@ -96,11 +108,38 @@ class Timeline:
         excess_s: float = block.start_s + block.channels.shape[1] / self.rate - block.end_s
         return excess_s
 
-    def _write(self, block: _Block) -> None:
-        at, channels = self.recorder.n_samples, block.channels
-        first = at if block.start_s is None else round(block.start_s * self.rate)
-        if abs(first - at) <= self._slack_s() * self.rate:
-            first = at
+    def _settle(self, *, is_end: bool = False) -> None:
+        """Write the waiting blocks, up to one whose time may be jitter: later blocks will tell."""
+        while self._waiting:
+            block, at = self._waiting[0], self.recorder.n_samples
+            first = at if block.start_s is None else round(block.start_s * self.rate)
+            off_s = (first - at) / self.rate
+            if abs(off_s) <= self._slack_s():
+                first = at
+            elif self._has_begun and abs(off_s) <= _MOST_JITTER_S:
+                side = math.copysign(1, off_s)
+                least_s = min(side * off_s for off_s in self._offsets_s())
+                if least_s <= (self._most_off_s if is_end else self._slack_s()):
+                    first = at
+                elif len(self._waiting) < _N_BLOCKS and not is_end:
+                    return
+                elif side * off_s - least_s > self._slack_s():
+                    first = at + round(side * least_s * self.rate)
+            if first == at:
+                self._most_off_s = max(self._most_off_s, abs(off_s))
+            self._waiting.popleft()
+            self._write(block.channels, first)
+
+    def _offsets_s(self) -> Iterator[float]:
+        """How late each waiting block is, if all follow what was written without gaps."""
+        at = self.recorder.n_samples
+        for block in self._waiting:
+            if block.start_s is not None:
+                yield block.start_s - at / self.rate
+            at += block.channels.shape[1]
+
+    def _write(self, channels: Float32, first: int) -> None:
+        """Write samples at a place; silence before them, and nothing twice."""
         if first < self._shown_begin:
             # What the encoder put before the sound, or an edit list leaves out.
             channels, first = channels[:, self._shown_begin - first :], self._shown_begin
@@ -115,6 +154,7 @@ class Timeline:
         channels = channels[:, max(self.recorder.n_samples - first, 0) :]
         room = self._shown_end - self.recorder.n_samples
         if room < channels.shape[1]:
+            self.is_end_told = True
             channels = channels[:, : max(int(room), 0)]
         self._has_begun = True
         if channels.shape[1]:
@@ -130,7 +170,7 @@ class Timeline:
         """Fill the time up to sample `first`, or count what overlaps."""
         gap = first - self.recorder.n_samples
         if not self._has_begun:
-            self.silent_s = gap / self.rate
+            self.silent_s = first / self.rate
         elif gap > 0:
             self._first_gap_s = self._first_gap_s if self._n_gap else self.end_s
             self._n_gap += gap
