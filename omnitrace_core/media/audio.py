@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 # libsndfile returns this length if the file does not contain it.
 _UNKNOWN_LENGTH = 1 << 62
+# Times are rounded to samples.
+_ROUNDED_S = 0.001
+# The longest frame of MPEG audio in samples; libsndfile's count in WAV may be off by less.
+_MPEG_FRAME = 1152
 
 
 def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> DecodedAudio:
@@ -58,7 +62,13 @@ def decode_audio(part: Part, options: MediaOptions, rules: MediaRules) -> Decode
             notes = check_complete(file, kind, name)
             sound = _read(file, kind, request)
         sha256 = sha256_of(path)
-    notes = (*notes, *sound.notes, *request.interval.notes(sound.duration_s))
+    late_s = sound.start_s - request.interval.start_s
+    if late_s > _ROUNDED_S:
+        clock = f"the file begins at {sound.start_s:.2f} s of its clock, which is kept"
+        notes, interval = (*notes, clock), replace(request.interval, start_s=sound.start_s)
+    else:
+        interval = request.interval
+    notes = (*notes, *sound.notes, *interval.notes(sound.duration_s))
     return DecodedAudio(
         sound.waveform, rules.sample_rate, sound.start_s, sound.duration_s, sha256, notes
     )
@@ -91,6 +101,11 @@ def _read(file: BinaryIO, kind: Kind | None, request: Request) -> Sound:
         if sound is None:
             raise MediaEmpty(f"{request.name}: no sound track, or an empty one")
         request.interval.check_not_empty(sound.duration_s, request.name)
+        if not len(sound.waveform):
+            raise MediaEmpty(
+                f"{request.name}: its sound begins at {sound.start_s:.3f} s, so nothing is before "
+                f"{request.interval.end_s} s"
+            )
         return sound
     check_track_number(request.track, 1, request.name)
     return _read_mp3(file, request) if kind is MP3 else _read_file(file, kind, request)
@@ -127,7 +142,7 @@ def _read_file(file: BinaryIO, kind: Kind | None, request: Request) -> Sound:
             recorder = _recorder_for(n_samples, rate, request)
             end = round(request.interval.heard_end_s(n_samples / rate) * rate)
             _record(sound, recorder, end, name)
-            return _sound_of(recorder, n_samples, rate)
+            return _sound_of(recorder, recorder.n_samples if end == n_samples else n_samples, rate)
     except soundfile.SoundFileError as error:
         # LibsndfileError's own text names a memory address.
         cause = getattr(error, "error_string", str(error))
@@ -155,7 +170,7 @@ def _recorder_for(n_samples: int, rate: int, request: Request) -> Recorder:
 
 def _sound_of(recorder: Recorder, n_samples: int, rate: int) -> Sound:
     waveform, notes = recorder.waveform()
-    return Sound(waveform, recorder.first / rate, n_samples / rate, rate, 0.0, tuple(notes))
+    return Sound(waveform, recorder.first / rate, n_samples / rate, rate, notes=tuple(notes))
 
 
 def _record(sound: SoundFile, recorder: Recorder, end: int, name: str) -> None:
@@ -165,6 +180,9 @@ def _record(sound: SoundFile, recorder: Recorder, end: int, name: str) -> None:
         n = min(sound.samplerate, end - recorder.n_samples)
         block = sound.read(n, dtype="float32", always_2d=True)
         if not len(block):
+            is_mpeg = sound.format == "WAV" and sound.subtype.startswith("MPEG")
+            if is_mpeg and end - recorder.n_samples < _MPEG_FRAME and recorder.n_samples:
+                return
             raise MediaCorrupt(
                 f"{name}: truncated: {recorder.n_samples:,} of {end:,} samples could be read; "
                 "copy it again from its source"

@@ -6,17 +6,24 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
+import numpy as np
+
 from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedAudio, DecodedVideo
 from omnitrace_core.errors import MediaTooLarge
 from omnitrace_core.media.containers.sniff import Kind
 from omnitrace_core.media.sizes import check_decoded
-from omnitrace_core.media.sound.timeline import PADDING
 from omnitrace_core.media.sound.track import Request, Sound, check_track_number, read_sound
 from omnitrace_core.media.sound.waveform import Interval
 from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
+
+# Mean square of what an encoder adds, as a share of that of the sound before, and at most.
+_QUIET = 0.1
+_SILENT = 1e-6
+# Less sound that is left out is not noted.
+_SHORT_S = 0.1
 
 
 def add_sound(
@@ -48,6 +55,7 @@ def add_sound(
         partial(too_long, options=options, what=f"{name}: its sound track lasts"),
         lambda n_bytes: check_decoded(video.frames.nbytes + n_bytes, chosen, options, name),
         "set media.video_sound: false",
+        of_video=True,
     )
     sound = read_sound(file, kind, request)
     if sound is None:
@@ -57,17 +65,25 @@ def add_sound(
     if max(video.start_s, sound.silent_s) >= request.interval.heard_end_s(sound.duration_s):
         notes = (*video.notes, "the sound track has nothing in the chosen interval")
         return replace(video, notes=notes)
+    begin_s = max(sound.silent_s, chosen.video_start or 0.0)
+    early = f"{video.start_s - begin_s:.2f} s of sound before the first frame are left out"
     notes = (*video.notes, *sound.notes, *request.interval.notes(sound.duration_s))
+    notes += (early,) * (video.start_s - begin_s > _SHORT_S)
     duration_s = max(video.duration_s, sound.duration_s)
     heard = DecodedAudio(sound.waveform, rules.sample_rate, sound.start_s, duration_s, video.sha256)
     return replace(video, sound=heard, duration_s=duration_s, notes=notes)
 
 
 def _without_padding(sound: Sound, video_s: float, model_rate: int) -> Sound:
-    """The sound without what the encoder added after the end of the video."""
-    if not 0 < sound.duration_s - video_s <= PADDING / sound.rate:
-        return sound
+    """The sound without what the encoder added after the end of the video: something quiet."""
+    n_after = round((sound.duration_s - video_s) * sound.rate)
     n = max(int((video_s - sound.start_s) * model_rate), 0)
+    after = sound.waveform[n:]
+    if not 0 < n_after <= sound.n_padding or not n or not len(after):
+        return sound
+    before = sound.waveform[max(n - model_rate // 10, 0) : n]
+    if np.mean(after**2) > max(_QUIET * float(np.mean(before**2)), _SILENT):
+        return sound
     return replace(sound, waveform=sound.waveform[:n], duration_s=video_s)
 
 

@@ -7,17 +7,19 @@ the packets, left out by the edit list, or lie before time 0. Where a track has 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, SampleError
 from omnitrace_core.media.containers.declared import Window
+from omnitrace_core.media.containers.fragments import has_fragments
 from omnitrace_core.media.containers.iso import shown
 from omnitrace_core.media.containers.sniff import ISO, MATROSKA, MPEG_TS, Kind
-from omnitrace_core.media.ffmpeg.av_file import begin_s, open_av, packets_of
-from omnitrace_core.media.progress.media_times import importing
+from omnitrace_core.media.ffmpeg.av_file import begin_s as first_start_s
+from omnitrace_core.media.ffmpeg.av_file import open_av, packets_of
+from omnitrace_core.media.sound.choice import choose_track, programme_of
 from omnitrace_core.media.sound.mixing import to_float
-from omnitrace_core.media.sound.timeline import PADDING, Timeline
+from omnitrace_core.media.sound.timeline import Timeline
 from omnitrace_core.media.sound.waveform import Interval, Recorder
 from omnitrace_core.records import Float32
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 # Sound is declared to its last block, which may be half silence.
 _LAST_BLOCK_S = 0.5
+# A file whose tracks all begin later is a piece of a longer recording.
+_LATE_S = 1.0
+# Declared lengths are rounded, by Matroska to milliseconds.
+_ROUNDED_S = 0.003
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Request:
     track: its number among the sound tracks, None for the default one. limit_s: the longest sound;
     too_long: the error of a longer one. check_size: raises if so many bytes are too many.
     remedy: what can be done about a track that cannot be decoded, other than to encode it again.
+    of_video: the sound must go with the pictures, where a file has several programmes.
     """
 
     name: str
@@ -48,6 +55,7 @@ class Request:
     too_long: Callable[[float], SampleError]
     check_size: Callable[[float], None]
     remedy: str
+    of_video: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class Sound:
 
     waveform: [n] float32. start_s: of its first sample in the file. duration_s: of the whole sound
     from time 0 on, of which the first `silent_s` have no sound. rate: samples per second there.
+    n_padding: up to so many samples at the end may be the encoder's, which the file does not tell.
     """
 
     waveform: Float32
@@ -63,6 +72,7 @@ class Sound:
     duration_s: float
     rate: int
     silent_s: float = 0.0
+    n_padding: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -77,48 +87,25 @@ def read_sound(file: BinaryIO, kind: Kind, request: Request) -> Sound | None:
         SampleError: too long by `request.too_long`, too large by `request.check_size`.
     """
     with open_av(file, kind.av_format, request.name) as container:
-        stream, notes = choose_track(container, request.track, request.name)
+        programme = None
+        if kind is MPEG_TS:
+            programme = programme_of(file, container, of_video=request.of_video)
+        check_track_number(request.track, len(container.streams.audio), request.name)
+        stream, notes = choose_track(container, programme, request.track)
         if stream is None:
             return None
         window = _window(file, kind, stream, request.name)
-        declared_s = _declared_end_s(container, stream, kind)
+        begin_s = _begin_s(container, kind, window)
+        declared_s = _declared_end_s(file, container, stream, kind)
         if window.end_s is not None:
             declared_s = min(declared_s, window.end_s)
-        if declared_s > request.limit_s + _LAST_BLOCK_S:
-            raise request.too_long(declared_s)
-        origin_s = begin_s(container) if kind is MPEG_TS else 0.0
-        reader = _TrackReader(stream, origin_s, window, request)
+        if declared_s - begin_s > request.limit_s + _LAST_BLOCK_S:
+            raise request.too_long(declared_s - begin_s)
+        origin_s = first_start_s(container) if kind is MPEG_TS else 0.0
+        reader = _TrackReader(stream, origin_s, begin_s, window, request)
         for packet in packets_of(container, stream):
             reader.take(packet)
-        # A Matroska file of several tracks declares the length of the longest.
-        is_sure = kind is ISO or len(container.streams) == 1
-        return reader.finish(declared_s if is_sure else 0.0, notes)
-
-
-def choose_track(
-    container: InputContainer, number: int | None, name: str
-) -> tuple[AudioStream | None, list[str]]:
-    """The sound track of a number, else the default one; None without any. And notes.
-
-    Raises:
-        InvalidSample: there is no track of that number.
-    """
-    with importing():
-        from av.stream import Discard, Disposition
-
-    tracks = container.streams.audio
-    check_track_number(number, len(tracks), name)
-    for stream in container.streams:
-        stream.discard = Discard.all
-    if not tracks:
-        return None, []
-    if number is None:
-        is_default = [bool(track.disposition & Disposition.default) for track in tracks]
-        number = is_default.index(True) if any(is_default) else 0
-    tracks[number].discard = Discard.default
-    if len(tracks) == 1:
-        return tracks[0], []
-    return tracks[number], [f"sound track {number} of {len(tracks)} is used (they count from 0)"]
+        return reader.finish(declared_s, notes)
 
 
 def check_track_number(number: int | None, n_tracks: int, name: str) -> None:
@@ -151,11 +138,30 @@ def _window(file: BinaryIO, kind: Kind, stream: AudioStream, name: str) -> Windo
     return window
 
 
-def _declared_end_s(container: InputContainer, stream: AudioStream, kind: Kind) -> float:
-    """When the sound ends by the headers: exact in MP4, at the latest in Matroska, else 0."""
+def _begin_s(container: InputContainer, kind: Kind, window: Window) -> float:
+    """When a file begins that is a later piece of a recording and keeps its clock; else 0.
+
+    MPEG-TS counts from its beginning, and an edit list may ask for silence.
+    """
+    begin_s = first_start_s(container)
+    is_late = kind is not MPEG_TS and begin_s - (window.begin_s or 0) > _LATE_S
+    return begin_s if is_late else 0.0
+
+
+def _declared_end_s(
+    file: BinaryIO, container: InputContainer, stream: AudioStream, kind: Kind
+) -> float:
+    """When the sound ends by the headers; 0 if they do not say.
+
+    In Matroska they tell the end of the longest track, which may be one of subtitles.
+    """
     if kind is ISO and stream.duration and stream.time_base:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if kind is MATROSKA and container.duration:
+        at = file.tell()
+        # FFmpeg counts from time 0 where the file has fragments, else from the first sample.
+        first = 0 if has_fragments(file) else stream.start_time or 0
+        file.seek(at)
+        return float((first + stream.duration) * stream.time_base)
+    if kind is MATROSKA and container.duration and len(container.streams) == 1:
         return container.duration / 1e6
     return 0.0
 
@@ -164,19 +170,28 @@ class _TrackReader:
     """Decodes a track's packets, and puts their samples where they belong in time."""
 
     def __init__(
-        self, stream: AudioStream, origin_s: float, window: Window, request: Request
+        self,
+        stream: AudioStream,
+        origin_s: float,
+        begin_s: float,
+        window: Window,
+        request: Request,
     ) -> None:
         self._stream = stream
         self._origin_s = origin_s
+        self._begin_s = begin_s
         self._window = window
         self._request = request
         self._timeline: Timeline | None = None
         self._packets_end_s = 0.0
+        self._n_frame = 0
         codec = stream.codec_context
         if codec is None:
             raise self._damaged("there is no decoder for its codec")
         codec.options = {"err_detect": "explode"}
         codec.thread_count = 1
+        # The others store each sample, and add none.
+        self._has_padding = not (codec.codec.lossless or codec.name.startswith("pcm_"))
 
     def take(self, packet: Packet) -> None:
         """Decode a packet; once the track is too long, only follow its times."""
@@ -210,6 +225,8 @@ class _TrackReader:
                 f"{name}: its sound changes from {self._timeline.rate:,} to {rate:,} samples per "
                 "second; encode it again"
             )
+        if self._has_padding:
+            self._n_frame = max(self._n_frame, frame.samples)
         start_s = end_s = None
         if frame.pts is not None and frame.time_base:
             start_s = float(frame.pts * frame.time_base) - self._origin_s
@@ -219,12 +236,12 @@ class _TrackReader:
         self._timeline.add(channels, start_s, end_s)
 
     def _new_timeline(self, rate: int) -> Timeline:
-        request = self._request
-        recorder = Recorder(
-            rate, request.model_rate, request.interval, request.name, request.check_size
-        )
-        tick_s = float(self._stream.time_base or 0)
-        return Timeline(rate, tick_s, self._window, request.limit_s, recorder, request.name)
+        request, begin_s = self._request, self._begin_s
+        interval = replace(request.interval, start_s=max(request.interval.start_s, begin_s))
+        recorder = Recorder(rate, request.model_rate, interval, request.name, request.check_size)
+        recorder.n_samples = round(begin_s * rate)
+        tick_s, limit_s = float(self._stream.time_base or 0), begin_s + request.limit_s
+        return Timeline(rate, tick_s, self._window, limit_s, recorder, request.name)
 
     def finish(self, declared_s: float, notes: list[str]) -> Sound | None:
         """The sound, after the last packet; None if it has no samples.
@@ -236,8 +253,8 @@ class _TrackReader:
             return None
         timeline.close()
         if timeline.is_too_long:
-            raise request.too_long(max(timeline.end_s, self._packets_end_s))
-        if timeline.end_s < declared_s - 2 * PADDING / timeline.rate:
+            raise request.too_long(max(timeline.end_s, self._packets_end_s) - self._begin_s)
+        if timeline.end_s < declared_s - self._n_frame / timeline.rate - _ROUNDED_S:
             raise self._damaged("there should be more")
         if not timeline.end_s:
             return None
@@ -248,6 +265,7 @@ class _TrackReader:
             timeline.end_s,
             timeline.rate,
             timeline.silent_s,
+            0 if timeline.is_end_told else self._n_frame,
             (*notes, *timeline.notes(), *own_notes),
         )
 
