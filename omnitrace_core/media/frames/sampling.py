@@ -122,6 +122,8 @@ def count_notes(n: int, n_range: int, part: PartOptions, rules: MediaRules) -> I
         yield f"{requested} frames asked for, the video has {n_range}; {n} sampled"
     if n > n_range:
         yield f"only {n_range} frame; repeated to {n}"
+    elif n_range - factor < n < n_range:
+        yield f"{n} of its {n_range} frames sampled: the model takes them by {factor}"
 
 
 def spread_frames(first: int, last: int, n: int) -> NDArray[np.int64]:

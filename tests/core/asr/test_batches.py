@@ -98,6 +98,7 @@ class TestParaformer:
 
 
 class TestWhisper:
+    @pytest.mark.slow
     def test_same_segments_as_one_by_one(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = tiny_speech.build_whisper(tmp_path_factory.mktemp("whisper") / "model")
         settings = {"engine": "whisper", "model": folder, "language": "en"}
