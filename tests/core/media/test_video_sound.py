@@ -48,14 +48,27 @@ def test_sound_behind_the_last_frame_is_heard(
     assert np.abs(last).max() > 0.2
 
 
-@pytest.mark.parametrize("name", ["a.flv", "a.ts"])
 @pytest.mark.parametrize("is_loud", [True, False])
-def test_what_an_encoder_added_is_not_heard(tmp_path: Path, name: str, is_loud: bool) -> None:
-    wave = tone(2) if is_loud else beep(2, [0.5], RATE)
-    # The encoder's first frame makes up for what is missing at the end.
-    video = decode_video(write_video(tmp_path / name, wave[: -RATE // 40], RATE, "-c:a", "aac"))
+def test_what_is_less_than_a_frame_is_the_encoders_if_it_is_quiet(
+    tmp_path: Path, is_loud: bool
+) -> None:
+    """87 blocks of AAC, the first one without sound, last 2.02 s; the frames 2 s."""
+    wave = tone(86 * 1024 / RATE)
+    wave[:] *= 1 if is_loud else np.arange(len(wave)) < 1.9 * RATE
+    video = decode_video(write_video(tmp_path / "a.avi", wave, RATE, "-c:a", "aac"))
     assert video.sound is not None
-    assert video.duration_s == pytest.approx(video.end_s, abs=1e-6)
+    longer_s = video.duration_s - video.end_s
+    end_s = video.sound.start_s + len(video.sound.waveform) / 16_000
+    assert end_s == pytest.approx(video.duration_s, abs=2e-4)
+    assert longer_s == (pytest.approx(0.0202, abs=2e-3) if is_loud else 0.0)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
+def test_codecs_that_store_each_sample_add_none(tmp_path: Path, codec: str) -> None:
+    wave = tone(2.1, rate=8_000)
+    wave[15_000:] = 0
+    video = decode_video(write_video(tmp_path / "a.mkv", wave, 8_000, "-c:a", codec))
+    assert video.duration_s == pytest.approx(2.1, abs=1e-3)
 
 
 def test_sound_before_the_first_frame_is_noted(tmp_path: Path) -> None:
