@@ -90,8 +90,10 @@ def _sample(
     name, requested, timeline = track.name, part.options, track.timeline
     if not len(timeline.pts):
         raise MediaEmpty(f"{name}: its edit list shows no frame")
-    if timeline.end_s > options.max_video_s:
-        raise too_long(timeline.end_s, options=options, what=f"{name}:")
+    # A fragment of a stream begins late on the stream's clock.
+    shown_s = timeline.end_s - max(float(timeline.starts_s[0]), 0.0)
+    if shown_s > options.max_video_s:
+        raise too_long(shown_s, options=options, what=f"{name}:")
     _check_pixels(*track.size, options, name)
     first, last, begin_s = find_stretch(timeline, requested.video_start, requested.video_end, name)
     n_range = last - first + 1

@@ -116,3 +116,16 @@ def test_a_sound_that_ends_before_its_declared_end_is_damage(tmp_path: Path) -> 
     (tmp_path / "a.mov").write_bytes(data)
     with pytest.raises(MediaCorrupt, match=r"2\.000 of 2\.100 s of its sound could be decoded"):
         decode(tmp_path / "a.mov")
+
+
+def test_frames_of_a_late_fragment_keep_their_clock(tmp_path: Path) -> None:
+    """The limit is on what the file shows, not on how late its stream is."""
+    clip = write_clip(tmp_path / "a.mp4", 20, output=["-bf", "0"])
+    run_ffmpeg(
+        "-i", clip, "-c", "copy", "-video_track_timescale", "1000", *FRAGMENTS, tmp_path / "b.mp4"
+    )
+    video = decode_video(later(tmp_path / "b.mp4", 3_700, 1_000))
+    assert video.start_s == pytest.approx(3_700, abs=0.3)
+    assert video.end_s - video.start_s == pytest.approx(2.0, abs=0.01)
+    with pytest.raises(MediaTooLarge, match=r"2\.0 s, above media\.max_video_s=1\.0"):
+        decode_video(tmp_path / "b.mp4", MediaOptions(max_video_s=1.0))
