@@ -206,6 +206,7 @@ INPUTS: dict[str, tuple[Mapping[str, object] | Sample | ReadySample, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", INPUTS)
 def test_prepare_and_stream_take_what_trace_takes(tracer: OmniTracer, form: str) -> None:
     sample, name = INPUTS[form]

@@ -47,6 +47,7 @@ def test_sentences_and_words_end_to_end(folder: str) -> None:
     assert engine.segments(audio, part) == segments
 
 
+@pytest.mark.slow
 def test_long_sounds_are_cut_into_windows_that_fit(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_the_prompt_is_run_again_if_the_cache_cannot_be_shortened(
     assert_equal(tracer.trace(samples), expected)
 
 
+@pytest.mark.slow
 def test_sliding_windows_equal_eager(tiny_model: str, samples: list[ReadySample]) -> None:
     """Their cache drops keys, so the prompt is run again with a cache that keeps all."""
     tracer = make_tracer(tiny_model)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.core.media.bad_media import bad_media
 from tests.core.media.false_headers import converted, noise, put
 from tests.core.media_files import audio_bytes
@@ -27,6 +29,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_stderr(tmp_path: Path) -> None:
     """In a process of its own, because libraries write past Python."""
     for folder in ("inside", "outside", "damaged"):

@@ -175,6 +175,7 @@ def test_the_builtin_pipeline_tags_english() -> None:
     assert {word: tags[word] for word in expected} == expected
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_same_analyses_as_one_by_one() -> None:
     alone, together = (Language("builtin", load_language("builtin").nlp) for _ in range(2))
     texts = [ENGLISH, FRENCH, "", "It rains. " * 400, ENGLISH, "word " * 30_000, "Is it? A. B."]
@@ -217,6 +218,7 @@ def test_the_least_recently_used_analyses_are_dropped() -> None:
     assert language.analyse(second) == first_two[1]
 
 
+@pytest.mark.slow
 def test_texts_are_analysed_without_torch() -> None:
     """In a new process, as this one has imported torch."""
     program = (
