@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
-import numpy as np
-
 from omnitrace_core.addresses import media_name
 from omnitrace_core.decoded_media import DecodedAudio, DecodedVideo
 from omnitrace_core.errors import MediaTooLarge
@@ -19,9 +17,6 @@ from omnitrace_core.media_rules import MediaRules
 from omnitrace_core.options import MediaOptions
 from omnitrace_core.records import Part
 
-# Mean square of what an encoder adds, as a share of that of the sound before, and at most.
-_QUIET = 0.1
-_SILENT = 1e-6
 # Less sound that is left out is not noted.
 _SHORT_S = 0.1
 
@@ -75,14 +70,14 @@ def add_sound(
 
 
 def _without_padding(sound: Sound, video_s: float, model_rate: int) -> Sound:
-    """The sound without what the encoder added after the end of the video: something quiet."""
+    """The sound without the rest of its codec's last frame behind the end of the video.
+
+    Encoders fill that frame, and most files do not say with what. Even a loud rest is less than the
+    shortest unit, and would be a time bin of its own.
+    """
     n_after = round((sound.duration_s - video_s) * sound.rate)
     n = max(int((video_s - sound.start_s) * model_rate), 0)
-    after = sound.waveform[n:]
-    if not 0 < n_after <= sound.n_padding or not n or not len(after):
-        return sound
-    before = sound.waveform[max(n - model_rate // 10, 0) : n]
-    if np.mean(after**2) > max(_QUIET * float(np.mean(before**2)), _SILENT):
+    if not 0 < n_after <= sound.n_padding or not n or n >= len(sound.waveform):
         return sound
     return replace(sound, waveform=sound.waveform[:n], duration_s=video_s)
 
