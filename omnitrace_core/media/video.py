@@ -80,7 +80,7 @@ def _sample_surely(
             return _sample(path, track.in_turn(), part, options, rules)
     found = track.by_decoding()
     video = _sample(path, found, part, options, rules)
-    return replace(video, notes=(*video.notes, *found.lost_notes(len(track.all_pts))))
+    return replace(video, notes=(*video.notes, *found.lost_notes(track)))
 
 
 def _sample(
@@ -100,7 +100,9 @@ def _sample(
     length_s = float(timeline.ends_s[last]) - begin_s
     n = count_frames(n_range, n_range / length_s, requested, options, rules, name)
     picks, times_s = pick_frames(timeline, first, last, n, begin_s)
-    notes = [*count_notes(n, n_range, requested, rules), *timeline.gap_notes()]
+    notes = list(count_notes(n, n_range, requested, rules))
+    if track.kind is not AVI:  # which says so where a frame is to stay for longer
+        notes += timeline.gap_notes()
     wide, high = track.pixel_aspect
     if wide != high:
         notes.append(f"pixels are {wide}:{high}, not square; frames and boxes are as stored")

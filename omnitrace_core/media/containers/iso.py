@@ -48,6 +48,11 @@ def declared(file: BinaryIO, size: int) -> Declared:
     return Declared(end)
 
 
+def has_fragments(file: BinaryIO) -> bool:
+    """Whether the tracks go on in fragments (8.8): then FFmpeg counts their lengths otherwise."""
+    return any(kind == b"moof" for kind, _ in _boxes(file, _all(file)))
+
+
 def shown(file: BinaryIO, track_id: int) -> tuple[Window, str]:
     """What the edit list (8.6.6) shows of a track on its clock, and what is wrong with the list."""
     scales = [_timescale(file, place) for place in _find(file, b"moov/mvhd", _all(file))]
@@ -61,9 +66,12 @@ def shown(file: BinaryIO, track_id: int) -> tuple[Window, str]:
         return Window(), "its edit list shows nothing, or has several gaps; encode it again"
     track_scales = [_timescale(file, found) for found in _find(file, b"mdia/mdhd", place or (0, 0))]
     follows = all(
-        abs(later[1] - first[1] - first[0] * track_scales[0] / scales[0]) <= 1
+        abs(later[1] - first[1] - first[0] * scale / scales[0]) <= 1
+        for scale in track_scales
         for first, later in pairwise(edits)
     )
+    # Without its scale, a track's edits cannot be compared.
+    follows = follows and (len(edits) == 1 or bool(track_scales))
     if not follows or any(rate != _SAME_RATE for _, _, rate in edits):
         return Window(), "its edit list changes the order or the speed; encode it again"
     begin_s = empty / scales[0]

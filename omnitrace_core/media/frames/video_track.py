@@ -118,14 +118,16 @@ class VideoTrack:
             raise MediaCorrupt(f"{self.name}: {_NO_TIMES}")
         return replace(self, all_pts=pts, last_duration=last_duration, keyframes=[])
 
-    def lost_notes(self, n_packets: int) -> list[str]:
-        """A note if fewer frames were decoded than the file has packets of them."""
-        n_lost = n_packets - len(self.all_pts)
+    def lost_notes(self, told: VideoTrack) -> list[str]:
+        """A note if fewer frames are shown than the packets told, which `told` is made of."""
+        n_told = len(told.timeline.pts)
+        n_lost = n_told - len(self.timeline.pts)
         if n_lost <= 0:
             return []
         return [
-            f"{n_lost:,} of {n_packets:,} frames cannot be shown, because they need others that "
-            f"are not in the file; the first that can is at {self.timeline.starts_s[0]:.2f} s"
+            f"{n_lost:,} of {n_told:,} frames cannot be shown: they are meant to be hidden, or "
+            "need others that are not in the file; the first is shown at "
+            f"{self.timeline.starts_s[0]:.2f} s"
         ]
 
     @contextmanager

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from omnitrace_core.errors import InvalidSample, MediaCorrupt, SampleError
 from omnitrace_core.media.containers.declared import Window
-from omnitrace_core.media.containers.fragments import has_fragments
-from omnitrace_core.media.containers.iso import shown
+from omnitrace_core.media.containers.iso import has_fragments, shown
 from omnitrace_core.media.containers.sniff import ISO, MATROSKA, MPEG_TS, Kind
 from omnitrace_core.media.ffmpeg.av_file import begin_s as first_start_s
 from omnitrace_core.media.ffmpeg.av_file import open_av, packets_of

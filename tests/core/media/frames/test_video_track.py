@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from omnitrace_core.decoded_media import DecodedVideo
-from omnitrace_core.errors import MediaCorrupt
+from omnitrace_core.errors import MediaCorrupt, MediaError
 from omnitrace_core.media import decode_part
 from omnitrace_core.media.containers import iso
 from omnitrace_core.media.containers.sniff import ISO, MATROSKA
@@ -227,3 +227,33 @@ def test_decord_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert len(decode(path).frames)
     with pytest.raises(MediaCorrupt, match=r"decord .*; use media.video_reader=pyav"):
         decode(path, "decord")
+
+
+def test_edits_of_a_track_without_a_time_scale_are_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", 40)
+    rows = b"".join(struct.pack(">IiI", 2_000, time, 1 << 16) for time in (0, 20_480))
+    data = replace_box(path.read_bytes(), b"elst", bytes(4) + (2).to_bytes(4, "big") + rows)
+    path.write_bytes(data.replace(b"mdhd", b"free"))
+    with path.open("rb") as file:
+        assert "its edit list changes the order or the speed" in iso.shown(file, 1)[1]
+    with pytest.raises(MediaError):
+        decode(path)
+
+
+def test_frames_that_an_avi_repeats_are_not_missing(tmp_path: Path) -> None:
+    """It stores nothing where the frame before is to stay."""
+    whole = write_clip(tmp_path / "whole.mp4", 40)
+    chosen = "select='not(between(n,20,22))'"
+    run_ffmpeg("-i", whole, "-vf", chosen, "-fps_mode", "vfr", "-c:v", "mjpeg", tmp_path / "a.avi")
+    assert decode(tmp_path / "a.avi").notes == ()
+    run_ffmpeg("-i", whole, "-vf", chosen, "-fps_mode", "vfr", tmp_path / "a.mkv")
+    assert "lack 3 of its frames" in decode(tmp_path / "a.mkv").notes[0]
+
+
+def test_hidden_frames_that_cannot_be_decoded_are_not_called_lost(tmp_path: Path) -> None:
+    """A clip cut from HEVC with open groups begins with frames that need earlier ones."""
+    whole, cut = tmp_path / "a.mp4", tmp_path / "cut.mp4"
+    x265 = "log-level=error:keyint=10:min-keyint=10:bframes=3:scenecut=0"
+    write_clip(whole, 40, output=["-c:v", "libx265", "-x265-params", x265])
+    run_ffmpeg("-ss", "1.5", "-i", whole, "-c", "copy", cut)
+    assert not any("cannot be shown" in note for note in decode(cut).notes)
